@@ -8,13 +8,13 @@ from tests.broker.access_matrix import (
     INTEGRATOR,
     RESET_ONLY,
     Row,
-    bequeaths,
     clears,
     connects,
-    disturbs,
     leaves,
+    leaves_will,
     publishes,
     reads,
+    takes_over_session,
 )
 
 ALL = frozenset({ACTIVE, RESET_ONLY, INTEGRATOR, DOCTOR, GATEWAY})
@@ -33,7 +33,7 @@ FOREIGN_COMMAND = "devices/{other}/commands/factory_reset"
 
 ROWS = (
     Row("connect", connects, ALL),
-    Row("connect under another device's client id and disturb it", disturbs, NONE),
+    Row("connect under another device's client id and disturb it", takes_over_session, NONE),
     Row("publish its own `heartbeat`", publishes(HEARTBEAT), OWNER),
     Row("publish its own `status`, retained", publishes(STATUS, retain=True), OWNER),
     Row("publish its own acknowledgement", publishes(ACK), OWNER),
@@ -50,9 +50,9 @@ ROWS = (
     Row("publish on `$share/…`", publishes("$share/g/devices/{other}/heartbeat"), NONE),
     Row("leave a retained `status`", leaves(STATUS), OWNER),
     Row("leave a retained `heartbeat`", leaves(HEARTBEAT), ONE, more={"M": DEVICES, "R": DEVICES}, note=KEPT),
-    Row("have a last will on its own `status`", bequeaths(STATUS), OWNER),
-    Row("have a last will on its own command topic", bequeaths(COMMAND), ONE),
-    Row("have a last will on another device's command topic", bequeaths(FOREIGN_COMMAND), ONE),
+    Row("have a last will on its own `status`", leaves_will(STATUS), OWNER),
+    Row("have a last will on its own command topic", leaves_will(COMMAND), ONE),
+    Row("have a last will on another device's command topic", leaves_will(FOREIGN_COMMAND), ONE),
     Row("read its own commands by name", reads(COMMAND, COMMAND), OWNER | {DOCTOR}),
     Row("read its own commands by `commands/+`", reads("devices/{own}/commands/+", COMMAND), OWNER | {DOCTOR}),
     Row("be handed its own retained command by name", reads(COMMAND, COMMAND, retained=True), OWNER | {DOCTOR}),

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from gateway.broker.access_sync import BrokerAccess
 from gateway.store.outbox_sql import OutboxRow
 from tests.broker.support import REFUSED, answer
-from tests.mqtt.support import Device, Site
+from tests.mqtt.support import Device, MqttTestbed
 from tests.support.measured import MEASURED, Measured
 from tests.support.wait import eventually
 
@@ -38,41 +38,43 @@ class CountedAccess:
         return await self._access.compare()
 
 
-def counted(place: Site) -> CountedAccess:
+def count_syncs(testbed: MqttTestbed) -> CountedAccess:
     """Count from now on how often the gateway tries."""
-    access = CountedAccess(place.access_syncer.access)
-    place.access_syncer.access = access  # type: ignore[assignment]
+    access = CountedAccess(testbed.access_syncer.access)
+    testbed.access_syncer.access = access  # type: ignore[assignment]
     return access
 
 
-async def tried_in_vain(place: Site, access: CountedAccess, persist: Callable[[], None] = lambda: None) -> None:
+async def wait_for_failed_attempts(
+    testbed: MqttTestbed, access: CountedAccess, persist: Callable[[], None] = lambda: None
+) -> None:
     """Wait until the gateway has failed often enough for its longest pause; `persist` keeps the trouble up."""
     before = access.syncs
 
     def failed() -> bool:
         persist()
-        if place.access_syncer.last_error is None:
-            place.wakeups.access_changed()
-        return access.syncs >= before + FAILED_TRIES and place.access_syncer.last_error is not None
+        if testbed.access_syncer.last_error is None:
+            testbed.wakeups.access_changed()
+        return access.syncs >= before + FAILED_TRIES and testbed.access_syncer.last_error is not None
 
     await eventually(failed, "the gateway tried in vain")
 
 
-async def seconds_until_cut(place: Site, device: Device, mend: Callable[[], Awaitable[None]]) -> float:
+async def seconds_until_cut(testbed: MqttTestbed, device: Device, mend: Callable[[], Awaitable[None]]) -> float:
     """Have trouble end with `mend`, connect as the device and revoke it: how long its session lives after that."""
     await mend()
-    async with place.join(device) as client:
-        await place.unbind(device)
+    async with testbed.join(device) as client:
+        await testbed.unbind(device)
         began = asyncio.get_running_loop().time()
         await client.closed()
-        lived = asyncio.get_running_loop().time() - began
-    assert await answer(place, device) in REFUSED
-    return lived
+        lifetimes = asyncio.get_running_loop().time() - began
+    assert await answer(testbed, device) in REFUSED
+    return lifetimes
 
 
-def judge(measured: Measured, trouble: str, lived: list[float]) -> None:
+def assert_cut_in_time(measured: Measured, trouble: str, lifetimes: list[float]) -> None:
     """Tell the figures, and hold the contract."""
-    worst = ", ".join(f"{each * 1_000:.0f}" for each in sorted(lived)[-3:])
-    cut = sum(each <= CUT_SECONDS for each in lived)
-    measured(MEASURED, f"after {trouble}: {cut} of {len(lived)} cut within {CUT_SECONDS:g} s, longest {worst} ms")
-    assert cut == len(lived)
+    worst = ", ".join(f"{each * 1_000:.0f}" for each in sorted(lifetimes)[-3:])
+    cut = sum(each <= CUT_SECONDS for each in lifetimes)
+    measured(MEASURED, f"after {trouble}: {cut} of {len(lifetimes)} cut within {CUT_SECONDS:g} s, longest {worst} ms")
+    assert cut == len(lifetimes)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.access_matrix import ROLES, prepared
+from tests.broker.access_matrix import ROLES, prepare
 from tests.broker.access_rows import ROWS
-from tests.mqtt.support import site
+from tests.mqtt.support import open_testbed
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 LETTERS = {"embedded": "E", "mosquitto-3.1.1": "M", "rabbitmq": "R"}
@@ -73,9 +73,9 @@ async def test_who_may_do_what(kind: str, tmp_path: Path, request: pytest.Fixtur
     node = request.getfixturevalue("rabbitmq") if kind == "rabbitmq" else None
     letter = LETTERS[kind]
     may: set[tuple[str, str]] = set()
-    async with site(kind, tmp_path, node=node) as made, prepared(made) as (place, people):
+    async with open_testbed(kind, tmp_path, node=node) as made, prepare(made) as (bench, accounts):
         for row in ROWS:
-            may |= {(row.action, who.role) for who in people if await row.attempt(place, who)}
+            may |= {(row.action, account.role) for account in accounts if await row.attempt(bench, account)}
     expected = {(row.action, role) for row in ROWS for role in row.expected(letter)}
     assert (sorted(may - expected), sorted(expected - may)) == ([], []), "granted beyond the contract, and less"
     now = page(updated(written(), letter, may))

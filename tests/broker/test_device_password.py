@@ -9,15 +9,15 @@ import pytest
 from gateway.domain import devices
 from gateway.store import View, gauge_sql, open_to_serve
 from tests.broker.support import REFUSED
-from tests.mqtt.support import Device, Site, on_every_broker, site
+from tests.mqtt.support import Device, MqttTestbed, on_every_broker, open_testbed
 from tests.mqtt.test_token_refresh import refreshed
 from tests.support import wire
 from tests.support.former_registry import former_registry
 
 
-async def told(place: Site, device: Device, password: str) -> int:
+async def told(testbed: MqttTestbed, device: Device, password: str) -> int:
     """What the broker answers to this device with that password."""
-    async with wire.Wire.open("127.0.0.1", place.broker.port) as client:
+    async with wire.Wire.open("127.0.0.1", testbed.broker.port) as client:
         return await client.connect(device.id, device.id, password)
 
 
@@ -28,55 +28,55 @@ def upgraded(data_dir: Path) -> Device:
         return Device(former.id, former.pk, former.token, 1)
 
 
-async def without_password(place: Site) -> int:
+async def without_password(testbed: MqttTestbed) -> int:
     """How many devices show the broker their token, as the metrics and the doctor tell."""
 
     def read(view: View) -> int:
         return gauge_sql.fleet(view).without_mqtt_password
 
-    return await place.store.read(read)
+    return await testbed.store.read(read)
 
 
 @on_every_broker
 async def test_the_token_opens_no_broker(kind: str, tmp_path: Path) -> None:
     """Neither the one of the bind nor that of a refresh, nor another device's password; its own does, at once."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device, other = await place.bound(), await place.bound("SN-2")
-        await place.settled()
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device, other = await testbed.bound(), await testbed.bound("SN-2")
+        await testbed.settled()
         for wrong in (device.token, other.mqtt_password, other.token):
-            assert await told(place, device, wrong) in REFUSED
-        assert await told(place, device, device.mqtt_password) == wire.ACCEPTED
-        assert await told(place, device, device.mqtt_password + "=") in REFUSED
-        new = await refreshed(place, device)
-        await place.settled()
-        assert await told(place, new, new.token) in REFUSED
+            assert await told(testbed, device, wrong) in REFUSED
+        assert await told(testbed, device, device.mqtt_password) == wire.ACCEPTED
+        assert await told(testbed, device, device.mqtt_password + "=") in REFUSED
+        new = await refreshed(testbed, device)
+        await testbed.settled()
+        assert await told(testbed, new, new.token) in REFUSED
         old_is_good = kind == "embedded"  # where the broker holds one password per device, it is the new one
-        assert (await told(place, device, device.mqtt_password) == wire.ACCEPTED) == old_is_good
-        assert await told(place, new, new.mqtt_password) == wire.ACCEPTED
-        await place.unbind(new)
-        await place.settled()
-        assert await told(place, new, new.mqtt_password) in REFUSED
-        assert await told(place, new, new.token) in REFUSED
+        assert (await told(testbed, device, device.mqtt_password) == wire.ACCEPTED) == old_is_good
+        assert await told(testbed, new, new.mqtt_password) == wire.ACCEPTED
+        await testbed.unbind(new)
+        await testbed.settled()
+        assert await told(testbed, new, new.mqtt_password) in REFUSED
+        assert await told(testbed, new, new.token) in REFUSED
 
 
 async def test_mosquitto_refuses_the_token_over_mqtt_5_too(tmp_path: Path) -> None:
     """135, not authorised; the password is let in."""
-    async with site("mosquitto-5", tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await place.settled()
+    async with open_testbed("mosquitto-5", tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.settled()
         with pytest.raises(aiomqtt.MqttCodeError, match="Not authorized"):
-            async with _over_5(place, device, device.token):
+            async with _over_5(testbed, device, device.token):
                 pass
-        async with _over_5(place, device, device.mqtt_password):
+        async with _over_5(testbed, device, device.mqtt_password):
             pass
 
 
-def _over_5(place: Site, device: Device, password: str) -> aiomqtt.Client:
+def _over_5(testbed: MqttTestbed, device: Device, password: str) -> aiomqtt.Client:
     return aiomqtt.Client(
         "127.0.0.1",
-        place.broker.port,
+        testbed.broker.port,
         username=device.id,
         password=password,
         identifier=device.id,
@@ -88,31 +88,31 @@ def _over_5(place: Site, device: Device, password: str) -> aiomqtt.Client:
 async def test_a_token_from_before_is_its_own_password_until_its_refresh(kind: str, tmp_path: Path) -> None:
     """Out of a registry of then: it gets in as ever, what is made of it does not; its successor is of the new kind."""
     device = upgraded(tmp_path / "data")
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        assert await told(place, device, device.token) == wire.ACCEPTED
-        assert await told(place, device, device.mqtt_password) in REFUSED
-        assert await without_password(place) == 1
-        new = await refreshed(place, device)
-        await place.settled()
-        assert await told(place, new, new.token) in REFUSED
-        assert await told(place, new, new.mqtt_password) == wire.ACCEPTED
-        assert await without_password(place) == 0
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        assert await told(testbed, device, device.token) == wire.ACCEPTED
+        assert await told(testbed, device, device.mqtt_password) in REFUSED
+        assert await without_password(testbed) == 1
+        new = await refreshed(testbed, device)
+        await testbed.settled()
+        assert await told(testbed, new, new.token) in REFUSED
+        assert await told(testbed, new, new.mqtt_password) == wire.ACCEPTED
+        assert await without_password(testbed) == 0
 
 
 @on_every_broker
 async def test_a_token_from_before_gets_its_reset_and_ends_with_it(kind: str, tmp_path: Path) -> None:
     """A former token admits the device for its reset alone; after the next bind only a password does."""
     device = upgraded(tmp_path / "data")
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        await place.reset(device)
-        await place.settled()
-        assert await told(place, device, device.token) == wire.ACCEPTED
-        await place.store.write(lambda tx: devices.supersede_reset(tx, place.project_id, device.id, "key_test"))
-        await place.settled()
-        again = await place.bound_again(device)
-        await place.settled()
-        assert await told(place, device, device.token) in REFUSED
-        assert await told(place, again, again.token) in REFUSED
-        assert await told(place, again, again.mqtt_password) == wire.ACCEPTED
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        await testbed.reset(device)
+        await testbed.settled()
+        assert await told(testbed, device, device.token) == wire.ACCEPTED
+        await testbed.store.write(lambda tx: devices.supersede_reset(tx, testbed.project_id, device.id, "key_test"))
+        await testbed.settled()
+        again = await testbed.bound_again(device)
+        await testbed.settled()
+        assert await told(testbed, device, device.token) in REFUSED
+        assert await told(testbed, again, again.token) in REFUSED
+        assert await told(testbed, again, again.mqtt_password) == wire.ACCEPTED

@@ -18,8 +18,8 @@ from gateway.broker.external.admissions import Admissions
 from gateway.broker.external.decisions import AuthDecisions
 from gateway.broker.external.endpoint import DIALECTS, AuthEndpoint
 from gateway.broker.service_accounts import service_accounts
-from tests.broker.embedded.support import PASSWORD, authenticate, joined, listening
-from tests.support.asking import GATEWAY_PASSWORD, SECRET
+from tests.broker.embedded.support import PASSWORD, authenticate, connected, subscribed_gateway
+from tests.support.auth_endpoint import GATEWAY_PASSWORD, SECRET
 from tests.support.fuzzing import JSON, TEXTS, TOKEN, Target, encoded, fuzz, leaks, mangled, objects
 from tests.support.registry import GATEWAY_ID, registry
 from tests.support.wire import Kind, Packet, Will, connect_packet, publish_packet, subscribe_packet, text
@@ -73,8 +73,8 @@ async def test_packets() -> None:
     """Each connection ends, no other client's topic is written, and other clients are served all the time."""
     async with (
         EmbeddedBroker(authenticate=authenticate) as broker,
-        listening(broker) as gateway,
-        joined(broker, "dev_C") as other,
+        subscribed_gateway(broker) as gateway,
+        connected(broker, "dev_C") as other,
     ):
 
         def check(raw: bytes) -> None:

@@ -12,9 +12,15 @@ import pytest
 
 from gateway.store import View
 from gateway.store.sqlite.readers import THREADS, Purpose
-from tests.broker.revocation_times import TRIES, counted, judge, seconds_until_cut, tried_in_vain
+from tests.broker.revocation_times import (
+    TRIES,
+    assert_cut_in_time,
+    count_syncs,
+    seconds_until_cut,
+    wait_for_failed_attempts,
+)
 from tests.broker.support import REFUSED, answer
-from tests.mqtt.support import Site, on_every_broker, on_mosquitto, site
+from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support.measured import Measured
 from tests.support.small_disk import full, may_mount, small_disk
 from tests.support.wait import eventually
@@ -28,44 +34,44 @@ SCAN = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x 
 @on_mosquitto
 async def test_after_the_broker_was_away(kind: str, tmp_path: Path, record_property: Measured) -> None:
     """A token is revoked while Mosquitto is down, and another one as soon as it is back."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        access, lived = counted(place), []
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        access, lifetimes = count_syncs(testbed), []
         for number in range(TRIES):
-            during, after = await place.bound(f"SN-{number}-during"), await place.bound(f"SN-{number}-after")
-            await place.settled()
-            await place.broker.stop()
-            await place.unbind(during)
-            await tried_in_vain(place, access)
-            lived.append(await seconds_until_cut(place, after, place.broker.start))
-            assert await answer(place, during) in REFUSED
-            await place.settled()
-        judge(record_property, "the broker was away", lived)
+            during, after = await testbed.bound(f"SN-{number}-during"), await testbed.bound(f"SN-{number}-after")
+            await testbed.settled()
+            await testbed.broker.stop()
+            await testbed.unbind(during)
+            await wait_for_failed_attempts(testbed, access)
+            lifetimes.append(await seconds_until_cut(testbed, after, testbed.broker.start))
+            assert await answer(testbed, during) in REFUSED
+            await testbed.settled()
+        assert_cut_in_time(record_property, "the broker was away", lifetimes)
 
 
 @pytest.mark.skipif(not may_mount(), reason="mounts a small file system, which takes root")
 async def test_after_the_disk_was_full(tmp_path: Path, record_property: Measured) -> None:
     """The password file could not be written for a while, nor anything be committed."""
     with small_disk(tmp_path / "disk", DISK_KIB) as disk:
-        async with site("mosquitto-5", disk) as place:
-            await place.start()
-            access, lived = counted(place), []
+        async with open_testbed("mosquitto-5", disk) as testbed:
+            await testbed.start()
+            access, lifetimes = count_syncs(testbed), []
             for number in range(TRIES):
-                device = await place.bound(f"SN-{number}")
-                await place.settled()
+                device = await testbed.bound(f"SN-{number}")
+                await testbed.settled()
                 with full(disk) as fill:
-                    await tried_in_vain(place, access, fill)
+                    await wait_for_failed_attempts(testbed, access, fill)
 
                 async def mended() -> None:
                     """There is room again."""
 
-                lived.append(await seconds_until_cut(place, device, mended))
-                await place.settled()
-            judge(record_property, "the disk was full", lived)
+                lifetimes.append(await seconds_until_cut(testbed, device, mended))
+                await testbed.settled()
+            assert_cut_in_time(record_property, "the disk was full", lifetimes)
 
 
 @asynccontextmanager
-async def searches_in_flight(place: Site) -> AsyncIterator[None]:
+async def searches_in_flight(testbed: MqttTestbed) -> AsyncIterator[None]:
     """Reads that look at many rows, more than there are threads for, one after the other until the block ends."""
     begun = 0
 
@@ -76,7 +82,7 @@ async def searches_in_flight(place: Site) -> AsyncIterator[None]:
 
     async def search() -> None:
         while True:
-            await place.store.read(scan, Purpose.SCANS)
+            await testbed.store.read(scan, Purpose.SCANS)
 
     tasks = [asyncio.create_task(search()) for _ in range(SEARCHES)]
     try:
@@ -91,16 +97,16 @@ async def searches_in_flight(place: Site) -> AsyncIterator[None]:
 @on_every_broker
 async def test_while_searches_are_in_flight(kind: str, tmp_path: Path, record_property: Measured) -> None:
     """Searches run in separate threads from writes and authentication."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        lived = list[float]()
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        lifetimes = list[float]()
         for number in range(TRIES):
-            device = await place.bound(f"SN-{number}")
-            await place.settled()
-            async with searches_in_flight(place), place.join(device) as client:
-                await place.unbind(device)
+            device = await testbed.bound(f"SN-{number}")
+            await testbed.settled()
+            async with searches_in_flight(testbed), testbed.join(device) as client:
+                await testbed.unbind(device)
                 began = asyncio.get_running_loop().time()
                 await client.closed()
-                lived.append(asyncio.get_running_loop().time() - began)
-            assert await answer(place, device) in REFUSED
-        judge(record_property, f"searches in flight began ({kind})", lived)
+                lifetimes.append(asyncio.get_running_loop().time() - began)
+            assert await answer(testbed, device) in REFUSED
+        assert_cut_in_time(record_property, f"searches in flight began ({kind})", lifetimes)

@@ -15,7 +15,7 @@ from gateway.domain import devices
 from gateway.models.devices import RegisterDevice
 from gateway.store import Tx
 from tests.broker.support import REFUSED, answer
-from tests.mqtt.support import Device, Site, site
+from tests.mqtt.support import Device, MqttTestbed, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
 
@@ -55,14 +55,14 @@ def bind_all(tx: Tx, project_id: str) -> list[Device]:
 
 
 @asynccontextmanager
-async def connected(place: Site, devices: Iterable[Device]) -> AsyncIterator[list[wire.Wire]]:
+async def connected(testbed: MqttTestbed, devices: Iterable[Device]) -> AsyncIterator[list[wire.Wire]]:
     """Connect all devices, each with a will and a subscription to one command."""
     gate = asyncio.Semaphore(AT_ONCE)
     async with contextlib.AsyncExitStack() as stack:
 
         async def join(device: Device) -> wire.Wire:
             async with gate:
-                client = await stack.enter_async_context(wire.Wire.open("127.0.0.1", place.broker.port))
+                client = await stack.enter_async_context(wire.Wire.open("127.0.0.1", testbed.broker.port))
                 will = wire.Will(device.topic("status"), WILL, retain=True)
                 code = await client.connect(
                     device.id, device.id, device.mqtt_password, clean=False, keepalive=0, will=will
@@ -78,19 +78,23 @@ async def connected(place: Site, devices: Iterable[Device]) -> AsyncIterator[lis
 @pytest.mark.parametrize("kind", ["mosquitto-5", "embedded"])
 async def test_those_who_are_revoked_are_cut_and_the_others_stay(kind: str, tmp_path: Path) -> None:
     """Revoked devices are cut, refused and get no message; their wills are not sent. 980 others go on as before."""
-    async with site(kind, tmp_path) as place:
-        devices = await place.store.write(lambda tx: bind_all(tx, place.project_id))
-        await place.start()
-        async with place.admin() as listener, place.admin("other") as speaker, connected(place, devices) as clients:
+    async with open_testbed(kind, tmp_path) as testbed:
+        devices = await testbed.store.write(lambda tx: bind_all(tx, testbed.project_id))
+        await testbed.start()
+        async with (
+            testbed.admin() as listener,
+            testbed.admin("other") as speaker,
+            connected(testbed, devices) as clients,
+        ):
             await listener.subscribe("devices/+/status", "marks/end")
             victims = dict(zip(devices[::50], clients[::50], strict=True))
             assert len(victims) == REVOKED
-            await asyncio.gather(*(place.unbind(device) for device in victims))
+            await asyncio.gather(*(testbed.unbind(device) for device in victims))
             for client in victims.values():
                 await client.closed()
-            await place.settled()
+            await testbed.settled()
             for device, client in victims.items():
-                assert await answer(place, device) in REFUSED
+                assert await answer(testbed, device) in REFUSED
                 await speaker.publish(device.topic("commands/reboot"), b"not for you")
                 assert not client.inbox
             for client in clients:
@@ -101,4 +105,4 @@ async def test_those_who_are_revoked_are_cut_and_the_others_stay(kind: str, tmp_
         assert WILL not in {message.payload for message in told}
         offline = {message.topic for message in told if message.payload == b'{"status":"offline"}'}
         assert {device.topic("status") for device in victims} <= offline
-        await eventually(lambda: place.access_syncer.last_error is None, "the keeper is content")
+        await eventually(lambda: testbed.access_syncer.last_error is None, "the keeper is content")

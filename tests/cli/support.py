@@ -13,7 +13,7 @@ from gateway.store import open_database
 
 
 @dataclass(frozen=True)
-class Said:
+class CliOutput:
     """What a command printed."""
 
     out: str
@@ -32,11 +32,11 @@ class Cli:
         self.data_dir = data_dir
         self._capsys = capsys
 
-    def __call__(self, *arguments: str, code: int = 0) -> Said:
+    def __call__(self, *arguments: str, code: int = 0) -> CliOutput:
         """Run a command that has to end with this code."""
         self._capsys.readouterr()
         ended = main([*arguments, "--data-dir", str(self.data_dir)])
-        said = Said(*self._capsys.readouterr())
+        said = CliOutput(*self._capsys.readouterr())
         assert ended == code, f"{ended}: {said.out}{said.err}"
         return said
 

@@ -8,7 +8,7 @@ from gateway.tls.ca import Authority, Pair
 from tests.cli.support import Cli
 from tests.support.certificates import expired, make_authority, server_pair
 from tests.support.hostile_gateway import ESCAPED, hostile_gateway
-from tests.support.tls_door import tls_door
+from tests.support.tls_server import tls_server
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def authority(tmp_path: Path) -> Authority:
 
 def said(cli: Cli, pair: Pair | None, *options: str, host: str = "127.0.0.1", code: int = 1) -> str:
     """What the command line says of a gateway with this certificate."""
-    with tls_door(pair) as port:
+    with tls_server(pair) as port:
         return cli("devices", "list", "--url", f"https://{host}:{port}", *options, code=code).err
 
 
@@ -74,7 +74,7 @@ def test_no_tls_at_all(empty: Cli) -> None:
 
 def test_tls_that_was_not_asked_for(empty: Cli, authority: Authority) -> None:
     """The URL says http, and what answers speaks TLS alone."""
-    with tls_door(server_pair(authority)) as port:
+    with tls_server(server_pair(authority)) as port:
         assert "begin with https://" in empty("devices", "list", "--url", f"http://127.0.0.1:{port}", code=1).err
 
 

@@ -81,7 +81,7 @@ class Signer:
             "gen": generation,
             "iat": NOW // 1000,
             "exp": None if expires_at is None else expires_at // 1000,
-            "par": par_of(params or {}),
+            "par": digest_of(params or {}),
             "seq": next(self._seq),
             **(claims or {}),
         }
@@ -98,7 +98,7 @@ class Signer:
         return json.dumps(body).encode()
 
 
-def par_of(params: dict[str, Any]) -> str:
+def digest_of(params: dict[str, Any]) -> str:
     """The claim `par`, by a library of others."""
     return _base64(hashlib.sha256(rfc8785.dumps(params)).digest())
 
@@ -107,7 +107,7 @@ def _base64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def a_binding(signer: Signer, *, generation: int = 3, token: str = TOKEN, port: int = 1883) -> Binding:
+def make_binding(signer: Signer, *, generation: int = 3, token: str = TOKEN, port: int = 1883) -> Binding:
     """What a bind answers for `DEVICE_ID`."""
     return Binding(DEVICE_ID, generation, token, signer.jwk, Endpoint("127.0.0.1", port), "eu_1")
 
@@ -185,7 +185,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @dataclass
-class FrontDoor:
+class StubGateway:
     """Speaks the contract's register, bind, heartbeat and acknowledgement; what was sent to it lies in the lists."""
 
     url: str = ""
@@ -215,31 +215,31 @@ class FrontDoor:
             await self.heard.wait()
 
 
-Handler = Callable[[FrontDoor, Request], Awaitable[Response]]
+Handler = Callable[[StubGateway, Request], Awaitable[Response]]
 
 
 @contextlib.asynccontextmanager
-async def front_door(*, mqtt_port: int = 1883, prefix: str = "") -> AsyncIterator[FrontDoor]:
-    """Serve a `FrontDoor` on a free port."""
-    door = FrontDoor(mqtt_port=mqtt_port, prefix=prefix)
-    server = uvicorn.Server(uvicorn.Config(_app(door), port=0, log_config=None, lifespan="off"))
+async def stub_gateway(*, mqtt_port: int = 1883, prefix: str = "") -> AsyncIterator[StubGateway]:
+    """Serve a `StubGateway` on a free port."""
+    gateway = StubGateway(mqtt_port=mqtt_port, prefix=prefix)
+    server = uvicorn.Server(uvicorn.Config(_app(gateway), port=0, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(GUARD_SECONDS):
         while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(0.005)
-    door.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    gateway.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
-        yield door
+        yield gateway
     finally:
         server.should_exit = True
         await serving
 
 
-def _app(door: FrontDoor) -> Starlette:
+def _app(gateway: StubGateway) -> Starlette:
     def post(path: str, handler: Handler) -> Route:
         async def endpoint(request: Request) -> Response:
-            answer = await handler(door, request)
-            door.heard.set()
+            answer = await handler(gateway, request)
+            gateway.heard.set()
             return answer
 
         return Route(path, endpoint, methods=["POST"])
@@ -262,7 +262,7 @@ def _bearer(request: Request) -> str:
     return request.headers.get("authorization", "").removeprefix("Bearer ")
 
 
-async def _register(_: FrontDoor, request: Request) -> Response:
+async def _register(_: StubGateway, request: Request) -> Response:
     if _bearer(request) != API_KEY:
         return _error(401, "unauthorized")
     body = await request.json()
@@ -270,48 +270,48 @@ async def _register(_: FrontDoor, request: Request) -> Response:
     return JSONResponse({"id": device_id, **body, "status": "unbound", "binding_generation": 0}, 201)
 
 
-async def _bind(door: FrontDoor, request: Request) -> Response:
-    if door.limit_binds > 0:
-        door.limit_binds -= 1
+async def _bind(gateway: StubGateway, request: Request) -> Response:
+    if gateway.limit_binds > 0:
+        gateway.limit_binds -= 1
         limited = _error(429, "rate_limit_exceeded")
         limited.headers["Retry-After"] = "1"
         return limited
-    if door.refuse_bind is not None:
-        return _error(*door.refuse_bind)
+    if gateway.refuse_bind is not None:
+        return _error(*gateway.refuse_bind)
     device_id, body = request.path_params["id"], await request.json()
-    door.bound[device_id] = door.bound.get(device_id, 0) + 1
+    gateway.bound[device_id] = gateway.bound.get(device_id, 0) + 1
     return JSONResponse(
         {
             "id": device_id,
-            "binding_generation": door.bound[device_id],
+            "binding_generation": gateway.bound[device_id],
             "end_user_id": body["end_user_id"],
-            "device_token": door.token(device_id),
-            "grant_key": door.signer.jwk,
+            "device_token": gateway.token(device_id),
+            "grant_key": gateway.signer.jwk,
             "mqtt": {
                 "host": "127.0.0.1",
-                "port": door.mqtt_port,
-                "tls": door.tls,
+                "port": gateway.mqtt_port,
+                "tls": gateway.tls,
                 "username": device_id,
                 "client_id": device_id,
-                "topics": {"heartbeat": f"{door.prefix}devices/{device_id}/heartbeat"},
+                "topics": {"heartbeat": f"{gateway.prefix}devices/{device_id}/heartbeat"},
             },
         }
     )
 
 
-async def _heartbeat(door: FrontDoor, request: Request) -> Response:
+async def _heartbeat(gateway: StubGateway, request: Request) -> Response:
     if request.path_params["id"] != "me":
-        door.relayed.append(await request.json())
+        gateway.relayed.append(await request.json())
         return JSONResponse({"status": "ok"})
-    if door.token_refused:
+    if gateway.token_refused:
         return _error(401, "unauthorized")
-    door.own.append({**await request.json(), "bearer": _bearer(request)})
-    return JSONResponse({"status": "ok", "commands": door.commands})
+    gateway.own.append({**await request.json(), "bearer": _bearer(request)})
+    return JSONResponse({"status": "ok", "commands": gateway.commands})
 
 
-async def _ack(door: FrontDoor, request: Request) -> Response:
-    if door.refuse_acks > 0:
-        door.refuse_acks -= 1
+async def _ack(gateway: StubGateway, request: Request) -> Response:
+    if gateway.refuse_acks > 0:
+        gateway.refuse_acks -= 1
         return _error(503, "service_unavailable")
-    door.acks.append({**await request.json(), "path_id": request.path_params["cmd"], "bearer": _bearer(request)})
+    gateway.acks.append({**await request.json(), "path_id": request.path_params["cmd"], "bearer": _bearer(request)})
     return JSONResponse({"status": "ok"})

@@ -13,10 +13,10 @@ from device_sim.error_hints import remedy
 from device_sim.errors import UntrustedError
 from device_sim.tls import tls_context
 from gateway.tls.ca import Pair
-from tests.device_sim.stage import a_stage
 from tests.device_sim.support import API_KEY, GUARD_SECONDS
+from tests.device_sim.testbed import open_testbed
 from tests.support.certificates import expired, make_authority, server_pair
-from tests.support.tls_door import tls_door
+from tests.support.tls_server import tls_server
 
 
 @asynccontextmanager
@@ -42,26 +42,26 @@ def http(status: str, body: bytes) -> bytes:
 
 async def test_provisioning(tmp_path: Path) -> None:
     """Register, bind, write: the flash then holds everything that a device needs, and facts say so."""
-    async with a_stage(tmp_path) as stage:
-        device = stage.device(flash=DirectoryFlash(tmp_path / "flash"))
+    async with open_testbed(tmp_path) as testbed:
+        device = testbed.device(flash=DirectoryFlash(tmp_path / "flash"))
         binding = await device.provision(end_user_id="eu_1")
         wiped = device.flash.wiped_area
-        assert wiped["device_token"] == binding.device_token == stage.door.token(binding.device_id)
-        assert wiped["pairing"]["grant_key"] == stage.door.signer.jwk
-        assert wiped["pairing"]["mqtt"]["port"] == stage.broker.port
+        assert wiped["device_token"] == binding.device_token == testbed.gateway.token(binding.device_id)
+        assert wiped["pairing"]["grant_key"] == testbed.gateway.signer.jwk
+        assert wiped["pairing"]["mqtt"]["port"] == testbed.broker.port
         assert [each["ssid"] for each in wiped["wifi_networks"]] == ["home"]
         assert {"registered", "bound", "provisioned"} <= set(device.counts)
         with pytest.raises(ProvisioningError, match="reset it before"):
             await device.provision(end_user_id="eu_2")
-        other = stage.device(flash=device.flash, serial="SN2")
+        other = testbed.device(flash=device.flash, serial="SN2")
         with pytest.raises(ProvisioningError, match="SN1"):
             await asyncio.wait_for(other.run(), GUARD_SECONDS)
 
 
 async def test_ble_only_gets_no_network(tmp_path: Path) -> None:
     """Only a device with WiFi is given a network when it is provisioned."""
-    async with a_stage(tmp_path) as stage:
-        device = stage.device(radio="ble")
+    async with open_testbed(tmp_path) as testbed:
+        device = testbed.device(radio="ble")
         await device.provision(end_user_id="eu_1")
         assert device.flash.wiped_area["wifi_networks"] == []
 
@@ -155,7 +155,7 @@ async def test_certificates_that_are_not_trusted(tmp_path: Path) -> None:
 
 async def remedy_at(pair: Pair | None, ca_file: str | None) -> str:
     """What is advised where this certificate is shown."""
-    with tls_door(pair) as port:
+    with tls_server(pair) as port:
         async with GatewayApi(f"https://127.0.0.1:{port}", API_KEY, tls=tls_context(ca_file)) as api:
             with pytest.raises(UntrustedError) as caught:
                 await api.register("SN1", model="bota_pin", name=None, firmware_version="1")

@@ -20,16 +20,16 @@ from device_sim.arguments import parse_mix
 from device_sim.cli import main
 from device_sim.error_hints import BY_CODE, remedy
 from device_sim.errors import AnswerError, ApiError, SimulatorError, UnreachableError
-from tests.device_sim.stage import Stage, a_stage
 from tests.device_sim.support import API_KEY, GUARD_SECONDS
+from tests.device_sim.testbed import DeviceTestbed, open_testbed
 from tests.support.hostile_gateway import ESCAPED, hostile_gateway
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def testbed(tmp_path: Path) -> AsyncIterator[DeviceTestbed]:
     """A stage of the test's own."""
-    async with a_stage(tmp_path) as stage, asyncio.timeout(GUARD_SECONDS):
-        yield stage
+    async with open_testbed(tmp_path) as testbed, asyncio.timeout(GUARD_SECONDS):
+        yield testbed
 
 
 @dataclass
@@ -85,9 +85,9 @@ async def device_sim(*arguments: str, env: dict[str, str] | None = None) -> Asyn
         await process.communicate()
 
 
-def run_arguments(stage: Stage, *more: str) -> list[str]:
+def run_arguments(testbed: DeviceTestbed, *more: str) -> list[str]:
     """`run` against the stage, with quick heartbeats."""
-    return ["run", "--url", stage.door.url, "--key", API_KEY, "--serial", "SN1", "--interval", "0.1", *more]
+    return ["run", "--url", testbed.gateway.url, "--key", API_KEY, "--serial", "SN1", "--interval", "0.1", *more]
 
 
 # --- help -------------------------------------------------------------------------------------------------------------
@@ -186,9 +186,9 @@ async def test_what_is_no_gateway_steers_no_terminal() -> None:
     assert len(program.output.splitlines()) == 1
 
 
-async def test_wrong_key(stage: Stage) -> None:
+async def test_wrong_key(testbed: DeviceTestbed) -> None:
     """A refused key: the message says how to make one. The environment is as good as the option."""
-    env = {"GATEWAY_URL": stage.door.url, "GATEWAY_API_KEY": "sk_test_wrong"}
+    env = {"GATEWAY_URL": testbed.gateway.url, "GATEWAY_API_KEY": "sk_test_wrong"}
     async with device_sim("run", env=env) as program:
         assert await program.finished() == 1
     assert "401 unauthorized" in program.output
@@ -196,11 +196,11 @@ async def test_wrong_key(stage: Stage) -> None:
     assert "sk_test_wrong" not in program.output
 
 
-async def test_the_key_can_come_from_a_file(stage: Stage, tmp_path: Path) -> None:
+async def test_the_key_can_come_from_a_file(testbed: DeviceTestbed, tmp_path: Path) -> None:
     """So that it is no argument, which others can read; it goes before what is in the environment."""
     file = tmp_path / "key"
     file.write_text(f"{API_KEY}\n")
-    run = ("run", "--url", stage.door.url, "--serial", "SN1", "--interval", "0.1", "--api-key-file", str(file))
+    run = ("run", "--url", testbed.gateway.url, "--serial", "SN1", "--interval", "0.1", "--api-key-file", str(file))
     async with device_sim(*run, env={"GATEWAY_API_KEY": "sk_test_wrong"}) as program:
         await program.line("heartbeat")
     file.write_text("")
@@ -212,22 +212,22 @@ async def test_the_key_can_come_from_a_file(stage: Stage, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("code", "says"), [("device_already_bound", "--flash that holds it"), ("reset_pending", "--supersede-reset")]
 )
-async def test_conflict(stage: Stage, code: str, says: str) -> None:
+async def test_conflict(testbed: DeviceTestbed, code: str, says: str) -> None:
     """A bind that is refused: the message says what the choices are."""
-    stage.door.refuse_bind = (409, code)
-    async with device_sim(*run_arguments(stage)) as program:
+    testbed.gateway.refuse_bind = (409, code)
+    async with device_sim(*run_arguments(testbed)) as program:
         assert await program.finished() == 1
     assert f"409 {code}" in program.output
     assert says in program.output
 
 
-async def test_flash_of_another(stage: Stage, tmp_path: Path) -> None:
+async def test_flash_of_another(testbed: DeviceTestbed, tmp_path: Path) -> None:
     """A flash keeps its serial number; naming another is a mistake, not a new device."""
     flash = str(tmp_path / "flash")
-    async with device_sim(*run_arguments(stage, "--flash", flash)) as program:
+    async with device_sim(*run_arguments(testbed, "--flash", flash)) as program:
         await program.line("online")
         await program.end()
-    arguments = [*run_arguments(stage, "--flash", flash), "--serial", "SN2"]
+    arguments = [*run_arguments(testbed, "--flash", flash), "--serial", "SN2"]
     async with device_sim(*arguments) as program:
         assert await program.finished() == 2
     assert "the flash belongs to SN1" in program.output
@@ -251,41 +251,41 @@ def test_unexpected_answers_have_none() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_run(stage: Stage, number: int) -> None:
+async def test_run(testbed: DeviceTestbed, number: int) -> None:
     """It provisions, comes online, tells a line per fact, and a signal ends it cleanly with 0."""
-    async with device_sim(*run_arguments(stage)) as program:
+    async with device_sim(*run_arguments(testbed)) as program:
         assert "bound to eu_simulated as dev_" in await program.line("bound")
         await program.line("online over wifi (mqtt)")
         await program.line("heartbeat: battery")
         assert await program.end(number) == 0
-        await stage.hear("/status", b'{"status":"offline"}')
+        await testbed.wait_for_message("/status", b'{"status":"offline"}')
     assert "Traceback" not in program.output
     assert "dtok_" not in program.output
 
 
-async def test_until_reset(stage: Stage) -> None:
+async def test_until_reset(testbed: DeviceTestbed) -> None:
     """`--until-reset` ends with 0 after the reset; as JSON every fact is an object."""
-    async with device_sim(*run_arguments(stage, "--until-reset", "--json")) as program:
+    async with device_sim(*run_arguments(testbed, "--until-reset", "--json")) as program:
         bound = json.loads(await program.line('"bound"'))
-        await reset(stage, bound)
+        await reset(testbed, bound)
         assert await program.finished() == 0
     facts: list[dict[str, Any]] = [json.loads(line) for line in program.output.splitlines()]
     assert [fact["what"] for fact in facts if fact["fact"] == "wiped"] == ["device_token", "pairing", "wifi_networks"]
     assert all(fact["serial_number"] == "SN1" for fact in facts)
 
 
-async def reset(stage: Stage, bound: dict[str, Any]) -> None:
+async def reset(testbed: DeviceTestbed, bound: dict[str, Any]) -> None:
     """Publish a reset for a device that was just bound."""
     device_id, generation = bound["device_id"], bound["generation"]
-    payload = stage.door.signer.command(command_id=f"cmd_{generation}", device_id=device_id, generation=generation)
-    await stage.ear.publish(f"devices/{device_id}/commands/factory_reset", payload, qos=1, retain=True)
+    payload = testbed.gateway.signer.command(command_id=f"cmd_{generation}", device_id=device_id, generation=generation)
+    await testbed.observer.publish(f"devices/{device_id}/commands/factory_reset", payload, qos=1, retain=True)
 
 
-async def test_stays_unpaired(stage: Stage, tmp_path: Path) -> None:
+async def test_stays_unpaired(testbed: DeviceTestbed, tmp_path: Path) -> None:
     """After a reset it stays unpaired, and prints how to provision it again; the key is not in that line."""
-    async with device_sim(*run_arguments(stage, "--flash", str(tmp_path / "flash"))) as program:
+    async with device_sim(*run_arguments(testbed, "--flash", str(tmp_path / "flash"))) as program:
         words = (await program.line("bound to")).split()
-        await reset(stage, {"device_id": words[words.index("as") + 1].rstrip(","), "generation": 1})
+        await reset(testbed, {"device_id": words[words.index("as") + 1].rstrip(","), "generation": 1})
         line = await program.line("stays unpaired")
         assert await program.end() == 0
     hint = shlex.split(line.partition("--reprovision): ")[2])
@@ -299,11 +299,11 @@ async def test_stays_unpaired(stage: Stage, tmp_path: Path) -> None:
     assert "wiped device_token" in program.output
 
 
-async def test_reprovision(stage: Stage) -> None:
+async def test_reprovision(testbed: DeviceTestbed) -> None:
     """`--reprovision` binds again, at the next generation, and the old reset that is still retained wipes nothing."""
-    async with device_sim(*run_arguments(stage, "--reprovision", "--json")) as program:
+    async with device_sim(*run_arguments(testbed, "--reprovision", "--json")) as program:
         bound = json.loads(await program.line('"bound"'))
-        await reset(stage, bound)
+        await reset(testbed, bound)
         again = json.loads(await program.line('"bound"'))
         await program.line('"already_done"')
         assert await program.end() == 0
@@ -311,26 +311,38 @@ async def test_reprovision(stage: Stage) -> None:
     assert program.output.count('"reset_begun"') == 1
 
 
-async def test_killed_and_started_again(stage: Stage, tmp_path: Path) -> None:
+async def test_killed_and_started_again(testbed: DeviceTestbed, tmp_path: Path) -> None:
     """Killed with SIGKILL, the broker says `offline`; started on its flash it needs no key and is not bound again."""
     flash = str(tmp_path / "flash")
-    async with device_sim(*run_arguments(stage, "--flash", flash)) as program:
+    async with device_sim(*run_arguments(testbed, "--flash", flash)) as program:
         await program.line("heartbeat")
         program.process.kill()
-        await stage.hear("/status", b'{"status":"offline"}')
+        await testbed.wait_for_message("/status", b'{"status":"offline"}')
     async with device_sim("run", "--flash", flash, "--interval", "0.1", env={"GATEWAY_API_KEY": ""}) as program:
         await program.line("online over wifi")
         assert await program.end() == 0
-    assert list(stage.door.bound.values()) == [1]
+    assert list(testbed.gateway.bound.values()) == [1]
     assert "SN1" in program.output
 
 
 # --- fleet ------------------------------------------------------------------------------------------------------------
 
 
-async def test_fleet(stage: Stage) -> None:
+async def test_fleet(testbed: DeviceTestbed) -> None:
     """A fleet lives for its time and is summed up, without a terminal."""
-    arguments = ["fleet", "--url", stage.door.url, "--key", API_KEY, "--count", "5", "--seed", "3", "--interval", "0.1"]
+    arguments = [
+        "fleet",
+        "--url",
+        testbed.gateway.url,
+        "--key",
+        API_KEY,
+        "--count",
+        "5",
+        "--seed",
+        "3",
+        "--interval",
+        "0.1",
+    ]
     async with device_sim(*arguments, "--duration", "1") as program:
         assert await program.finished() == 0
     assert "fleet of seed 3" in program.output
@@ -338,32 +350,32 @@ async def test_fleet(stage: Stage) -> None:
     assert "Traceback" not in program.output
 
 
-async def test_fleet_as_json(stage: Stage) -> None:
+async def test_fleet_as_json(testbed: DeviceTestbed) -> None:
     """The same for a machine; a signal ends it and the summary comes all the same."""
-    arguments = ["fleet", "--url", stage.door.url, "--key", API_KEY, "--count", "5", "--interval", "0.1", "--json"]
+    arguments = ["fleet", "--url", testbed.gateway.url, "--key", API_KEY, "--count", "5", "--interval", "0.1", "--json"]
     async with device_sim(*arguments, "--radio-mix", "wifi=1") as program:
-        await stage.hear("/heartbeat")
+        await testbed.wait_for_message("/heartbeat")
         assert await program.end() == 0
     summary = json.loads(program.output)
     assert summary["failures"] == {}
     assert [(row["radio"], row["devices"]) for row in summary["radios"]] == [("wifi", 5)]
 
 
-async def test_fleet_that_is_limited(stage: Stage) -> None:
+async def test_fleet_that_is_limited(testbed: DeviceTestbed) -> None:
     """A refusal by the rate limit is no failure: the fleet waits as long as `Retry-After` says, and all are bound."""
-    stage.door.limit_binds = 3
+    testbed.gateway.limit_binds = 3
     options = ("--count", "5", "--duration", "0.5", "--radio-mix", "wifi=1", "--json")
-    async with device_sim("fleet", "--url", stage.door.url, "--key", API_KEY, *options) as program:
+    async with device_sim("fleet", "--url", testbed.gateway.url, "--key", API_KEY, *options) as program:
         assert await program.finished() == 0
-    assert stage.door.limit_binds == 0
-    assert len(stage.door.bound) == 5
+    assert testbed.gateway.limit_binds == 0
+    assert len(testbed.gateway.bound) == 5
     assert json.loads(program.output)["failures"] == {}
 
 
-async def test_fleet_that_fails(stage: Stage) -> None:
+async def test_fleet_that_fails(testbed: DeviceTestbed) -> None:
     """If devices can't be provisioned, the exit code is 1 and the first reason is told with its remedy."""
-    stage.door.refuse_bind = (409, "device_already_bound")
-    async with device_sim("fleet", "--url", stage.door.url, "--key", API_KEY, "--count", "2") as program:
+    testbed.gateway.refuse_bind = (409, "device_already_bound")
+    async with device_sim("fleet", "--url", testbed.gateway.url, "--key", API_KEY, "--count", "2") as program:
         assert await program.finished() == 1
     assert "error: 2 of 2 devices failed.\nerror: SIM-0-00000 and 1 more: " in program.output
     assert "another --serial or --seed" in program.output

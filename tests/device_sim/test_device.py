@@ -25,14 +25,14 @@ from device_sim.actions import (
 from device_sim.device import Device, State
 from device_sim.flash import power_on
 from device_sim.journal import MAX_OUTCOMES
-from tests.device_sim.firmware_bench import HOME, Bench, link_up, online
-from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
+from tests.device_sim.firmware_bench import HOME, FirmwareBench, link_up, online_bench
+from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, make_binding, seeded
 
 SIGNER = Signer()
 RESET = CommandReceived("factory_reset", SIGNER.command())
 
 
-def failed_with(bench: Bench) -> list[str]:
+def failed_with(bench: FirmwareBench) -> list[str]:
     """The error code of every `failed` that was published."""
     bodies = [json.loads(payload) for payload in bench.payloads("ack")]
     return [body["error"]["code"] for body in bodies if body["status"] == "failed"]
@@ -46,19 +46,19 @@ def test_life() -> None:
     device = Device(seeded())
     seen = [device.state]
 
-    def give(event: Input) -> list[Publish]:
+    def feed(event: Input) -> list[Publish]:
         actions = device.handle(event, NOW)
         if device.state is not seen[-1]:
             seen.append(device.state)
         return [each for each in actions if isinstance(each, Publish)]
 
-    give(PowerOn({}, {}))
-    give(Provisioned(a_binding(SIGNER)))
-    give(LinkUp("wifi", "mqtt"))
-    [delivered] = give(RESET)
-    [executed] = give(Published(delivered))
-    give(Published(executed))
-    give(PowerOn({}, {}))
+    feed(PowerOn({}, {}))
+    feed(Provisioned(make_binding(SIGNER)))
+    feed(LinkUp("wifi", "mqtt"))
+    [delivered] = feed(RESET)
+    [executed] = feed(Published(delivered))
+    feed(Published(executed))
+    feed(PowerOn({}, {}))
     assert [str(each) for each in seen] == [
         "rebooting",
         "unprovisioned",
@@ -72,7 +72,14 @@ def test_life() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [RESET, HeartbeatDue(), LinkUp("wifi", "mqtt"), LinkDown("x"), Provisioned(a_binding(SIGNER)), WifiGiven("a", "b")],
+    [
+        RESET,
+        HeartbeatDue(),
+        LinkUp("wifi", "mqtt"),
+        LinkDown("x"),
+        Provisioned(make_binding(SIGNER)),
+        WifiGiven("a", "b"),
+    ],
     ids=lambda event: type(event).__name__,
 )
 def test_without_power(event: Input) -> None:
@@ -82,33 +89,33 @@ def test_without_power(event: Input) -> None:
 
 def test_survives_a_restart() -> None:
     """What was provisioned comes up again by itself, over the same radio."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.device = Device(seeded())
-    bench.give(power_on(bench.flash))
+    bench.feed(power_on(bench.flash))
     assert bench.device.state is State.PROVISIONED
     assert bench.opened == ["wifi", "wifi"]
-    assert bench.device.binding == a_binding(SIGNER)
+    assert bench.device.binding == make_binding(SIGNER)
 
 
 def test_no_second_binding() -> None:
     """A paired device takes no other binding; it has to be reset first."""
-    bench = online(SIGNER)
-    bench.give(Provisioned(a_binding(SIGNER, generation=5)))
-    assert bench.told == ["provisioning_refused"]
-    assert bench.device.binding == a_binding(SIGNER)
+    bench = online_bench(SIGNER)
+    bench.feed(Provisioned(make_binding(SIGNER, generation=5)))
+    assert bench.facts == ["provisioning_refused"]
+    assert bench.device.binding == make_binding(SIGNER)
 
 
 @pytest.mark.parametrize("actions", range(5))
 def test_power_cut_while_provisioning(actions: int) -> None:
     """A binding that was written in part does not count; written whole it is good."""
-    bench = Bench()
-    bench.give(power_on(bench.flash))
+    bench = FirmwareBench()
+    bench.feed(power_on(bench.flash))
     bench.power_for = actions
-    bench.give(Provisioned(a_binding(SIGNER), (HOME,)))
+    bench.feed(Provisioned(make_binding(SIGNER), (HOME,)))
     whole = "device_token" in bench.flash.wiped_area
     assert whole == (actions >= 3)
     assert bench.device.state is (State.PROVISIONED if whole else State.UNPROVISIONED)
-    bench.give(Provisioned(a_binding(SIGNER), (HOME,)))
+    bench.feed(Provisioned(make_binding(SIGNER), (HOME,)))
     assert bench.device.state is State.PROVISIONED
 
 
@@ -118,8 +125,8 @@ def test_power_cut_while_provisioning(actions: int) -> None:
 @pytest.mark.parametrize(("connection", "flag"), [("wifi", 8), ("4g", 16), ("ble", 0)])
 def test_radio_follows_the_flash(connection: str, flag: int) -> None:
     """A known network means WiFi, a modem means cellular, neither means BLE; heartbeats say which."""
-    bench = online(SIGNER, connection=connection)
-    bench.give(HeartbeatDue())
+    bench = online_bench(SIGNER, connection=connection)
+    bench.feed(HeartbeatDue())
     [heartbeat] = [json.loads(each) for each in bench.payloads("heartbeat")]
     assert bench.opened == [connection]
     assert heartbeat["connection_type"] == [connection]
@@ -128,8 +135,8 @@ def test_radio_follows_the_flash(connection: str, flag: int) -> None:
 
 def test_birth_comes_first() -> None:
     """Over MQTT a link begins with the retained birth and a heartbeat."""
-    bench = online(SIGNER)
-    bench.give(LinkDown("x"))
+    bench = online_bench(SIGNER)
+    bench.feed(LinkDown("x"))
     bench.sent.clear()
     link_up(bench)
     assert [each.kind for each in bench.sent] == ["status", "heartbeat"]
@@ -138,29 +145,29 @@ def test_birth_comes_first() -> None:
 
 def test_ble_has_no_status() -> None:
     """A companion app relays heartbeats and nothing else."""
-    bench = online(SIGNER, connection="ble")
-    bench.give(LinkDown("x"))
+    bench = online_bench(SIGNER, connection="ble")
+    bench.feed(LinkDown("x"))
     link_up(bench)
     assert {each.kind for each in bench.sent} == {"heartbeat"}
 
 
 def test_offline_says_nothing() -> None:
     """Without a link no heartbeat is made, so that none is late."""
-    bench = online(SIGNER)
-    bench.give(LinkDown("x"))
+    bench = online_bench(SIGNER)
+    bench.feed(LinkDown("x"))
     bench.sent.clear()
-    bench.give(HeartbeatDue())
+    bench.feed(HeartbeatDue())
     assert bench.sent == []
     assert bench.device.state is State.PROVISIONED
 
 
 def test_no_two_heartbeats_share_a_time() -> None:
     """Heartbeats of one millisecond would look like one that was replayed."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     for _ in range(3):
-        bench.give(HeartbeatDue())
+        bench.feed(HeartbeatDue())
     bench.now -= 5_000
-    bench.give(HeartbeatDue())
+    bench.feed(HeartbeatDue())
     times = [json.loads(each)["sent_at"] for each in bench.payloads("heartbeat")]
     assert len(set(times)) == 4
     assert times == sorted(times)
@@ -170,13 +177,13 @@ def test_vitals_follow_the_seed() -> None:
     """The same seed and the same clock make the same heartbeats; another seed makes others."""
 
     def week(seed: int) -> list[bytes]:
-        bench = Bench(device=Device(seeded(seed)))
-        bench.give(PowerOn({}, {}))
-        bench.give(Provisioned(a_binding(SIGNER), (HOME,)))
+        bench = FirmwareBench(device=Device(seeded(seed)))
+        bench.feed(PowerOn({}, {}))
+        bench.feed(Provisioned(make_binding(SIGNER), (HOME,)))
         link_up(bench)
         for _ in range(7 * 24):
             bench.now += 3_600_000
-            bench.give(HeartbeatDue())
+            bench.feed(HeartbeatDue())
         return bench.payloads("heartbeat")
 
     assert week(1) == week(1) != week(2)
@@ -187,67 +194,67 @@ def test_vitals_follow_the_seed() -> None:
 
 def test_wifi_given_later() -> None:
     """A BLE-only device that is given a network comes up over WiFi, now and after a restart."""
-    bench = online(SIGNER, connection="ble")
-    bench.give(WifiGiven("home", "secret"))
+    bench = online_bench(SIGNER, connection="ble")
+    bench.feed(WifiGiven("home", "secret"))
     assert bench.opened[-1] == "wifi"
     link_up(bench)
     assert bench.device.state is State.ONLINE
     bench.device = Device(seeded())
-    bench.give(power_on(bench.flash))
+    bench.feed(power_on(bench.flash))
     assert bench.opened[-1] == "wifi"
 
 
 def test_wifi_for_nobody() -> None:
     """An unpaired device takes no network."""
-    bench = Bench()
-    bench.give(PowerOn({}, {}))
-    bench.give(WifiGiven("home", "secret"))
-    assert bench.told[-1] == "wifi_refused"
+    bench = FirmwareBench()
+    bench.feed(PowerOn({}, {}))
+    bench.feed(WifiGiven("home", "secret"))
+    assert bench.facts[-1] == "wifi_refused"
     assert not bench.flash.wiped_area
 
 
 def test_refusals_are_told() -> None:
     """What the far end refuses is told and changes nothing."""
-    bench = online(SIGNER)
-    bench.give(LinkRefused(3, "not authorised"))
-    bench.give(RefusalReceived(b'{"code":"invalid_request"}'))
-    assert bench.told == ["refused", "message_refused"]
+    bench = online_bench(SIGNER)
+    bench.feed(LinkRefused(3, "not authorised"))
+    bench.feed(RefusalReceived(b'{"code":"invalid_request"}'))
+    assert bench.facts == ["refused", "message_refused"]
     assert bench.device.state is State.ONLINE
 
 
 def test_a_refused_token_is_exchanged_over_http() -> None:
     """With each heartbeat that is due it asks for another; that one goes to the flash before it connects with it."""
     bench = away(SIGNER)
-    bench.give(LinkRefused(3, "not authorised"))
-    bench.give(RefreshFailed("429", revoked=False))
-    bench.give(HeartbeatDue())
+    bench.feed(LinkRefused(3, "not authorised"))
+    bench.feed(RefreshFailed("429", revoked=False))
+    bench.feed(HeartbeatDue())
     assert bench.steps == [*("tell:refused", "refresh_token", "tell:token_not_refreshed", "refresh_token")]
     bench.steps.clear()
-    bench.give(TokenRefreshed("dtok_another"))
+    bench.feed(TokenRefreshed("dtok_another"))
     assert bench.steps == ["write:device_token", "tell:token_refreshed", "open_link"]
     assert bench.flash.wiped_area["device_token"] == "dtok_another"
     assert bench.device.binding is not None
     assert bench.device.binding.device_token == "dtok_another"
     bench.steps.clear()
-    bench.give(HeartbeatDue())
+    bench.feed(HeartbeatDue())
     assert bench.steps == []
 
 
 def test_a_revoked_token_is_asked_for_once() -> None:
     """Nor is another one taken that comes later than the end of the binding."""
     bench = away(SIGNER)
-    bench.give(LinkRefused(3, "not authorised"))
-    bench.give(RefreshFailed("401", revoked=True))
+    bench.feed(LinkRefused(3, "not authorised"))
+    bench.feed(RefreshFailed("401", revoked=True))
     bench.steps.clear()
-    bench.give(HeartbeatDue())
-    bench.give(LinkRefused(3, "unauthorized", "http"))
+    bench.feed(HeartbeatDue())
+    bench.feed(LinkRefused(3, "unauthorized", "http"))
     assert bench.steps == ["tell:refused"]
 
 
-def away(signer: Signer) -> Bench:
+def away(signer: Signer) -> FirmwareBench:
     """A bench whose device is provisioned, and its link down."""
-    bench = online(signer)
-    bench.give(LinkDown("the broker closed the connection"))
+    bench = online_bench(signer)
+    bench.feed(LinkDown("the broker closed the connection"))
     bench.steps.clear()
     return bench
 
@@ -258,8 +265,8 @@ def away(signer: Signer) -> Bench:
 @pytest.mark.parametrize("command_type", ["start_recording", "stop_recording", "trigger_upload", "reboot"])
 def test_ordinary_command(command_type: str) -> None:
     """Every command is acknowledged as delivered and then as executed, with receipts."""
-    bench = online(SIGNER)
-    bench.give(CommandReceived(command_type, SIGNER.command(command_type)))
+    bench = online_bench(SIGNER)
+    bench.feed(CommandReceived(command_type, SIGNER.command(command_type)))
     assert bench.acks() == [(COMMAND_ID, "delivered"), (COMMAND_ID, "executed")]
     for payload in bench.payloads("ack"):
         body = json.loads(payload)
@@ -268,12 +275,12 @@ def test_ordinary_command(command_type: str) -> None:
 
 def test_recording_shows() -> None:
     """What a command did shows in the next heartbeat."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     states = []
     for number, command_type in enumerate(["start_recording", "stop_recording", "trigger_upload"]):
         command = SIGNER.command(command_type, command_id=f"cmd_{number}")
-        bench.give(CommandReceived(command_type, command))
-        bench.give(HeartbeatDue())
+        bench.feed(CommandReceived(command_type, command))
+        bench.feed(HeartbeatDue())
         body = json.loads(bench.payloads("heartbeat")[-1])
         states.append((body["device_state"], body["pending_recordings"]))
     before = states[0][1]
@@ -282,8 +289,8 @@ def test_recording_shows() -> None:
 
 def test_reboot_comes_back() -> None:
     """A reboot keeps the binding and opens the link again."""
-    bench = online(SIGNER)
-    bench.give(CommandReceived("reboot", SIGNER.command("reboot")))
+    bench = online_bench(SIGNER)
+    bench.feed(CommandReceived("reboot", SIGNER.command("reboot")))
     assert bench.device.state is State.PROVISIONED
     assert bench.opened == ["wifi", "wifi"]
     assert bench.steps.count("reboot") == 1
@@ -292,13 +299,13 @@ def test_reboot_comes_back() -> None:
 @pytest.mark.parametrize("command_type", ["start_recording", "reboot"])
 def test_executed_once(command_type: str) -> None:
     """A command that comes again is acknowledged again with the very same bytes, and not done again."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     command = CommandReceived(command_type, SIGNER.command(command_type))
-    bench.give(command)
+    bench.feed(command)
     executed = bench.payloads("ack")[-1]
     boots = bench.steps.count("reboot")
     for _ in range(3):
-        bench.give(command)
+        bench.feed(command)
     assert bench.payloads("ack")[-3:] == [executed] * 3
     assert bench.steps.count("reboot") == boots
     assert len(bench.acks()) == 5
@@ -306,23 +313,23 @@ def test_executed_once(command_type: str) -> None:
 
 def test_executed_once_across_a_restart() -> None:
     """The ids lie in the flash: a restart does not make a device do things twice."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     command = CommandReceived("start_recording", SIGNER.command("start_recording"))
-    bench.give(command)
+    bench.feed(command)
     bench.device = Device(seeded())
-    bench.give(power_on(bench.flash))
+    bench.feed(power_on(bench.flash))
     link_up(bench)
-    bench.give(command)
+    bench.feed(command)
     assert [status for _, status in bench.acks()] == ["delivered", "executed", "executed"]
-    assert bench.told.count("already_done") == 1
+    assert bench.facts.count("already_done") == 1
 
 
 def test_sixteen_ids() -> None:
     """The newest sixteen outcomes are kept, no more."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     for number in range(MAX_OUTCOMES + 4):
         command = SIGNER.command("start_recording", command_id=f"cmd_{number:03d}")
-        bench.give(CommandReceived("start_recording", command))
+        bench.feed(CommandReceived("start_recording", command))
     kept = bench.flash.kept_area["last_commands"]
     assert [each["command_id"] for each in kept] == [f"cmd_{number:03d}" for number in range(4, MAX_OUTCOMES + 4)]
     assert set(kept[0]) == {"command_id", "type", "status", "receipt", "result", "error"}
@@ -341,9 +348,9 @@ def test_sixteen_ids() -> None:
 )
 def test_refused(command: bytes, code: str) -> None:
     """What the device must not obey it says so, with a receipt, and does nothing."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     before = dict(bench.flash.wiped_area)
-    bench.give(CommandReceived("factory_reset", command))
+    bench.feed(CommandReceived("factory_reset", command))
     assert failed_with(bench) == [code]
     assert bench.acks() == [(COMMAND_ID, "failed")]
     assert bench.flash.wiped_area == before
@@ -352,34 +359,34 @@ def test_refused(command: bytes, code: str) -> None:
 
 def test_receipt_of_a_refusal_repeats_the_generation_of_the_command() -> None:
     """The receipt is over the command's generation, not the device's."""
-    bench = online(SIGNER)
-    bench.give(CommandReceived("factory_reset", SIGNER.command(generation=2)))
+    bench = online_bench(SIGNER)
+    bench.feed(CommandReceived("factory_reset", SIGNER.command(generation=2)))
     assert json.loads(bench.payloads("ack")[0])["receipt"] == wire.receipt(TOKEN, COMMAND_ID, "failed", 2)
 
 
 def test_refused_again_alike() -> None:
     """A stale command that comes again gets the same answer."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     stale = CommandReceived("factory_reset", SIGNER.command(generation=2))
-    bench.give(stale)
-    bench.give(stale)
+    bench.feed(stale)
+    bench.feed(stale)
     first, second = bench.payloads("ack")
     assert first == second
 
 
 def test_forgery_spoils_no_id() -> None:
     """A forged command with the id of a real one does not keep the real one from being obeyed."""
-    bench = online(SIGNER)
-    bench.give(CommandReceived("start_recording", Signer(b"f" * 32).command("start_recording")))
-    bench.give(CommandReceived("start_recording", SIGNER.command("start_recording")))
+    bench = online_bench(SIGNER)
+    bench.feed(CommandReceived("start_recording", Signer(b"f" * 32).command("start_recording")))
+    bench.feed(CommandReceived("start_recording", SIGNER.command("start_recording")))
     assert [status for _, status in bench.acks()] == ["failed", "delivered", "executed"]
 
 
 def test_known_id_on_another_topic() -> None:
     """An id that was executed as one type is no licence for another."""
-    bench = online(SIGNER)
-    bench.give(CommandReceived("start_recording", SIGNER.command("start_recording")))
-    bench.give(CommandReceived("factory_reset", SIGNER.command("start_recording")))
+    bench = online_bench(SIGNER)
+    bench.feed(CommandReceived("start_recording", SIGNER.command("start_recording")))
+    bench.feed(CommandReceived("factory_reset", SIGNER.command("start_recording")))
     assert failed_with(bench) == ["grant_invalid"]
     assert bench.device.state is State.ONLINE
 
@@ -387,31 +394,31 @@ def test_known_id_on_another_topic() -> None:
 @pytest.mark.parametrize("payload", [b"{", b"\xff", b"[]", b'{"id":"cmd_1"}', b"\x00" * 1000])
 def test_broken_payload(payload: bytes) -> None:
     """What can't be read can't be acknowledged; it is told and nothing else happens."""
-    bench = online(SIGNER)
-    bench.give(CommandReceived("factory_reset", payload))
-    assert bench.told == ["command_ignored"]
+    bench = online_bench(SIGNER)
+    bench.feed(CommandReceived("factory_reset", payload))
+    assert bench.facts == ["command_ignored"]
     assert bench.sent == []
 
 
 def test_empty_payload() -> None:
     """A cleared topic is no command."""
-    bench = online(SIGNER)
-    bench.give(CommandReceived("factory_reset", b""))
+    bench = online_bench(SIGNER)
+    bench.feed(CommandReceived("factory_reset", b""))
     assert bench.steps == []
 
 
 def test_unpaired_obeys_nobody() -> None:
     """Without a binding there is no key to believe in."""
-    bench = Bench()
-    bench.give(PowerOn({}, {}))
-    bench.give(RESET)
-    assert bench.told[-1] == "command_ignored"
+    bench = FirmwareBench()
+    bench.feed(PowerOn({}, {}))
+    bench.feed(RESET)
+    assert bench.facts[-1] == "command_ignored"
     assert bench.sent == []
 
 
 def test_topic_ids_are_the_devices() -> None:
     """The binding that a device lives by is the one of its bind answer."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     assert bench.device.binding is not None
     assert bench.device.binding.device_id == DEVICE_ID
     assert TOKEN not in repr(bench.device.binding)
@@ -419,15 +426,15 @@ def test_topic_ids_are_the_devices() -> None:
 
 def test_lost_acknowledgement_of_an_ordinary_command() -> None:
     """An `executed` that was not confirmed is sent again when the retained command arrives with the next link."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
     command = CommandReceived("start_recording", SIGNER.command("start_recording"))
-    bench.give(command)
+    bench.feed(command)
     for each in list(bench.sent):
-        bench.give(PublishFailed(each, "lost"))
-    bench.give(LinkDown("lost"))
+        bench.feed(PublishFailed(each, "lost"))
+    bench.feed(LinkDown("lost"))
     bench.confirms = True
     link_up(bench)
-    bench.give(command)
+    bench.feed(command)
     assert bench.acks()[-1] == (COMMAND_ID, "executed")
-    assert bench.told.count("command_received") == 1
+    assert bench.facts.count("command_received") == 1

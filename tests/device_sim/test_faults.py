@@ -7,7 +7,7 @@ from device_sim.errors import PowerCutError
 from device_sim.facts import step
 from device_sim.faults import NoFaults, SeededFaults
 from tests.device_sim.support import Signer as _Signer
-from tests.device_sim.support import a_binding, seeded
+from tests.device_sim.support import make_binding, seeded
 
 ACTIONS: list[tuple[Action, str]] = [
     (RecordFact("online"), "tell:online"),
@@ -15,7 +15,7 @@ ACTIONS: list[tuple[Action, str]] = [
     (Publish("ack", b"{}", "cmd_1", "reboot", "executed"), "publish:ack:executed"),
     (WriteFlash(Area.KEPT, "reset_in_progress", {}), "write:reset_in_progress"),
     (EraseFlash(Area.WIPED, "device_token"), "erase:device_token"),
-    (OpenLink("wifi", a_binding(_Signer())), "open_link"),
+    (OpenLink("wifi", make_binding(_Signer())), "open_link"),
     (Reboot(), "reboot"),
 ]
 

@@ -4,14 +4,14 @@ import asyncio
 from pathlib import Path
 
 from device_sim import Fleet, GatewayApi, State, UnreachableError
-from tests.device_sim.stage import QUICK, Stage, a_stage
 from tests.device_sim.support import GUARD_SECONDS
+from tests.device_sim.testbed import QUICK, DeviceTestbed, open_testbed
 
 
-def a_fleet(stage: Stage, *, count: int = 6, seed: int = 7, flash_root: Path | None = None) -> Fleet:
+def a_fleet(testbed: DeviceTestbed, *, count: int = 6, seed: int = 7, flash_root: Path | None = None) -> Fleet:
     """A small fleet with quick heartbeats."""
     return Fleet(
-        api=stage.api,
+        api=testbed.api,
         count=count,
         seed=seed,
         radio_mix={"wifi": 1, "cellular": 1, "ble": 1},
@@ -34,8 +34,8 @@ async def live_until(fleet: Fleet, name: str) -> None:
 async def test_everybody_comes_up(tmp_path: Path) -> None:
     """Every device is bound to a separate end user, connects over its radio and sends heartbeats."""
     done: list[int] = []
-    async with a_stage(tmp_path) as stage:
-        fleet = a_fleet(stage)
+    async with open_testbed(tmp_path) as testbed:
+        fleet = a_fleet(testbed)
         await fleet.provision(on_done=lambda: done.append(1))
         await live_until(fleet, "heartbeat")
     rows = fleet.summary()
@@ -49,9 +49,9 @@ async def test_everybody_comes_up(tmp_path: Path) -> None:
 
 async def test_seed_decides(tmp_path: Path) -> None:
     """Serial numbers and radios follow from the seed."""
-    async with a_stage(tmp_path) as stage:
+    async with open_testbed(tmp_path) as testbed:
         one, same, other = (
-            [(device.serial, device.radio) for device in a_fleet(stage, count=30, seed=seed).devices]
+            [(device.serial, device.radio) for device in a_fleet(testbed, count=30, seed=seed).devices]
             for seed in (7, 7, 8)
         )
     assert one == same
@@ -62,11 +62,11 @@ async def test_seed_decides(tmp_path: Path) -> None:
 
 async def test_reset_shows_in_the_summary(tmp_path: Path) -> None:
     """One device is reset; the summary counts it and the others go on."""
-    async with a_stage(tmp_path) as stage:
-        fleet = a_fleet(stage)
+    async with open_testbed(tmp_path) as testbed:
+        fleet = a_fleet(testbed)
         await fleet.provision()
         chosen = next(device for device in fleet.devices if device.radio == "wifi")
-        await stage.command(chosen, "factory_reset")
+        await testbed.command(chosen, "factory_reset")
         living = asyncio.create_task(fleet.run())
         async with asyncio.timeout(GUARD_SECONDS):
             await chosen.wait_for_fact("rebooting")
@@ -79,24 +79,24 @@ async def test_reset_shows_in_the_summary(tmp_path: Path) -> None:
 
 async def test_goes_on_from_its_flash(tmp_path: Path) -> None:
     """A fleet on disk is bound once; the next run uses the same tokens."""
-    async with a_stage(tmp_path) as stage:
-        first = a_fleet(stage, flash_root=tmp_path / "fleet")
+    async with open_testbed(tmp_path) as testbed:
+        first = a_fleet(testbed, flash_root=tmp_path / "fleet")
         await first.provision()
-        again = a_fleet(stage, flash_root=tmp_path / "fleet")
+        again = a_fleet(testbed, flash_root=tmp_path / "fleet")
         await again.provision()
-        assert set(stage.door.bound.values()) == {1}
+        assert set(testbed.gateway.bound.values()) == {1}
         assert [each.binding for each in again.devices] == [each.binding for each in first.devices]
         await live_until(again, "heartbeat")
 
 
 async def test_failures_are_kept_apart(tmp_path: Path) -> None:
     """A device that can't be bound is named with its reason, and no exception ends the others."""
-    async with a_stage(tmp_path) as stage, GatewayApi("http://127.0.0.1:9", "sk_test_x") as nowhere:
+    async with open_testbed(tmp_path) as testbed, GatewayApi("http://127.0.0.1:9", "sk_test_x") as nowhere:
         fleet = Fleet(api=nowhere, count=3, seed=1, options=QUICK)
         await fleet.provision()
         assert len(fleet.failures) == 3
         assert all(isinstance(error, UnreachableError) for error in fleet.failures.values())
-        fleet = a_fleet(stage)
-        stage.door.refuse_bind = (409, "reset_pending")
+        fleet = a_fleet(testbed)
+        testbed.gateway.refuse_bind = (409, "reset_pending")
         await fleet.provision()
         assert {str(error) for error in fleet.failures.values()} == {"refused as reset_pending (409 reset_pending)"}

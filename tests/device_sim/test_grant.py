@@ -9,7 +9,7 @@ import pytest
 
 from device_sim import grant, wire
 from device_sim.sequences import Sequences
-from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, Signer, a_binding, par_of
+from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, Signer, digest_of, make_binding
 
 GOLDEN_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg"}
 GOLDEN_GRANT = (
@@ -25,7 +25,7 @@ ALL_CODES = {value for name, value in vars(grant).items() if name.isupper() and 
 def refusal(payload: bytes, *, topic_type: str = "factory_reset", generation: int = 3, now: int = NOW) -> str | None:
     """The code with which a device at `generation` refuses; None when it obeys."""
     try:
-        binding = a_binding(SIGNER, generation=generation)
+        binding = make_binding(SIGNER, generation=generation)
         grant.check(wire.parse_command(payload), topic_type, binding, Sequences(generation, {}), now)
     except grant.RefusalError as error:
         return error.code
@@ -35,7 +35,7 @@ def refusal(payload: bytes, *, topic_type: str = "factory_reset", generation: in
 def test_golden_grant() -> None:
     """A token that was signed once with a fixed Ed25519 key is good for exactly its command."""
     command = wire.Command(COMMAND_ID, "factory_reset", {}, 3, None, GOLDEN_GRANT)
-    binding = a_binding(SIGNER)
+    binding = make_binding(SIGNER)
     assert {**binding.grant_key, **GOLDEN_KEY} == binding.grant_key
     assert grant.check(command, "factory_reset", binding, Sequences(3, {}), NOW) == 7
 
@@ -62,8 +62,8 @@ def test_good_grant() -> None:
         {"gen": True},
         {"gen": None},
         {"exp": NOW // 1000 + 60},
-        {"par": par_of({"minutes": 5})},
-        {"par": par_of({}) + "="},
+        {"par": digest_of({"minutes": 5})},
+        {"par": digest_of({}) + "="},
         {"par": ""},
         {"par": 7},
         {"par": None},
@@ -182,7 +182,7 @@ def test_forgery(trick: str) -> None:
 @pytest.mark.parametrize("key", [{}, {"x": 7}, {"x": "AA"}, {"x": "!"}])
 def test_spoilt_key(key: dict[str, Any]) -> None:
     """A binding whose key is broken obeys no command."""
-    binding = a_binding(SIGNER)
+    binding = make_binding(SIGNER)
     spoilt = type(binding)(binding.device_id, 3, binding.device_token, key, binding.mqtt)
     with pytest.raises(grant.RefusalError) as error:
         grant.check(wire.parse_command(SIGNER.command()), "factory_reset", spoilt, Sequences(3, {}), NOW)

@@ -8,29 +8,29 @@ from device_sim import wire
 from device_sim.actions import Area, CommandReceived, HeartbeatDue, LinkDown, LinkUp, Provisioned, RefusalReceived
 from device_sim.device import Device
 from device_sim.flash import power_on
-from tests.device_sim.firmware_bench import HOME, Bench, link_up, online
-from tests.device_sim.support import COMMAND_ID, TOKEN, Signer, a_binding, seeded
+from tests.device_sim.firmware_bench import HOME, FirmwareBench, link_up, online_bench
+from tests.device_sim.support import COMMAND_ID, TOKEN, Signer, make_binding, seeded
 
 SIGNER = Signer()
 RESET = CommandReceived("factory_reset", SIGNER.command())
 WORD = {"command_id": COMMAND_ID, "status": "executed", "receipt": wire.receipt(TOKEN, COMMAND_ID, "executed", 3)}
 
 
-def wiped_and_bound() -> Bench:
+def wiped_and_bound() -> FirmwareBench:
     """A device that was wiped, reported it over MQTT, and is bound again; it has not connected yet."""
-    bench = online(SIGNER)
-    bench.give(RESET)
+    bench = online_bench(SIGNER)
+    bench.feed(RESET)
     bind(bench, 5)
     bench.sent.clear()
     return bench
 
 
-def bind(bench: Bench, generation: int) -> None:
+def bind(bench: FirmwareBench, generation: int) -> None:
     """Bind it again, at this generation."""
-    bench.give(Provisioned(a_binding(SIGNER, generation=generation, token=f"dtok_{generation}"), (HOME,)))
+    bench.feed(Provisioned(make_binding(SIGNER, generation=generation, token=f"dtok_{generation}"), (HOME,)))
 
 
-def said(bench: Bench) -> list[bool]:
+def said(bench: FirmwareBench) -> list[bool]:
     """Of each heartbeat since the last look whether it told of the wipe."""
     words = [json.loads(each).get("last_command") for each in bench.payloads("heartbeat")]
     bench.sent.clear()
@@ -43,8 +43,8 @@ def test_said_ever_more_rarely_within_a_connection() -> None:
     bench = wiped_and_bound()
     link_up(bench)
     for _ in range(17):
-        bench.give(HeartbeatDue())
-    assert [number for number, told in enumerate(said(bench), start=1) if told] == [1, 2, 4, 8, 16]
+        bench.feed(HeartbeatDue())
+    assert [number for number, facts in enumerate(said(bench), start=1) if facts] == [1, 2, 4, 8, 16]
 
 
 def test_said_in_each_connection() -> None:
@@ -52,9 +52,9 @@ def test_said_in_each_connection() -> None:
     bench = wiped_and_bound()
     for _ in range(3):
         link_up(bench)
-        bench.give(HeartbeatDue())
-        bench.give(HeartbeatDue())
-        bench.give(LinkDown("the broker died"))
+        bench.feed(HeartbeatDue())
+        bench.feed(HeartbeatDue())
+        bench.feed(LinkDown("the broker died"))
         assert said(bench) == [True, True, False]
 
 
@@ -64,13 +64,13 @@ def test_said_after_a_power_cut_and_under_another_binding() -> None:
     link_up(bench)
     assert said(bench) == [True]
     bench.device = Device(seeded())
-    bench.give(power_on(bench.flash))
+    bench.feed(power_on(bench.flash))
     link_up(bench)
     assert said(bench) == [True]
     for name in tuple(bench.flash.wiped_area):
         bench.flash.erase(Area.WIPED, name)
     bench.device = Device(seeded())
-    bench.give(power_on(bench.flash))
+    bench.feed(power_on(bench.flash))
     bind(bench, 7)
     link_up(bench)
     assert said(bench) == [True]
@@ -82,7 +82,7 @@ def test_flash_is_spared() -> None:
     bench.steps.clear()
     link_up(bench)
     for _ in range(8):
-        bench.give(HeartbeatDue())
+        bench.feed(HeartbeatDue())
     assert not [each for each in bench.steps if each.startswith(("write:", "erase:"))]
 
 
@@ -91,13 +91,13 @@ def test_an_answer_over_http_ends_it(transport: str) -> None:
     """That is the gateway's own word, also where a companion app brings it; until then each heartbeat says it."""
     bench = wiped_and_bound()
     bench.confirms = False
-    bench.give(LinkUp("4g" if transport == "http" else "ble", "http" if transport == "http" else "ble"))
+    bench.feed(LinkUp("4g" if transport == "http" else "ble", "http" if transport == "http" else "ble"))
     for _ in range(4):
-        bench.give(HeartbeatDue())
+        bench.feed(HeartbeatDue())
     assert said(bench) == [True] * 5
     bench.confirms = True
-    bench.give(HeartbeatDue())
-    bench.give(HeartbeatDue())
+    bench.feed(HeartbeatDue())
+    bench.feed(HeartbeatDue())
     assert said(bench) == [True, False]
     assert "last_command" not in bench.flash.kept_area
 
@@ -106,8 +106,8 @@ def test_a_refusal_of_the_word_ends_it() -> None:
     """A gateway that never heard of the command, since the device was sold, is told no more."""
     bench = wiped_and_bound()
     link_up(bench)
-    bench.give(RefusalReceived(b'{"code":"unknown_command","message":"x","field":"last_command.command_id"}'))
-    bench.give(HeartbeatDue())
+    bench.feed(RefusalReceived(b'{"code":"unknown_command","message":"x","field":"last_command.command_id"}'))
+    bench.feed(HeartbeatDue())
     assert said(bench) == [True, False]
     assert "last_command" not in bench.flash.kept_area
 
@@ -128,8 +128,8 @@ def test_another_answer_ends_nothing(answer: bytes) -> None:
     """Only a valid answer ends it: a refused heartbeat (token revoked) and an answer that cannot be read do not."""
     bench = wiped_and_bound()
     link_up(bench)
-    bench.give(RefusalReceived(answer))
-    bench.give(HeartbeatDue())
+    bench.feed(RefusalReceived(answer))
+    bench.feed(HeartbeatDue())
     assert said(bench) == [True, True]
 
 
@@ -138,7 +138,7 @@ def test_a_newer_wipe_replaces_it() -> None:
     bench = wiped_and_bound()
     link_up(bench)
     newer = SIGNER.command(command_id="cmd_newer", generation=5)
-    bench.give(CommandReceived("factory_reset", newer))
+    bench.feed(CommandReceived("factory_reset", newer))
     bind(bench, 7)
     bench.sent.clear()
     link_up(bench)

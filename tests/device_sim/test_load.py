@@ -15,8 +15,8 @@ from device_sim.errors import UnreachableError
 from device_sim.load import PAYLOAD_BYTES, Broker, LoadPlan, encode_heartbeat, run
 from device_sim.load_devices import CredentialsError, read_devices, run_load, write_devices
 from device_sim.tls import tls_context
-from tests.device_sim.stage import a_stage
 from tests.device_sim.support import API_KEY
+from tests.device_sim.testbed import open_testbed
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from tests.support.ports import closed_port
 
@@ -31,7 +31,7 @@ def test_every_heartbeat_is_of_one_size() -> None:
 @pytest.mark.parametrize("rate", [0, 4_000])
 async def test_what_is_sent_arrives(tmp_path: Path, rate: float) -> None:
     """On a real broker, paced or not: as many as were acknowledged, of the right size, no two alike of one device."""
-    async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto, _gateway(mosquitto) as ear:
+    async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto, _gateway(mosquitto) as observer:
         result = await run(Broker(mosquitto.host, mosquitto.port), WHO, LoadPlan(rate, 0.25))
         print(result)  # noqa: T201 - for the curious
         assert result.sent == result.acknowledged > 0
@@ -39,7 +39,7 @@ async def test_what_is_sent_arrives(tmp_path: Path, rate: float) -> None:
         heard: set[tuple[str, str]] = set()
         async with asyncio.timeout(60):
             while len(heard) < result.sent:
-                message = await anext(aiter(ear.messages))
+                message = await anext(aiter(observer.messages))
                 assert isinstance(message.payload, bytes)
                 assert len(message.payload) == PAYLOAD_BYTES
                 heard.add((str(message.topic), json.loads(message.payload)["sent_at"]))
@@ -72,9 +72,9 @@ async def test_nobody_listens() -> None:
 async def test_devices_are_bound_once_and_kept(tmp_path: Path) -> None:
     """In a file of its owner's alone; the next load needs no gateway, and can use no more than lie there."""
     file = tmp_path / "load.json"
-    async with a_stage(tmp_path) as stage:
+    async with open_testbed(tmp_path) as testbed:
         tls = tls_context(None)
-        result = await run_load(stage.api, LoadPlan(50, 0.1), devices=1, file=file, tls=tls)
+        result = await run_load(testbed.api, LoadPlan(50, 0.1), devices=1, file=file, tls=tls)
         assert result.devices == 1
         assert file.stat().st_mode & 0o777 == 0o600
         nobody = GatewayApi("http://127.0.0.1:1", API_KEY)

@@ -11,17 +11,17 @@ import pytest
 from device_sim import GatewayApi, MemoryFlash, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
 from gateway.tls.ca import Authority
-from tests.device_sim.stage import QUICK, Stage, a_stage, alive, occurrences
-from tests.device_sim.support import API_KEY, GUARD_SECONDS, front_door, mosquitto, seeded, stop
+from tests.device_sim.support import API_KEY, GUARD_SECONDS, mosquitto, seeded, stop, stub_gateway
+from tests.device_sim.testbed import QUICK, DeviceTestbed, fact_details, open_testbed, running
 from tests.support.certificates import make_authority, server_pair
 from tests.support.wait import eventually
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def testbed(tmp_path: Path) -> AsyncIterator[DeviceTestbed]:
     """A stage of the test's own."""
-    async with a_stage(tmp_path) as stage:
-        yield stage
+    async with open_testbed(tmp_path) as testbed:
+        yield testbed
 
 
 def device_id(device: SimulatedDevice) -> str:
@@ -31,12 +31,12 @@ def device_id(device: SimulatedDevice) -> str:
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-async def test_birth_and_heartbeats(stage: Stage, version: MqttVersion) -> None:
+async def test_birth_and_heartbeats(testbed: DeviceTestbed, version: MqttVersion) -> None:
     """A device announces itself on a retained topic and sends heartbeats that are not retained, all at QoS 1."""
-    device = stage.device(options=replace(QUICK, mqtt_version=version))
-    async with alive(device):
-        heartbeat = await stage.hear("/heartbeat")
-        async with stage.broker.client("late") as late:
+    device = testbed.device(options=replace(QUICK, mqtt_version=version))
+    async with running(device):
+        heartbeat = await testbed.wait_for_message("/heartbeat")
+        async with testbed.broker.client("late") as late:
             await late.subscribe(f"devices/{device_id(device)}/#", qos=1)
             status = await anext(late.messages)
     assert (status.topic.value, status.payload) == (f"devices/{device_id(device)}/status", b'{"status":"online"}')
@@ -45,122 +45,122 @@ async def test_birth_and_heartbeats(stage: Stage, version: MqttVersion) -> None:
     assert json.loads(bytes(heartbeat.payload))["connection_type"] == ["wifi"]
 
 
-async def test_how_it_connects(stage: Stage) -> None:
+async def test_how_it_connects(testbed: DeviceTestbed) -> None:
     """User name and client id are the device id, the session is persistent, the will is retained: as the broker saw."""
-    device = stage.device()
-    async with alive(device):
+    device = testbed.device()
+    async with running(device):
         await device.wait_for("online")
-    log, name = stage.broker.log.read_text(), device_id(device)
+    log, name = testbed.broker.log.read_text(), device_id(device)
     assert f"as {name} (p2, c0, k30, u'{name}')." in log
     assert "Will message specified (20 bytes) (r1, q1).\n" in log
     assert f"devices/{name}/commands/factory_reset (QoS 1)" in log
     assert "commands/+" not in log
 
 
-async def test_clean_stop(stage: Stage) -> None:
+async def test_clean_stop(testbed: DeviceTestbed) -> None:
     """A device that is switched off in order says `offline` itself."""
-    device = stage.device()
-    async with alive(device):
+    device = testbed.device()
+    async with running(device):
         await device.wait_for("online")
     async with asyncio.timeout(GUARD_SECONDS):
-        offline = await stage.hear("/status", b'{"status":"offline"}')
+        offline = await testbed.wait_for_message("/status", b'{"status":"offline"}')
     assert offline.topic.value == f"devices/{device_id(device)}/status"
     farewell = f"Client {device_id(device)} disconnected."
-    await eventually(lambda: farewell in stage.broker.log.read_text(), "the broker logged a DISCONNECT")
+    await eventually(lambda: farewell in testbed.broker.log.read_text(), "the broker logged a DISCONNECT")
 
 
-async def test_power_cut_leaves_the_will(stage: Stage) -> None:
+async def test_power_cut_leaves_the_will(testbed: DeviceTestbed) -> None:
     """A device that loses power says nothing; the broker says `offline` for it, and it comes back."""
-    device = stage.device()
-    async with alive(device):
+    device = testbed.device()
+    async with running(device):
         await device.wait_for("online")
         await device.cut_power()
-        await stage.hear("/status", b'{"status":"offline"}')
+        await testbed.wait_for_message("/status", b'{"status":"offline"}')
         await device.wait_for_fact("online", count=2)
-        await stage.hear("/status", b'{"status":"online"}')
-    assert occurrences(device, "power_cut") == [{"step": "now"}]
+        await testbed.wait_for_message("/status", b'{"status":"online"}')
+    assert fact_details(device, "power_cut") == [{"step": "now"}]
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-async def test_reset(stage: Stage, version: MqttVersion) -> None:
+async def test_reset(testbed: DeviceTestbed, version: MqttVersion) -> None:
     """A retained reset is acknowledged, carried out, acknowledged over the same session, and the device is unpaired."""
-    device = stage.device(options=replace(QUICK, mqtt_version=version))
-    async with alive(device):
-        await stage.command(device, "factory_reset")
-        delivered = await stage.hear("/commands/factory_reset/ack")
-        executed = await stage.hear("/commands/factory_reset/ack")
+    device = testbed.device(options=replace(QUICK, mqtt_version=version))
+    async with running(device):
+        await testbed.command(device, "factory_reset")
+        delivered = await testbed.wait_for_message("/commands/factory_reset/ack")
+        executed = await testbed.wait_for_message("/commands/factory_reset/ack")
         await device.wait_for("unprovisioned")
-        await stage.hear("/status", b'{"status":"offline"}')
+        await testbed.wait_for_message("/status", b'{"status":"offline"}')
     assert json.loads(bytes(delivered.payload))["status"] == "delivered"
     assert json.loads(bytes(executed.payload))["result"]["wiped"] == ["device_token", "pairing", "wifi_networks"]
     assert (executed.qos, executed.retain) == (1, False)
     assert device.flash.wiped_area == {}
-    assert [each["what"] for each in occurrences(device, "wiped")] == ["device_token", "pairing", "wifi_networks"]
-    assert occurrences(device, "offline") == []
+    assert [each["what"] for each in fact_details(device, "wiped")] == ["device_token", "pairing", "wifi_networks"]
+    assert fact_details(device, "offline") == []
 
 
-async def test_command_waits_for_the_device(stage: Stage) -> None:
+async def test_command_waits_for_the_device(testbed: DeviceTestbed) -> None:
     """A command that was retained before the device came is found by its full name."""
-    device = stage.device()
+    device = testbed.device()
     await device.provision(end_user_id="eu_1")
-    await stage.command(device, "start_recording")
-    async with alive(device):
+    await testbed.command(device, "start_recording")
+    async with running(device):
         fact = await device.wait_for_fact("acknowledged", count=2)
     assert fact.details["status"] == "executed"
 
 
-async def test_redelivered_is_executed_once(stage: Stage) -> None:
+async def test_redelivered_is_executed_once(testbed: DeviceTestbed) -> None:
     """A retained command comes with every reconnect; it is done once and acknowledged each time."""
-    device = stage.device()
-    async with alive(device):
-        await stage.command(device, "start_recording")
+    device = testbed.device()
+    async with running(device):
+        await testbed.command(device, "start_recording")
         await device.wait_for_fact("acknowledged", count=2)
         for count in (3, 4, 5):
             await device.cut_power()
             await device.wait_for_fact("acknowledged", count=count)
-    assert [each["status"] for each in occurrences(device, "acknowledged")] == ["delivered", *["executed"] * 4]
-    assert len({str(each["receipt"]) for each in occurrences(device, "acknowledged")[1:]}) == 1
+    assert [each["status"] for each in fact_details(device, "acknowledged")] == ["delivered", *["executed"] * 4]
+    assert len({str(each["receipt"]) for each in fact_details(device, "acknowledged")[1:]}) == 1
     assert device.counts["command_received"] == 1
 
 
-async def test_session_keeps_what_was_not_retained(stage: Stage) -> None:
+async def test_session_keeps_what_was_not_retained(testbed: DeviceTestbed) -> None:
     """The session outlives the connection: a command that was sent meanwhile arrives."""
-    device = stage.device()
-    async with alive(device):
+    device = testbed.device()
+    async with running(device):
         await device.wait_for("online")
-    await stage.command(device, "trigger_upload", retain=False)
-    async with alive(device):
+    await testbed.command(device, "trigger_upload", retain=False)
+    async with running(device):
         await device.wait_for_fact("acknowledged", count=2)
     assert device.counts["command_received"] == 1
 
 
 async def test_topic_prefix(tmp_path: Path) -> None:
     """The prefix is learnt from the bind answer and stands before every topic."""
-    async with a_stage(tmp_path, prefix="acme/eu/") as stage:
-        device = stage.device()
-        async with alive(device):
-            await stage.hear("/heartbeat")
-            await stage.command(device, "start_recording")
-            ack = await stage.hear("/ack")
+    async with open_testbed(tmp_path, prefix="acme/eu/") as testbed:
+        device = testbed.device()
+        async with running(device):
+            await testbed.wait_for_message("/heartbeat")
+            await testbed.command(device, "start_recording")
+            ack = await testbed.wait_for_message("/ack")
     assert ack.topic.value == f"acme/eu/devices/{device_id(device)}/commands/start_recording/ack"
 
 
-async def test_errors_topic(stage: Stage) -> None:
+async def test_errors_topic(testbed: DeviceTestbed) -> None:
     """What the gateway says about a refused message becomes a fact."""
-    device = stage.device()
-    async with alive(device):
+    device = testbed.device()
+    async with running(device):
         await device.wait_for("online")
-        await stage.ear.publish(f"devices/{device_id(device)}/errors", b'{"code":"invalid_request"}')
+        await testbed.observer.publish(f"devices/{device_id(device)}/errors", b'{"code":"invalid_request"}')
         fact = await device.wait_for_fact("message_refused")
     assert fact.details == {"answer": '{"code":"invalid_request"}'}
 
 
 async def test_comes_back_when_the_broker_does(tmp_path: Path) -> None:
     """A broker that is away costs nothing but time."""
-    async with front_door() as door, GatewayApi(door.url, API_KEY) as api:
+    async with stub_gateway() as gateway, GatewayApi(gateway.url, API_KEY) as api:
         device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=api, interval=0.05, rng=seeded(), options=QUICK)
         async with mosquitto(tmp_path) as broker:
-            door.mqtt_port = port = broker.port
+            gateway.mqtt_port = port = broker.port
             await device.provision(end_user_id="eu_1")
             task = asyncio.create_task(device.run())
             async with asyncio.timeout(GUARD_SECONDS):
@@ -173,12 +173,12 @@ async def test_comes_back_when_the_broker_does(tmp_path: Path) -> None:
             await asyncio.wait([task])
 
 
-async def test_backs_off_when_cut_right_after_connecting(stage: Stage) -> None:
+async def test_backs_off_when_cut_right_after_connecting(testbed: DeviceTestbed) -> None:
     """A link that is cut as soon as it is up counts as a failure: each pause may be twice the one before."""
     first = 0.05
     faults = SeededFaults(seeded(), flap=(0.0, 0.0))
-    device = stage.device(options=Options(faults=faults, backoff_first=first, backoff_longest=10))
-    async with alive(device):
+    device = testbed.device(options=Options(faults=faults, backoff_first=first, backoff_longest=10))
+    async with running(device):
         await device.wait_for_fact("online", count=5)
     downs = [each.at for each in device.facts if each.name == "offline"]
     ups = [each.at for each in device.facts if each.name == "online"][1:]
@@ -193,11 +193,11 @@ async def test_refused_token(tmp_path: Path) -> None:
     extra = f"allow_anonymous false\npassword_file {passwords}"
     async with (
         mosquitto(tmp_path, extra=extra) as broker,
-        front_door(mqtt_port=broker.port) as door,
-        GatewayApi(door.url, API_KEY) as api,
+        stub_gateway(mqtt_port=broker.port) as gateway,
+        GatewayApi(gateway.url, API_KEY) as api,
     ):
         device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=api, interval=0.05, rng=seeded(), options=QUICK)
-        async with alive(device):
+        async with running(device):
             refused = await device.wait_for_fact("refused")
             binding = device.binding
             assert binding is not None
@@ -227,10 +227,10 @@ async def test_tls(tmp_path: Path, certificates: Authority) -> None:
     extra = f"allow_anonymous true\ncertfile {pair.certificate}\nkeyfile {pair.key}"
     async with (
         mosquitto(tmp_path, extra=extra) as broker,
-        front_door(mqtt_port=broker.port) as door,
-        GatewayApi(door.url, API_KEY) as api,
+        stub_gateway(mqtt_port=broker.port) as gateway,
+        GatewayApi(gateway.url, API_KEY) as api,
     ):
-        door.tls = True
+        gateway.tls = True
         for ca_file, fact in ((str(certificates.files.certificate), "online"), (None, "offline")):
             device = SimulatedDevice(
                 serial=f"SN-{fact}",
@@ -239,34 +239,34 @@ async def test_tls(tmp_path: Path, certificates: Authority) -> None:
                 rng=seeded(),
                 options=replace(QUICK, ca_file=ca_file),
             )
-            async with alive(device):
+            async with running(device):
                 await device.wait_for_fact(fact)
             assert ("online" in device.counts) == (ca_file is not None)
-            told = [str(each.get("reason")) for each in occurrences(device, "offline")]
-            assert ca_file or "name its authority with --ca-file" in told[0]
+            facts = [str(each.get("reason")) for each in fact_details(device, "offline")]
+            assert ca_file or "name its authority with --ca-file" in facts[0]
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_reset_in_bad_weather(stage: Stage, seed: int) -> None:
+async def test_reset_in_bad_weather(testbed: DeviceTestbed, seed: int) -> None:
     """Messages lost, doubled and late, links that flap: the reset is done, and done once."""
     faults = SeededFaults(seeded(seed), drop=0.2, duplicate=0.3, delay=(0.0, 0.02), flap=(0.02, 0.3))
-    device = stage.device(options=replace(QUICK, faults=faults), seed=seed)
-    async with alive(device):
-        await stage.command(device, "factory_reset")
+    device = testbed.device(options=replace(QUICK, faults=faults), seed=seed)
+    async with running(device):
+        await testbed.command(device, "factory_reset")
         await device.wait_for("unprovisioned")
     assert device.counts["reset_begun"] == 1
     assert device.flash.wiped_area == {}
 
 
 @pytest.mark.parametrize("cut", ["write:reset_in_progress", "erase:pairing", "publish:ack:executed", "reboot"])
-async def test_power_cut_during_a_reset(stage: Stage, cut: str) -> None:
+async def test_power_cut_during_a_reset(testbed: DeviceTestbed, cut: str) -> None:
     """The power goes at a named step, with a real broker beside it: the device ends unpaired all the same."""
     faults = SeededFaults(seeded(), power_cuts=[cut])
-    device = stage.device(options=replace(QUICK, faults=faults))
-    async with alive(device):
-        await stage.command(device, "factory_reset")
+    device = testbed.device(options=replace(QUICK, faults=faults))
+    async with running(device):
+        await testbed.command(device, "factory_reset")
         await device.wait_for_fact("power_cut")
         await device.wait_for("unprovisioned")
-        await stage.hear("/status", b'{"status":"offline"}')
-    assert occurrences(device, "power_cut") == [{"step": cut}]
+        await testbed.wait_for_message("/status", b'{"status":"offline"}')
+    assert fact_details(device, "power_cut") == [{"step": cut}]
     assert device.flash.wiped_area == {}

@@ -8,8 +8,8 @@ from device_sim import wire
 from device_sim.actions import CommandReceived, HeartbeatDue, LinkDown, LinkUp, Provisioned, Published, PublishFailed
 from device_sim.device import Device, State
 from device_sim.flash import power_on
-from tests.device_sim.firmware_bench import HOME, Bench, link_up, online
-from tests.device_sim.support import COMMAND_ID, TOKEN, Signer, a_binding, seeded
+from tests.device_sim.firmware_bench import HOME, FirmwareBench, link_up, online_bench
+from tests.device_sim.support import COMMAND_ID, TOKEN, Signer, make_binding, seeded
 
 SIGNER = Signer()
 RESET = CommandReceived("factory_reset", SIGNER.command())
@@ -37,29 +37,29 @@ SENT = STEPS.index("publish:ack:executed")
 WORD = {"command_id": COMMAND_ID, "status": "executed", "receipt": EXECUTED}
 
 
-def bound_anew(bench: Bench, generation: int = 5) -> None:
+def bound_anew(bench: FirmwareBench, generation: int = 5) -> None:
     """Bind it after a wipe, and let its link come up."""
-    bench.give(Provisioned(a_binding(SIGNER, generation=generation, token=f"dtok_{generation}"), (HOME,)))
+    bench.feed(Provisioned(make_binding(SIGNER, generation=generation, token=f"dtok_{generation}"), (HOME,)))
     link_up(bench)
 
 
-def reported(bench: Bench) -> object:
+def reported(bench: FirmwareBench) -> object:
     """What the newest heartbeat says in `last_command`."""
     return json.loads(bench.payloads("heartbeat")[-1]).get("last_command")
 
 
 def test_order() -> None:
     """Acknowledge, write down with the receipt, wipe each by each, acknowledge, reboot: section 4's order."""
-    bench = online(SIGNER)
-    bench.give(RESET)
+    bench = online_bench(SIGNER)
+    bench.feed(RESET)
     assert bench.steps == STEPS
     assert bench.device.state is State.UNPROVISIONED
 
 
 def test_acknowledgements() -> None:
     """Both acknowledgements have receipts of the old token; the second lists what went and what stays."""
-    bench = online(SIGNER)
-    bench.give(RESET)
+    bench = online_bench(SIGNER)
+    bench.feed(RESET)
     delivered, executed = (json.loads(each) for each in bench.payloads("ack"))
     assert delivered == {
         "command_id": COMMAND_ID,
@@ -79,8 +79,8 @@ def test_acknowledgements() -> None:
 
 def test_what_is_left() -> None:
     """Everything of the owner is gone; serial number, APN and the last command ids are there."""
-    bench = online(SIGNER, connection="4g")
-    bench.give(RESET)
+    bench = online_bench(SIGNER, connection="4g")
+    bench.feed(RESET)
     assert bench.flash.wiped_area == {}
     kept = bench.flash.kept_area
     assert kept["serial_number"] == "SN1"
@@ -94,21 +94,21 @@ def test_what_is_left() -> None:
 @pytest.mark.parametrize("actions", range(WIPED), ids=lambda number: f"{number}-before-{STEPS[number]}")
 def test_power_cut_after_every_action(actions: int) -> None:
     """Wherever the power goes, the device ends wiped, once, and its word reaches the gateway sooner or later."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.power_for = actions
-    bench.give(RESET)
+    bench.feed(RESET)
     if actions <= FIRST_WRITE:
         assert bench.device.state is State.PROVISIONED
         assert set(bench.flash.wiped_area) == {"device_token", "pairing", "wifi_networks"}
         link_up(bench)
-        bench.give(RESET)
+        bench.feed(RESET)
     assert bench.device.state is State.UNPROVISIONED
     assert bench.flash.wiped_area == {}
     assert "reset_in_progress" not in bench.flash.kept_area
     assert word_arrives(bench)
 
 
-def word_arrives(bench: Bench) -> bool:
+def word_arrives(bench: FirmwareBench) -> bool:
     """Whether the gateway has the receipt, at once or with the first heartbeat after the next bind."""
     executed = [json.loads(each) for each in bench.payloads("ack") if json.loads(each)["status"] == "executed"]
     bound_anew(bench)
@@ -121,12 +121,12 @@ def word_arrives(bench: Bench) -> bool:
 @pytest.mark.parametrize("second", range(7))
 def test_power_cut_twice(first: int, second: int) -> None:
     """A second cut while the wipe is being finished changes nothing about the end."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.power_for = first
-    bench.give(RESET)
+    bench.feed(RESET)
     bench.device = Device(seeded())
     bench.power_for = second
-    bench.give(power_on(bench.flash))
+    bench.feed(power_on(bench.flash))
     assert bench.device.state is State.UNPROVISIONED
     assert bench.flash.wiped_area == {}
     assert "reset_in_progress" not in bench.flash.kept_area
@@ -135,12 +135,12 @@ def test_power_cut_twice(first: int, second: int) -> None:
 @pytest.mark.parametrize("actions", range(FIRST_WRITE + 1, WIPED))
 def test_never_wiped_again_by_the_same_reset(actions: int) -> None:
     """After a cut and a new bind the old reset, still retained, gets its old answer and wipes nothing."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.power_for = actions
-    bench.give(RESET)
+    bench.feed(RESET)
     bound_anew(bench)
     bench.sent.clear()
-    bench.give(RESET)
+    bench.feed(RESET)
     [again] = [json.loads(each) for each in bench.payloads("ack")]
     assert (again["status"], again["receipt"]) == ("executed", EXECUTED)
     assert bench.device.state is State.ONLINE
@@ -149,8 +149,8 @@ def test_never_wiped_again_by_the_same_reset(actions: int) -> None:
 
 def test_older_reset_never_wipes_a_new_binding() -> None:
     """A reset of an older generation that the device never saw is refused, and says why."""
-    bench = online(SIGNER, binding=a_binding(SIGNER, generation=5))
-    bench.give(RESET)
+    bench = online_bench(SIGNER, binding=make_binding(SIGNER, generation=5))
+    bench.feed(RESET)
     [answer] = [json.loads(each) for each in bench.payloads("ack")]
     assert answer["error"]["code"] == "stale_generation"
     assert bench.flash.wiped_area["pairing"]["binding_generation"] == 5
@@ -158,11 +158,11 @@ def test_older_reset_never_wipes_a_new_binding() -> None:
 
 def test_lost_executed_is_kept() -> None:
     """An `executed` that was not confirmed is sent after the next bind."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
-    bench.give(RESET)
-    bench.give(Published(bench.sent[-1]))
-    bench.give(PublishFailed(bench.sent[-1], "the session was cut"))
+    bench.feed(RESET)
+    bench.feed(Published(bench.sent[-1]))
+    bench.feed(PublishFailed(bench.sent[-1], "the session was cut"))
     assert bench.device.state is State.UNPROVISIONED
     bound_anew(bench)
     assert reported(bench) == WORD
@@ -170,104 +170,104 @@ def test_lost_executed_is_kept() -> None:
 
 def test_lost_executed_over_ble() -> None:
     """A companion app relays that word as well, and what it brings is with the gateway: said once."""
-    bench = online(SIGNER)
-    bench.give(RESET)
-    bench.give(Provisioned(a_binding(SIGNER, generation=5)))
-    bench.give(LinkUp("ble", "ble"))
+    bench = online_bench(SIGNER)
+    bench.feed(RESET)
+    bench.feed(Provisioned(make_binding(SIGNER, generation=5)))
+    bench.feed(LinkUp("ble", "ble"))
     assert reported(bench) == WORD
-    bench.give(HeartbeatDue())
+    bench.feed(HeartbeatDue())
     assert reported(bench) is None
 
 
 def test_unconfirmed_delivered_wipes_nothing() -> None:
     """The gateway may not know that the device got the reset; the device waits for the next link and begins again."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
-    bench.give(RESET)
-    bench.give(PublishFailed(bench.sent[-1], "no PUBACK"))
-    bench.give(LinkDown("no PUBACK"))
-    assert "reset_postponed" in bench.told
+    bench.feed(RESET)
+    bench.feed(PublishFailed(bench.sent[-1], "no PUBACK"))
+    bench.feed(LinkDown("no PUBACK"))
+    assert "reset_postponed" in bench.facts
     assert set(bench.flash.wiped_area) == {"device_token", "pairing", "wifi_networks"}
     bench.confirms = True
     link_up(bench)
-    bench.give(RESET)
+    bench.feed(RESET)
     assert bench.device.state is State.UNPROVISIONED
 
 
 def test_link_lost_before_delivered_is_confirmed() -> None:
     """A PUBACK that comes for a link of before starts no wipe."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
-    bench.give(RESET)
+    bench.feed(RESET)
     delivered = bench.sent[-1]
-    bench.give(LinkDown("lost"))
-    bench.give(Published(delivered))
+    bench.feed(LinkDown("lost"))
+    bench.feed(Published(delivered))
     assert bench.device.state is State.PROVISIONED
     assert bench.flash.wiped_area
 
 
 def test_withdrawn_reset() -> None:
     """A reset whose topic is cleared before its acknowledgement is confirmed is not begun."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
-    bench.give(RESET)
-    bench.give(CommandReceived("factory_reset", b""))
-    bench.give(Published(bench.sent[-1]))
-    assert bench.told[-1] == "reset_withdrawn"
+    bench.feed(RESET)
+    bench.feed(CommandReceived("factory_reset", b""))
+    bench.feed(Published(bench.sent[-1]))
+    assert bench.facts[-1] == "reset_withdrawn"
     assert bench.device.state is State.ONLINE
     assert bench.flash.wiped_area
 
 
 def test_duplicate_before_the_wipe() -> None:
     """Delivered twice before the first is confirmed: acknowledged twice alike, wiped once."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
-    bench.give(RESET)
-    bench.give(RESET)
+    bench.feed(RESET)
+    bench.feed(RESET)
     first, second = bench.payloads("ack")
     assert first == second
-    bench.give(Published(bench.sent[0]))
-    bench.give(Published(bench.sent[1]))
+    bench.feed(Published(bench.sent[0]))
+    bench.feed(Published(bench.sent[1]))
     assert bench.steps.count("write:reset_in_progress") == 1
     assert bench.device.state is State.RESETTING
 
 
 def test_duplicate_during_the_wipe() -> None:
     """Delivered again before the `executed` is confirmed: the same `executed` again, one reboot."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
-    bench.give(RESET)
-    bench.give(Published(bench.sent[-1]))
-    bench.give(RESET)
+    bench.feed(RESET)
+    bench.feed(Published(bench.sent[-1]))
+    bench.feed(RESET)
     executed = [each for each in bench.sent if each.status == "executed"]
     assert len(executed) == 2
     assert executed[0] == executed[1]
-    bench.give(Published(executed[0]))
-    bench.give(Published(executed[1]))
+    bench.feed(Published(executed[0]))
+    bench.feed(Published(executed[1]))
     assert bench.steps.count("reboot") == 1
 
 
 def test_deaf_while_wiping() -> None:
     """Between wipe and reboot no other command is begun, no heartbeat made and no network taken."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
-    bench.give(RESET)
-    bench.give(Published(bench.sent[-1]))
+    bench.feed(RESET)
+    bench.feed(Published(bench.sent[-1]))
     bench.sent.clear()
-    bench.give(CommandReceived("start_recording", SIGNER.command("start_recording", command_id="cmd_other")))
-    bench.give(HeartbeatDue())
+    bench.feed(CommandReceived("start_recording", SIGNER.command("start_recording", command_id="cmd_other")))
+    bench.feed(HeartbeatDue())
     assert bench.sent == []
     assert bench.device.state is State.RESETTING
 
 
 def test_other_failure_ends_no_reset() -> None:
     """While wiping, only the word about this very command leads on to the reboot."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
-    bench.give(CommandReceived("start_recording", SIGNER.command("start_recording", command_id="cmd_other")))
+    bench.feed(CommandReceived("start_recording", SIGNER.command("start_recording", command_id="cmd_other")))
     other = bench.sent[-1]
-    bench.give(RESET)
-    bench.give(Published(bench.sent[-1]))
-    bench.give(PublishFailed(other, "lost"))
-    bench.give(Published(other))
+    bench.feed(RESET)
+    bench.feed(Published(bench.sent[-1]))
+    bench.feed(PublishFailed(other, "lost"))
+    bench.feed(Published(other))
     assert bench.device.state is State.RESETTING

@@ -10,8 +10,8 @@ from device_sim.device import Device, State
 from device_sim.flash import power_on
 from device_sim.journal import MAX_OUTCOMES
 from device_sim.sequences import SEQUENCES, Sequences
-from tests.device_sim.firmware_bench import Bench, online
-from tests.device_sim.support import COMMAND_ID, NOW, Signer, a_binding, par_of, seeded
+from tests.device_sim.firmware_bench import FirmwareBench, online_bench
+from tests.device_sim.support import COMMAND_ID, NOW, Signer, digest_of, make_binding, seeded
 
 SIGNER = Signer()
 
@@ -22,7 +22,7 @@ def command(kind: str = "reboot", name: str = "old", **more: Any) -> CommandRece
     return CommandReceived(kind, payload)
 
 
-def answers(bench: Bench) -> list[tuple[str, str, str | None]]:
+def answers(bench: FirmwareBench) -> list[tuple[str, str, str | None]]:
     """Id, status and error code of each acknowledgement."""
     said = [json.loads(payload) for payload in bench.payloads("ack")]
     return [(each["command_id"], each["status"], each.get("error", {}).get("code")) for each in said]
@@ -30,99 +30,99 @@ def answers(bench: Bench) -> list[tuple[str, str, str | None]]:
 
 def test_a_cancelled_command_is_refused_after_a_later_one() -> None:
     """The broker held it back, it was cancelled, another one was obeyed: then it comes, its grant still good."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     cancelled = command("trigger_upload", "cancelled")
-    bench.give(command("trigger_upload", "later"))
-    bench.give(cancelled)
-    bench.give(cancelled)
+    bench.feed(command("trigger_upload", "later"))
+    bench.feed(cancelled)
+    bench.feed(cancelled)
     refused = ("cmd_cancelled", "failed", "stale_sequence")
     assert answers(bench) == [("cmd_later", "delivered", None), ("cmd_later", "executed", None), refused, refused]
 
 
 def test_what_was_done_is_not_done_again_when_its_id_is_forgotten() -> None:
     """A device remembers sixteen ids, and always the last one of each type."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     first, second = command("start_recording", "first"), command("start_recording", "second")
-    bench.give(first)
-    bench.give(second)
+    bench.feed(first)
+    bench.feed(second)
     for number in range(MAX_OUTCOMES):
-        bench.give(command("trigger_upload", f"upload_{number}"))
+        bench.feed(command("trigger_upload", f"upload_{number}"))
     bench.sent.clear()
-    bench.give(first)
-    bench.give(second)
+    bench.feed(first)
+    bench.feed(second)
     assert answers(bench) == [("cmd_first", "failed", "stale_sequence"), ("cmd_second", "executed", None)]
 
 
 def test_a_replay_pushes_nothing_out_of_memory() -> None:
     """Refusals of earlier commands are not kept: a hostile broker has many of them."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     early = [command("stop_recording", f"early_{number}") for number in range(MAX_OUTCOMES)]
     done = command("stop_recording", "done")
-    bench.give(done)
+    bench.feed(done)
     for each in early:
-        bench.give(each)
+        bench.feed(each)
     bench.sent.clear()
-    bench.give(done)
+    bench.feed(done)
     assert answers(bench) == [("cmd_done", "executed", None)]
 
 
 def test_types_count_apart() -> None:
     """A reboot that waited longer than an upload is no replay."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     waited = command("stop_recording", "waited")
-    bench.give(command("trigger_upload", "quick"))
-    bench.give(waited)
+    bench.feed(command("trigger_upload", "quick"))
+    bench.feed(waited)
     assert [said[:2] for said in answers(bench)][-1] == ("cmd_waited", "executed")
 
 
 def test_another_binding_begins_from_nothing() -> None:
     """The numbers are those of a binding: a registry that is new may count from one."""
-    bench = online(SIGNER, binding=a_binding(SIGNER, generation=3))
+    bench = online_bench(SIGNER, binding=make_binding(SIGNER, generation=3))
     low = SIGNER.command("reboot", command_id="cmd_low", generation=5)
-    bench.give(CommandReceived("factory_reset", SIGNER.command()))
+    bench.feed(CommandReceived("factory_reset", SIGNER.command()))
     assert bench.device.state is State.UNPROVISIONED
-    bench.give(Provisioned(a_binding(SIGNER, generation=5)))
+    bench.feed(Provisioned(make_binding(SIGNER, generation=5)))
     bench.sent.clear()
-    bench.give(CommandReceived("reboot", low))
+    bench.feed(CommandReceived("reboot", low))
     assert ("cmd_low", "executed", None) in answers(bench)
 
 
 def test_the_number_outlives_a_power_cut() -> None:
     """At every step of a later command: once its number is written the earlier one is refused, and it itself is not."""
     for actions in range(5):
-        bench = online(SIGNER)
+        bench = online_bench(SIGNER)
         earlier, later = command("trigger_upload", "earlier"), command("trigger_upload", "later")
         bench.power_for = actions
-        bench.give(later)
+        bench.feed(later)
         written = SEQUENCES in bench.flash.kept_area
         assert written == (actions > 1)
         bench.sent.clear()
-        bench.give(earlier)
+        bench.feed(earlier)
         assert answers(bench)[-1][1:] == (("failed", "stale_sequence") if written else ("executed", None))
-        bench.give(later)
+        bench.feed(later)
         assert answers(bench)[-1] == ("cmd_later", "executed", None)
 
 
 def test_a_command_that_comes_again_wears_no_flash() -> None:
     """A broker may hand over a reset again and again whose `delivered` it never confirms."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     bench.confirms = False
     reset = CommandReceived("factory_reset", SIGNER.command())
     for _ in range(5):
-        bench.give(reset)
+        bench.feed(reset)
     assert bench.steps.count("publish:ack:delivered") == 5
     assert [step for step in bench.steps if step.startswith("write:")] == [f"write:{SEQUENCES}"]
 
 
 def test_a_restart_forgets_no_number() -> None:
     """It lies in the flash, with the generation that it belongs to."""
-    bench = online(SIGNER)
+    bench = online_bench(SIGNER)
     earlier = command("trigger_upload", "earlier")
-    bench.give(command("trigger_upload", "later"))
+    bench.feed(command("trigger_upload", "later"))
     bench.device = Device(seeded())
-    bench.give(power_on(bench.flash))
+    bench.feed(power_on(bench.flash))
     bench.sent.clear()
-    bench.give(earlier)
+    bench.feed(earlier)
     assert answers(bench) == [("cmd_earlier", "failed", "stale_sequence")]
     assert not Sequences(3, bench.flash.kept_area).is_allowed("trigger_upload", 1, "cmd_x")
     assert Sequences(5, bench.flash.kept_area).is_allowed("trigger_upload", 1, "cmd_x")
@@ -144,12 +144,12 @@ def test_a_restart_forgets_no_number() -> None:
 )
 def test_altered_params_are_refused(kind: str, signed: dict[str, Any], sent: dict[str, Any]) -> None:
     """The grant is the gateway's, the params are not; the real command is obeyed afterwards."""
-    bench = online(SIGNER)
-    altered = SIGNER.command(kind, claims={"par": par_of(signed)}, fields={"params": sent})
-    bench.give(CommandReceived(kind, altered))
+    bench = online_bench(SIGNER)
+    altered = SIGNER.command(kind, claims={"par": digest_of(signed)}, fields={"params": sent})
+    bench.feed(CommandReceived(kind, altered))
     assert answers(bench) == [(COMMAND_ID, "failed", "grant_invalid")]
     assert SEQUENCES not in bench.flash.kept_area
-    bench.give(CommandReceived(kind, SIGNER.command(kind, params=signed)))
+    bench.feed(CommandReceived(kind, SIGNER.command(kind, params=signed)))
     assert (COMMAND_ID, "executed", None) in answers(bench)
 
 
@@ -158,8 +158,8 @@ def test_the_form_of_the_params_means_nothing() -> None:
     params = {"b": [1.0, "é"], "a": {"z": None, "y": True}}
     said = json.loads(SIGNER.command("trigger_upload", params=params))
     said["params"] = {"a": {"y": True, "z": None}, "b": [1, "\u00e9"]}
-    bench = online(SIGNER)
-    bench.give(CommandReceived("trigger_upload", json.dumps(said, indent=2).encode()))
+    bench = online_bench(SIGNER)
+    bench.feed(CommandReceived("trigger_upload", json.dumps(said, indent=2).encode()))
     assert [status for _, status, _ in answers(bench)] == ["delivered", "executed"]
 
 
@@ -167,6 +167,6 @@ def test_params_that_are_missing_make_no_command() -> None:
     """Nor do params that are no object."""
     spoilt: tuple[Any, ...] = (None, [], "{}", 0)
     for params in spoilt:
-        bench = online(SIGNER)
-        bench.give(CommandReceived("reboot", SIGNER.command("reboot", fields={"params": params})))
-        assert (bench.payloads("ack"), "command_ignored" in bench.told) == ([], True)
+        bench = online_bench(SIGNER)
+        bench.feed(CommandReceived("reboot", SIGNER.command("reboot", fields={"params": params})))
+        assert (bench.payloads("ack"), "command_ignored" in bench.facts) == ([], True)

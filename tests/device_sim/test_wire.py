@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from device_sim import wire
 from device_sim.actions import LinkUp, PowerOn, Provisioned, Publish
 from device_sim.device import RESET_RESULT, Device
-from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
+from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, make_binding, seeded
 
 EXECUTED_RECEIPT = "oQHJLPi17aMuJfZqNHGXnn6nceBT94mv9RuCwU6sHNQ"
 
@@ -57,7 +57,7 @@ def test_heartbeat_bytes() -> None:
     """The first heartbeat of the device with seed 1, to the byte."""
     device = Device(seeded())
     device.handle(PowerOn({}, {"firmware_version": "1.4.2"}), NOW)
-    device.handle(Provisioned(a_binding(Signer())), NOW)
+    device.handle(Provisioned(make_binding(Signer())), NOW)
     [heartbeat] = [
         each.payload
         for each in device.handle(LinkUp("wifi", "mqtt"), NOW)

@@ -10,19 +10,19 @@ import aiomqtt
 
 from device_sim import Flash, GatewayApi, MemoryFlash, Options, SimulatedDevice
 from device_sim.options import RadioKind
-from tests.device_sim.support import API_KEY, GUARD_SECONDS, Broker, FrontDoor, front_door, mosquitto, seeded
+from tests.device_sim.support import API_KEY, GUARD_SECONDS, Broker, StubGateway, mosquitto, seeded, stub_gateway
 
 QUICK = Options(backoff_first=0.02, backoff_longest=0.1)
 
 
 @dataclass
-class Stage:
+class DeviceTestbed:
     """What a test of a living device needs."""
 
     broker: Broker
-    door: FrontDoor
+    gateway: StubGateway
     api: GatewayApi
-    ear: aiomqtt.Client
+    observer: aiomqtt.Client
 
     def device(
         self,
@@ -44,9 +44,9 @@ class Stage:
             options=options,
         )
 
-    async def hear(self, ending: str, payload: bytes | None = None) -> aiomqtt.Message:
+    async def wait_for_message(self, ending: str, payload: bytes | None = None) -> aiomqtt.Message:
         """The next message on a topic that ends so, and, if asked for, with that payload."""
-        async for message in self.ear.messages:
+        async for message in self.observer.messages:
             if message.topic.value.endswith(ending) and payload in (None, message.payload):
                 return message
         raise AssertionError("the iterator ends with an exception only")
@@ -57,28 +57,28 @@ class Stage:
         """Publish a signed command for the device's own generation."""
         binding = device.binding
         assert binding is not None
-        payload = self.door.signer.command(
+        payload = self.gateway.signer.command(
             command_type, command_id=command_id, device_id=binding.device_id, generation=binding.generation
         )
         topic = f"{binding.mqtt.topic_prefix}devices/{binding.device_id}/commands/{command_type}"
-        await self.ear.publish(topic, payload, qos=1, retain=retain)
+        await self.observer.publish(topic, payload, qos=1, retain=retain)
 
 
 @contextlib.asynccontextmanager
-async def a_stage(folder: Path, *, prefix: str = "") -> AsyncIterator[Stage]:
+async def open_testbed(folder: Path, *, prefix: str = "") -> AsyncIterator[DeviceTestbed]:
     """Set a stage with an anonymous Mosquitto."""
     async with (
         mosquitto(folder) as broker,
-        front_door(mqtt_port=broker.port, prefix=prefix) as door,
-        GatewayApi(door.url, API_KEY) as api,
-        broker.client("ear") as ear,
+        stub_gateway(mqtt_port=broker.port, prefix=prefix) as gateway,
+        GatewayApi(gateway.url, API_KEY) as api,
+        broker.client("ear") as observer,
     ):
-        await ear.subscribe("#", qos=1)
-        yield Stage(broker, door, api, ear)
+        await observer.subscribe("#", qos=1)
+        yield DeviceTestbed(broker, gateway, api, observer)
 
 
 @contextlib.asynccontextmanager
-async def alive(device: SimulatedDevice) -> AsyncIterator[None]:
+async def running(device: SimulatedDevice) -> AsyncIterator[None]:
     """Provision a device unless it is, and let it live as long as the block."""
     if device.binding is None:
         await device.provision(end_user_id="eu_1")
@@ -92,6 +92,6 @@ async def alive(device: SimulatedDevice) -> AsyncIterator[None]:
             await task
 
 
-def occurrences(device: SimulatedDevice, name: str) -> list[dict[str, object]]:
+def fact_details(device: SimulatedDevice, name: str) -> list[dict[str, object]]:
     """The details of every fact of a name."""
     return [dict(each.details) for each in device.facts if each.name == name]

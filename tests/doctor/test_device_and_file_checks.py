@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.program import GUARD_SECONDS, run, script
-from tests.e2e.support import Site, a_site
+from tests.e2e.support import Site, running_site
 from tests.support.certificates import make_authority
 from tests.support.mosquitto import GATEWAY_PASSWORD
 from tests.support.ports import closed_port, free_port
@@ -43,7 +43,7 @@ async def test_an_address_where_no_device_finds_the_broker(tmp_path: Path, adver
     http = free_port()
     with closed_port() as closed:
         told = advertised.format(free=closed, http=http)
-        async with a_site(tmp_path, "embedded", "--mqtt-advertise", told, "--http", f"127.0.0.1:{http}") as site:
+        async with running_site(tmp_path, "embedded", "--mqtt-advertise", told, "--http", f"127.0.0.1:{http}") as site:
             await _in_step(site)
             findings = await _examined(site.gateway.data, *site.gateway.options)
     (bad,) = [each for each in findings.values() if each["area"] == "what devices are told"]
@@ -59,7 +59,7 @@ async def test_a_certificate_without_the_name_that_devices_are_told(tmp_path: Pa
     port = free_port()
     options = ("--mqtt-cert-file", str(pair.certificate), "--mqtt-key-file", str(pair.key))
     where = ("--mqtt", f"127.0.0.1:{port}", "--mqtt-advertise", f"localhost:{port}")
-    async with a_site(tmp_path, "embedded", *options, *where) as site:
+    async with running_site(tmp_path, "embedded", *options, *where) as site:
         await _in_step(site)
         findings = await _examined(site.gateway.data, *site.gateway.options)
         certificate = findings["what devices are told: certificate"]
@@ -74,7 +74,7 @@ async def test_a_certificate_without_the_name_that_devices_are_told(tmp_path: Pa
 
 async def test_the_settings_file(tmp_path: Path) -> None:
     """One that everybody may read, and one that says another password than the gateway was started with."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         await site.gateway.stop()
         file = site.gateway.write_settings()
         file.chmod(0o644)
@@ -101,7 +101,7 @@ async def test_the_settings_file(tmp_path: Path) -> None:
 
 async def test_files_that_were_removed_by_hand(tmp_path: Path) -> None:
     """The process file, and where the gateway is; that a gateway runs is seen all the same."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         await _in_step(site)
         (site.gateway.data / "gateway.lock").unlink()
         findings = await _examined(site.gateway.data)
@@ -116,7 +116,7 @@ async def test_files_that_were_removed_by_hand(tmp_path: Path) -> None:
 @pytest.mark.skipif(not may_mount(), reason="needs root: it mounts a file system")
 async def test_a_read_only_disk_wants_no_backup(tmp_path: Path) -> None:
     """It is said that the disk is read-only; a restore would not help, and nothing is lost."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         await site.gateway.stop()
     with small_disk(tmp_path / "disk", 16_384) as disk:
         shutil.copytree(site.gateway.data, disk / "data")
@@ -131,7 +131,7 @@ async def test_a_read_only_disk_wants_no_backup(tmp_path: Path) -> None:
 
 async def test_a_gateway_says_that_it_is_ready_once_it_is(tmp_path: Path) -> None:
     """While its broker is away it says why it is not, and where it listens."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         await site.gateway.stop()
         await site.broker.stop()
         await site.gateway.restart()

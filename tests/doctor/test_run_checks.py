@@ -10,7 +10,7 @@ import pytest
 
 from gateway.broker.mosquitto.session_locks import EXPOSED
 from tests.e2e.program import Outcome, clean_environment, run, script
-from tests.e2e.support import BROKERS, BrokerKind, Site, a_site, topic
+from tests.e2e.support import BROKERS, BrokerKind, Site, running_site, topic
 from tests.support.wait import eventually
 
 Json = dict[str, Any]
@@ -62,7 +62,7 @@ def _bad(findings: dict[str, Json]) -> set[str]:
 @pytest.mark.parametrize("kind", BROKERS)
 async def test_a_healthy_installation(tmp_path: Path, kind: BrokerKind) -> None:
     """Everything is looked at, from the settings to what is retained, nothing is found, and nothing is changed."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device_id = await _registered(site, "SN1")
         await site.post(f"{device_id}/bind", {"end_user_id": "eu_1"})
         await site.post(f"{device_id}/reset")
@@ -90,7 +90,7 @@ async def test_a_healthy_installation(tmp_path: Path, kind: BrokerKind) -> None:
 
 async def test_what_the_broker_retains_otherwise_is_named_and_put_right(tmp_path: Path) -> None:
     """A reset that is missing, one that differs, one that is not open; the first look changes nothing, --fix all."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         ids = [await _registered(site, f"SN{n}") for n in range(3)]
         for device_id in ids[:2]:
             await site.post(f"{device_id}/bind", {"end_user_id": "eu_1"})
@@ -115,7 +115,7 @@ async def test_what_the_broker_retains_otherwise_is_named_and_put_right(tmp_path
 
 async def test_a_broker_that_lets_devices_too_far(tmp_path: Path) -> None:
     """The topics that a made-up device reaches are named, and nothing that it tried stays on the broker."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         acl = site.broker.files.acl
         acl.write_text(f"{acl.read_text()}\npattern readwrite devices/+/commands/+\npattern read devices/#\n")
         await _reloaded(site, await _registered(site, "SN1"))
@@ -145,7 +145,7 @@ async def _reloaded(site: Site, device_id: str) -> None:
 
 async def test_a_mosquitto_that_a_device_can_crash(tmp_path: Path) -> None:
     """One before 2.1 without the plugin by which the gateway ends sessions: an error with both remedies."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         config = site.broker.files.config
         lines = [line for line in config.read_text().splitlines() if not line.startswith("plugin")]
         config.write_text("\n".join(lines))
@@ -165,7 +165,7 @@ async def test_a_mosquitto_that_a_device_can_crash(tmp_path: Path) -> None:
 
 async def test_a_broker_that_is_away(tmp_path: Path) -> None:
     """It is said once, with what to do, and the rest is looked at all the same."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         await site.broker.stop()
         code, findings = await _examined(site)
         assert code == 7
@@ -176,7 +176,7 @@ async def test_a_broker_that_is_away(tmp_path: Path) -> None:
 
 async def test_without_a_gateway(tmp_path: Path) -> None:
     """What can be seen of the data directory is seen."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         await site.gateway.stop()
         code, findings = await _examined(site)
         assert code == 1
@@ -190,7 +190,7 @@ async def test_without_a_gateway(tmp_path: Path) -> None:
 
 async def test_a_damaged_registry(tmp_path: Path) -> None:
     """A page of garbage is found; so are a file that is no database, and a missing one."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         await site.gateway.stop()
     file = site.gateway.data / "gateway.db"
     with closing(sqlite3.connect(file)) as database:

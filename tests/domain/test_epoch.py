@@ -145,7 +145,7 @@ def test_two_restores_of_one_backup_differ(tmp_path: Path) -> None:
 # --- a registry that was put back by hand -----------------------------------------------------------------------------
 
 
-class Site:
+class DataDirectory:
     """A data directory as the gateway leaves it: the registry, and the file beside it that says how far it was."""
 
     def __init__(self, folder: Path) -> None:
@@ -200,14 +200,14 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path) -> DataDirectory:
     """A site on which something happened."""
-    made = Site(tmp_path / "data")
+    made = DataDirectory(tmp_path / "data")
     made.work(3)
     return made
 
 
-def test_a_start_as_usual_begins_no_epoch(site: Site) -> None:
+def test_a_start_as_usual_begins_no_epoch(site: DataDirectory) -> None:
     """After a stop, after a kill that came before the last note, and after a first start."""
     before = site.kids()
     assert site.start() == []
@@ -216,7 +216,7 @@ def test_a_start_as_usual_begins_no_epoch(site: Site) -> None:
     assert site.kids() == before
 
 
-def test_an_old_copy_begins_a_new_epoch(site: Site) -> None:
+def test_an_old_copy_begins_a_new_epoch(site: DataDirectory) -> None:
     """And once only: the next start goes on in it."""
     copy, before = site.copy("copy"), site.kids()
     site.work()
@@ -228,7 +228,7 @@ def test_an_old_copy_begins_a_new_epoch(site: Site) -> None:
     assert site.start() == []
 
 
-def test_an_old_copy_that_was_written_to_is_known_by_its_events(site: Site) -> None:
+def test_an_old_copy_that_was_written_to_is_known_by_its_events(site: DataDirectory) -> None:
     """The command line may have written to it before the gateway starts: it is as long, and tells something else."""
     copy = site.copy("copy")
     site.work(2)
@@ -238,7 +238,7 @@ def test_an_old_copy_that_was_written_to_is_known_by_its_events(site: Site) -> N
     assert "its event 5 is" in reason
 
 
-def test_a_copy_of_another_epoch_is_one(site: Site) -> None:
+def test_a_copy_of_another_epoch_is_one(site: DataDirectory) -> None:
     """The registry that a restore put aside, moved back by hand."""
     site.work(20)
     aside = site.copy("aside")
@@ -250,7 +250,7 @@ def test_a_copy_of_another_epoch_is_one(site: Site) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b'{"base": 1, "event_seq": 2}', b"\xff" * 512])
-def test_without_the_file_it_may_be_a_copy(site: Site, content: bytes | None) -> None:
+def test_without_the_file_it_may_be_a_copy(site: DataDirectory, content: bytes | None) -> None:
     """Moved to another machine by hand, or torn: a new epoch costs nothing that works."""
     place = site.settings.data_dir / POSITION_NAME
     place.unlink()
@@ -260,7 +260,7 @@ def test_without_the_file_it_may_be_a_copy(site: Site, content: bytes | None) ->
     assert site.start() == []
 
 
-def test_a_registry_of_an_older_version_gets_its_id(site: Site) -> None:
+def test_a_registry_of_an_older_version_gets_its_id(site: DataDirectory) -> None:
     """At the first start of this version it is taken for what it is; put back later it is a copy."""
     with closing(open_database(site.settings.data_dir)) as connection, connection:
         connection.execute("DELETE FROM meta WHERE key IN ('registry_id', 'epoch_id')")
@@ -272,7 +272,7 @@ def test_a_registry_of_an_older_version_gets_its_id(site: Site) -> None:
     assert len(site.start()) == 1
 
 
-def test_beside_a_running_gateway_nothing_is_judged(site: Site) -> None:
+def test_beside_a_running_gateway_nothing_is_judged(site: DataDirectory) -> None:
     """``gateway keys create`` looks at a registry whose gateway notes how far it is a moment later."""
     noted = read_position(site.settings.data_dir)
     assert noted is not None
@@ -285,7 +285,7 @@ def test_beside_a_running_gateway_nothing_is_judged(site: Site) -> None:
     assert [each for each in logged if each["event"] == "registry.put_back"] == []
 
 
-def test_the_file_is_private_and_one_block(site: Site) -> None:
+def test_the_file_is_private_and_one_block(site: DataDirectory) -> None:
     """It is overwritten in place, so it must not grow or shrink."""
     place = site.settings.data_dir / POSITION_NAME
     assert place.stat().st_mode & 0o777 == 0o600

@@ -41,7 +41,7 @@ _STATE = (
 )
 
 
-class Stage:
+class FuzzRegistry:
     """A registry with a device that is bound, one whose reset is open, and one that is deleted."""
 
     def __init__(self, world: World) -> None:
@@ -65,10 +65,10 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(tmp_path: Path) -> Iterator[FuzzRegistry]:
     """A registry on disk; what an input does to it is taken back."""
     with World(tmp_path) as world:
-        yield Stage(world)
+        yield FuzzRegistry(world)
 
 
 def told_well(refusal: Refusal) -> None:
@@ -183,7 +183,7 @@ MESSAGES = Target(
 )
 
 
-def test_messages(stage: Stage) -> None:
+def test_messages(stage: FuzzRegistry) -> None:
     """A heartbeat, status or acknowledgement is taken, or refused and answered; a refused one changes nothing."""
 
     def check(raw: bytes) -> None:
@@ -198,7 +198,7 @@ def test_messages(stage: Stage) -> None:
     fuzz(MESSAGES, check, CORPUS / "messages.json")
 
 
-def _take(stage: Stage, tx: Tx, message: messages.Message) -> None:
+def _take(stage: FuzzRegistry, tx: Tx, message: messages.Message) -> None:
     before = stage.state(tx.connection)
     parsed = messages.parse(stage.world.names, message)
     answer = messages.apply(tx, parsed)
@@ -267,7 +267,7 @@ CHANGE = objects(
 CHANGES = Target("changes", 0.14, encoded(CHANGE))
 
 
-def test_changes(stage: Stage) -> None:
+def test_changes(stage: FuzzRegistry) -> None:
     """`PATCH` of name, metadata and settings: refused with the field, or taken, and then it reads back the same."""
 
     def check(raw: bytes) -> None:
@@ -280,7 +280,7 @@ def test_changes(stage: Stage) -> None:
     fuzz(CHANGES, check, CORPUS / "changes.json")
 
 
-def _change(stage: Stage, tx: Tx, raw: bytes) -> None:
+def _change(stage: FuzzRegistry, tx: Tx, raw: bytes) -> None:
     before = stage.state(tx.connection)
     try:
         change = _parsed(raw)

@@ -30,7 +30,7 @@ EVENT_OF = {
 }
 
 
-class Life(RuleBasedStateMachine):
+class LifecycleMachine(RuleBasedStateMachine):
     """Two devices, an impatient back end, devices that say true and false things, and a broker that lags behind."""
 
     def __init__(self) -> None:
@@ -395,5 +395,5 @@ class Life(RuleBasedStateMachine):
         return str(live[0].broker_entry) if live else None
 
 
-TestLife = Life.TestCase
+TestLife = LifecycleMachine.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None)

@@ -12,7 +12,7 @@ import httpx
 
 from device_sim.device import JOURNAL
 from tests.e2e.chaos_operator import RESET, Token
-from tests.e2e.chaos_world import AUDITOR, SETTLE_SECONDS, World
+from tests.e2e.chaos_world import AUDITOR, SETTLE_SECONDS, ChaosWorld
 from tests.e2e.program import complaints
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
@@ -33,7 +33,7 @@ FETCH_SECONDS = SETTLE_SECONDS + 60
 
 
 @contextmanager
-def registry(world: World) -> Iterator[sqlite3.Connection]:
+def registry(world: ChaosWorld) -> Iterator[sqlite3.Connection]:
     """The database itself, to be read."""
     file = (world.gateway.data / "gateway.db").as_uri()
     with closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as database:
@@ -41,14 +41,14 @@ def registry(world: World) -> Iterator[sqlite3.Connection]:
         yield database
 
 
-async def everything_is_done(world: World) -> None:
+async def everything_is_done(world: ChaosWorld) -> None:
     """What a device can still fetch it has fetched: no reset is open for a token that lies in a device's flash."""
     await world.settled()
     await eventually(lambda: not _can_be_fetched(world), "open resets are fetched", guard_seconds=FETCH_SECONDS)
     await world.settled()
 
 
-def _can_be_fetched(world: World) -> list[str]:
+def _can_be_fetched(world: ChaosWorld) -> list[str]:
     held = {(each.device_id, each.generation) for each in (device.binding for device in world.devices) if each}
     with registry(world) as database:
         rows = database.execute(
@@ -58,7 +58,7 @@ def _can_be_fetched(world: World) -> list[str]:
     return [row["id"] for row in rows if (row["device_id"], row["binding_generation"]) in held]
 
 
-async def everything_has_arrived(world: World) -> None:
+async def everything_has_arrived(world: ChaosWorld) -> None:
     """What the broker still held for the gateway is committed: a last message has been acknowledged behind it."""
     async with world.broker.client(AUDITOR) as auditor:
         await auditor.publish(_LAST_WORD, b"{}")
@@ -69,7 +69,7 @@ async def everything_has_arrived(world: World) -> None:
     )
 
 
-async def both_sides_agree(world: World) -> None:
+async def both_sides_agree(world: ChaosWorld) -> None:
     """Retained messages on the broker = open commands in SQLite, to the last byte of the grant."""
     with registry(world) as database:
         rows = database.execute(
@@ -84,7 +84,7 @@ async def both_sides_agree(world: World) -> None:
     assert {where: (each["id"], each["grant_token"]) for where, each in held.items()} == wanted
 
 
-def resets_are_kept(world: World) -> None:
+def resets_are_kept(world: ChaosWorld) -> None:
     """Each reset that was answered 200 has its command, and each command its events, whatever became of it."""
     with registry(world) as database:
         asked = _events(database, "reset.requested")
@@ -97,7 +97,7 @@ def resets_are_kept(world: World) -> None:
     _ends_are_told(world, known)
 
 
-def _ends_are_told(world: World, known: dict[str, str]) -> None:
+def _ends_are_told(world: ChaosWorld, known: dict[str, str]) -> None:
     with registry(world) as database:
         for status, kinds in _ENDS.items():
             ended = Counter(each["command_id"] for kind in kinds for each in _events(database, kind))
@@ -113,7 +113,7 @@ def _events(database: sqlite3.Connection, kind: str) -> list[dict[str, object]]:
     return [{"device_id": row["id"], **json.loads(row["data"])} for row in rows]
 
 
-def nobody_was_wiped_twice(world: World) -> None:
+def no_device_wiped_twice(world: ChaosWorld) -> None:
     """Each wipe was for one command, of the generation that lay in the flash, and happened once."""
     said = _resets(world)
     begun = [wipe for diary in world.diaries.values() for wipe in diary.begun]
@@ -128,7 +128,7 @@ def nobody_was_wiped_twice(world: World) -> None:
     _flash_agrees(world, set(times))
 
 
-def _resets(world: World) -> dict[str, tuple[str, int]]:
+def _resets(world: ChaosWorld) -> dict[str, tuple[str, int]]:
     with registry(world) as database:
         rows = database.execute(
             "SELECT id, status, binding_generation FROM commands WHERE type = ?", (RESET,)
@@ -136,7 +136,7 @@ def _resets(world: World) -> dict[str, tuple[str, int]]:
     return {row["id"]: (row["status"], row["binding_generation"]) for row in rows}
 
 
-def _flash_agrees(world: World, done: set[str]) -> None:
+def _flash_agrees(world: ChaosWorld, done: set[str]) -> None:
     for device in world.devices:
         remembered = [each for each in device.flash.kept_area.get(JOURNAL, ()) if each["type"] == RESET]
         assert len({each["command_id"] for each in remembered}) == len(remembered)
@@ -146,7 +146,7 @@ def _flash_agrees(world: World, done: set[str]) -> None:
         assert device.binding, f"{device.serial} was never reset and lost its binding"
 
 
-def what_was_acknowledged_is_stored(world: World) -> None:
+def what_was_acknowledged_is_stored(world: ChaosWorld) -> None:
     """Of steady devices: every heartbeat to which the gateway gave a PUBACK.
 
     Where the broker forgot nothing, every one to which the broker gave the device a PUBACK, too.
@@ -161,7 +161,7 @@ def what_was_acknowledged_is_stored(world: World) -> None:
     world.tell(f"{len(acknowledged)} heartbeats of steady devices were acknowledged, and are stored")
 
 
-def _stored(world: World) -> set[tuple[str, str]]:
+def _stored(world: ChaosWorld) -> set[tuple[str, str]]:
     with registry(world) as database:
         rows = database.execute(
             "SELECT d.id, strftime('%Y-%m-%dT%H:%M:%fZ', h.sent_at / 1000.0, 'unixepoch') FROM heartbeats h"
@@ -170,14 +170,14 @@ def _stored(world: World) -> set[tuple[str, str]]:
         return {(row[0], row[1]) for row in rows}
 
 
-def only_what_was_committed_was_published(world: World) -> None:
+def only_what_was_committed_was_published(world: ChaosWorld) -> None:
     """Every command that ever went to the broker is in the registry."""
     with registry(world) as database:
         known = {row[0] for row in database.execute("SELECT id FROM commands")}
     assert world.line.commands - known == set()
 
 
-async def dead_tokens_open_nothing(world: World) -> None:
+async def dead_tokens_open_nothing(world: ChaosWorld) -> None:
     """Each token but the newest of its device, and the newest too if it is revoked: 401, and refused by the broker."""
     newest: dict[str, Token] = {}
     for token in world.ledger.tokens:
@@ -186,16 +186,16 @@ async def dead_tokens_open_nothing(world: World) -> None:
         live = {row[0] for row in database.execute("SELECT hash FROM tokens WHERE state <> 'revoked'")}
     dead = []
     for token in world.ledger.tokens:
-        alive = hashlib.sha256(token.secret.encode()).digest() in live
-        assert not alive or token is newest[token.device_id], f"an old token of {token.device_id} is alive"
-        if not alive:
+        running = hashlib.sha256(token.secret.encode()).digest() in live
+        assert not running or token is newest[token.device_id], f"an old token of {token.device_id} is alive"
+        if not running:
             dead.append(token)
     async with world.direct() as client:
         await asyncio.gather(*(_opens_nothing(world, client, token) for token in dead))
     world.tell(f"{len(dead)} of {len(world.ledger.tokens)} tokens are dead, and open nothing")
 
 
-async def _opens_nothing(world: World, client: httpx.AsyncClient, token: Token) -> None:
+async def _opens_nothing(world: ChaosWorld, client: httpx.AsyncClient, token: Token) -> None:
     headers = {"Authorization": f"Bearer {token.secret}"}
     for method, path in (("POST", "heartbeat"), ("GET", "commands/pending"), ("POST", "token/refresh")):
         answer = await client.request(method, f"/v1/devices/me/{path}", headers=headers)
@@ -205,14 +205,14 @@ async def _opens_nothing(world: World, client: httpx.AsyncClient, token: Token) 
     )
 
 
-def the_database_is_whole(world: World) -> None:
+def the_database_is_whole(world: ChaosWorld) -> None:
     """`integrity_check` and foreign keys."""
     with registry(world) as database:
         assert [row[0] for row in database.execute("PRAGMA integrity_check")] == ["ok"]
         assert database.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
-def nobody_stumbled(world: World) -> None:
+def no_unexpected_errors(world: ChaosWorld) -> None:
     """No answer of the gateway's own failure, and no exception in any of its logs."""
     assert world.ledger.failures == []
     for log in (*world.logs, world.gateway.err):

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from tests.e2e.chaos_world import World
+from tests.e2e.chaos_world import ChaosWorld
 from tests.support.proxy import Proxy
 
 LOAD_SECONDS = 4.0
@@ -27,10 +27,10 @@ class Fault:
         return f"{self.name} for {self.seconds:.3f} s (number {self.number})"
 
 
-class Mischief:
+class FaultInjector:
     """Does it. Faults overlap; those that start and stop the same process follow each other."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ChaosWorld) -> None:
         self._world = world
         self._gateway, self._broker = asyncio.Lock(), asyncio.Lock()
 
@@ -100,29 +100,29 @@ class Mischief:
 
     async def cut(self, fault: Fault) -> None:
         """Every connection over a line is cut."""
-        self._line(fault).cut()
+        self._transport(fault).cut()
 
     async def halve(self, fault: Fault) -> None:
         """Half of the next packet passes, then its connection is cut."""
-        self._line(fault).halve()
+        self._transport(fault).halve()
 
     async def stall(self, fault: Fault) -> None:
         """Nothing passes for a while."""
-        line = self._line(fault)
+        line = self._transport(fault)
         line.stall()
         await asyncio.sleep(fault.seconds)
         line.resume()
 
     async def delay(self, fault: Fault) -> None:
         """Everything takes longer for a while."""
-        line = self._line(fault)
+        line = self._transport(fault)
         line.delay_seconds = fault.seconds / 20
         await asyncio.sleep(fault.seconds)
         line.delay_seconds = 0.0
 
     async def turn_away(self, fault: Fault) -> None:
         """Who connects over a line is cut off at once, for a while."""
-        line = self._line(fault)
+        line = self._transport(fault)
         line.closed = True
         line.cut()
         await asyncio.sleep(fault.seconds)
@@ -133,25 +133,25 @@ class Mischief:
         devices = self._world.troubled
         await devices[fault.number % len(devices)].cut_power()
 
-    def _line(self, fault: Fault) -> Proxy:
+    def _transport(self, fault: Fault) -> Proxy:
         lines = self._world.lines()
         return lines[fault.number % len(lines)]
 
 
-DEEDS: Mapping[str, Callable[[Mischief, Fault], Awaitable[None]]] = {
-    "kill_gateway": Mischief.kill_gateway,
-    "kill_starting_gateway": Mischief.kill_starting_gateway,
-    "stop_gateway": Mischief.stop_gateway,
-    "kill_broker": Mischief.kill_broker,
-    "empty_broker": Mischief.empty_broker,
-    "stop_broker": Mischief.stop_broker,
-    "freeze_broker": Mischief.freeze_broker,
-    "cut": Mischief.cut,
-    "halve": Mischief.halve,
-    "stall": Mischief.stall,
-    "delay": Mischief.delay,
-    "turn_away": Mischief.turn_away,
-    "cut_power": Mischief.cut_power,
+DEEDS: Mapping[str, Callable[[FaultInjector, Fault], Awaitable[None]]] = {
+    "kill_gateway": FaultInjector.kill_gateway,
+    "kill_starting_gateway": FaultInjector.kill_starting_gateway,
+    "stop_gateway": FaultInjector.stop_gateway,
+    "kill_broker": FaultInjector.kill_broker,
+    "empty_broker": FaultInjector.empty_broker,
+    "stop_broker": FaultInjector.stop_broker,
+    "freeze_broker": FaultInjector.freeze_broker,
+    "cut": FaultInjector.cut,
+    "halve": FaultInjector.halve,
+    "stall": FaultInjector.stall,
+    "delay": FaultInjector.delay,
+    "turn_away": FaultInjector.turn_away,
+    "cut_power": FaultInjector.cut_power,
 }
 _WEIGHTS = (6, 2, 1, 4, 1, 1, 2, 3, 3, 2, 2, 2, 3)
 FORGETFUL = ("kill_broker", "empty_broker")

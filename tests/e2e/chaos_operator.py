@@ -42,7 +42,7 @@ class Ledger:
     """Answers that no caller should ever get."""
 
 
-class Line(httpx.AsyncBaseTransport):
+class RetryingTransport(httpx.AsyncBaseTransport):
     """HTTP as a good client speaks it: each POST under an `Idempotency-Key`, and, if patient, until it is answered."""
 
     def __init__(self, ledger: Ledger, rng: random.Random) -> None:
@@ -84,11 +84,11 @@ class Api(GatewayApi):
 
     def __init__(self, url: str, key: str, ledger: Ledger, rng: random.Random) -> None:
         super().__init__(url, key)
-        self._line = Line(ledger, rng)
+        self._transport = RetryingTransport(ledger, rng)
 
     def _get_client(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=5.0, transport=self._line)
+            self._client = httpx.AsyncClient(timeout=5.0, transport=self._transport)
         return self._client
 
 
@@ -119,7 +119,7 @@ class Operator:
         if shown["binding_generation"] == binding.generation and shown["status"] == "bound":
             await self._do_something()
         elif await self._open_reset() is None:
-            await by_hand(self._device)  # its token opens nothing any more
+            await reset_by_hand(self._device)  # its token opens nothing any more
         else:
             await self._while_a_reset_is_open()
 
@@ -181,7 +181,7 @@ class Operator:
         return str(listed["data"][0]["id"])
 
 
-async def by_hand(device: SimulatedDevice) -> None:
+async def reset_by_hand(device: SimulatedDevice) -> None:
     """The reset button, held down while the device is switched on: what it was paired with is gone."""
 
     def wipe() -> None:

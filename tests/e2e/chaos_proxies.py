@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.support.proxy import Line, MqttProxy, Towards, packet_of
+from tests.support.proxy import Direction, MqttProxy, ProxiedConnection, packet_of
 from tests.support.wire import Kind, Packet, parse_publish
 
 _MQTT_5 = 5
@@ -12,7 +12,7 @@ _LEVEL_AT = 6  # of a CONNECT: after the length-prefixed name of the protocol
 
 
 @dataclass(frozen=True)
-class Heard:
+class DeliveredMessage:
     """A message that the broker handed to the gateway."""
 
     topic: str
@@ -30,55 +30,55 @@ class Heard:
 
 
 @dataclass
-class _Life:
+class _ConnectionState:
     """What one connection has been told and has not answered yet, by packet id."""
 
-    modern: bool = False
-    unanswered: dict[int, Heard] = field(default_factory=dict)
+    is_mqtt5: bool = False
+    unanswered: dict[int, DeliveredMessage] = field(default_factory=dict)
 
 
-class BrokerLine(MqttProxy):
+class RecordingBrokerProxy(MqttProxy):
     """`acknowledged` is what the gateway has answered for with a PUBACK; `commands` the ids it has published."""
 
     def __init__(self, target_port: Callable[[], int]) -> None:
         super().__init__(target_port)
-        self.acknowledged: list[Heard] = []
+        self.acknowledged: list[DeliveredMessage] = []
         self.commands: set[str] = set()
 
-    def came(self, line: Line, towards: Towards, piece: bytes) -> None:
+    def record_incoming(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:
         """Take note when the gateway has said something, whether or not that arrives."""
-        if towards is Towards.SERVER:
-            self._said(_life(line), packet_of(piece))
+        if towards is Direction.SERVER:
+            self._record_sent(_state_of(line), packet_of(piece))
 
-    def passed(self, line: Line, towards: Towards, piece: bytes) -> None:
+    def record_forwarded(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:
         """Take note of what has reached the gateway."""
         packet = packet_of(piece)
-        if towards is Towards.CLIENT and packet.kind == Kind.PUBLISH:
-            life = _life(line)
+        if towards is Direction.CLIENT and packet.kind == Kind.PUBLISH:
+            state = _state_of(line)
             message = parse_publish(packet)
-            life.unanswered[message.packet_id] = Heard(message.topic, _payload(life, message.payload))
+            state.unanswered[message.packet_id] = DeliveredMessage(message.topic, _payload(state, message.payload))
 
-    def _said(self, life: _Life, packet: Packet) -> None:
+    def _record_sent(self, state: _ConnectionState, packet: Packet) -> None:
         match packet.kind:
             case Kind.CONNECT:
-                life.modern = packet.body[_LEVEL_AT] == _MQTT_5
+                state.is_mqtt5 = packet.body[_LEVEL_AT] == _MQTT_5
             case Kind.PUBACK:
-                heard = life.unanswered.pop(int.from_bytes(packet.body[:2]), None)
-                if heard is not None:
-                    self.acknowledged.append(heard)
+                delivered = state.unanswered.pop(int.from_bytes(packet.body[:2]), None)
+                if delivered is not None:
+                    self.acknowledged.append(delivered)
             case Kind.PUBLISH:
                 message = parse_publish(packet)
-                payload = _payload(life, message.payload)
+                payload = _payload(state, message.payload)
                 if payload and "/commands/" in message.topic:
                     self.commands.add(json.loads(payload)["id"])
 
 
-def _life(line: Line) -> _Life:
-    life = line.notes.setdefault("life", _Life())
-    assert isinstance(life, _Life)
-    return life
+def _state_of(line: ProxiedConnection) -> _ConnectionState:
+    state = line.notes.setdefault("life", _ConnectionState())
+    assert isinstance(state, _ConnectionState)
+    return state
 
 
-def _payload(life: _Life, rest: bytes) -> bytes:
+def _payload(state: _ConnectionState, rest: bytes) -> bytes:
     """What follows the packet id; MQTT 5 has properties before it, here always fewer than 128 bytes."""
-    return rest[1 + rest[0] :] if life.modern else rest
+    return rest[1 + rest[0] :] if state.is_mqtt5 else rest

@@ -20,8 +20,8 @@ import httpx
 
 from device_sim import DirectoryFlash, Fact, NoFaults, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
-from tests.e2e.chaos_links import BrokerLine
 from tests.e2e.chaos_operator import Api, Ledger, Operator
+from tests.e2e.chaos_proxies import RecordingBrokerProxy
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import started
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
@@ -41,7 +41,7 @@ _STEPS = (
 
 
 @dataclass
-class Diary:
+class DeviceRecord:
     """What became of one device, as far as an audit asks."""
 
     begun: list[tuple[str, int]] = field(default_factory=list)
@@ -51,14 +51,14 @@ class Diary:
 
 
 @dataclass
-class World:
+class ChaosWorld:
     """The parts of a round."""
 
     seed: int
     folder: Path
     gateway: GatewayProcess
     broker: Mosquitto
-    line: BrokerLine
+    line: RecordingBrokerProxy
     air: MqttProxy
     http: Proxy
     key: str
@@ -66,7 +66,7 @@ class World:
     steady: list[SimulatedDevice] = field(default_factory=list)
     troubled: list[SimulatedDevice] = field(default_factory=list)
     apis: dict[str, Api] = field(default_factory=dict)
-    diaries: dict[str, Diary] = field(default_factory=dict)
+    diaries: dict[str, DeviceRecord] = field(default_factory=dict)
     logs: list[str] = field(default_factory=list)
     """What gateways that were killed had logged."""
     broker_may_forget: bool = False
@@ -133,18 +133,18 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(folder: Path, seed: int) -> AsyncIterator[World]:
+async def running_round(folder: Path, seed: int) -> AsyncIterator[ChaosWorld]:
     """Start broker and gateway, make devices with an empty flash, and stop everything at the end."""
     version: MqttVersion = "5" if seed % 2 else "3.1.1"
     async with contextlib.AsyncExitStack() as stack:
         broker = await stack.enter_async_context(_mosquitto(folder))
-        line = await stack.enter_async_context(BrokerLine(lambda: broker.port))
+        line = await stack.enter_async_context(RecordingBrokerProxy(lambda: broker.port))
         air = await stack.enter_async_context(MqttProxy(lambda: broker.port))
         gateway = GatewayProcess(folder / "gateway", *_options(broker, line, air, version))
         http = await stack.enter_async_context(Proxy(lambda: int(gateway.url.rpartition(":")[2])))
         await stack.enter_async_context(started(gateway))
         key = await gateway.new_key()
-        world = World(seed, folder, gateway, broker, line, air, http, key, Ledger())
+        world = ChaosWorld(seed, folder, gateway, broker, line, air, http, key, Ledger())
         world.tell(f"the round begins; the gateway speaks MQTT {version}")
         world.steady = [await _device(world, stack, f"STEADY{number}", version) for number in range(STEADY)]
         world.troubled = [await _device(world, stack, f"TROUBLED{number}", version) for number in range(TROUBLED)]
@@ -169,8 +169,10 @@ def _options(broker: Mosquitto, line: Proxy, air: Proxy, version: str) -> list[s
     ]
 
 
-async def _device(world: World, stack: contextlib.AsyncExitStack, serial: str, version: MqttVersion) -> SimulatedDevice:
-    diary = world.diaries[serial] = Diary()
+async def _device(
+    world: ChaosWorld, stack: contextlib.AsyncExitStack, serial: str, version: MqttVersion
+) -> SimulatedDevice:
+    diary = world.diaries[serial] = DeviceRecord()
     world.apis[serial] = await stack.enter_async_context(world.api(serial))
     rng = world.rng(serial)
 

@@ -22,7 +22,7 @@ _READ_BYTES: Final = 65_536
 _LARGEST_ID: Final = 65_535
 
 
-class WildDevice:
+class FloodingDevice:
     """Publishes at QoS 1 and by the clock: what comes late is made up for, and no PUBACK is waited for.
 
     ``offered`` counts what it has given to its network, ``taken`` the broker's PUBACKs: where the broker does not read

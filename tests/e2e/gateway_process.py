@@ -32,11 +32,11 @@ class GatewayProcess(Program):
         self._by = by
         self._http, self._mqtt = (_address(keep_ports=keep_ports) for _ in range(2))
         self._keep_ports = keep_ports
-        super().__init__(folder, "gateway", *self._line(), environment=environment)
+        super().__init__(folder, "gateway", *self._transport(), environment=environment)
         self.url = self.host = ""
         self.port = 0
 
-    def _line(self) -> tuple[str, ...]:
+    def _transport(self) -> tuple[str, ...]:
         where = ("--data-dir", str(self.data), "--http", self._http, "--mqtt", self._mqtt)
         return (*self._by, script("gateway"), "serve", *where, *self.options)
 
@@ -48,7 +48,7 @@ class GatewayProcess(Program):
             if self.runs or "cannot listen" not in self.err or self.url:
                 break
             self._http, self._mqtt = (_address(keep_ports=self._keep_ports) for _ in range(2))
-            self._command = self._line()
+            self._command = self._transport()
         found = _READY.search(self.out)
         assert found, f"the gateway did not come up; stdout:\n{self.out}\nstderr:\n{self.err}"
         self.url, self.host, self.port = found["url"], found["host"], int(found["port"])
@@ -83,7 +83,7 @@ class GatewayProcess(Program):
         file.write_text("\n".join(lines) + "\n")
         file.chmod(0o600)  # it may hold the broker's password
         self.options = ()
-        self._command = self._line()
+        self._command = self._transport()
         return file
 
     def logged(self, event: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""An operator on a bad morning: a site, a shell, and the runbook, block by block as it stands there."""
+"""An operator on a bad session: a site, a shell, and the runbook, block by block as it stands there."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.program import Outcome, clean_environment, run, script
-from tests.e2e.support import BrokerKind, Site, a_site
+from tests.e2e.support import BrokerKind, Site, running_site
 from tests.support.measured import MEASURED, Measured
 from tests.support.snippets import ROOT, Block, run_by
 
-Mornings = Callable[..., AbstractAsyncContextManager["Morning"]]
+RunbookSessions = Callable[..., AbstractAsyncContextManager["RunbookSession"]]
 BLOCKS = run_by("runbook", ROOT / "docs" / "runbook.md")
 
 
 @dataclass
-class Morning:
+class RunbookSession:
     """A site, and an operator with a shell who has nothing but the runbook."""
 
     site: Site
@@ -93,8 +93,10 @@ def _steps(code: str) -> list[str]:
 
 
 @asynccontextmanager
-async def a_morning(folder: Path, kind: BrokerKind, record: Measured, *options: str) -> AsyncIterator[Morning]:
+async def runbook_session(
+    folder: Path, kind: BrokerKind, record: Measured, *options: str
+) -> AsyncIterator[RunbookSession]:
     """A site that is well, as yet, with a backup of an earlier day where the runbook looks for it."""
-    async with a_site(folder / "site", kind, *options) as site:
+    async with running_site(folder / "site", kind, *options) as site:
         (folder / "backup").mkdir()
-        yield Morning(site, folder, record)
+        yield RunbookSession(site, folder, record)

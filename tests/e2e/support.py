@@ -18,7 +18,7 @@ from device_sim.options import RadioKind, Transport
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import GUARD_SECONDS, started
 from tests.support import wire
-from tests.support.asking import SECRET
+from tests.support.auth_endpoint import SECRET
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from tests.support.mqtt_password import mqtt_password_of
 from tests.support.rabbitmq import RabbitMq
@@ -220,12 +220,14 @@ def _body(answer: httpx.Response, status: int = 200) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def a_site(folder: Path, kind: BrokerKind, *options: str, node: RabbitMq | None = None) -> AsyncIterator[Site]:
+async def running_site(
+    folder: Path, kind: BrokerKind, *options: str, node: RabbitMq | None = None
+) -> AsyncIterator[Site]:
     """Start broker and gateway, and stop them at the end; `rabbitmq` is a `node` that runs."""
     async with contextlib.AsyncExitStack() as stack:
         broker = await stack.enter_async_context(_mosquitto(folder)) if kind == "mosquitto" else None
         # No rate limit: whoever waits for an event asks often.
-        beside = [*_broker_options(broker), *asking_options(folder, node)]
+        beside = [*_broker_options(broker), *rabbitmq_options(folder, node)]
         gateway = GatewayProcess(
             folder / "gateway",
             *beside,
@@ -266,7 +268,7 @@ def _broker_options(broker: Mosquitto | None) -> list[str]:
     ]
 
 
-def asking_options(folder: Path, node: RabbitMq | None) -> list[str]:
+def rabbitmq_options(folder: Path, node: RabbitMq | None) -> list[str]:
     """What has a gateway answer this node; nothing without one."""
     if node is None:
         return []
@@ -281,7 +283,7 @@ def asking_options(folder: Path, node: RabbitMq | None) -> list[str]:
 
 
 @asynccontextmanager
-async def alive(*devices: SimulatedDevice) -> AsyncIterator[None]:
+async def running(*devices: SimulatedDevice) -> AsyncIterator[None]:
     """Let devices live as long as the block; whatever is waited for in it must happen."""
     lives = [asyncio.create_task(device.run(), name=device.serial) for device in devices]
     try:

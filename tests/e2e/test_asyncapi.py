@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from gateway.http.spec.asyncapi import document
 from tests.e2e.program import run, script
-from tests.e2e.support import Site, a_site, alive
+from tests.e2e.support import Site, running, running_site
 from tests.support import node, wire
 from tests.support.wait import eventually
 
@@ -130,14 +130,14 @@ async def test_every_message_travels_as_it_says(tmp_path: Path) -> None:
 
     The document's own examples are published as well: the gateway takes what the document says that it takes.
     """
-    async with a_site(tmp_path, "mosquitto") as site, listening(site) as listener:
+    async with running_site(tmp_path, "mosquitto") as site, listening(site) as listener:
         made = await run(
             script("gateway"), "accounts", "create", "integrator_ward", "--data-dir", str(site.gateway.data)
         )
         assert made.code == 0, made.err
         device = site.device()
         device_id = (await device.provision(end_user_id="eu_1")).device_id
-        async with alive(device):
+        async with running(device):
             await listener.hears("deviceStatus", b"online")
             await listener.hears("heartbeat")
             await site.post(f"{device_id}/commands", {"type": "reboot"}, status=201)

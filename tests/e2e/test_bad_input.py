@@ -14,7 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.support import BROKERS, Site, a_site
+from tests.e2e.support import BROKERS, Site, running_site
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
 from tests.support.wait import eventually
@@ -35,7 +35,7 @@ class Bound:
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=BROKERS)
 async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A gateway with each kind of broker."""
-    async with a_site(tmp_path_factory.mktemp("site"), request.param) as running:
+    async with running_site(tmp_path_factory.mktemp("site"), request.param) as running:
         yield running
 
 

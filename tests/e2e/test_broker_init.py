@@ -26,7 +26,7 @@ ME = getpass.getuser()
 USAGE = 2
 
 
-class Beside:
+class BrokerInitDeployment:
     """What `gateway broker init` wrote, with both processes running from it."""
 
     def __init__(self, directory: Path, broker: Program, gateway: Program, written: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ async def init(directory: Path, *options: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def beside(folder: Path, *options: str) -> AsyncIterator[Beside]:
+async def beside(folder: Path, *options: str) -> AsyncIterator[BrokerInitDeployment]:
     """Write a set and start both, the broker first."""
     directory = folder / "site"
     written = await init(directory, *options)
@@ -85,7 +85,7 @@ async def beside(folder: Path, *options: str) -> AsyncIterator[Beside]:
         assert broker.runs, broker.err
         await stack.enter_async_context(started(gateway))
         await gateway.said("is ready")
-        yield Beside(directory, broker, gateway, written)
+        yield BrokerInitDeployment(directory, broker, gateway, written)
 
 
 @pytest.mark.parametrize("prefix", ["", "plant/7/"])

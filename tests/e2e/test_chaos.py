@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import chaos_audit as audit
-from tests.e2e.chaos_faults import FORGETFUL, Mischief, drawn
-from tests.e2e.chaos_world import World, a_world, at_work
+from tests.e2e.chaos_faults import FORGETFUL, FaultInjector, drawn
+from tests.e2e.chaos_world import ChaosWorld, at_work, running_round
 
 HANGS_SECONDS = 180.0
 
@@ -28,7 +28,7 @@ def seeds() -> range:
 @pytest.mark.parametrize("seed", seeds())
 async def test_nothing_is_lost_and_nothing_happens_twice(tmp_path: Path, seed: int) -> None:
     """After a few seconds of faults and ordinary work every promise of the contract's section 4 is found kept."""
-    async with asyncio.timeout(HANGS_SECONDS), a_world(tmp_path, seed) as world:
+    async with asyncio.timeout(HANGS_SECONDS), running_round(tmp_path, seed) as world:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(at_work(*(device.run() for device in world.devices)))
             await _under_load(world)
@@ -39,7 +39,7 @@ async def test_nothing_is_lost_and_nothing_happens_twice(tmp_path: Path, seed: i
         await _audited(world)
 
 
-async def _under_load(world: World) -> None:
+async def _under_load(world: ChaosWorld) -> None:
     for device in world.steady:
         await world.operator(device).pair()
     operators = [world.operator(device) for device in world.troubled]
@@ -47,16 +47,16 @@ async def _under_load(world: World) -> None:
     world.broker_may_forget = any(fault.name in FORGETFUL for fault in faults)
     with world.heal():
         async with at_work(*(operator.run() for operator in operators)):
-            await Mischief(world).all_of(faults)
+            await FaultInjector(world).all_of(faults)
 
 
-async def _audited(world: World) -> None:
+async def _audited(world: ChaosWorld) -> None:
     await audit.both_sides_agree(world)
     audit.resets_are_kept(world)
-    audit.nobody_was_wiped_twice(world)
+    audit.no_device_wiped_twice(world)
     audit.what_was_acknowledged_is_stored(world)
     audit.only_what_was_committed_was_published(world)
     await audit.dead_tokens_open_nothing(world)
     assert await world.gateway.stop() == 0
     audit.the_database_is_whole(world)
-    audit.nobody_stumbled(world)
+    audit.no_unexpected_errors(world)

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.program import Outcome, Program, clean_environment, run, script, started
-from tests.e2e.support import BROKERS, Site, a_site, alive
+from tests.e2e.support import BROKERS, Site, running, running_site
 from tests.support import wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=BROKERS)
 async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A gateway with each kind of broker."""
-    async with a_site(tmp_path_factory.mktemp("site"), request.param) as running:
+    async with running_site(tmp_path_factory.mktemp("site"), request.param) as running:
         yield running
 
 
@@ -58,7 +58,7 @@ async def test_waiting_for_a_reset(site: Site) -> None:
     """``--wait`` says each step as the device makes it, and ends with 0 once the device has wiped itself."""
     device = site.device("WAIT-1")
     await device.provision(end_user_id="eu_1")
-    async with alive(device):
+    async with running(device):
         await device.wait_for_fact("heartbeat")
         said = await local(site, "devices", "reset", "WAIT-1", "--yes", "--wait", "--json")
     assert said.code == 0, said.err
@@ -70,7 +70,7 @@ async def test_a_reset_from_the_shell_is_carried_out(site: Site) -> None:
     """Another process wrote it: the gateway notices, the device gets it over MQTT and wipes itself, once."""
     device = site.device("SHELL-1")
     device_id = (await device.provision(end_user_id="eu_1")).device_id
-    async with alive(device):
+    async with running(device):
         await device.wait_for("online")
         said = await local(site, "devices", "reset", device_id, "--yes", "--json")
         assert read(said)["command"]["status"] == "pending"
@@ -198,7 +198,7 @@ async def test_a_narrow_terminal_folds_no_id(site: Site) -> None:
 
 async def test_where_the_gateway_is(tmp_path: Path) -> None:
     """The file says it while the gateway runs; after a stop it is gone."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         file = site.gateway.data / "gateway.url"
         assert file.read_text().splitlines()[:2] == [
             site.gateway.url,
@@ -210,11 +210,11 @@ async def test_where_the_gateway_is(tmp_path: Path) -> None:
 
 async def test_backup_and_restore_of_a_gateway_that_works(tmp_path: Path) -> None:
     """A copy is taken while devices talk; restore wants the gateway stopped; then all is as it was, and goes on."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device = site.device("BEFORE")
         device_id = (await device.provision(end_user_id="eu_1")).device_id
         copy = tmp_path / "copy.db"
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             busy = asyncio.create_task(_registers_on(site))
             await local(site, "backup", str(copy))
@@ -229,7 +229,7 @@ async def test_backup_and_restore_of_a_gateway_that_works(tmp_path: Path) -> Non
         await site.gateway.restart()
         await site.synced()
         await local(site, "devices", "show", later["id"], code=4)
-        async with alive(device):
+        async with running(device):
             await device.wait_for_fact("heartbeat", count=device.counts["heartbeat"] + 2)
             await site.reset(device_id)
             await device.wait_for("unprovisioned")
@@ -256,7 +256,7 @@ async def test_a_shell_completes_ids(site: Site) -> None:
 
 async def test_a_tail_over_http_follows_the_stream_and_takes_it_up_again(tmp_path: Path) -> None:
     """What happens while the gateway is away or just after it came back is told too, each event once and in order."""
-    async with a_site(tmp_path, "embedded") as own:
+    async with running_site(tmp_path, "embedded") as own:
         first = (await registered(own, "TAIL-0"))["id"]
         follower = Program(
             tmp_path,

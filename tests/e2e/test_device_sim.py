@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.program import Outcome, Program, clean_environment, complaints, run, script, started
-from tests.e2e.support import BROKERS, BrokerKind, Site, a_site
+from tests.e2e.support import BROKERS, BrokerKind, Site, running_site
 from tests.support.ports import closed_port
 from tests.support.wait import eventually
 
@@ -32,7 +32,7 @@ def is_a_helpful_failure(outcome: Outcome, *words: str, code: int = 1) -> None:
 @pytest.mark.parametrize("radio", ["wifi", "cellular"])
 async def test_a_device_lives_until_it_is_reset(tmp_path: Path, kind: BrokerKind, radio: str) -> None:
     """`run --until-reset`: registered, bound, online; reset over HTTP it has wiped its flash and exits with 0."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         flash = tmp_path / "flash"
         device = simulator(
             site, tmp_path, "run", "--until-reset", "--interval", "0.2", "--radio", radio, "--flash", str(flash)
@@ -53,7 +53,7 @@ async def test_a_device_lives_until_it_is_reset(tmp_path: Path, kind: BrokerKind
 
 async def test_a_device_goes_on_with_its_flash(tmp_path: Path) -> None:
     """Stopped and started again it needs no key, is the same device, and is not bound a second time."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         options = ("run", "--interval", "0.2", "--flash", str(tmp_path / "flash"), "--json")
         first = simulator(site, tmp_path / "first", *options)
         async with started(first):
@@ -72,7 +72,7 @@ async def test_a_device_goes_on_with_its_flash(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", BROKERS)
 async def test_a_fleet_lives_and_is_summed_up(tmp_path: Path, kind: BrokerKind) -> None:
     """Twenty devices of one seed: all bound, all heard, none failed; the table and the JSON say so."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         environment = clean_environment(GATEWAY_API_KEY=site.key, GATEWAY_URL=site.gateway.url)
         fleet = (script("device-sim"), "fleet", "--count", "20", "--seed", "1", "--duration", "3", "--interval", "1")
         outcome = await run(*fleet, "--json", environment=environment)
@@ -94,7 +94,7 @@ async def test_a_fleet_that_is_short_of_devices_says_so_when_it_is_stopped(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     """One of three could not be bound: the others live, and the signal ends it with the reason and exit code 1."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         taken = (await site.http.post("/v1/devices", json={"serial_number": "SIM-5-00001"})).json()["id"]
         await site.post(f"{taken}/bind", {"end_user_id": "eu_before"})
         options = ("fleet", "--count", "3", "--seed", "5", "--radio-mix", "wifi=1", "--interval", "0.2")
@@ -113,7 +113,7 @@ async def test_a_fleet_that_is_short_of_devices_says_so_when_it_is_stopped(
 
 async def test_a_fleet_stopped_while_it_is_provisioned_says_so(tmp_path: Path) -> None:
     """Ctrl-C before all devices were bound is no success: the exit code is 1 and the message has the number."""
-    async with a_site(tmp_path, "embedded", "--rate-limit-per-minute", "20") as site:
+    async with running_site(tmp_path, "embedded", "--rate-limit-per-minute", "20") as site:
         fleet = simulator(site, tmp_path, "fleet", "--count", "40", "--radio-mix", "wifi=1")
 
         async def limited() -> bool:
@@ -127,7 +127,7 @@ async def test_a_fleet_stopped_while_it_is_provisioned_says_so(tmp_path: Path) -
 
 async def test_a_wrong_key(tmp_path: Path) -> None:
     """401, and how a key is made; the same for a key that may only read."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         one = (script("device-sim"), "run", "--url", site.gateway.url, "--key")
         is_a_helpful_failure(await run(*one, "sk_test_wrong"), "401", "gateway keys create")
         reader = await site.gateway.new_key("--scope", "devices:read")
@@ -151,7 +151,7 @@ async def test_no_gateway() -> None:
 
 async def test_a_device_that_is_bound_already(tmp_path: Path) -> None:
     """Without its flash it cannot go on: 409, and the ways out."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         await site.device("SN1").provision(end_user_id="eu_1")
         one = (script("device-sim"), "run", "--url", site.gateway.url, "--key", site.key, "--serial", "SN1")
         is_a_helpful_failure(await run(*one), "409", "unbind", "--flash")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.program import Program, clean_environment, run, script, started
-from tests.e2e.support import BrokerKind, Site, a_site
+from tests.e2e.support import BrokerKind, Site, running_site
 from tests.support import node
 from tests.support.snippets import ROOT, SHOWN, Block, blocks, run_by
 from tests.support.wait import eventually
@@ -78,7 +78,7 @@ class Integrator:
 @contextlib.asynccontextmanager
 async def integrating(folder: Path, kind: BrokerKind) -> AsyncIterator[Integrator]:
     """A site, and the account that the guide has the operator make."""
-    async with a_site(folder, kind) as site:
+    async with running_site(folder, kind) as site:
         path = f"{Path(script('gateway')).parent}:{clean_environment()['PATH']}"
         environment = clean_environment(GATEWAY_DATA_DIR=str(site.gateway.data), PATH=path)
         made = await run("bash", "-c", snippet(SH, "gateway accounts").code, environment=environment)

@@ -16,7 +16,7 @@ import pytest
 from device_sim import SimulatedDevice
 from gateway.store import DATABASE_NAME
 from tests.e2e.program import run, script
-from tests.e2e.support import Site, a_site, alive
+from tests.e2e.support import Site, running, running_site
 from tests.support.wait import eventually
 
 IS_ROOT = os.geteuid() == 0
@@ -67,7 +67,7 @@ async def a_living_device(site: Site) -> AsyncIterator[tuple[SimulatedDevice, st
     """One that is bound, and sends heartbeats all the time; its id."""
     device = site.device()
     device_id = (await device.provision(end_user_id="eu_1")).device_id
-    async with alive(device):
+    async with running(device):
         await eventually(lambda: site.count("SELECT count(*) FROM heartbeats"), "a heartbeat is stored")
         yield device, device_id
 
@@ -130,7 +130,7 @@ def fill(where: Path) -> None:
 async def test_the_disk_is_full(tmp_path: Path) -> None:
     """Writes are refused with what to do; the log says it once; with room again all that was said is stored."""
     with a_small_disk(tmp_path / "gateway" / "data"):
-        async with a_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
+        async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
             with no_room(site) as words:
                 await unready(site, "registry", *words)
                 await is_refused_clearly(site, device_id, *words)
@@ -157,7 +157,7 @@ async def test_the_data_directory_is_read_only(tmp_path: Path) -> None:
 
 async def test_another_program_locks_the_registry(tmp_path: Path) -> None:
     """A backup tool that hangs, say: waited for, then said; and well again as soon as it lets go."""
-    async with a_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
+    async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
         with closing(sqlite3.connect(site.gateway.data / DATABASE_NAME, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await is_refused_clearly(site, device_id, "locked", "Another program")
@@ -169,7 +169,7 @@ async def test_another_program_locks_the_registry(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["torn", "flipped"])
 async def test_the_tail_of_the_wal_is_damaged(tmp_path: Path, how: str) -> None:
     """A power cut tears the last write: the gateway starts, and both sides agree on what is left."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         async with a_living_device(site) as (_, device_id):
             pass
         command = await site.reset(device_id)
@@ -193,7 +193,7 @@ def spoil(wal: Path, how: str) -> None:
 @pytest.mark.damages_registry
 async def test_the_registry_is_damaged_while_it_is_served(tmp_path: Path) -> None:
     """What can be read is served, what cannot says to restore a backup; nothing is acknowledged that is not stored."""
-    async with a_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
+    async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
         await site.gateway.kill()
         damage_table(site.gateway.data / DATABASE_NAME, "heartbeats")
         await site.gateway.restart()
@@ -220,7 +220,7 @@ def damage_table(file: Path, table: str) -> None:
 
 async def test_the_broker_refuses_what_the_gateway_publishes(tmp_path: Path) -> None:
     """Without its rights a reset is accepted, and /ready names the missing ones; with them the reset goes out."""
-    async with a_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
+    async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
         rights = site.broker.files.acl.read_text()
         site.broker.files.acl.write_text(_WITHOUT_RIGHTS + rights.replace("user gateway\n", "user nobody\n"))
         os.kill(site.broker.pid, signal.SIGHUP)
@@ -236,7 +236,7 @@ async def test_the_broker_refuses_what_the_gateway_publishes(tmp_path: Path) -> 
 async def test_the_broker_hangs(tmp_path: Path) -> None:
     """It keeps its connections and answers nothing: resets are taken all the same, and go when it answers again."""
     short = "--mqtt-keepalive-seconds", "5"
-    async with a_site(tmp_path, "mosquitto", *short) as site, a_living_device(site) as (device, device_id):
+    async with running_site(tmp_path, "mosquitto", *short) as site, a_living_device(site) as (device, device_id):
         os.kill(site.broker.pid, signal.SIGSTOP)
         try:
             command = await site.reset(device_id)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from device_sim import SimulatedDevice
-from tests.e2e.support import BROKERS, BrokerKind, Site, a_site, alive
-from tests.e2e.wild_device import WildDevice
+from tests.e2e.flooding_device import FloodingDevice
+from tests.e2e.support import BROKERS, BrokerKind, Site, running, running_site
 from tests.support.measured import MEASURED, Measured
 from tests.support.wait import eventually
 
@@ -71,12 +71,12 @@ async def test_one_device_floods(tmp_path: Path, kind: BrokerKind, record_proper
 
     Memory levels off, the queue is bounded, and the log reports it without too many lines.
     """
-    async with a_site(tmp_path, kind, "--device-messages-per-second", str(PER_SECOND)) as site:
+    async with running_site(tmp_path, kind, "--device-messages-per-second", str(PER_SECOND)) as site:
         wild_id = (await site.http.post("/v1/devices", json={"serial_number": "WILD"})).json()["id"]
         password = (await site.post(f"{wild_id}/bind", {"end_user_id": "eu_1"}))["mqtt"]["password"]
-        device, wild = site.device(), WildDevice(wild_id)
+        device, wild = site.device(), FloodingDevice(wild_id)
         await device.provision(end_user_id="eu_2")
-        async with alive(device), wild.floods(site.gateway.host, site.gateway.port, password):
+        async with running(device), wild.floods(site.gateway.host, site.gateway.port, password):
             await wild.offers(FLOOD)
             before, logged = memory_kib(site), len(site.gateway.err.splitlines())
             seconds = await served(site, device)
@@ -95,13 +95,13 @@ async def test_one_device_floods(tmp_path: Path, kind: BrokerKind, record_proper
         assert site.count("SELECT count(*) FROM refusals") <= 1_000
 
 
-async def _all_heard(site: Site, wild: WildDevice) -> bool:
+async def _all_heard(site: Site, wild: FloodingDevice) -> bool:
     return await heard(site) >= wild.taken
 
 
 async def test_one_key_at_its_limit(tmp_path: Path) -> None:
     """It hears when to come again; another key is served."""
-    async with a_site(tmp_path, "embedded", "--rate-limit-per-minute", "30") as site:
+    async with running_site(tmp_path, "embedded", "--rate-limit-per-minute", "30") as site:
         other = await site.gateway.new_key()
         answers = await asyncio.gather(*(site.http.get("/v1/devices") for _ in range(100)))
         refused = [answer for answer in answers if answer.status_code == httpx.codes.TOO_MANY_REQUESTS]
@@ -113,7 +113,7 @@ async def test_one_key_at_its_limit(tmp_path: Path) -> None:
 
 async def test_guesses_from_one_address(tmp_path: Path) -> None:
     """They hear when to come again, and the log of them is short; a good key at the same address is served."""
-    async with a_site(tmp_path, "embedded", "--refused-credentials-per-minute", "30") as site:
+    async with running_site(tmp_path, "embedded", "--refused-credentials-per-minute", "30") as site:
         guess = {"Authorization": "Bearer sk_live_0000000000000000000000000000000000"}
         answers = await asyncio.gather(*(site.http.get("/v1/devices", headers=guess) for _ in range(100)))
         limited = [answer for answer in answers if answer.status_code == httpx.codes.TOO_MANY_REQUESTS]
@@ -146,7 +146,7 @@ async def idlers(site: Site, count: int, beginning: bytes) -> AsyncIterator[list
 
 async def test_idle_and_slow_connections(tmp_path: Path) -> None:
     """A thousand that say nothing, a thousand that never come to an end: there is a place for who has a request."""
-    async with a_site(tmp_path, "embedded", "--http-connections", str(PLACES)) as site:
+    async with running_site(tmp_path, "embedded", "--http-connections", str(PLACES)) as site:
         async with idlers(site, IDLE, b"") as silent, idlers(site, IDLE, SLOW) as slow:
             async with httpx.AsyncClient(base_url=site.gateway.url) as newcomer:
                 assert (await newcomer.get("/health")).status_code == httpx.codes.OK
@@ -161,7 +161,7 @@ async def test_idle_and_slow_connections(tmp_path: Path) -> None:
 
 async def test_the_log_does_not_drown(tmp_path: Path) -> None:
     """Hundreds of requests of strangers: a bounded number of lines a second, and the next tells what is missing."""
-    async with a_site(tmp_path, "embedded", "--log-lines-per-second", str(LINES)) as site:
+    async with running_site(tmp_path, "embedded", "--log-lines-per-second", str(LINES)) as site:
         for _ in range(10):
             await asyncio.gather(
                 *(site.http.get("/v1/devices", headers={"Authorization": "Bearer x"}) for _ in range(50))

@@ -8,7 +8,7 @@ from device_sim import MemoryFlash
 from device_sim.actions import Area
 from device_sim.binding import Binding, Endpoint
 from tests.e2e.program import run, script
-from tests.e2e.support import Site, a_site, alive, token_of
+from tests.e2e.support import Site, running, running_site, token_of
 from tests.support import wire
 from tests.support.former_registry import former_registry
 
@@ -22,7 +22,7 @@ async def _told_by_the_doctor(site: Site) -> dict[str, Any]:
 async def test_firmware_of_today_lives_on_with_a_token_of_then(tmp_path: Path) -> None:
     """It derives, is refused, refreshes over HTTP and is in; until then the doctor counts it and names the remedy."""
     former = former_registry(tmp_path / "gateway" / "data")
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         assert await site.password_answer(former.id, former.token) == wire.ACCEPTED
         finding = await _told_by_the_doctor(site)
         assert (finding["level"], finding["says"][:8]) == ("warning", "1 device")
@@ -33,7 +33,7 @@ async def test_firmware_of_today_lives_on_with_a_token_of_then(tmp_path: Path) -
         flash.write(Area.WIPED, "wifi_networks", [{"ssid": "ward", "psk": "a password"}])
         flash.write(Area.WIPED, "device_token", former.token)
         device = site.device("SN-OLD", flash=flash)
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             assert device.counts["token_refreshed"] == 1
             assert await site.password_answer(former.id, former.token) == wire.NOT_AUTHORISED

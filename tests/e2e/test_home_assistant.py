@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.program import Program, clean_environment, run, script, started
-from tests.e2e.support import Site, a_site
+from tests.e2e.support import Site, running_site
 from tests.support import home_assistant, wire
 from tests.support.snippets import ROOT, run_by
 from tests.support.wait import eventually
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.home_assistant
 SILENT = ("--heartbeat-interval-seconds", "0.2", "--offline-grace-seconds", "0.2")
 
 
-class Home:
+class HomeAssistant:
     """What a running Home Assistant says."""
 
     def __init__(self, program: Program) -> None:
@@ -73,7 +73,7 @@ class Home:
 
 
 @contextlib.asynccontextmanager
-async def a_home(site: Site, folder: Path) -> AsyncIterator[Home]:
+async def a_home(site: Site, folder: Path) -> AsyncIterator[HomeAssistant]:
     """A Home Assistant with an account that the operator made for it."""
     (step,) = run_by("home-assistant", ROOT / "docs" / "home-assistant.md")
     path = f"{Path(script('gateway')).parent}:{clean_environment()['PATH']}"
@@ -95,7 +95,7 @@ async def a_home(site: Site, folder: Path) -> AsyncIterator[Home]:
     )
     async with started(program):
         await program.said('"ready"')
-        yield Home(program)
+        yield HomeAssistant(program)
 
 
 async def test_home_assistant_shows_each_device(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_home_assistant_shows_each_device(tmp_path: Path) -> None:
 
     Nothing of what it is sent makes it complain.
     """
-    async with a_site(tmp_path, "embedded", "--home-assistant", *SILENT) as site, a_home(site, tmp_path) as home:
+    async with running_site(tmp_path, "embedded", "--home-assistant", *SILENT) as site, a_home(site, tmp_path) as home:
         device = (await site.http.post("/v1/devices", json={"serial_number": "SN-1", "name": "Ward 3"})).json()
         await home.has({name: "unknown" for name in SHOWN if name.startswith("sensor")})
         token = (await site.post(f"{device['id']}/bind", {"end_user_id": "eu_1"}))["device_token"]
@@ -128,7 +128,7 @@ async def test_switched_off_everything_is_taken_back(tmp_path: Path) -> None:
     data = tmp_path / "gateway" / "data"
     data.mkdir(parents=True, mode=0o700)
     (data / "gateway.toml").write_text("home_assistant = true\n")
-    async with a_site(tmp_path, "mosquitto") as site, a_home(site, tmp_path) as home:
+    async with running_site(tmp_path, "mosquitto") as site, a_home(site, tmp_path) as home:
         await site.http.post("/v1/devices", json={"serial_number": "SN-1", "name": "Ward 3"})
         await home.has({"sensor.ward_3_battery": "unknown"})
         await site.gateway.stop()

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.support import Site, a_site
+from tests.e2e.support import Site, running_site
 
 SEED = 3
 ROUNDS = 8
@@ -47,7 +47,7 @@ async def test_killed_between_effect_and_answer(tmp_path: Path) -> None:
     """
     rng = random.Random(SEED)  # noqa: S311 - repeatable delays
     print(f"seed {SEED}")  # noqa: T201 - pytest shows it on failure
-    async with a_site(tmp_path, "embedded", "--bind-broker-wait-seconds", "0") as site:
+    async with running_site(tmp_path, "embedded", "--bind-broker-wait-seconds", "0") as site:
         for round_number in range(ROUNDS):
             up = asyncio.Event()
             up.set()

@@ -9,7 +9,7 @@ import pytest
 
 from device_sim import SimulatedDevice
 from gateway.store import DATABASE_NAME
-from tests.e2e.support import BROKERS, BrokerKind, Site, a_site, alive, token_of
+from tests.e2e.support import BROKERS, BrokerKind, Site, running, running_site, token_of
 from tests.e2e.test_reset_after_crashes import a_device_away, comes_back_and_is_wiped
 from tests.support import wire
 from tests.support.wait import eventually
@@ -30,7 +30,7 @@ def let_a_minute_pass(site: Site) -> None:
 @pytest.mark.parametrize("kind", BROKERS)
 async def test_a_reset_is_fetched_although_the_new_token_was_lost(kind: BrokerKind, tmp_path: Path) -> None:
     """Mosquitto knows the new token alone and refuses the old one: the firmware asks for another, and is wiped."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device, device_id = await a_device_away(site)
         await lose_a_refresh(site, device)
         await site.reset(device_id)
@@ -40,7 +40,7 @@ async def test_a_reset_is_fetched_although_the_new_token_was_lost(kind: BrokerKi
 
 async def test_the_old_token_opens_nothing_once_the_new_one_has_spoken(tmp_path: Path) -> None:
     """At Mosquitto, over MQTT alone: its holder could else throw the device out, and take its place."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
         old = token_of(device)
         new = (await site.as_device(old, "POST", "token/refresh")).json()["mqtt"]["password"]
@@ -60,11 +60,11 @@ async def test_the_old_token_opens_nothing_once_the_new_one_has_spoken(tmp_path:
 
 async def test_a_device_waits_until_it_may_ask_again(tmp_path: Path) -> None:
     """429 meanwhile; it asks with each heartbeat that is due, and is back with the token that it gets."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, _ = await a_device_away(site)
         await lose_a_refresh(site, device)
         before = device.counts["online"]
-        async with alive(device):
+        async with running(device):
             told = await device.wait_for_fact("token_not_refreshed")
             assert "429" in str(told.details["reason"])
             let_a_minute_pass(site)
@@ -74,10 +74,10 @@ async def test_a_device_waits_until_it_may_ask_again(tmp_path: Path) -> None:
 
 async def test_a_revoked_device_asks_once(tmp_path: Path) -> None:
     """401 is final: it keeps trying the broker, slowly, and does not ask for a token again."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
         await site.post(f"{device_id}/unbind")
-        async with alive(device):
+        async with running(device):
             told = await device.wait_for_fact("token_not_refreshed")
             assert "401" in str(told.details["reason"])
             await device.wait_for_fact("refused")

@@ -21,7 +21,7 @@ from gateway.tls.ca import Authority
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import GUARD_SECONDS, clean_environment, run, script, started
 from tests.support import wire
-from tests.support.certificates import make_authority, server_pair, speaking_cbc, trusting
+from tests.support.certificates import make_authority, restrict_to_cbc, server_pair, trusting_context
 from tests.support.mosquitto import Mosquitto
 from tests.support.wait import eventually
 
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 
 @dataclass
-class Own:
+class ManagedGateway:
     """A gateway with its own Mosquitto, a client of its API, and the authority of its certificate, if it has one."""
 
     gateway: GatewayProcess
@@ -64,7 +64,7 @@ class Own:
     @asynccontextmanager
     async def wire(self) -> AsyncIterator[wire.Wire]:
         """A connection to the broker."""
-        tls = trusting(self.authority) if self.authority else None
+        tls = trusting_context(self.authority) if self.authority else None
         async with wire.Wire.open(self.gateway.host, self.gateway.port, tls=tls) as client:
             yield client
 
@@ -86,7 +86,7 @@ class Own:
 
 
 @asynccontextmanager
-async def own(folder: Path, *, tls: bool = False) -> AsyncIterator[Own]:
+async def own(folder: Path, *, tls: bool = False) -> AsyncIterator[ManagedGateway]:
     """Run one."""
     options = ["--broker", "mosquitto", "--rate-limit-per-minute", "0"]
     authority = make_authority(folder / "tls") if tls else None
@@ -100,7 +100,7 @@ async def own(folder: Path, *, tls: bool = False) -> AsyncIterator[Own]:
             key = await gateway.new_key()
             headers = {"Authorization": f"Bearer {key}"}
             async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=GUARD_SECONDS) as http:
-                site = Own(gateway, http, key, authority)
+                site = ManagedGateway(gateway, http, key, authority)
                 await site.settled()
                 yield site
     finally:
@@ -130,7 +130,7 @@ async def test_a_reset_by_a_broker_of_its_own(tmp_path: Path, tls: bool) -> None
             binding = await device.provision(end_user_id="eu_1")
             assert binding.mqtt.tls == tls
             if site.authority:
-                cbc = speaking_cbc(trusting(site.authority))
+                cbc = restrict_to_cbc(trusting_context(site.authority))
                 with pytest.raises((ssl.SSLError, ConnectionError)):
                     await asyncio.open_connection("127.0.0.1", site.gateway.port, ssl=cbc)
             living = asyncio.create_task(device.run())
@@ -190,9 +190,11 @@ async def test_what_a_killed_gateway_left_is_ended_and_nothing_is_lost(tmp_path:
         assert await site.answer(bound) == wire.ACCEPTED
 
 
-async def _serial_shown(site: Own) -> str:
+async def _serial_shown(site: ManagedGateway) -> str:
     assert site.authority
-    _, writer = await asyncio.open_connection(site.gateway.host, site.gateway.port, ssl=trusting(site.authority))
+    _, writer = await asyncio.open_connection(
+        site.gateway.host, site.gateway.port, ssl=trusting_context(site.authority)
+    )
     serial: str = writer.get_extra_info("peercert")["serialNumber"]
     writer.transport.abort()
     return serial
@@ -307,7 +309,7 @@ async def test_each_integrator_has_an_account_of_its_own(tmp_path: Path) -> None
             assert {topic for topic in heard if not topic.startswith("gateways/")} == {state}
 
 
-async def _let_in(site: Own, stack: AsyncExitStack, name: str, password: str) -> wire.Wire | None:
+async def _let_in(site: ManagedGateway, stack: AsyncExitStack, name: str, password: str) -> wire.Wire | None:
     client = await stack.enter_async_context(site.wire())
     return client if await client.connect(name, name, password) == wire.ACCEPTED else None
 
@@ -326,7 +328,7 @@ async def test_started_as_root_it_is_not_root(tmp_path: Path) -> None:
     left.parent.mkdir(parents=True, mode=0o700)
     gateway.data.chmod(0o700)
     async with started(gateway):
-        site = Own(gateway, httpx.AsyncClient(base_url=gateway.url), await gateway.new_key(), None)
+        site = ManagedGateway(gateway, httpx.AsyncClient(base_url=gateway.url), await gateway.new_key(), None)
         site.http.headers["Authorization"] = f"Bearer {site.key}"
         async with site.http:
             assert 0 not in _owner_of(site.pid)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.e2e.support import Site, a_site, alive
+from tests.e2e.support import Site, running, running_site
 from tests.support.wait import eventually
 
 
@@ -15,10 +15,10 @@ async def figures(site: Site) -> dict[str, float]:
 
 async def test_a_life_in_figures(tmp_path: Path) -> None:
     """Bound, heard, reset, cut off: heartbeats, the way from socket to acknowledgement, stages, access, events."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device = site.device()
         device_id = (await device.provision(end_user_id="eu_1")).device_id
-        async with alive(device):
+        async with running(device):
 
             async def heard() -> bool:
                 return bool((await figures(site))['gateway_heartbeats_total{outcome="stored"}'])

@@ -13,7 +13,7 @@ import pytest
 from broker_config import local
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import Program, run, script, started
-from tests.e2e.support import Site, a_site
+from tests.e2e.support import Site, running_site
 from tests.support import wire
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from tests.support.wait import eventually
@@ -25,7 +25,7 @@ TIMES = 6
 
 async def test_a_token_that_was_handed_out_opens_the_broker(tmp_path: Path) -> None:
     """After bind and after refresh, at once: the answer came when Mosquitto had read the password file."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         for number in range(TIMES):
             device_id = await _registered(site, f"SN{number}")
             bound = await site.post(f"{device_id}/bind", {"end_user_id": "eu_1"})
@@ -37,7 +37,7 @@ async def test_a_token_that_was_handed_out_opens_the_broker(tmp_path: Path) -> N
 
 async def test_a_revoked_token_is_refused_when_the_outbox_is_empty(tmp_path: Path) -> None:
     """What /ready calls done is done: no token that was revoked before opens the broker."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         for number in range(TIMES):
             device_id, token = await _bound(site, f"SN{number}")
             await site.post(f"{device_id}/unbind")
@@ -163,7 +163,7 @@ async def test_a_signal_that_cannot_be_sent_is_told(tmp_path: Path, trouble: Tro
 
 async def test_a_restarted_broker_with_an_old_password_file_is_put_right(tmp_path: Path) -> None:
     """An operator restored a backup: once the gateway is connected, clients that this admitted are cut and stay out."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device_id, token = await _bound(site, "SN1")
         backup = site.broker.password_file.read_bytes()
         await site.post(f"{device_id}/unbind")
@@ -182,7 +182,7 @@ async def test_a_restarted_broker_with_an_old_password_file_is_put_right(tmp_pat
 
 async def test_a_lost_password_file_comes_back(tmp_path: Path) -> None:
     """Without one Mosquitto does not start and no client connects: the gateway notices by itself."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device_id, token = await _bound(site, "SN1")
         await site.broker.stop()
         site.broker.password_file.unlink()
@@ -195,7 +195,7 @@ async def test_a_lost_password_file_comes_back(tmp_path: Path) -> None:
 
 async def test_an_account_of_mosquitto_passwd_is_in_force_soon(tmp_path: Path) -> None:
     """No operator has to reload the broker for it: the gateway sees the change, keeps it, and reloads the broker."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         await run(local.binary("mosquitto_passwd"), "-b", str(site.broker.password_file), "ops", "ops-password")
 
         async def let_in() -> bool:

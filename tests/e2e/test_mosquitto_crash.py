@@ -50,7 +50,7 @@ def connect_packet(name: str, password: str, *, expiry: int, will: str = "", del
     return bytes([CONNECT_5]) + wire.remaining_length(len(body)) + body
 
 
-class Attack:
+class CrashTestbed:
     """A gateway with its own Mosquitto, and a client of its API."""
 
     def __init__(self, gateway: GatewayProcess, http: httpx.AsyncClient) -> None:
@@ -172,7 +172,7 @@ class Attack:
 
 
 @asynccontextmanager
-async def attack(folder: Path) -> AsyncIterator[Attack]:
+async def attack(folder: Path) -> AsyncIterator[CrashTestbed]:
     """A gateway that runs its Mosquitto where freed memory is garbage."""
     options = ("--broker", "mosquitto", "--rate-limit-per-minute", "0")
     gateway = GatewayProcess(folder, *options, environment=clean_environment(**FREED_IS_GARBAGE))
@@ -180,7 +180,7 @@ async def attack(folder: Path) -> AsyncIterator[Attack]:
         async with started(gateway):
             headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
             async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=GUARD_SECONDS) as http:
-                made = Attack(gateway, http)
+                made = CrashTestbed(gateway, http)
                 try:
                     yield made
                 finally:

@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from tests.e2e.program import clean_environment, run, script
-from tests.e2e.support import a_site, alive
+from tests.e2e.support import running, running_site
 from tests.support.page import signed_in
 
 
 async def test_a_reset_is_watched_from_asked_for_to_executed(tmp_path: Path) -> None:
     """It is asked for on the page while the device is away; when the device is back, the page follows by itself."""
-    async with a_site(tmp_path / "site", "mosquitto") as site:
+    async with running_site(tmp_path / "site", "mosquitto") as site:
         device = site.device("WATCHED-1")
         device_id = (await device.provision(end_user_id="eu_1")).device_id
         assert f"  page  {site.gateway.url}/" in site.gateway.out
         async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
             await visitor.lists("WATCHED-1")
-            async with alive(device):
+            async with running(device):
                 await visitor.sees("Online", ".devices tbody")
                 await visitor.opens({"id": device_id})
                 await visitor.sees("Device online", ".body")
@@ -24,7 +24,7 @@ async def test_a_reset_is_watched_from_asked_for_to_executed(tmp_path: Path) -> 
             await visitor.press_button("Reset the device")
             await visitor.sees("Waiting for the device", ".reset")
             assert await visitor.tab.run("document.querySelectorAll('.steps li[data-done]').length") == 1
-            async with alive(device):
+            async with running(device):
                 await device.wait_for("unprovisioned")
                 await visitor.sees("has wiped itself, and signed for it", ".reset")
             assert await visitor.tab.run("document.querySelectorAll('.steps li[data-done]').length") == 3
@@ -36,7 +36,7 @@ async def test_a_reset_is_watched_from_asked_for_to_executed(tmp_path: Path) -> 
 
 async def test_the_connection_is_lost_and_regained(tmp_path: Path) -> None:
     """Killed, the gateway is missed in words; started again, the page goes on by itself, and misses nothing."""
-    async with a_site(tmp_path / "site", "embedded") as site:
+    async with running_site(tmp_path / "site", "embedded") as site:
         await site.api.call("POST", "/v1/devices", {"serial_number": "BP-1"})
         async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
             await visitor.lists("BP-1")
@@ -62,13 +62,13 @@ async def test_the_connection_is_lost_and_regained(tmp_path: Path) -> None:
 
 async def test_without_its_broker_nothing_claims_to_know_who_is_online(tmp_path: Path) -> None:
     """Mosquitto dies: the page and the commands say so, and call no device online or offline; it comes back."""
-    async with a_site(tmp_path / "site", "mosquitto") as site:
+    async with running_site(tmp_path / "site", "mosquitto") as site:
         device = site.device("WATCHED-1")
         await device.provision(end_user_id="eu_1")
         listing = ("devices", "list", "--data-dir", str(site.gateway.data))
         over_http = clean_environment(GATEWAY_API_KEY=site.key, GATEWAY_URL=site.gateway.url)
         async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
-            async with alive(device):
+            async with running(device):
                 await visitor.sees("Online", ".devices tbody")
                 assert "online" in (await run(script("gateway"), *listing)).out
                 await site.broker.stop()
@@ -83,6 +83,6 @@ async def test_without_its_broker_nothing_claims_to_know_who_is_online(tmp_path:
                 assert "unknown" in outcome.out
             await site.broker.start()
             await visitor.tab.until("document.getElementById('unready').hidden")
-            async with alive(device):
+            async with running(device):
                 await visitor.sees("Online", ".devices tbody")
             await visitor.sees("Live", "#liveWord")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import Outcome, run, script, started
-from tests.e2e.support import BROKERS, BrokerKind, a_site, alive
+from tests.e2e.support import BROKERS, BrokerKind, running, running_site
 from tests.support.wait import eventually
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -72,12 +72,12 @@ async def test_it_stops_with_devices_connected_and_requests_open(
     tmp_path: Path, kind: BrokerKind, number: signal.Signals
 ) -> None:
     """Exit 0 within 5 s, in spite of devices connected over MQTT, idle HTTP connections and half a request."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         devices = [site.device(f"SN{each}") for each in range(3)]
         for device in devices:
             await device.provision(end_user_id="eu_1")
         address = httpx.URL(site.gateway.url)
-        async with alive(*devices):
+        async with running(*devices):
             for device in devices:
                 await device.wait_for_fact("heartbeat")
             _, half = await asyncio.open_connection(address.host, address.port)
@@ -94,7 +94,7 @@ async def test_it_stops_with_devices_connected_and_requests_open(
 @pytest.mark.parametrize("number", STOPS)
 async def test_it_stops_though_the_broker_hangs(tmp_path: Path, number: signal.Signals) -> None:
     """A Mosquitto that is stopped in its tracks (SIGSTOP) answers nothing; the gateway ends with 0 within 5 s."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         with stopped_in_its_tracks(site.broker.pid):
             site.gateway.send(number)
             async with asyncio.timeout(5):
@@ -104,7 +104,7 @@ async def test_it_stops_though_the_broker_hangs(tmp_path: Path, number: signal.S
 
 async def test_it_stops_though_the_broker_is_away(tmp_path: Path) -> None:
     """While it tries to reconnect, too."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         await site.broker.kill()
         await eventually(lambda: site.gateway.logged("broker.disconnected"), "the gateway has noticed")
         async with asyncio.timeout(5):
@@ -194,7 +194,7 @@ async def test_a_registry_of_a_newer_program_is_refused_or_kept(tmp_path: Path) 
 
 async def test_keys_are_made_and_listed_while_the_gateway_runs(tmp_path: Path) -> None:
     """A new key works at once; the list shows its name and scopes and never the key."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         key = await site.gateway.new_key("--scope", "devices:read")
         reader = {"Authorization": f"Bearer {key}"}
         assert (await site.http.get("/v1/devices", headers=reader)).status_code == 200
@@ -218,10 +218,10 @@ async def test_keys_of_a_registry_that_is_not_there(tmp_path: Path) -> None:
 
 async def test_nothing_secret_is_logged(tmp_path: Path) -> None:
     """Neither keys nor device tokens nor the broker's password stand in what a whole story writes, at debug level."""
-    async with a_site(tmp_path, "mosquitto", "--log-level", "debug") as site:
+    async with running_site(tmp_path, "mosquitto", "--log-level", "debug") as site:
         device = site.device()
         binding = await device.provision(end_user_id="eu_1")
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             await site.reset(binding.device_id)
             await device.wait_for("unprovisioned")

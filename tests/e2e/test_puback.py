@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.support import Site, a_site, topic
-from tests.e2e.wild_device import WildDevice
+from tests.e2e.flooding_device import FloodingDevice
+from tests.e2e.support import Site, running_site, topic
 from tests.support import wire
 from tests.support.measured import MEASURED, Measured
 from tests.support.mqtt_password import mqtt_password_of
@@ -86,7 +86,7 @@ def stored_of_each(site: Site) -> list[int]:
 
 async def test_a_heartbeat_with_its_puback_outlives_a_kill(tmp_path: Path, record_property: Measured) -> None:
     """One each of 240 devices, and `kill -9` with the last PUBACK."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         devices = await bound(site, SAY_ONE)
         async with contextlib.AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(joined(site, each)) for each in devices]
@@ -103,9 +103,9 @@ async def test_a_flood_that_is_stopped_loses_nothing_that_had_its_puback(
     tmp_path: Path, record_property: Measured
 ) -> None:
     """Devices flat out at an ordinary SIGTERM: of each as many are stored, or more, as PUBACKs came."""
-    async with a_site(tmp_path, "embedded", "--device-messages-per-second", "0") as site:
+    async with running_site(tmp_path, "embedded", "--device-messages-per-second", "0") as site:
         devices = await bound(site, FLOODERS)
-        wild = [WildDevice(each.id) for each in devices]
+        wild = [FloodingDevice(each.id) for each in devices]
         async with contextlib.AsyncExitStack() as stack:
             for device, each in zip(wild, devices, strict=True):
                 await stack.enter_async_context(
@@ -142,7 +142,7 @@ async def _all_say(site: Site, devices: list[Bound], status: str) -> None:
 
 async def test_what_devices_said_of_their_reset_outlives_a_kill(tmp_path: Path) -> None:
     """`delivered`, and later `executed`: each with its PUBACK, although the latter ends the session; then a kill."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         devices = await bound(site, RESETS)
         for each in devices:
             await site.reset(each.id)
@@ -154,7 +154,7 @@ async def test_what_devices_said_of_their_reset_outlives_a_kill(tmp_path: Path) 
 
 async def test_the_first_heartbeats_after_a_restart_are_stored(tmp_path: Path, record_property: Measured) -> None:
     """A fleet at the door of a gateway that starts: each is let in, and what it says at once is taken."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         devices = await bound(site, FLEET)
         assert await site.gateway.stop() == 0
 

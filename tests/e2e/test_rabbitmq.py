@@ -7,7 +7,7 @@ import httpx
 
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import run, script, started
-from tests.e2e.support import RESET, Site, a_site, alive, asking_options, token_of, topic
+from tests.e2e.support import RESET, Site, rabbitmq_options, running, running_site, token_of, topic
 from tests.support import wire
 from tests.support.rabbitmq import RabbitMq
 from tests.support.wait import eventually
@@ -37,10 +37,10 @@ async def gone(rabbitmq: RabbitMq, device_id: str) -> None:
 
 async def test_the_whole_story_of_a_reset(tmp_path: Path, rabbitmq: RabbitMq) -> None:
     """Bind, heartbeat, reset, token revoked, session cut, topic cleared; then bind again, no wipe, and unbind."""
-    async with a_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
+    async with running_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
         device = site.device()
         device_id, old = (binding := await device.provision(end_user_id="eu_1")).device_id, binding.device_token
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             await device.wait_for_fact("heartbeat")
             asked = await site.reset(device_id)
@@ -79,7 +79,7 @@ async def test_the_whole_story_of_a_reset(tmp_path: Path, rabbitmq: RabbitMq) ->
 
 async def test_a_device_that_was_away_fetches_its_reset(tmp_path: Path, rabbitmq: RabbitMq) -> None:
     """It lies retained, is handed out by its topic's full name, and published again after a restart of the gateway."""
-    async with a_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
+    async with running_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
         device = site.device(radio="cellular")
         device_id = (await device.provision(end_user_id="eu_1")).device_id
         command = await site.reset(device_id)
@@ -89,7 +89,7 @@ async def test_a_device_that_was_away_fetches_its_reset(tmp_path: Path, rabbitmq
         await site.gateway.restart()
         await site.synced()
         assert [line["wildcard_retained"] for line in site.gateway.logged("broker.reconciled")] == [False]
-        async with alive(device):
+        async with running(device):
             await device.wait_for("unprovisioned")
             await site.becomes(device_id, "executed")
         assert device.counts["reset_begun"] == 1
@@ -100,7 +100,7 @@ async def test_a_device_that_was_away_fetches_its_reset(tmp_path: Path, rabbitmq
 
 async def test_the_doctor_finds_it_sound(tmp_path: Path, rabbitmq: RabbitMq) -> None:
     """Strangers are refused, the made-up device reaches nothing, and open commands are found by name."""
-    async with a_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
+    async with running_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
         device_id = (await site.device().provision(end_user_id="eu_1")).device_id
         await site.reset(device_id)
         await site.synced()
@@ -120,7 +120,7 @@ async def _examined(site: Site) -> dict[tuple[str, str], dict[str, str]]:
 async def test_an_api_that_refuses_the_gateway_is_said(tmp_path: Path, rabbitmq: RabbitMq) -> None:
     """A wrong password there: /ready is not ready and names the setting, and never the password."""
     wrong = f"rabbitmq+http://gateway_admin:not-its-password@{rabbitmq.host}:{rabbitmq.api_port}"
-    options = [*asking_options(tmp_path, rabbitmq), "--broker-api-url", wrong]
+    options = [*rabbitmq_options(tmp_path, rabbitmq), "--broker-api-url", wrong]
     gateway = GatewayProcess(tmp_path / "gateway", *options)
     async with started(gateway), httpx.AsyncClient(base_url=gateway.url) as http:
 

@@ -7,7 +7,7 @@ import pytest
 
 from device_sim import SimulatedDevice
 from tests.e2e.program import run
-from tests.e2e.support import AUDITOR, BROKERS, RESET, BrokerKind, Site, a_site, alive, details, token_of, topic
+from tests.e2e.support import AUDITOR, BROKERS, RESET, BrokerKind, Site, details, running, running_site, token_of, topic
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
 
@@ -24,10 +24,10 @@ async def paired(device: SimulatedDevice, end_user: str = "eu_1") -> tuple[str, 
 @both
 async def test_a_device_is_registered_bound_and_its_heartbeat_is_seen(tmp_path: Path, kind: BrokerKind) -> None:
     """What a device says over MQTT stands in the answers of the HTTP API, once the broker let it in."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device = site.device()
         device_id, _ = await paired(device)
-        async with alive(device):
+        async with running(device):
             await device.wait_for_fact("heartbeat")
             await site.synced()
             shown = await _until_heard(site, device_id)
@@ -49,10 +49,10 @@ async def _until_heard(site: Site, device_id: str) -> dict[str, object]:
 @both
 async def test_a_device_that_is_online_is_reset(tmp_path: Path, kind: BrokerKind) -> None:
     """Asked, delivered, wiped, executed with a receipt; then the token is dead, and nothing lies on the broker."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device = site.device()
         device_id, token = await paired(device)
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             asked = await site.reset(device_id)
             await device.wait_for("unprovisioned")
@@ -79,10 +79,10 @@ async def test_a_device_that_is_online_is_reset(tmp_path: Path, kind: BrokerKind
 @pytest.mark.guarantee("G3")
 async def test_the_reset_of_a_device_that_is_switched_off_lies_retained(tmp_path: Path) -> None:
     """Mosquitto itself holds the signed command, as `mosquitto_sub -v` prints it, until the device is back."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device = site.device(radio="cellular")
         device_id, token = await paired(device)
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
         command = await site.reset(device_id)
         await site.synced()
@@ -95,7 +95,7 @@ async def test_the_reset_of_a_device_that_is_switched_off_lies_retained(tmp_path
         assert command["grant_token"] in payload
         beat = await site.as_device(token, "POST", "heartbeat", {})
         assert [each["id"] for each in beat.json()["commands"]] == [command["id"]]
-        async with alive(device):
+        async with running(device):
             await device.wait_for("unprovisioned")
             await site.becomes(device_id, "executed")
         assert device.counts["reset_begun"] == 1
@@ -117,10 +117,10 @@ async def _mosquitto_sub(site: Site, name: str) -> str:
 @pytest.mark.guarantee("G3")
 async def test_the_embedded_broker_keeps_the_reset_for_a_device_that_is_switched_off(tmp_path: Path) -> None:
     """With the token that is good for its reset alone the device is handed the command, and obeys it later."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         device = site.device(radio="cellular")
         device_id, token = await paired(device)
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
         command = await site.reset(device_id)
         await site.synced()
@@ -130,7 +130,7 @@ async def test_the_embedded_broker_keeps_the_reset_for_a_device_that_is_switched
             message = await raw.read_publish()
         assert message.retain
         assert command["id"].encode() in message.payload
-        async with alive(device):
+        async with running(device):
             await device.wait_for("unprovisioned")
             await site.becomes(device_id, "executed")
         assert device.counts["reset_begun"] == 1
@@ -141,10 +141,10 @@ async def test_the_embedded_broker_keeps_the_reset_for_a_device_that_is_switched
 @both
 async def test_a_bluetooth_only_device_waits_until_it_gets_wifi(tmp_path: Path, kind: BrokerKind) -> None:
     """Relayed heartbeats show presence, never carry a command, and leave the reset pending; over WiFi it is wiped."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device = site.device(radio="ble")
         device_id, token = await paired(device)
-        async with alive(device):
+        async with running(device):
             await device.wait_for_fact("heartbeat")
             await site.reset(device_id)
             beats = device.counts["heartbeat"]
@@ -166,10 +166,10 @@ async def test_a_bluetooth_only_device_waits_until_it_gets_wifi(tmp_path: Path, 
 @both
 async def test_a_device_over_http_alone_is_reset(tmp_path: Path, kind: BrokerKind) -> None:
     """The heartbeat endpoint hands over the reset, and its acknowledgement is taken, without any MQTT session."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device = site.device(transport="http")
         device_id, token = await paired(device)
-        async with alive(device):
+        async with running(device):
             await device.wait_for_fact("heartbeat")
             await site.reset(device_id)
             await device.wait_for("unprovisioned")
@@ -181,10 +181,10 @@ async def test_a_device_over_http_alone_is_reset(tmp_path: Path, kind: BrokerKin
 @both
 async def test_a_device_that_is_provisioned_again_is_not_wiped(tmp_path: Path, kind: BrokerKind) -> None:
     """After its reset a device is bound again and works, with a new token and nothing of the old reset left."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device = site.device()
         device_id, old = await paired(device)
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             await site.reset(device_id)
             await device.wait_for("unprovisioned")
@@ -205,10 +205,10 @@ async def test_a_device_that_is_provisioned_again_is_not_wiped(tmp_path: Path, k
 @both
 async def test_a_reset_leaves_the_neighbours_alone(tmp_path: Path, kind: BrokerKind) -> None:
     """Of three devices online one is wiped; the others keep session, token and binding."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         devices = [site.device(f"SN{number}") for number in range(3)]
         ids = [(await paired(device))[0] for device in devices]
-        async with alive(*devices):
+        async with running(*devices):
             for device in devices:
                 await device.wait_for("online")
             await site.reset(ids[1])

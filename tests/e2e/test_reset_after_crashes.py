@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from device_sim import MemoryFlash, SimulatedDevice
-from tests.e2e.support import BROKERS, RESET, BrokerKind, Site, a_site, alive, details, token_of, topic
+from tests.e2e.support import BROKERS, RESET, BrokerKind, Site, details, running, running_site, token_of, topic
 from tests.support.wait import eventually
 
 SEED = 20
@@ -21,14 +21,14 @@ async def a_device_away(site: Site, serial: str = "SN1") -> tuple[SimulatedDevic
     """A device that was online once and is switched off; its id."""
     device = site.device(serial)
     binding = await device.provision(end_user_id="eu_1")
-    async with alive(device):
+    async with running(device):
         await device.wait_for_fact("heartbeat")
     return device, binding.device_id
 
 
 async def comes_back_and_is_wiped(site: Site, device: SimulatedDevice, device_id: str) -> None:
     """Switched on it obeys the reset, once, and afterwards both ends agree that nothing is open."""
-    async with alive(device):
+    async with running(device):
         await device.wait_for("unprovisioned")
         await site.becomes(device_id, "executed")
     assert device.counts["reset_begun"] == 1
@@ -39,10 +39,10 @@ async def comes_back_and_is_wiped(site: Site, device: SimulatedDevice, device_id
 @pytest.mark.guarantee("G1")
 async def test_a_reset_while_the_broker_is_down(tmp_path: Path) -> None:
     """200 at once; when the broker is back the command lies there, and the device obeys."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device = site.device()
         device_id = (await device.provision(end_user_id="eu_1")).device_id
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             await site.broker.stop()
             await device.wait_for_fact("offline")
@@ -60,12 +60,12 @@ async def test_a_reset_while_the_broker_is_down(tmp_path: Path) -> None:
 
 async def test_a_bind_while_the_broker_is_down_is_good_once_it_is_back(tmp_path: Path) -> None:
     """The answer comes though the broker cannot be told, says so, and the token works later."""
-    async with a_site(tmp_path, "mosquitto", "--bind-broker-wait-seconds", "0.2") as site:
+    async with running_site(tmp_path, "mosquitto", "--bind-broker-wait-seconds", "0.2") as site:
         await site.broker.stop()
         device = site.device()
         device_id = (await device.provision(end_user_id="eu_1")).device_id
         await site.broker.start()
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             await site.synced()
         assert (await site.get(device_id))["status"] == "bound"
@@ -81,11 +81,11 @@ async def test_the_gateway_is_killed_right_after_its_answer(tmp_path: Path, kind
     """
     rng = random.Random(f"{SEED}/{kind}")  # noqa: S311 - repeatable delays
     print(f"seed {SEED}")  # noqa: T201 - to play it again
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device = site.device()
         for number in range(1, ROUNDS + 1):
             binding = await device.provision(end_user_id=f"eu_{number}", supersede_reset=kind == "embedded")
-            async with alive(device):
+            async with running(device):
                 await device.wait_for_fact("heartbeat", count=device.counts["heartbeat"] + 1)
                 links = device.counts["online"]
                 command = await site.reset(binding.device_id)
@@ -103,13 +103,13 @@ async def test_the_gateway_is_killed_right_after_its_answer(tmp_path: Path, kind
 
 async def test_the_device_obeys_while_the_gateway_is_down(tmp_path: Path) -> None:
     """Mosquitto keeps the word of the device for the gateway's session; started again, it completes the reset."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
         token = token_of(device)
         command = await site.reset(device_id)
         await site.synced()
         await site.gateway.kill()
-        async with alive(device):
+        async with running(device):
             await device.wait_for("unprovisioned")
         assert [each["status"] for each in details(device, "acknowledged")] == ["delivered", "executed"]
         assert set(await site.retained()) == {topic(device_id)}
@@ -123,10 +123,10 @@ async def test_the_device_obeys_while_the_gateway_is_down(tmp_path: Path) -> Non
 
 async def test_heartbeats_that_come_while_the_gateway_is_down_are_stored_later(tmp_path: Path) -> None:
     """A persistent session: each heartbeat that the broker took is in the history once the gateway is back."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
         await site.gateway.kill()
-        async with alive(device):
+        async with running(device):
             await device.wait_for_fact("heartbeat", count=device.counts["heartbeat"] + 5)
         sent = device.counts["heartbeat"]
         await site.gateway.restart()
@@ -137,7 +137,7 @@ async def test_heartbeats_that_come_while_the_gateway_is_down_are_stored_later(t
 @pytest.mark.guarantee("G7")
 async def test_the_broker_loses_its_retained_messages(tmp_path: Path) -> None:
     """Restarted with an empty store it is given the open commands again, and only those."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         away, away_id = await a_device_away(site, "AWAY")
         await site.reset(away_id)
         done, done_id = await a_device_away(site, "DONE")
@@ -152,7 +152,7 @@ async def test_the_broker_loses_its_retained_messages(tmp_path: Path) -> None:
 
 async def comes_back_and_is_wiped_but_others_wait(site: Site, device: SimulatedDevice, device_id: str) -> None:
     """One of several devices obeys."""
-    async with alive(device):
+    async with running(device):
         await device.wait_for("unprovisioned")
         await site.becomes(device_id, "executed")
     await site.broker_agrees()
@@ -165,7 +165,7 @@ async def _lie_there(site: Site, wanted: dict[str, bytes]) -> bool:
 @pytest.mark.guarantee("G7")
 async def test_the_broker_holds_what_is_no_longer_open(tmp_path: Path) -> None:
     """Left overs of a command that is final, of a command that is another one now, and of a stranger are put right."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         over, over_id = await a_device_away(site, "OVER")
         first = await site.reset(over_id)
         await site.synced()
@@ -187,7 +187,7 @@ async def test_the_broker_holds_what_is_no_longer_open(tmp_path: Path) -> None:
 
 async def test_an_old_reset_does_not_wipe_a_device_that_was_provisioned_anew(tmp_path: Path) -> None:
     """Its flash erased, it knows no command ids; the generation alone makes it refuse, and it says why."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
         command = await site.reset(device_id)
         await site.synced()
@@ -195,7 +195,7 @@ async def test_an_old_reset_does_not_wipe_a_device_that_was_provisioned_anew(tmp
         await comes_back_and_is_wiped(site, device, device_id)
         anew = site.device(flash=MemoryFlash())
         await anew.provision(end_user_id="eu_2")
-        async with alive(anew):
+        async with running(anew):
             await anew.wait_for("online")
             await site.publish(topic(device_id), old)
             await anew.wait_for_fact("acknowledged")
@@ -220,14 +220,14 @@ async def _late_word(site: Site, device_id: str) -> str | None:
 
 async def test_a_command_that_is_delivered_again_is_executed_once(tmp_path: Path) -> None:
     """A broker that comes back with an old store hands out an executed reset: the device repeats its word, no more."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
         await site.reset(device_id)
         await site.synced()
         old = (await site.retained())[topic(device_id)]
         await comes_back_and_is_wiped(site, device, device_id)
         await device.provision(end_user_id="eu_2")
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             for _ in range(3):
                 await site.publish(topic(device_id), old)
@@ -241,11 +241,11 @@ async def test_a_command_that_is_delivered_again_is_executed_once(tmp_path: Path
 
 async def test_a_forged_reset_is_refused(tmp_path: Path) -> None:
     """A client that may publish on the broker still cannot sign: the device refuses, and stays as it is."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device = site.device()
         binding = await device.provision(end_user_id="eu_1")
         where = topic(binding.device_id)
-        async with alive(device):
+        async with running(device):
             await device.wait_for("online")
             command = await site.post(f"{binding.device_id}/commands", {"type": "start_recording"}, status=201)
             await device.wait_for_fact("acknowledged", count=2)
@@ -267,7 +267,7 @@ def _payload(command: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", BROKERS)
 async def test_a_gateway_that_is_stopped_and_started_knows_everything(tmp_path: Path, kind: BrokerKind) -> None:
     """Devices, tokens and open commands are there after a restart; the embedded broker holds them again too."""
-    async with a_site(tmp_path, kind) as site:
+    async with running_site(tmp_path, kind) as site:
         device, device_id = await a_device_away(site)
         await site.reset(device_id)
         assert await site.gateway.stop() == 0

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from device_sim import ApiError, MemoryFlash, SeededFaults, SimulatedDevice
-from tests.e2e.support import BROKERS, RESET, Site, a_site, alive, details, token_of, topic
+from tests.e2e.support import BROKERS, RESET, Site, details, running, running_site, token_of, topic
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
 from tests.support.receipts import receipt_of
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=BROKERS)
 async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A gateway with each kind of broker."""
-    async with a_site(tmp_path_factory.mktemp("site"), request.param) as running:
+    async with running_site(tmp_path_factory.mktemp("site"), request.param) as running:
         yield running
 
 
@@ -65,7 +65,7 @@ async def test_a_second_reset_is_the_same_reset(site: Site, serial: str) -> None
     assert [each["id"] for each in await site.commands(device_id)] == [command["id"]]
     assert (await site.events(device_id)).count("reset.requested") == 1
     await site.broker_agrees()
-    async with alive(device):
+    async with running(device):
         await device.wait_for("unprovisioned")
         await site.becomes(device_id, "executed")
     assert device.counts["reset_begun"] == 1
@@ -83,7 +83,7 @@ async def test_a_reset_cancels_the_other_commands(site: Site, serial: str) -> No
     statuses = {each["type"]: each["status"] for each in await site.commands(device_id)}
     assert statuses == {RESET: "pending", "reboot": "cancelled", "start_recording": "cancelled"}
     await site.broker_agrees()
-    async with alive(device):
+    async with running(device):
         await device.wait_for("unprovisioned")
         await site.becomes(device_id, "executed")
     assert [each["type"] for each in details(device, "command_received")] == [RESET]
@@ -101,7 +101,7 @@ async def test_a_reset_can_be_cancelled_until_it_is_delivered(site: Site, serial
     await site.broker_agrees()
     anew = site.device(serial, flash=MemoryFlash())
     await anew.provision(end_user_id="eu_2")
-    async with alive(anew):
+    async with running(anew):
         await anew.wait_for_fact("heartbeat", count=3)
     assert (anew.counts["command_received"], anew.counts["reset_begun"]) == (0, 0)
     assert anew.binding
@@ -115,7 +115,7 @@ async def test_a_reset_that_is_delivered_can_not_be_cancelled(site: Site, serial
     refused = await site.post(f"{device_id}/commands/{command['id']}/cancel", status=409)
     assert refused["error"]["code"] == "reset_pending"
     assert (await site.newest(device_id))["status"] == "delivered"
-    async with alive(device):
+    async with running(device):
         await device.wait_for("unprovisioned")
         await site.becomes(device_id, "executed")
 
@@ -134,7 +134,7 @@ async def test_a_reset_that_failed_can_be_asked_for_again(site: Site, serial: st
     assert second["id"] != first["id"]
     assert second["binding_generation"] == first["binding_generation"]
     await site.broker_agrees()
-    async with alive(device):
+    async with running(device):
         await device.wait_for("unprovisioned")
         await site.becomes(device_id, "executed")
     assert [each["status"] for each in await site.commands(device_id)] == ["executed", "failed"]
@@ -153,7 +153,7 @@ async def test_the_reset_of_an_unbound_device_waits_for_a_binding(site: Site, se
     assert refused["error"]["code"] == "reset_pending"
     device = site.device(serial)
     await device.provision(end_user_id="eu_1", supersede_reset=True)
-    async with alive(device):
+    async with running(device):
         await device.wait_for_fact("heartbeat", count=3)
     assert device.counts["command_received"] == 0
     assert (await site.newest(device_id))["status"] == "cancelled"
@@ -178,7 +178,7 @@ async def test_power_lost_between_wipe_and_acknowledgement(site: Site, serial: s
     device = site.device(serial, faults=SeededFaults(random.Random(1), power_cuts=["publish:ack:executed"]))  # noqa: S311 - faults
     binding = await device.provision(end_user_id="eu_1")
     device_id, old = binding.device_id, binding.device_token
-    async with alive(device):
+    async with running(device):
         await device.wait_for("online")
         command = await site.reset(device_id)
         await device.wait_for_fact("power_cut")
@@ -218,19 +218,19 @@ async def test_a_device_that_was_reset_by_hand_is_bound_again(site: Site, serial
     device, device_id, command = await reset_while_away(site, serial)
     old = token_of(device)
     await site.broker_agrees()
-    by_hand = site.device(serial, flash=MemoryFlash())
+    reset_by_hand = site.device(serial, flash=MemoryFlash())
     with pytest.raises(ApiError) as refused:
-        await by_hand.provision(end_user_id="eu_2")
+        await reset_by_hand.provision(end_user_id="eu_2")
     assert (refused.value.status, refused.value.code) == (409, "reset_pending")
-    await by_hand.provision(end_user_id="eu_2", supersede_reset=True)
+    await reset_by_hand.provision(end_user_id="eu_2", supersede_reset=True)
     await site.broker_agrees()
     await site.token_is_dead(device_id, old)
-    async with alive(by_hand):
-        await by_hand.wait_for_fact("heartbeat", count=3)
+    async with running(reset_by_hand):
+        await reset_by_hand.wait_for_fact("heartbeat", count=3)
         shown = await site.get(device_id)
     assert (shown["end_user_id"], shown["binding_generation"]) == ("eu_2", command["binding_generation"] + 2)
     assert (await site.newest(device_id))["status"] == "cancelled"
-    assert (by_hand.counts["command_received"], by_hand.counts["reset_begun"]) == (0, 0)
+    assert (reset_by_hand.counts["command_received"], reset_by_hand.counts["reset_begun"]) == (0, 0)
 
 
 async def test_a_retained_command_is_found_by_its_device_alone(site: Site, serial: str) -> None:

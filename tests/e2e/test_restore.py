@@ -13,7 +13,7 @@ import pytest
 
 from device_sim import SimulatedDevice
 from tests.e2e.program import run, script
-from tests.e2e.support import Site, a_site, alive, details, topic
+from tests.e2e.support import Site, details, running, running_site, topic
 from tests.support.wait import eventually
 
 LOST_GENERATION = 1
@@ -53,7 +53,7 @@ async def _as_a_snapshot(site: Site, copy: Path) -> None:
 async def test_a_reset_of_the_lost_registry_wipes_nobody(tmp_path: Path, put_back: object) -> None:
     """The device that was bound after the restore refuses it, stays bound, and obeys a reset that is meant for it."""
     assert callable(put_back)
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device_id = (await site.http.post("/v1/devices", json={"serial_number": "SN1"})).json()["id"]
         copy = await _copy_of(site, tmp_path)
         old_reset, as_published = await _queued_in_its_session(site, device_id)
@@ -64,7 +64,7 @@ async def test_a_reset_of_the_lost_registry_wipes_nobody(tmp_path: Path, put_bac
         device = site.device("SN1")  # reset by hand, as one has to whose token is refused
         binding = await device.provision(end_user_id="eu_2")
         assert binding.device_id == device_id
-        async with alive(device):
+        async with running(device):
             await device.wait_for_fact("online")
             await site.publish(topic(device_id), as_published)
             refused = await _fact(device, "command_refused", old_reset)
@@ -81,11 +81,11 @@ async def test_a_reset_of_the_lost_registry_wipes_nobody(tmp_path: Path, put_bac
 
 async def test_who_is_bound_in_the_backup_goes_on(tmp_path: Path) -> None:
     """A bound device obeys the next reset, an open reset reaches its device, and the broker holds what is open."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         bound, waiting = site.device("SN1"), site.device("SN2")
         for device in (bound, waiting):
             await device.provision(end_user_id="eu_1")
-            async with alive(device):
+            async with running(device):
                 await device.wait_for_fact("online")
         reset = await site.reset(_id(waiting))
         copy = await _copy_of(site, tmp_path)
@@ -100,7 +100,7 @@ async def test_who_is_bound_in_the_backup_goes_on(tmp_path: Path) -> None:
         await site.broker_agrees()
         waiting_id, bound_id = _id(waiting), _id(bound)
         assert (await site.get(bound_id))["binding_generation"] > STEP
-        async with alive(bound, waiting):
+        async with running(bound, waiting):
             await site.becomes(waiting_id, "executed")
             await site.reset(bound_id)
             await site.becomes(bound_id, "executed")
@@ -127,7 +127,7 @@ async def _queued_in_its_session(site: Site, device_id: str) -> tuple[str, bytes
     device = site.device("SN1")
     binding = await device.provision(end_user_id="eu_1")
     assert binding.generation == LOST_GENERATION
-    async with alive(device):
+    async with running(device):
         await device.wait_for_fact("online")
     reset = await site.reset(device_id)
     await site.synced()

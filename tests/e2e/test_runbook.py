@@ -16,8 +16,8 @@ import pytest
 
 from gateway.store.backup import contents
 from tests.e2e.program import run, script
-from tests.e2e.runbook_operator import BLOCKS, Morning, Mornings, a_morning, blocks_of
-from tests.e2e.support import Site, alive, topic
+from tests.e2e.runbook_session import BLOCKS, RunbookSessions, RunbookSession, blocks_of, runbook_session
+from tests.e2e.support import Site, running, topic
 from tests.support.measured import Measured
 from tests.support.mosquitto import GATEWAY_PASSWORD
 from tests.support.receipts import receipt_of
@@ -29,14 +29,14 @@ WORKS = (0, 1)
 
 
 @pytest.fixture
-def mornings(tmp_path: Path, record_property: Measured) -> Mornings:
-    """Makes a morning of this test, whose recovery is measured."""
-    return lambda kind="mosquitto", *options: a_morning(tmp_path, kind, record_property, *options)
+def sessions(tmp_path: Path, record_property: Measured) -> RunbookSessions:
+    """Makes a session of this test, whose recovery is measured."""
+    return lambda kind="mosquitto", *options: runbook_session(tmp_path, kind, record_property, *options)
 
 
-async def _backup(morning: Morning) -> None:
+async def _backup(session: RunbookSession) -> None:
     outcome = await run(
-        script("gateway"), "backup", str(morning.folder / "backup" / "gateway.db"), environment=morning.environment
+        script("gateway"), "backup", str(session.folder / "backup" / "gateway.db"), environment=session.environment
     )
     assert outcome.code == 0, outcome.err
 
@@ -50,35 +50,35 @@ async def _statuses(site: Site, ids: Sequence[str]) -> list[str]:
     return [(await site.newest(each))["status"] for each in ids]
 
 
-async def test_where_to_begin(mornings: Mornings) -> None:
+async def test_where_to_begin(sessions: RunbookSessions) -> None:
     """The first block, on an installation that is well."""
-    async with mornings("embedded") as morning:
-        outcome = await morning.follow("Runbook: the worst mornings")
+    async with sessions("embedded") as session:
+        outcome = await session.follow("Runbook: the worst sessions")
         assert outcome.code in WORKS, outcome.out
 
 
-async def test_the_broker_lost_everything(mornings: Mornings) -> None:
+async def test_the_broker_lost_everything(sessions: RunbookSessions) -> None:
     """With an empty store it is made a copy of the registry again: commands, accounts, and nothing else."""
-    async with mornings() as morning:
-        site = morning.site
+    async with sessions() as session:
+        site = session.site
         device = await _bound(site, "SN1")
         await site.reset(device["id"])
         await site.synced()
         await site.broker.kill()
         shutil.rmtree(site.broker.files.persistence_dir)
         site.broker.files.persistence_dir.mkdir()
-        with morning.recovery("devices get in and find their commands"):
-            outcome = await morning.follow("The broker lost everything")
+        with session.recovery("devices get in and find their commands"):
+            outcome = await session.follow("The broker lost everything")
             assert outcome.code in WORKS, outcome.out
             await site.broker_agrees()
             assert len(await site.retained()) == 1
             assert await site.connect_answer(device["id"], device["device_token"]) == 0
 
 
-async def test_the_disk_is_full(mornings: Mornings) -> None:
+async def test_the_disk_is_full(sessions: RunbookSessions) -> None:
     """503 while nothing can be written, nothing half done, and it goes on by itself when there is room."""
-    async with mornings("embedded") as morning:
-        site = morning.site
+    async with sessions("embedded") as session:
+        site = session.site
         device = await _bound(site, "SN1")
         before = site.fingerprint()
         wal = site.gateway.data / "gateway.db-wal"
@@ -88,34 +88,34 @@ async def test_the_disk_is_full(mornings: Mornings) -> None:
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert "free space" in answer.json()["error"]["message"]
         assert site.fingerprint() == before
-        with morning.recovery("a reset is accepted"):
+        with session.recovery("a reset is accepted"):
             resource.prlimit(site.gateway.pid, resource.RLIMIT_FSIZE, (hard, hard))
-            outcome = await morning.follow("The disk is full")
+            outcome = await session.follow("The disk is full")
             assert outcome.code in WORKS, outcome.out
             await site.reset(device["id"])
-        await morning.follow("The disk is full", 1)
+        await session.follow("The disk is full", 1)
         assert await _statuses(site, [device["id"]]) == ["pending"]
 
 
-async def test_the_registry_is_damaged(mornings: Mornings) -> None:
+async def test_the_registry_is_damaged(sessions: RunbookSessions) -> None:
     """Doctor sees it, the backup serves, and what was asked for since can be read out of the damaged file."""
-    async with mornings("embedded") as morning:
-        site = morning.site
+    async with sessions("embedded") as session:
+        site = session.site
         before, since = await _bound(site, "SN1"), await _bound(site, "SN2")
         for number in range(200):
             await site.http.post("/v1/devices", json={"serial_number": f"more {number}", "metadata": {"x": "y" * 500}})
-        await _backup(morning)
+        await _backup(session)
         lost = await site.reset(since["id"])
         await site.gateway.stop()
         _damage(site.gateway.data / "gateway.db")
-        seen = await run(script("gateway"), "doctor", environment=morning.environment)
+        seen = await run(script("gateway"), "doctor", environment=session.environment)
         assert seen.code == BROKEN
         assert "registry" in seen.out
-        with morning.recovery("the registry of the backup is served"):
-            outcome = await morning.follow("The registry is damaged")
+        with session.recovery("the registry of the backup is served"):
+            outcome = await session.follow("The registry is damaged")
             assert outcome.code in WORKS, outcome.out
             assert (await site.get(before["id"]))["status"] == "bound"
-        told = await morning.follow("The registry is damaged", 1)
+        told = await session.follow("The registry is damaged", 1)
         assert f"{since['id']}|{lost['id']}|pending" in told.out, told
         assert (await site.reset(since["id"]))["status"] == "pending"
 
@@ -133,70 +133,70 @@ def _damage(registry: Path) -> None:
         file.write(b"\xff" * size)
 
 
-async def test_the_registry_was_copied_back(mornings: Mornings) -> None:
+async def test_the_registry_was_copied_back(sessions: RunbookSessions) -> None:
     """The gateway finds it, begins a new epoch and says so; the runbook's commands show who is bound."""
-    async with mornings() as morning:
-        site = morning.site
+    async with sessions() as session:
+        site = session.site
         before = await _bound(site, "SN1")
-        await _backup(morning)
+        await _backup(session)
         await _bound(site, "SN2")
         await site.gateway.stop()
         for side in ("-wal", "-shm"):
             (site.gateway.data / f"gateway.db{side}").unlink(missing_ok=True)
-        shutil.copyfile(morning.folder / "backup" / "gateway.db", site.gateway.data / "gateway.db")
-        with morning.recovery("a device is bound in the new epoch"):
+        shutil.copyfile(session.folder / "backup" / "gateway.db", site.gateway.data / "gateway.db")
+        with session.recovery("a device is bound in the new epoch"):
             await site.gateway.restart()
             await site.synced()
             assert len(site.gateway.logged("registry.put_back")) == 1
-            outcome = await morning.follow("The registry was copied back by hand")
+            outcome = await session.follow("The registry was copied back by hand")
             assert "the registry was put back by hand" in outcome.out
             assert before["id"] in outcome.out
             assert (await _bound(site, "SN2"))["binding_generation"] > 1 << 20
         await site.broker_agrees()
 
 
-async def test_the_machine_is_lost(mornings: Mornings) -> None:
+async def test_the_machine_is_lost(sessions: RunbookSessions) -> None:
     """From a backup on an empty data directory: the same id and keys, so the same devices obey."""
-    async with mornings() as morning:
-        site = morning.site
+    async with sessions() as session:
+        site = session.site
         device = site.device("SN1")
         device_id = (await device.provision(end_user_id="eu_1")).device_id
-        async with alive(device):
-            assert (await morning.follow("The machine is lost", 1)).code == 0
-            (made,) = (morning.folder / "backup").iterdir()
-            made.rename(morning.folder / "backup" / "gateway.db")
+        async with running(device):
+            assert (await session.follow("The machine is lost", 1)).code == 0
+            (made,) = (session.folder / "backup").iterdir()
+            made.rename(session.folder / "backup" / "gateway.db")
             await site.gateway.kill()
             shutil.rmtree(site.gateway.data)
-            with morning.recovery("a device has obeyed a reset"):
-                outcome = await morning.follow("The machine is lost")
+            with session.recovery("a device has obeyed a reset"):
+                outcome = await session.follow("The machine is lost")
                 assert outcome.code in WORKS, outcome.out
                 await site.reset(device_id)
                 await site.becomes(device_id, "executed")
 
 
-async def test_an_api_key_leaked(mornings: Mornings) -> None:
+async def test_an_api_key_leaked(sessions: RunbookSessions) -> None:
     """It opens nothing from then on; what it did is told by its id."""
-    async with mornings("embedded") as morning:
-        site = morning.site
+    async with sessions("embedded") as session:
+        site = session.site
         made = await run(
-            script("gateway"), "keys", "create", "--name", "backend", "--json", environment=morning.environment
+            script("gateway"), "keys", "create", "--name", "backend", "--json", environment=session.environment
         )
         stolen = json.loads(made.out)
         thief = {"Authorization": f"Bearer {stolen['key']}"}
         device = await _bound(site, "SN1")
         await site.http.post(f"/v1/devices/{device['id']}/reset", headers=thief)
-        with morning.recovery("the key opens nothing"):
-            assert (await morning.follow("An API key leaked")).code == 0
+        with session.recovery("the key opens nothing"):
+            assert (await session.follow("An API key leaked")).code == 0
             assert (await site.http.get("/v1/devices", headers=thief)).status_code == httpx.codes.UNAUTHORIZED
-        told = await morning.follow("An API key leaked", 1)
+        told = await session.follow("An API key leaked", 1)
         assert f'"actor": "{stolen["id"]}"' in told.out
         assert device["id"] in told.out.splitlines()[-1]
 
 
-async def test_evidence_is_kept_before_anything_is_put_right(mornings: Mornings) -> None:
+async def test_evidence_is_kept_before_anything_is_put_right(sessions: RunbookSessions) -> None:
     """A forged receipt is in the audit trail that was kept, and so is the registry of that moment."""
-    async with mornings() as morning:
-        site = morning.site
+    async with sessions() as session:
+        site = session.site
         binding = await site.device("SN1").provision(end_user_id="eu_1")
         command = await site.reset(binding.device_id)
         forged = {"command_id": command["id"], "status": "executed", "receipt": "A" * 43}
@@ -206,16 +206,16 @@ async def test_evidence_is_kept_before_anything_is_put_right(mornings: Mornings)
             return "acknowledgement.refused" in await site.events(binding.device_id)
 
         await eventually(refused, "the forged receipt is in the audit trail")
-        assert (await morning.follow("Security events: what an attack looks like")).code == 0
-        kept = (morning.folder / "backup" / "evidence.json").read_text(encoding="utf-8")
+        assert (await session.follow("Security events: what an attack looks like")).code == 0
+        kept = (session.folder / "backup" / "evidence.json").read_text(encoding="utf-8")
         assert "acknowledgement.refused" in kept
-        assert contents(morning.folder / "backup" / "evidence.db").devices == 1
+        assert contents(session.folder / "backup" / "evidence.db").devices == 1
 
 
-async def test_the_gateways_password_leaked(mornings: Mornings) -> None:
+async def test_the_gateways_password_leaked(sessions: RunbookSessions) -> None:
     """The old one opens nothing; a device whose reset was made to fail is found, and wiped after all."""
-    async with mornings() as morning:
-        site = morning.site
+    async with sessions() as session:
+        site = session.site
         device = site.device("SN1")
         binding = await device.provision(end_user_id="eu_1")
         device_id = binding.device_id
@@ -229,31 +229,31 @@ async def test_the_gateways_password_leaked(mornings: Mornings) -> None:
         }
         await site.publish(f"{topic(device_id)}/ack", json.dumps(spoilt).encode())
         await site.becomes(device_id, "failed")
-        morning.variables |= {"DEVICE": device_id, "GATEWAY_CONFIG": str(site.gateway.write_settings())}
-        with morning.recovery("the old password opens nothing"):
-            outcome = await morning.follow("The gateway's password at the broker leaked")
+        session.variables |= {"DEVICE": device_id, "GATEWAY_CONFIG": str(site.gateway.write_settings())}
+        with session.recovery("the old password opens nothing"):
+            outcome = await session.follow("The gateway's password at the broker leaked")
             assert outcome.code in WORKS, outcome.out
             assert await site.password_answer("gateway", GATEWAY_PASSWORD) != 0
-        told = await morning.follow("The gateway's password at the broker leaked", 1)
+        told = await session.follow("The gateway's password at the broker leaked", 1)
         assert device_id in told.out
         assert "grant_invalid" in told.out
-        with morning.recovery("the device is wiped after all"):
-            told = await morning.follow("The gateway's password at the broker leaked", 2)
+        with session.recovery("the device is wiped after all"):
+            told = await session.follow("The gateway's password at the broker leaked", 2)
             assert "was not wiped" in told.err
-            async with alive(device):
+            async with running(device):
                 await site.becomes(device_id, "executed")
 
 
-async def test_a_signing_key_leaked(mornings: Mornings) -> None:
+async def test_a_signing_key_leaked(sessions: RunbookSessions) -> None:
     """New bindings get another key; those that know the old one are named, and obey it for their reset."""
-    async with mornings("embedded") as morning:
-        site = morning.site
+    async with sessions("embedded") as session:
+        site = session.site
         device = site.device("SN1")
         device_id = (await device.provision(end_user_id="eu_1")).device_id
-        async with alive(device):
-            with morning.recovery("a device of the old key has obeyed its reset"):
-                assert "still obeyed" in (await morning.follow("A signing key leaked")).out
-                assert device_id in (await morning.follow("A signing key leaked", 1)).out
+        async with running(device):
+            with session.recovery("a device of the old key has obeyed its reset"):
+                assert "still obeyed" in (await session.follow("A signing key leaked")).out
+                assert device_id in (await session.follow("A signing key leaked", 1)).out
                 await site.reset(device_id)
                 await site.becomes(device_id, "executed")
         anew = await site.post(f"{device_id}/bind", {"end_user_id": "eu_2"})
@@ -261,67 +261,67 @@ async def test_a_signing_key_leaked(mornings: Mornings) -> None:
         assert published == [anew["grant_key"]]
 
 
-async def test_a_device_was_stolen(mornings: Mornings) -> None:
+async def test_a_device_was_stolen(sessions: RunbookSessions) -> None:
     """Found by its serial number, reset, and its token opens its reset alone."""
-    async with mornings("embedded") as morning:
-        device = await _bound(morning.site, "BP-000123")
-        with morning.recovery("its token opens nothing but its reset"):
-            outcome = await morning.follow("A device was stolen, or its token leaked")
+    async with sessions("embedded") as session:
+        device = await _bound(session.site, "BP-000123")
+        with session.recovery("its token opens nothing but its reset"):
+            outcome = await session.follow("A device was stolen, or its token leaked")
             assert outcome.code == 0, outcome.err
-            assert await _statuses(morning.site, [device["id"]]) == ["pending"]
-            refused = await morning.site.as_device(device["device_token"], "GET", "commands/pending")
+            assert await _statuses(session.site, [device["id"]]) == ["pending"]
+            refused = await session.site.as_device(device["device_token"], "GET", "commands/pending")
             assert refused.status_code == httpx.codes.UNAUTHORIZED
 
 
-async def test_a_fleet_was_reset_by_mistake(mornings: Mornings) -> None:
+async def test_a_fleet_was_reset_by_mistake(sessions: RunbookSessions) -> None:
     """Those that were away are held back, at the broker too, and can be bound again; the list says to whom."""
-    async with mornings() as morning:
-        site = morning.site
+    async with sessions() as session:
+        site = session.site
         ids = [(await _bound(site, f"SN{n}", f"eu_{n}"))["id"] for n in range(5)]
         await site.post("bulk/reset", {"device_ids": ids})
-        with morning.recovery("no device is told any more"):
-            outcome = await morning.follow("A fleet was reset by mistake")
+        with session.recovery("no device is told any more"):
+            outcome = await session.follow("A fleet was reset by mistake")
             assert outcome.code == 0, outcome.err
             assert "5 cancelled" in outcome.err
             await site.synced()
             assert await site.retained() == {}
-        told = await morning.follow("A fleet was reset by mistake", 1)
+        told = await session.follow("A fleet was reset by mistake", 1)
         assert all(f"end_user_id=eu_{n}" in told.out for n in range(5))
         await site.post(f"{ids[0]}/bind", {"end_user_id": "eu_0"})
 
 
-async def test_the_clock_was_wrong(mornings: Mornings) -> None:
+async def test_the_clock_was_wrong(sessions: RunbookSessions) -> None:
     """What expired meanwhile is listed."""
-    async with mornings("embedded") as morning:
-        device = await _bound(morning.site, "SN1")
-        await morning.site.post(f"{device['id']}/commands", {"type": "reboot", "ttl_seconds": 1}, status=201)
-        await morning.site.becomes(device["id"], "expired")
-        with morning.recovery("it is known what expired"):
-            outcome = await morning.follow("The clock was wrong")
+    async with sessions("embedded") as session:
+        device = await _bound(session.site, "SN1")
+        await session.site.post(f"{device['id']}/commands", {"type": "reboot", "ttl_seconds": 1}, status=201)
+        await session.site.becomes(device["id"], "expired")
+        with session.recovery("it is known what expired"):
+            outcome = await session.follow("The clock was wrong")
             assert "command.expired" in outcome.out
 
 
-async def test_the_gateway_does_not_start(mornings: Mornings) -> None:
+async def test_the_gateway_does_not_start(sessions: RunbookSessions) -> None:
     """Settings with their sources, and what doctor finds, also while none runs."""
-    async with mornings("embedded") as morning:
-        await morning.site.gateway.stop()
-        outcome = await morning.follow("The gateway does not start")
+    async with sessions("embedded") as session:
+        await session.site.gateway.stop()
+        outcome = await session.follow("The gateway does not start")
         assert "GATEWAY_DATA_DIR" in outcome.out
         assert "gateway" in outcome.out
 
 
-async def test_a_device_is_refused_by_the_broker(mornings: Mornings) -> None:
+async def test_a_device_is_refused_by_the_broker(sessions: RunbookSessions) -> None:
     """An operator restored yesterday's password file: the comparison admits the device again."""
-    async with mornings() as morning:
-        site = morning.site
+    async with sessions() as session:
+        site = session.site
         device = await _bound(site, "SN1")
-        morning.variables["DEVICE"] = device["id"]
+        session.variables["DEVICE"] = device["id"]
         kept = site.broker.password_file.read_text().splitlines(keepends=True)
         site.broker.password_file.write_text("".join(line for line in kept if not line.startswith(device["id"])))
         os.kill(site.broker.pid, signal.SIGHUP)
         await eventually(lambda: _refused(site, device), "the broker refuses the device")
-        with morning.recovery("the broker lets the device in"):
-            outcome = await morning.follow("A device is refused by the broker, though it is bound")
+        with session.recovery("the broker lets the device in"):
+            outcome = await session.follow("A device is refused by the broker, though it is bound")
             assert device["id"] in outcome.out
             await eventually(lambda: _let_in(site, device), "the broker lets the device in")
 
@@ -334,10 +334,10 @@ async def _let_in(site: Site, device: dict[str, Any]) -> bool:
     return not await _refused(site, device)
 
 
-async def test_a_receiver_was_down(mornings: Mornings) -> None:
+async def test_a_receiver_was_down(sessions: RunbookSessions) -> None:
     """What failed is sent again, each event once, under the id that it has."""
-    async with receiving() as receiver, mornings("embedded", "--webhook-allow-loopback") as morning:
-        site = morning.site
+    async with receiving() as receiver, sessions("embedded", "--webhook-allow-loopback") as session:
+        site = session.site
         hook = (await site.http.post("/v1/webhooks", json={"url": receiver.url})).json()
         await _bound(site, "SN1")
         await receiver.got(2)
@@ -345,9 +345,9 @@ async def test_a_receiver_was_down(mornings: Mornings) -> None:
         with closing(sqlite3.connect(site.gateway.data / "gateway.db")) as registry, registry:
             registry.execute("UPDATE deliveries SET status = 'failed', next_attempt_at = NULL")  # as after 8 h
         await site.gateway.restart()
-        morning.variables |= {"KEY": site.key, "URL": site.gateway.url, "WEBHOOK": hook["id"]}
-        with morning.recovery("the receiver has what it missed"):
-            outcome = await morning.follow("A receiver of webhooks was down for days")
+        session.variables |= {"KEY": site.key, "URL": site.gateway.url, "WEBHOOK": hook["id"]}
+        with session.recovery("the receiver has what it missed"):
+            outcome = await session.follow("A receiver of webhooks was down for days")
             assert outcome.code == 0, outcome.err
             await receiver.got(4)
         ids = [each.headers["webhook-id"] for each in receiver.received]

@@ -36,10 +36,10 @@ JITTER_SECONDS = max(2.0, DEVICES / 1_000)
 PATIENCE_SECONDS = 300.0
 NOON = 1_794_312_000_000
 
-Who = tuple[str, str]
+DeviceAccount = tuple[str, str]
 
 
-def a_fleet(data: Path) -> list[Who]:
+def a_fleet(data: Path) -> list[DeviceAccount]:
     """A registry with so many bound devices; id and MQTT password of each."""
     _, project = first_start(Settings(data_dir=data))
     context = Context()
@@ -48,15 +48,15 @@ def a_fleet(data: Path) -> list[Who]:
         return transact(database, context, lambda tx: [_bound(tx, project, number) for number in range(DEVICES)])
 
 
-def _bound(tx: Tx, project: str, number: int) -> Who:
+def _bound(tx: Tx, project: str, number: int) -> DeviceAccount:
     device, _ = devices.register(tx, project, RegisterDevice(serial_number=f"SN{number}"), "key_test")
     return device.id, devices.bind(tx, project, device.id, f"eu_{number}", "key_test").mqtt_password
 
 
-class Crowd:
+class DeviceFleet:
     """A raw connection per device. Each says one heartbeat whenever it gets in, and comes back with jitter."""
 
-    def __init__(self, broker: Mosquitto, fleet: Sequence[Who]) -> None:
+    def __init__(self, broker: Mosquitto, fleet: Sequence[DeviceAccount]) -> None:
         self._broker = broker
         self._fleet = fleet
         self._rng = random.Random(SEED)  # noqa: S311 - repeatable pauses
@@ -68,7 +68,7 @@ class Crowd:
         """Devices to which a command came."""
 
     @asynccontextmanager
-    async def alive(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Let them live as long as the block."""
         lives = [asyncio.create_task(self._live(*who)) for who in self._fleet]
         try:
@@ -119,10 +119,10 @@ async def test_everybody_comes_at_once(tmp_path: Path) -> None:
     fleet = await asyncio.to_thread(a_fleet, gateway_folder / "data")
     async with Mosquitto(tmp_path) as broker:
         gateway = GatewayProcess(gateway_folder, *_beside(broker))
-        crowd = Crowd(broker, fleet)
+        crowd = DeviceFleet(broker, fleet)
         async with started(gateway), _caller(gateway) as http:
             await _in_step(http)
-            async with crowd.alive():
+            async with crowd.running():
                 first = await crowd.everybody_is_inside()
                 await _stored(gateway, crowd, [])
                 await broker.stop()
@@ -161,7 +161,7 @@ async def _in_step(http: httpx.AsyncClient) -> None:
     await eventually(ready, "the gateway is ready and its outbox empty", guard_seconds=PATIENCE_SECONDS)
 
 
-async def _stored(gateway: GatewayProcess, crowd: Crowd, reset: Sequence[str]) -> None:
+async def _stored(gateway: GatewayProcess, crowd: DeviceFleet, reset: Sequence[str]) -> None:
     """Wait until each heartbeat that the broker confirmed is in the registry, but for those of devices being reset."""
     with closing(sqlite3.connect(f"{(gateway.data / DATABASE_NAME).as_uri()}?mode=ro", uri=True)) as database:
 

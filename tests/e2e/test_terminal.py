@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.program import Program, clean_environment, run, script, started
-from tests.e2e.support import Site, a_site, alive
+from tests.e2e.support import Site, running, running_site
 from tests.support.pty import at_terminal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A gateway with its own broker."""
-    async with a_site(tmp_path_factory.mktemp("site"), "embedded") as running:
+    async with running_site(tmp_path_factory.mktemp("site"), "embedded") as running:
         yield running
 
 
@@ -35,7 +35,7 @@ async def test_top_is_live_and_goes_by_keys(site: Site) -> None:
     async with at_terminal(script("gateway"), "top", environment=over_http(site)) as terminal:
         before = terminal.settings
         await terminal.shows("TOP-1")
-        async with alive(device):
+        async with running(device):
             await terminal.shows("device.online")
             await terminal.shows("online")
             terminal.type("o")
@@ -52,7 +52,7 @@ async def test_top_is_live_and_goes_by_keys(site: Site) -> None:
 
 async def test_top_outlives_its_gateway(tmp_path: Path) -> None:
     """Killed, it is missed in words; started again, the view goes on; Ctrl-C ends it with 130."""
-    async with a_site(tmp_path, "embedded") as own:
+    async with running_site(tmp_path, "embedded") as own:
         await own.api.call("POST", "/v1/devices", {"serial_number": "TOP-1"})
         async with at_terminal(script("gateway"), "top", environment=over_http(own)) as terminal:
             await terminal.shows("TOP-1")
@@ -91,7 +91,7 @@ async def test_watch_tells_a_life_as_it_happens(site: Site, tmp_path: Path, *, r
     command = (script("gateway"), "watch", device_id, "--json", "--limit", "1", *where)
     async with started(Program(tmp_path, "watch", *command, environment=environment)) as watch:
         await watch.said("device.bound")
-        async with alive(device):
+        async with running(device):
             await watch.said('"heartbeat"')
             await site.reset(device_id)
             await device.wait_for("unprovisioned")
@@ -115,7 +115,7 @@ async def test_watch_for_people(site: Site, tmp_path: Path) -> None:
     command = (script("gateway"), "watch", device_id, "--limit", "0")
     async with started(Program(tmp_path, "watch", *command, environment=over_http(site))) as watch:
         await watch.said("heard never")
-        async with alive(device):
+        async with running(device):
             await watch.said("heartbeat  battery ")
         first, *lines = watch.out.splitlines()
         assert first.startswith(f"WATCH-PEOPLE  {device_id}  offline")

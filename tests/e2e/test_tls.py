@@ -16,16 +16,16 @@ from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
 from gateway.tls.ca import Pair
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import clean_environment, run, script, started
-from tests.e2e.support import alive
+from tests.e2e.support import running
 from tests.support import wire
-from tests.support.certificates import expired, make_authority, server_pair, speaking_cbc, trusting
+from tests.support.certificates import expired, make_authority, restrict_to_cbc, server_pair, trusting_context
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from tests.support.wait import eventually
 
 Json = dict[str, Any]
 
 
-class Secured:
+class TlsGateway:
     """A gateway that shows a certificate of this authority on both listeners."""
 
     def __init__(self, folder: Path, *, client_certificates: bool = False) -> None:
@@ -46,7 +46,9 @@ class Secured:
     def client(self, pair: Pair | None = None, bearer: str | None = None) -> httpx.AsyncClient:
         """HTTPS as another machine speaks it."""
         headers = {"Authorization": f"Bearer {bearer or self.key}"}
-        return httpx.AsyncClient(base_url=self.gateway.url, headers=headers, verify=trusting(self.authority, pair))
+        return httpx.AsyncClient(
+            base_url=self.gateway.url, headers=headers, verify=trusting_context(self.authority, pair)
+        )
 
     async def bound(self, serial: str) -> Json:
         """Register and bind a device; the answer to the bind."""
@@ -65,7 +67,9 @@ class Secured:
 
     async def serial_shown(self) -> str:
         """The serial number of the certificate that a new client is shown by the broker."""
-        _, writer = await asyncio.open_connection(self.gateway.host, self.gateway.port, ssl=trusting(self.authority))
+        _, writer = await asyncio.open_connection(
+            self.gateway.host, self.gateway.port, ssl=trusting_context(self.authority)
+        )
         serial: str = writer.get_extra_info("peercert")["serialNumber"]
         writer.transport.abort()
         return serial
@@ -76,15 +80,15 @@ def _files(listener: str, pair: Pair) -> list[str]:
 
 
 @asynccontextmanager
-async def secured(folder: Path, *, client_certificates: bool = False) -> AsyncIterator[Secured]:
+async def secured(folder: Path, *, client_certificates: bool = False) -> AsyncIterator[TlsGateway]:
     """Run one, with an API key for it."""
-    site = Secured(folder, client_certificates=client_certificates)
+    site = TlsGateway(folder, client_certificates=client_certificates)
     async with started(site.gateway):
         site.key = await site.gateway.new_key()
         yield site
 
 
-def _device(site: Secured, api: GatewayApi, serial: str, **options: Any) -> SimulatedDevice:
+def _device(site: TlsGateway, api: GatewayApi, serial: str, **options: Any) -> SimulatedDevice:
     return SimulatedDevice(
         serial=serial,
         flash=MemoryFlash(),
@@ -101,11 +105,11 @@ async def test_a_reset_over_https_and_mqtts(tmp_path: Path) -> None:
         assert f"mqtts://127.0.0.1:{site.gateway.port}" in site.gateway.out
         for path in ("/", "/health", "/v1/nowhere"):
             assert (await client.get(path)).headers["strict-transport-security"] == "max-age=31536000"
-        async with GatewayApi(site.gateway.url, site.key, tls=trusting(site.authority)) as api:
+        async with GatewayApi(site.gateway.url, site.key, tls=trusting_context(site.authority)) as api:
             device = _device(site, api, "SN1")
             binding = await device.provision(end_user_id="eu_1")
             assert binding.mqtt.tls
-            async with alive(device):
+            async with running(device):
                 await device.wait_for_fact("heartbeat")
                 answer = await client.post(f"/v1/devices/{binding.device_id}/reset")
                 assert answer.status_code == httpx.codes.OK
@@ -129,15 +133,15 @@ async def test_strangers_to_tls_are_turned_away(tmp_path: Path) -> None:
             async with httpx.AsyncClient() as client:
                 await client.get(site.gateway.url.replace("https", "http") + "/health")
         with pytest.raises(ssl.SSLCertVerificationError):
-            await asyncio.open_connection(host, port, ssl=trusting(make_authority(tmp_path / "other")))
-        old = trusting(site.authority)
+            await asyncio.open_connection(host, port, ssl=trusting_context(make_authority(tmp_path / "other")))
+        old = trusting_context(site.authority)
         with pytest.warns(DeprecationWarning, match="deprecated"):
             old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
         old.set_ciphers("ALL:@SECLEVEL=0")
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.open_connection(host, port, ssl=old)
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await asyncio.open_connection(host, port, ssl=speaking_cbc(trusting(site.authority)))
+            await asyncio.open_connection(host, port, ssl=restrict_to_cbc(trusting_context(site.authority)))
         assert (await site.ready())["ready"]
 
 
@@ -151,7 +155,7 @@ async def test_the_gateways_own_door_takes_no_device(tmp_path: Path) -> None:
         async with wire.Wire.open(host, int(port)) as client:
             answer = await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"])
             assert answer == wire.NOT_AUTHORISED
-        async with wire.Wire.open(site.gateway.host, site.gateway.port, tls=trusting(site.authority)) as client:
+        async with wire.Wire.open(site.gateway.host, site.gateway.port, tls=trusting_context(site.authority)) as client:
             assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.ACCEPTED
 
 
@@ -172,10 +176,10 @@ async def test_device_certificates(tmp_path: Path) -> None:
             assert (await client.post("/v1/devices/me/heartbeat", json={})).status_code == httpx.codes.UNAUTHORIZED
 
 
-async def _mqtt_and_http(site: Secured, bound: Json, pair: Pair | None) -> tuple[int, int]:
+async def _mqtt_and_http(site: TlsGateway, bound: Json, pair: Pair | None) -> tuple[int, int]:
     async with site.client(pair, bound["device_token"]) as client:
         status = (await client.post("/v1/devices/me/heartbeat", json={})).status_code
-    tls = trusting(site.authority, pair)
+    tls = trusting_context(site.authority, pair)
     try:
         async with wire.Wire.open(site.gateway.host, site.gateway.port, tls=tls) as broker:
             return await broker.connect(bound["id"], bound["id"], bound["mqtt"]["password"]), status
@@ -204,7 +208,7 @@ async def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
     """New clients get the new one, those who are connected stay; after SIGHUP at once."""
     async with secured(tmp_path) as site:
         bound = await site.bound("SN1")
-        tls = trusting(site.authority)
+        tls = trusting_context(site.authority)
         async with wire.Wire.open(site.gateway.host, site.gateway.port, tls=tls) as client:
             assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.ACCEPTED
             before = await site.serial_shown()

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.e2e.program import GUARD_SECONDS
-from tests.e2e.support import Site, a_site
+from tests.e2e.support import Site, running_site
 from tests.support.receiver import OK, receiving
 from tests.support.wait import eventually
 
@@ -37,7 +37,7 @@ async def trail(site: Site) -> list[str]:
 
 async def test_what_happened_is_delivered_although_the_gateway_is_killed(tmp_path: Path) -> None:
     """``kill -9`` in the middle of a try, again and again: after the restart nothing is missing, each under its id."""
-    async with receiving() as receiver, a_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
+    async with receiving() as receiver, running_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
         receiver.open.clear()
         webhook = await hooked(site, receiver.url)
         for number in range(ROUNDS):
@@ -62,7 +62,7 @@ async def test_what_happened_is_delivered_although_the_gateway_is_killed(tmp_pat
 
 async def test_what_was_delivered_is_not_sent_again_after_a_kill(tmp_path: Path) -> None:
     """Once its outcome is committed."""
-    async with receiving(OK) as receiver, a_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
+    async with receiving(OK) as receiver, running_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
         webhook = await hooked(site, receiver.url)
         path = f"/v1/webhooks/{webhook['id']}/deliveries?status=delivered"
 
@@ -81,7 +81,7 @@ async def test_what_was_delivered_is_not_sent_again_after_a_kill(tmp_path: Path)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_stream_is_taken_up_where_it_broke_off(tmp_path: Path, how: signal.Signals) -> None:
     """A stop ends it cleanly and in time, a kill breaks it; by ``Last-Event-ID`` nothing is missed."""
-    async with a_site(tmp_path, "embedded", "--webhook-allow-loopback") as site, asyncio.timeout(GUARD_SECONDS):
+    async with running_site(tmp_path, "embedded", "--webhook-allow-loopback") as site, asyncio.timeout(GUARD_SECONDS):
         seen: list[str] = []
         for number in range(3):
             await registered(site, f"SN-{number}")

@@ -19,7 +19,7 @@ LIMIT = 3
 MINUTE_MS = 60_000
 
 
-class Hand:
+class ManualClock:
     """A clock that stands until it is turned (milliseconds)."""
 
     now = 1_700_000_040_000  # a full minute
@@ -49,14 +49,14 @@ def refusals(strangers: AuthFailureLimiter, address: str, times: int) -> list[bo
 
 def test_each_address_has_its_own_count() -> None:
     """So many are told, then none; another address has not been counted."""
-    strangers = AuthFailureLimiter(LIMIT, Hand())
+    strangers = AuthFailureLimiter(LIMIT, ManualClock())
     assert refusals(strangers, "192.0.2.1", 5) == [False] * LIMIT + [True, True]
     assert refusals(strangers, "192.0.2.2", 1) == [False]
 
 
 def test_the_next_minute_begins_anew() -> None:
     """``Retry-After`` says when that is; a clock that is set back locks no caller out."""
-    hand = Hand()
+    hand = ManualClock()
     strangers = AuthFailureLimiter(1, hand)
     hand.now += 59_000
     strangers.refused(from_("192.0.2.1"))
@@ -71,7 +71,7 @@ def test_the_next_minute_begins_anew() -> None:
 
 def test_only_so_many_addresses_are_remembered() -> None:
     """A caller that uses ever new addresses fills no memory: the one not seen for longest is forgotten."""
-    strangers = AuthFailureLimiter(1, Hand(), most_addresses=3)
+    strangers = AuthFailureLimiter(1, ManualClock(), most_addresses=3)
     for last in range(1, 5):
         refusals(strangers, f"192.0.2.{last}", 1)
     assert refusals(strangers, "192.0.2.4", 1) == [True]
@@ -103,7 +103,7 @@ def shown(credential: str) -> Scope:
 
 def test_one_bad_credential_has_a_share() -> None:
     """A device that tries its revoked token without end leaves the others at its site 270 of 300 clear answers."""
-    strangers = AuthFailureLimiter(300, Hand())
+    strangers = AuthFailureLimiter(300, ManualClock())
     stuck = [strangers.refused(shown("dtok_revoked")) for _ in range(1_000)]
     assert [each is not None for each in stuck] == [False] * 30 + [True] * 970
     assert stuck[-1] is not None
@@ -136,7 +136,7 @@ async def test_strangers_fill_no_log(tmp_path: Path) -> None:
 
 def test_strangers_from_everywhere_fill_no_log() -> None:
     """From ever new addresses it is 50 lines a second, and no more addresses are remembered than elsewhere."""
-    hand = Hand()
+    hand = ManualClock()
     lines = StrangerLines(hand)
     written = sum(
         lines.is_written(from_(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")) for number in range(20_000)
@@ -150,7 +150,7 @@ def test_strangers_from_everywhere_fill_no_log() -> None:
 
 def test_no_limit() -> None:
     """0 never says so."""
-    assert not any(refusals(AuthFailureLimiter(0, Hand()), "192.0.2.1", 1_000))
+    assert not any(refusals(AuthFailureLimiter(0, ManualClock()), "192.0.2.1", 1_000))
 
 
 async def test_strangers_wait_and_others_do_not(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ _REQUESTS = st.builds(_request, _METHODS, _PATHS, _QUERIES, st.just(_LOGGED_IN) 
 REQUESTS = Target("requests", 0.1, _REQUESTS)
 
 
-class Served:
+class FuzzedApi:
     """An API with a device that is bound, asked from the thread in which inputs are made."""
 
     def __init__(self, api: Api, bound: dict[str, Any]) -> None:
@@ -196,7 +196,7 @@ def no_bug_in_the_log() -> Iterator[None]:
 async def test_requests(tmp_path: Path) -> None:
     """Answered below 500; a refusal names what to do, changes nothing and shows no secret."""
     async with serving(tmp_path, rate_limit_per_minute=0) as api:
-        served = Served(api, await api.bound())
+        served = FuzzedApi(api, await api.bound())
         with no_bug_in_the_log():
             await asyncio.to_thread(fuzz, REQUESTS, served.check, CORPUS / "requests.json")
 
@@ -217,7 +217,7 @@ BYTES = Target("bytes", 0.01, mangled(_REQUESTS.map(_on_the_wire)))
 async def test_bytes_on_the_socket(tmp_path: Path) -> None:
     """Whatever comes over a connection, its end is heard and others are served as before."""
     async with serving(tmp_path, rate_limit_per_minute=0) as api:
-        served = Served(api, await api.bound())
+        served = FuzzedApi(api, await api.bound())
         host, _, port = api.url.removeprefix("http://").rpartition(":")
 
         def check(raw: bytes) -> None:

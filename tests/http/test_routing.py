@@ -20,7 +20,7 @@ TEMPLATES = (
 )
 
 
-class Served:
+class RecordedRoute:
     """Notes which template was served, with which parameters."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ async def _never(*_: Any) -> Any:
 )
 async def test_what_serves_a_path(path: str, template: str, parameters: dict[str, str]) -> None:
     """What is written in a template goes before a parameter, which stands for any segment."""
-    assert await Served().get(path) == (template, parameters)
+    assert await RecordedRoute().get(path) == (template, parameters)
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ async def test_what_serves_a_path(path: str, template: str, parameters: dict[str
 )
 async def test_what_nothing_serves(path: str) -> None:
     """To the letter: no slash more or less, and no parameter is empty."""
-    assert await Served().get(path) == ("unknown", {})
+    assert await RecordedRoute().get(path) == ("unknown", {})

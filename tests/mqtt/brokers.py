@@ -23,7 +23,7 @@ from gateway.http.server.server import HttpServer
 from gateway.mqtt.probe import ProbeTarget
 from gateway.settings.broker_api import BrokerApi
 from gateway.store import Store
-from tests.support.asking import PROBES, SECRET
+from tests.support.auth_endpoint import PROBES, SECRET
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from tests.support.rabbitmq import RabbitMq
 
@@ -32,7 +32,7 @@ _ADMINS = ("admin", "other", "third")
 _ADMIN_RULES = "".join(f"\nuser {name}\ntopic readwrite #\n" for name in _ADMINS)
 
 
-class External:
+class MosquittoUnderTest:
     """A Mosquitto; `kind` names the version of MQTT that the gateway speaks to it: `mosquitto-5`, `mosquitto-3.1.1`."""
 
     gateway_password = GATEWAY_PASSWORD
@@ -82,7 +82,7 @@ class External:
         return MosquittoAccess(PasswordFile(file, pid_file=self.mosquitto.pid_file, fixed=own), store, target)
 
 
-class Embedded:
+class EmbeddedUnderTest:
     """The embedded broker, with the authentication that the gateway gives it."""
 
     version = "3.1.1"
@@ -127,7 +127,7 @@ class Embedded:
         return EmbeddedBroker(port=self.port, authenticate=self._known)
 
 
-class Asking:
+class RabbitMqUnderTest:
     """A RabbitMQ that asks the gateway; the node runs on when this ends."""
 
     version = "3.1.1"
@@ -170,4 +170,4 @@ def _accounts() -> Accounts:
     return {**service_accounts(GATEWAY_PASSWORD, PROBES), **admins}
 
 
-Broker = External | Embedded | Asking
+Broker = MosquittoUnderTest | EmbeddedUnderTest | RabbitMqUnderTest

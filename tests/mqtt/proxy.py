@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from tests.support.proxy import Line, MqttProxy, Towards, packet_of
+from tests.support.proxy import Direction, MqttProxy, ProxiedConnection, packet_of
 from tests.support.wire import Kind
 
 
@@ -20,10 +20,10 @@ class Proxy(MqttProxy):
         self.last_connect = b""
         self.cut_after: Kind | None = None
 
-    def passed(self, line: Line, towards: Towards, piece: bytes) -> None:  # noqa: ARG002 - the proxy's
+    def record_forwarded(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:  # noqa: ARG002 - the proxy's
         """Count it, and cut where that was asked for."""
         packet = packet_of(piece)
-        if towards is Towards.CLIENT:
+        if towards is Direction.CLIENT:
             self.to_gateway[packet.kind] += 1
             if packet.kind == self.cut_after:
                 raise ConnectionAbortedError

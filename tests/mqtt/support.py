@@ -54,7 +54,7 @@ from gateway.store import (
 from gateway.store.command_sql import CommandRecord
 from gateway.store.wakeups import Wakeups
 from gateway.workers.expiry import ExpiryWorker
-from tests.mqtt.brokers import ADMIN_PASSWORD, Asking, Broker, Embedded, External
+from tests.mqtt.brokers import ADMIN_PASSWORD, Broker, EmbeddedUnderTest, MosquittoUnderTest, RabbitMqUnderTest
 from tests.mqtt.proxy import Proxy
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
@@ -72,7 +72,7 @@ QUICK = Pauses(first_seconds=0.05, longest_seconds=0.2)
 HANGS_SECONDS = 30.0
 
 
-class MovedClock:
+class ShiftedClock:
     """The machine's clock, which a test moves ahead."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Device:
         return f"{self.prefix}devices/{self.id}/{leaf}"
 
 
-class Site:
+class MqttTestbed:
     """A registry on disk, a broker, and the gateway between them, started or not."""
 
     def __init__(self, broker: Broker, proxy: Proxy, store: Store, wakeups: Wakeups, ids: tuple[str, str]) -> None:
@@ -114,7 +114,7 @@ class Site:
         self.gateway_id, self.project_id = ids
         self.topics = Topics()
         self.access_syncer = self._new_access_syncer()
-        self.sweeper = ExpiryWorker(store)
+        self.expiry_worker = ExpiryWorker(store)
         self.presence = self._new_presence()
         self.address = BrokerAddress(
             "127.0.0.1",
@@ -122,7 +122,7 @@ class Site:
             "gateway",
             broker.gateway_password,
             version=broker.version,
-            devices_wait=isinstance(broker, Embedded),
+            devices_wait=isinstance(broker, EmbeddedUnderTest),
         )
         self.pauses = QUICK
         self.outlets: Sequence[Callable[[ScanMarker], BackgroundPublisher]] = ()
@@ -171,7 +171,7 @@ class Site:
         self.connection = self._new_connection()
         first_uses = self.access_syncer.access.first_uses
         noting = [] if first_uses is None else [first_uses.run(self.connection.barrier.passed)]
-        self._start(self.access_syncer.run(), self.connection.run(), self.sweeper.run(), *noting)
+        self._start(self.access_syncer.run(), self.connection.run(), self.expiry_worker.run(), *noting)
         if settled:
             await self.settled()
 
@@ -251,12 +251,12 @@ class Site:
     ) -> AsyncIterator[wire.Wire]:
         """Connect as this device, as soon as the broker lets it in."""
         async with contextlib.AsyncExitStack() as stack:
-            knock = partial(self._knock, stack, device, clean=clean, will=will)
-            client = await eventually(knock, "the device was let in")
+            attempt_connect = partial(self._try_connect, stack, device, clean=clean, will=will)
+            client = await eventually(attempt_connect, "the device was let in")
             assert client
             yield client
 
-    async def _knock(
+    async def _try_connect(
         self, stack: contextlib.AsyncExitStack, device: Device, *, clean: bool, will: wire.Will | None
     ) -> wire.Wire | None:
         client = await stack.enter_async_context(wire.Wire.open("127.0.0.1", self.broker.port))
@@ -286,7 +286,7 @@ class Site:
             for row in rows
         }
 
-    async def in_step(self) -> bool:
+    async def is_in_sync(self) -> bool:
         """Whether the broker holds exactly the open commands."""
         return await self.retained() == await self.open_commands()
 
@@ -294,7 +294,7 @@ class Site:
         """Rows of the registry."""
         return await self.store.read(lambda view: view.all(sql, *values))
 
-    async def beats(self) -> list[int]:
+    async def stored_batteries(self) -> list[int]:
         """Battery percent of each heartbeat stored, in order of storage."""
         return [row[0] for row in await self.rows("SELECT battery_percent FROM heartbeats ORDER BY id")]
 
@@ -321,7 +321,7 @@ def beat(battery: int, **fields: Any) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def site(
+async def open_testbed(
     kind: str,
     directory: Path,
     *,
@@ -329,9 +329,9 @@ async def site(
     context: Context | None = None,
     settings: str = "",
     node: RabbitMq | None = None,
-) -> AsyncIterator[Site]:
+) -> AsyncIterator[MqttTestbed]:
     """A registry, a broker of this kind (`rabbitmq` is a `node` that runs), and a gateway that is not started yet."""
-    made = context or Context(rules=Rules(gateway_id="gw_test", **(rules or {})), clock=MovedClock())
+    made = context or Context(rules=Rules(gateway_id="gw_test", **(rules or {})), clock=ShiftedClock())
     with contextlib.closing(open_database(directory / "data")) as database:
         transact(database, made, grants.ensure_key)
     ids = first_start(Settings(data_dir=directory / "data", gateway_id="gw_test"))
@@ -341,17 +341,17 @@ async def site(
         _broker(kind, directory, store, settings, node) as broker,
         Proxy(lambda: broker.port) as proxy,
     ):
-        place = Site(broker, proxy, store, wakeups, ids)
+        testbed = MqttTestbed(broker, proxy, store, wakeups, ids)
         try:
-            yield place
+            yield testbed
         finally:
-            await place.stop()
+            await testbed.stop()
 
 
 def _broker(kind: str, directory: Path, store: Store, settings: str, node: RabbitMq | None) -> Broker:
     if kind == "embedded":
-        return Embedded(directory, store)
-    return External(directory, kind, settings) if node is None else Asking(directory, store, node)
+        return EmbeddedUnderTest(directory, store)
+    return MosquittoUnderTest(directory, kind, settings) if node is None else RabbitMqUnderTest(directory, store, node)
 
 
 async def attempt(write: Any) -> Any:

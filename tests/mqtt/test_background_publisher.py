@@ -13,7 +13,7 @@ from gateway.errors import StoreError
 from gateway.mqtt import background_publisher
 from gateway.mqtt.connect import PublishRefusedError, Session
 from gateway.mqtt.retained_scan import ScanMarker
-from tests.mqtt.support import Site, beat, on_every_broker, site
+from tests.mqtt.support import MqttTestbed, beat, on_every_broker, open_testbed
 from tests.support.wait import eventually
 
 FAULTS = [
@@ -24,7 +24,7 @@ FAULTS = [
 ]
 
 
-class Faulty:
+class FailingPublisher:
     """An outlet that fails at each of its parts, and counts how often it was asked."""
 
     name = "faulty"
@@ -48,15 +48,15 @@ class Faulty:
         raise self._fault
 
 
-async def works(place: Site) -> None:
+async def works(testbed: MqttTestbed) -> None:
     """A device is bound, reset, and obeys: what the gateway is there for."""
-    device = await place.bound()
-    async with place.join(device) as wire:
+    device = await testbed.bound()
+    async with testbed.join(device) as wire:
         await wire.publish(device.topic("heartbeat"), beat(80))
-        command = await place.command(device)
+        command = await testbed.command(device)
 
         async def published() -> bool:
-            return device.topic("commands/reboot") in await place.open_commands()
+            return device.topic("commands/reboot") in await testbed.open_commands()
 
         await eventually(published, f"{command.id} is published")
 
@@ -66,17 +66,17 @@ async def test_faults_do_not_end_the_connection(kind: str, tmp_path: Path, monke
     """Messages, comparison and publishing fail again and again; devices are served on the one connection."""
     monkeypatch.setattr(background_publisher, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(background_publisher, "STORE_RETRY_SECONDS", 0.01)
-    made: list[Faulty] = []
+    made: list[FailingPublisher] = []
 
-    def outlet(mark: ScanMarker, fault: Exception) -> Faulty:
-        made.append(Faulty(mark, fault))
+    def outlet(mark: ScanMarker, fault: Exception) -> FailingPublisher:
+        made.append(FailingPublisher(mark, fault))
         return made[-1]
 
     with capture_logs() as logs:
-        async with site(kind, tmp_path) as place:
-            place.outlets = [partial(outlet, fault=fault) for fault in FAULTS]
-            await place.start()
-            await works(place)
+        async with open_testbed(kind, tmp_path) as testbed:
+            testbed.outlets = [partial(outlet, fault=fault) for fault in FAULTS]
+            await testbed.start()
+            await works(testbed)
             for faulty in made:
                 await eventually(lambda: faulty.runs > 2 and faulty.compares > 2, "it is run and compared again")  # noqa: B023 - awaited here
     events = [each["event"] for each in logs]
@@ -85,7 +85,7 @@ async def test_faults_do_not_end_the_connection(kind: str, tmp_path: Path, monke
     assert {"outlet.failed", "outlet.not_compared", "outlet.message_not_read"} <= set(events)
 
 
-class Leaving:
+class BlockedPublisher:
     """An outlet that has something to write when it is stopped, and cannot."""
 
     name = "leaving"
@@ -111,7 +111,7 @@ class Leaving:
 
 async def test_a_fault_on_the_way_out_holds_up_no_stop() -> None:
     """It takes the place of the cancellation, which ends the outlet all the same."""
-    outlet = Leaving()
+    outlet = BlockedPublisher()
     running = asyncio.create_task(
         background_publisher.GuardedPublisher(outlet, lambda: None).run(cast("Session", None))
     )

@@ -20,7 +20,7 @@ from gateway.http.services import HttpOptions, Services
 from gateway.store import key_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.workers.change_poller import ChangePoller
-from tests.mqtt.support import Device, Site, on_every_broker, on_mosquitto, site
+from tests.mqtt.support import Device, MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support.wait import eventually
 
 SHORT = 0.05
@@ -28,24 +28,24 @@ LONG = 60.0
 
 
 @asynccontextmanager
-async def api(place: Site, seconds: float = LONG) -> AsyncIterator[httpx.AsyncClient]:
+async def api(testbed: MqttTestbed, seconds: float = LONG) -> AsyncIterator[httpx.AsyncClient]:
     """The HTTP API of this gateway, with a key of its project; a cancel waits for so many seconds."""
 
     async def nothing() -> dict[str, Any]:
         return {}
 
     async def synced(device_pk: int, wait: float) -> bool:
-        return await place.wakeups.synced(place.store, device_pk, wait)
+        return await testbed.wakeups.synced(testbed.store, device_pk, wait)
 
-    _, key = await place.store.write(lambda tx: key_sql.create(tx, place.project_id, "back end"))
+    _, key = await testbed.store.write(lambda tx: key_sql.create(tx, testbed.project_id, "back end"))
     services = Services(
-        store=place.store,
-        topics=place.topics,
-        broker_address=lambda: ("127.0.0.1", place.proxy.port, False),
+        store=testbed.store,
+        topics=testbed.topics,
+        broker_address=lambda: ("127.0.0.1", testbed.proxy.port, False),
         synced=synced,
         readiness=nothing,
-        wakeups=place.wakeups,
-        taken_in=place.connection.barrier.passed,
+        wakeups=testbed.wakeups,
+        taken_in=testbed.connection.barrier.passed,
         options=HttpOptions(bind_broker_wait_seconds=seconds, cancel_broker_wait_seconds=seconds),
     )
     transport = httpx.ASGITransport(build(services))
@@ -55,17 +55,19 @@ async def api(place: Site, seconds: float = LONG) -> AsyncIterator[httpx.AsyncCl
 
 
 async def cancel(
-    place: Site, device: Device, command: CommandRecord, seconds: float = LONG
+    testbed: MqttTestbed, device: Device, command: CommandRecord, seconds: float = LONG
 ) -> tuple[int, dict[str, Any]]:
     """Ask for a cancel; status and body of the answer."""
-    async with api(place, seconds) as client:
+    async with api(testbed, seconds) as client:
         answer = await client.post(f"/v1/devices/{device.id}/commands/{command.id}/cancel")
     return answer.status_code, answer.json()
 
 
-async def bulk_cancel(place: Site, devices: Sequence[Device], seconds: float = LONG) -> list[tuple[str, str | None]]:
+async def bulk_cancel(
+    testbed: MqttTestbed, devices: Sequence[Device], seconds: float = LONG
+) -> list[tuple[str, str | None]]:
     """Ask for many cancels; outcome and code of the error of each."""
-    async with api(place, seconds) as client:
+    async with api(testbed, seconds) as client:
         body = {"device_ids": [each.id for each in devices]}
         data = (await client.post("/v1/devices/bulk/reset/cancel", json=body)).json()["data"]
     return [(each["outcome"], each["error"] and each["error"]["code"]) for each in data]
@@ -79,135 +81,135 @@ def acknowledgement(device: Device, command: CommandRecord, status: str) -> byte
     return json.dumps({"command_id": command.id, "status": status, "receipt": receipt}).encode()
 
 
-async def wiped(place: Site, device: Device, *, said: str = "executed") -> CommandRecord:
+async def wiped(testbed: MqttTestbed, device: Device, *, said: str = "executed") -> CommandRecord:
     """Reset the device while it listens; it obeys, and what it says waits at the broker. The command."""
-    async with place.join(device) as client:
+    async with testbed.join(device) as client:
         await client.subscribe(device.topic(f"commands/{RESET}"))
-        command = await place.reset(device)
+        command = await testbed.reset(device)
         await client.read_until(device.topic(f"commands/{RESET}"))
-        await place.settled()
-        place.proxy.stall()
+        await testbed.settled()
+        testbed.proxy.stall()
         await client.say(device.topic(f"commands/{RESET}/ack"), acknowledgement(device, command, said))
     return command
 
 
-async def status(place: Site, command: CommandRecord) -> str:
+async def status(testbed: MqttTestbed, command: CommandRecord) -> str:
     """How far the command is."""
-    return str((await place.rows("SELECT status FROM commands WHERE id = ?", command.id))[0][0])
+    return str((await testbed.rows("SELECT status FROM commands WHERE id = ?", command.id))[0][0])
 
 
 @pytest.mark.guarantee("G9")
 @on_every_broker
 async def test_a_wiped_devices_reset_is_not_cancelled_over_an_unread_word(kind: str, tmp_path: Path) -> None:
     """503 while its word cannot be read, and then the 409 that the word asks for."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        command = await wiped(place, device)
-        code, body = await cancel(place, device, command, SHORT)
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        command = await wiped(testbed, device)
+        code, body = await cancel(testbed, device, command, SHORT)
         assert (code, body["error"]["code"]) == (503, "service_unavailable")
         assert "/ready" in body["error"]["message"]
-        assert await status(place, command) == "pending"
-        place.proxy.resume()
-        code, body = await cancel(place, device, command)
+        assert await status(testbed, command) == "pending"
+        testbed.proxy.resume()
+        code, body = await cancel(testbed, device, command)
         assert (code, body["error"]["code"]) == (409, "command_final")
-        assert await status(place, command) == "executed"
+        assert await status(testbed, command) == "executed"
 
 
 @pytest.mark.guarantee("G9")
 @on_mosquitto
 async def test_a_delivered_reset_that_waits_unread_is_too_late_to_cancel(kind: str, tmp_path: Path) -> None:
     """The same for ``delivered``: 409 ``reset_pending``, after a gateway that was away has come back."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        command = await wiped(place, device, said="delivered")
-        await place.stop()
-        place.proxy.resume()
-        await place.start(settled=False)
-        code, body = await cancel(place, device, command)
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        command = await wiped(testbed, device, said="delivered")
+        await testbed.stop()
+        testbed.proxy.resume()
+        await testbed.start(settled=False)
+        code, body = await cancel(testbed, device, command)
         assert (code, body["error"]["code"]) == (409, "reset_pending")
 
 
 @on_every_broker
 async def test_many_cancels_read_the_backlog_once(kind: str, tmp_path: Path) -> None:
     """Who has said it is executed is left alone, the others are cancelled; without the broker only what never left."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        gone, here = await place.bound("SN-1"), await place.bound("SN-2")
-        left = await place.reset(here)
-        command = await wiped(place, gone)
-        await place.stop()
-        waiting = await place.bound("SN-3")
-        await place.reset(waiting)
-        said = await bulk_cancel(place, (gone, here, waiting), SHORT)
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        gone, here = await testbed.bound("SN-1"), await testbed.bound("SN-2")
+        left = await testbed.reset(here)
+        command = await wiped(testbed, gone)
+        await testbed.stop()
+        waiting = await testbed.bound("SN-3")
+        await testbed.reset(waiting)
+        said = await bulk_cancel(testbed, (gone, here, waiting), SHORT)
         assert said == [("failed", "service_unavailable"), ("failed", "service_unavailable"), ("cancelled", None)]
-        assert [await status(place, each) for each in (command, left)] == ["pending", "pending"]
-        place.proxy.resume()
-        await place.start(settled=False)
-        assert await bulk_cancel(place, (gone, here)) == [("none_open", None), ("cancelled", None)]
-        assert [await status(place, each) for each in (command, left)] == ["executed", "cancelled"]
+        assert [await status(testbed, each) for each in (command, left)] == ["pending", "pending"]
+        testbed.proxy.resume()
+        await testbed.start(settled=False)
+        assert await bulk_cancel(testbed, (gone, here)) == [("none_open", None), ("cancelled", None)]
+        assert [await status(testbed, each) for each in (command, left)] == ["executed", "cancelled"]
 
 
 @on_mosquitto
 async def test_what_never_left_is_cancelled_without_the_broker(kind: str, tmp_path: Path) -> None:
     """No device can have obeyed it."""
-    async with site(kind, tmp_path) as place:
-        device = await place.bound()
-        command = await place.reset(device)
-        assert (await cancel(place, device, command, 0))[0] == 200
+    async with open_testbed(kind, tmp_path) as testbed:
+        device = await testbed.bound()
+        command = await testbed.reset(device)
+        assert (await cancel(testbed, device, command, 0))[0] == 200
 
 
 @on_mosquitto
 async def test_a_publish_that_nobody_answered_counts_as_sent(kind: str, tmp_path: Path) -> None:
     """The link is lost after the command may have left: it is in the outbox still, and yet the device may have it."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await place.settled()
-        place.proxy.stall()
-        command = await place.reset(device)
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.settled()
+        testbed.proxy.stall()
+        command = await testbed.reset(device)
 
         async def left() -> bool:
-            return bool(await place.rows("SELECT 1 FROM commands WHERE id = ? AND sent_at IS NOT NULL", command.id))
+            return bool(await testbed.rows("SELECT 1 FROM commands WHERE id = ? AND sent_at IS NOT NULL", command.id))
 
         await eventually(left, "the command was noted as sent")
-        assert (await cancel(place, device, command, SHORT))[0] == 503
-        await place.stop()
-        assert (await cancel(place, device, command, SHORT))[0] == 503
-        assert await status(place, command) == "pending"
+        assert (await cancel(testbed, device, command, SHORT))[0] == 503
+        await testbed.stop()
+        assert (await cancel(testbed, device, command, SHORT))[0] == 503
+        assert await status(testbed, command) == "pending"
 
 
 @on_mosquitto
 async def test_a_bind_that_supersedes_knows_of_the_wipe(kind: str, tmp_path: Path) -> None:
     """The word that waits is taken in first, so the reset is executed and not superseded."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        command = await wiped(place, device)
-        place.proxy.resume()
-        async with api(place) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        command = await wiped(testbed, device)
+        testbed.proxy.resume()
+        async with api(testbed) as client:
             body = {"end_user_id": "eu_2", "supersede_reset": True}
             assert (await client.post(f"/v1/devices/{device.id}/bind", json=body)).status_code == 200
-        assert await status(place, command) == "executed"
+        assert await status(testbed, command) == "executed"
 
 
 @on_mosquitto
 async def test_another_process_has_the_backlog_read(kind: str, tmp_path: Path) -> None:
     """The command line asks through the registry, and is answered once all is committed."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        watcher = ChangePoller(place.store, place.wakeups)
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        watcher = ChangePoller(testbed.store, testbed.wakeups)
         await watcher.look()
-        device = await place.bound()
-        command = await wiped(place, device)
-        assert not await ask(place.store, SHORT), "nobody serves it"
-        requests = BacklogRequests(place.store, place.wakeups, place.connection.barrier.passed)
+        device = await testbed.bound()
+        command = await wiped(testbed, device)
+        assert not await ask(testbed.store, SHORT), "nobody serves it"
+        requests = BacklogRequests(testbed.store, testbed.wakeups, testbed.connection.barrier.passed)
         work = [asyncio.create_task(each) for each in (watcher.run(), requests.run())]
-        assert not await ask(place.store, SHORT), "the broker cannot be read"
-        place.proxy.resume()
-        assert await ask(place.store, LONG)
-        assert await status(place, command) == "executed"
+        assert not await ask(testbed.store, SHORT), "the broker cannot be read"
+        testbed.proxy.resume()
+        assert await ask(testbed.store, LONG)
+        assert await status(testbed, command) == "executed"
         for each in work:
             each.cancel()
         await asyncio.wait(work)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain import devices
-from tests.mqtt.support import RESET, on_every_broker, site
+from tests.mqtt.support import RESET, on_every_broker, open_testbed
 from tests.support.statements import LOOP, READER, WRITER, Statements
 from tests.support.wait import eventually
 
@@ -19,14 +19,14 @@ async def test_a_command_is_published_without_a_change_of_thread(
     That the command is about to be sent, which a cancel goes by, is written with the command while the link is up.
     """
     statements = Statements(monkeypatch)
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await place.settled()
-        async with place.join(device) as connected:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.settled()
+        async with testbed.join(device) as connected:
             await connected.subscribe(device.topic(f"commands/{RESET}"))
             statements.forget()
-            await place.store.write(lambda tx: devices.reset(tx, place.project_id, device.id, "key_test"))
+            await testbed.store.write(lambda tx: devices.reset(tx, testbed.project_id, device.id, "key_test"))
             await connected.read_publish()
             await eventually(lambda: "DELETE outbox" in statements.of(WRITER), "its mark was taken away")
         await eventually(lambda: statements.of(WRITER).count("COMMIT") == 2, "that was committed")

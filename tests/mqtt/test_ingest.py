@@ -13,9 +13,9 @@ from device_sim.wire import receipt
 from gateway.domain.messages import LEAST
 from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
 from gateway.store import Context, Rules, Tx
-from tests.mqtt.support import MovedClock, Site, beat, on_every_broker, on_mosquitto, site
+from tests.mqtt.support import MqttTestbed, ShiftedClock, beat, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
-from tests.support.taken import TakenIds
+from tests.support.colliding_ids import CollidingIds
 from tests.support.wait import eventually
 
 POISON = """CREATE TRIGGER poison BEFORE INSERT ON heartbeats WHEN NEW.battery_percent = 13
@@ -23,79 +23,79 @@ POISON = """CREATE TRIGGER poison BEFORE INSERT ON heartbeats WHEN NEW.battery_p
 NO_REFUSALS = "CREATE TRIGGER no_refusals BEFORE INSERT ON refusals BEGIN SELECT RAISE(ABORT, 'nor this'); END"
 
 
-async def arrived(place: Site, count: int) -> None:
+async def arrived(testbed: MqttTestbed, count: int) -> None:
     """Wait until the broker has sent the gateway that many messages altogether."""
-    await eventually(lambda: place.proxy.to_gateway[wire.Kind.PUBLISH] >= count, "the gateway got the messages")
+    await eventually(lambda: testbed.proxy.to_gateway[wire.Kind.PUBLISH] >= count, "the gateway got the messages")
 
 
-async def stored(place: Site, *beats: int) -> None:
+async def stored(testbed: MqttTestbed, *stored_batteries: int) -> None:
     """Wait until the registry holds exactly these heartbeats."""
 
     async def are_there() -> bool:
-        return await place.beats() == list(beats)
+        return await testbed.stored_batteries() == list(stored_batteries)
 
-    await eventually(are_there, f"heartbeats {beats} were stored")
+    await eventually(are_there, f"heartbeats {stored_batteries} were stored")
 
 
-def _all_acknowledged(place: Site) -> bool:
-    return place.proxy.to_broker[wire.Kind.PUBACK] == place.proxy.to_gateway[wire.Kind.PUBLISH]
+def _all_acknowledged(testbed: MqttTestbed) -> bool:
+    return testbed.proxy.to_broker[wire.Kind.PUBACK] == testbed.proxy.to_gateway[wire.Kind.PUBLISH]
 
 
 @on_every_broker
 async def test_a_heartbeat_is_acknowledged_after_its_commit(kind: str, tmp_path: Path) -> None:
     """While the writer is busy nothing is acknowledged; the session dies; all comes again and is stored once."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        async with place.join(device) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), beat(81))
-            await stored(place, 81)
-            await eventually(lambda: _all_acknowledged(place), "what came before is acknowledged")
-            seen, acknowledged = place.proxy.to_gateway[wire.Kind.PUBLISH], place.proxy.to_broker[wire.Kind.PUBACK]
+            await stored(testbed, 81)
+            await eventually(lambda: _all_acknowledged(testbed), "what came before is acknowledged")
+            seen, acknowledged = testbed.proxy.to_gateway[wire.Kind.PUBLISH], testbed.proxy.to_broker[wire.Kind.PUBACK]
             release = threading.Event()
-            busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
+            busy = asyncio.create_task(testbed.store.write(lambda _: release.wait()))
             try:
                 for battery in (80, 79, 78):
                     await client.say(device.topic("heartbeat"), beat(battery))
-                await arrived(place, seen + 3)
-                await place.retained()  # several round trips to the broker later
-                assert place.proxy.to_broker[wire.Kind.PUBACK] == acknowledged
-                place.proxy.cut()
+                await arrived(testbed, seen + 3)
+                await testbed.retained()  # several round trips to the broker later
+                assert testbed.proxy.to_broker[wire.Kind.PUBACK] == acknowledged
+                testbed.proxy.cut()
             finally:
                 release.set()
             await busy
-            await eventually(lambda: place.proxy.connects == 2, "the gateway came back")
-            await arrived(place, seen + 6)
-            await place.settled()
-            await stored(place, 81, 80, 79, 78)
+            await eventually(lambda: testbed.proxy.connects == 2, "the gateway came back")
+            await arrived(testbed, seen + 6)
+            await testbed.settled()
+            await stored(testbed, 81, 80, 79, 78)
             await client.publish(device.topic("heartbeat"), beat(77))
-            await stored(place, 81, 80, 79, 78, 77)
-        assert place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 4
+            await stored(testbed, 81, 80, 79, 78, 77)
+        assert testbed.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 4
 
 
 @on_every_broker
 async def test_what_devices_say_meanwhile_reaches_a_gateway_that_was_away(kind: str, tmp_path: Path) -> None:
     """Heartbeats and acknowledgements wait in the persistent session at the broker."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        async with place.join(device) as client:
-            command = await place.command(device)
-            await place.settled()
-            await place.stop()
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.join(device) as client:
+            command = await testbed.command(device)
+            await testbed.settled()
+            await testbed.stop()
             for battery in (60, 59):
                 await client.say(device.topic("heartbeat"), beat(battery))
             word = b'{"command_id": "%s", "status": "executed"}' % command.id.encode()
             await client.say(device.topic("commands/reboot/ack"), word)
-            await place.start()
-            await stored(place, 60, 59)
-            await eventually(lambda: executed(place), "the acknowledgement arrived")
-            await eventually(place.in_step, "the command was cleared")
+            await testbed.start()
+            await stored(testbed, 60, 59)
+            await eventually(lambda: executed(testbed), "the acknowledgement arrived")
+            await eventually(testbed.is_in_sync, "the command was cleared")
 
 
-async def executed(place: Site) -> bool:
+async def executed(testbed: MqttTestbed) -> bool:
     """Whether the one command is executed."""
-    return [row[0] for row in await place.rows("SELECT status FROM commands")] == ["executed"]
+    return [row[0] for row in await testbed.rows("SELECT status FROM commands")] == ["executed"]
 
 
 async def _confirmed(client: wire.Wire) -> bool:
@@ -106,27 +106,27 @@ async def _confirmed(client: wire.Wire) -> bool:
 @on_every_broker
 async def test_while_sqlite_cannot_commit_nothing_is_lost(kind: str, tmp_path: Path) -> None:
     """A write that SQLite refuses is tried again and acknowledged only then."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await place.settled()
-        await place.store.write(lambda tx: tx.run("PRAGMA busy_timeout = 20"))
-        async with place.join(device) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.settled()
+        await testbed.store.write(lambda tx: tx.run("PRAGMA busy_timeout = 20"))
+        async with testbed.join(device) as client:
             with capture_logs() as logs:
-                with place.blocked_registry():
+                with testbed.blocked_registry():
                     await client.say(device.topic("heartbeat"), beat(50), beat(49))
                     await eventually(
                         lambda: [each for each in logs if each["event"] == "ingest.not_stored"], "a commit failed"
                     )
-                    acknowledged = place.proxy.to_broker[wire.Kind.PUBACK]
+                    acknowledged = testbed.proxy.to_broker[wire.Kind.PUBACK]
                     await client.ping()
                     assert client.waits_for == (2 if kind == "embedded" else 0)
-                await stored(place, 50, 49)
+                await stored(testbed, 50, 49)
                 await eventually(lambda: _confirmed(client), "the device has its PUBACKs")
             await eventually(
-                lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 2, "both were acknowledged"
+                lambda: testbed.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 2, "both were acknowledged"
             )
-        assert place.proxy.connects == 1, "the connection was kept"
+        assert testbed.proxy.connects == 1, "the connection was kept"
 
 
 @on_mosquitto
@@ -138,46 +138,46 @@ async def test_a_message_that_nobody_foresaw_holds_up_no_other(kind: str, tmp_pa
         for trigger in triggers:
             tx.run(trigger)
 
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await place.store.write(prepare)
-        async with place.join(device) as client:
-            seen, acknowledged = place.proxy.to_gateway[wire.Kind.PUBLISH], place.proxy.to_broker[wire.Kind.PUBACK]
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.store.write(prepare)
+        async with testbed.join(device) as client:
+            seen, acknowledged = testbed.proxy.to_gateway[wire.Kind.PUBLISH], testbed.proxy.to_broker[wire.Kind.PUBACK]
             with capture_logs() as logs:
                 release = threading.Event()
-                busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
+                busy = asyncio.create_task(testbed.store.write(lambda _: release.wait()))
                 try:
                     for battery in (90, 13, 88):
                         await client.publish(device.topic("heartbeat"), beat(battery))
-                    await arrived(place, seen + 3)
+                    await arrived(testbed, seen + 3)
                 finally:
                     release.set()
                 await busy
-                await stored(place, 90, 88)
+                await stored(testbed, 90, 88)
                 await eventually(
-                    lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 3, "all were acknowledged"
+                    lambda: testbed.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 3, "all were acknowledged"
                 )
             events = [each["event"] for each in logs if each["log_level"] == "error"]
             assert "ingest.message_failed" in events
-            kept = await place.rows("SELECT code FROM refusals")
+            kept = await testbed.rows("SELECT code FROM refusals")
             assert [row["code"] for row in kept] == (["internal_error"] if len(triggers) == 1 else [])
             await client.publish(device.topic("heartbeat"), beat(87))
-            await stored(place, 90, 88, 87)
-        assert place.proxy.connects == 1, "the connection was kept"
+            await stored(testbed, 90, 88, 87)
+        assert testbed.proxy.connects == 1, "the connection was kept"
 
 
 @on_mosquitto
 async def test_a_flood_at_qos_0_is_bounded(kind: str, tmp_path: Path) -> None:
     """Nothing holds back QoS 0, so beyond a few thousand it is dropped, as it may be; QoS 1 is not."""
     count = 3 * BATCH + WAITING_AT_QOS_0
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device, other = await place.bound(), await place.bound("SN-2")
-        async with place.join(device) as client, place.join(other) as second:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device, other = await testbed.bound(), await testbed.bound("SN-2")
+        async with testbed.join(device) as client, testbed.join(other) as second:
             release = threading.Event()
             with capture_logs() as logs:
-                busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
+                busy = asyncio.create_task(testbed.store.write(lambda _: release.wait()))
                 try:
                     await client.send(
                         *(wire.publish_packet(device.topic("heartbeat"), b"{}", qos=0) for _ in range(count))
@@ -187,8 +187,8 @@ async def test_a_flood_at_qos_0_is_bounded(kind: str, tmp_path: Path) -> None:
                 finally:
                     release.set()
                 await busy
-            await eventually(lambda: _has_stored(place, 42), "the one at QoS 1 was stored")
-        rows = await place.rows("SELECT count(*) FROM heartbeats")
+            await eventually(lambda: _has_stored(testbed, 42), "the one at QoS 1 was stored")
+        rows = await testbed.rows("SELECT count(*) FROM heartbeats")
         assert WAITING_AT_QOS_0 < rows[0][0] <= count
         assert len(dropped(logs)) <= count / 1_000, "not a line for each"
 
@@ -198,30 +198,30 @@ def dropped(logs: list[Any]) -> list[Any]:
     return [each for each in logs if each["event"] == "ingest.dropped_at_qos_0"]
 
 
-async def _has_stored(place: Site, battery: int) -> bool:
-    return battery in await place.beats()
+async def _has_stored(testbed: MqttTestbed, battery: int) -> bool:
+    return battery in await testbed.stored_batteries()
 
 
 @on_every_broker
 async def test_many_heartbeats_are_stored_in_batches(kind: str, tmp_path: Path) -> None:
     """What waits is committed together, and each message is acknowledged."""
     count = 400
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        async with place.join(device) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.join(device) as client:
             burst = [
                 wire.publish_packet(device.topic("heartbeat"), beat(n % 101, sent_at=None), packet_id=n + 1)
                 for n in range(count)
             ]
             await client.send(*burst)
-            await eventually(lambda: all_stored(place, count), "all were stored")
-            await eventually(lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= count, "all were acknowledged")
+            await eventually(lambda: all_stored(testbed, count), "all were stored")
+            await eventually(lambda: testbed.proxy.to_broker[wire.Kind.PUBACK] >= count, "all were acknowledged")
 
 
-async def all_stored(place: Site, count: int) -> bool:
+async def all_stored(testbed: MqttTestbed, count: int) -> bool:
     """Whether that many heartbeats are there."""
-    rows = await place.rows("SELECT count(*) FROM heartbeats")
+    rows = await testbed.rows("SELECT count(*) FROM heartbeats")
     return bool(rows[0][0] == count)
 
 
@@ -229,40 +229,40 @@ async def all_stored(place: Site, count: int) -> bool:
 async def test_a_reset_in_the_middle_of_a_batch(kind: str, tmp_path: Path) -> None:
     """What is done by then is committed and acknowledged, the reset comes next, and the rest of the batch after it."""
     count = 3 * LEAST
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device, other = await place.bound(), await place.bound("SN-2")
-        async with place.join(device) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device, other = await testbed.bound(), await testbed.bound("SN-2")
+        async with testbed.join(device) as client:
             release = threading.Event()
-            busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
-            acknowledged = place.proxy.to_broker[wire.Kind.PUBACK]
-            seen = place.proxy.to_gateway[wire.Kind.PUBLISH]
+            busy = asyncio.create_task(testbed.store.write(lambda _: release.wait()))
+            acknowledged = testbed.proxy.to_broker[wire.Kind.PUBACK]
+            seen = testbed.proxy.to_gateway[wire.Kind.PUBLISH]
             await client.send(
                 *(wire.publish_packet(device.topic("heartbeat"), b"{}", packet_id=n + 1) for n in range(count))
             )
-            await arrived(place, seen + count)
-            resets = [asyncio.create_task(place.reset(other))]
+            await arrived(testbed, seen + count)
+            resets = [asyncio.create_task(testbed.reset(other))]
             release.set()
             await busy
             await asyncio.gather(*resets)
-            await eventually(lambda: all_stored(place, count), "all were stored")
+            await eventually(lambda: all_stored(testbed, count), "all were stored")
             await eventually(
-                lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + count, "all were acknowledged"
+                lambda: testbed.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + count, "all were acknowledged"
             )
 
 
 @on_every_broker
 async def test_an_executed_reset_survives_an_id_that_is_taken(kind: str, tmp_path: Path) -> None:
     """Another process minted the ids of its events first: the acknowledgement is taken all the same, and once."""
-    ids = TakenIds()
-    context = Context(Rules(gateway_id="gw_test"), clock=MovedClock(), ids=ids)
-    async with site(kind, tmp_path, context=context) as place:
-        await place.start()
-        device = await place.bound()
-        command = await place.reset(device)
-        await place.settled()
-        events = await place.rows("SELECT id FROM events ORDER BY seq")
-        async with place.join(device) as client:
+    ids = CollidingIds()
+    context = Context(Rules(gateway_id="gw_test"), clock=ShiftedClock(), ids=ids)
+    async with open_testbed(kind, tmp_path, context=context) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        command = await testbed.reset(device)
+        await testbed.settled()
+        events = await testbed.rows("SELECT id FROM events ORDER BY seq")
+        async with testbed.join(device) as client:
             word = {
                 "command_id": command.id,
                 "status": "executed",
@@ -273,10 +273,10 @@ async def test_an_executed_reset_survives_an_id_that_is_taken(kind: str, tmp_pat
             await client.publish(device.topic("commands/factory_reset/ack"), json.dumps(word).encode())
 
             async def final() -> str | None:
-                rows = await place.rows("SELECT status FROM commands WHERE final_at IS NOT NULL")
+                rows = await testbed.rows("SELECT status FROM commands WHERE final_at IS NOT NULL")
                 return rows[0]["status"] if rows else None
 
             assert await eventually(final, "the reset is final") == "executed"
         assert ids.taken == []
-        assert (await place.events(device, "reset.completed")) == ["reset.completed"]
-        assert await place.rows("SELECT * FROM refusals") == []
+        assert (await testbed.events(device, "reset.completed")) == ["reset.completed"]
+        assert await testbed.rows("SELECT * FROM refusals") == []

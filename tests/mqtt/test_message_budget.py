@@ -5,7 +5,7 @@ from pathlib import Path
 from gateway.mqtt.ingest import SAVED_ACKNOWLEDGEMENTS
 from gateway.store import Context, Rules
 from gateway.store.command_sql import CommandRecord
-from tests.mqtt.support import Site, beat, on_every_broker, site
+from tests.mqtt.support import MqttTestbed, beat, on_every_broker, open_testbed
 from tests.support.wait import eventually
 
 FLOOD = 500
@@ -24,20 +24,20 @@ class Clock:
 async def test_a_flood_of_acknowledgements_holds_nobody_up_and_loses_no_word(kind: str, tmp_path: Path) -> None:
     """What is over the budget is refused unread, whatever type it names; a word that changes its command is taken."""
     rules = Rules(gateway_id="gw_test", device_messages_per_second=5)
-    async with site(kind, tmp_path, context=Context(rules=rules, clock=Clock())) as place:
-        await place.start()
-        device, other = await place.bound(), await place.bound("SN-2")
-        command = await place.command(device)
+    async with open_testbed(kind, tmp_path, context=Context(rules=rules, clock=Clock())) as testbed:
+        await testbed.start()
+        device, other = await testbed.bound(), await testbed.bound("SN-2")
+        command = await testbed.command(device)
         flood = [acknowledgement(f"cmd_{number:026}", "executed") for number in range(FLOOD)]
-        async with place.join(device) as client, place.join(other) as quiet:
+        async with testbed.join(device) as client, testbed.join(other) as quiet:
             await client.say(device.topic("commands/reboot/ack"), *flood[: FLOOD // 2])
             await client.say(device.topic("commands/trigger_upload/ack"), *flood[FLOOD // 2 :])
             word = acknowledgement(command.id, "executed")
             await client.say(device.topic("commands/reboot/ack"), word, word)
             await quiet.say(other.topic("heartbeat"), beat(70))
-            await eventually(lambda: _stored(place), "the other device is heard")
-            await eventually(lambda: _final(place, command), "the genuine word was taken")
-        refused = await place.rows("SELECT count(*) FROM refusals WHERE code = 'unknown_command'")
+            await eventually(lambda: _stored(testbed), "the other device is heard")
+            await eventually(lambda: _final(testbed, command), "the genuine word was taken")
+        refused = await testbed.rows("SELECT count(*) FROM refusals WHERE code = 'unknown_command'")
         assert refused[0][0] == SAVED_ACKNOWLEDGEMENTS, "each of these cost a transaction"
 
 
@@ -46,9 +46,9 @@ def acknowledgement(command_id: str, status: str) -> bytes:
     return f'{{"command_id":"{command_id}","status":"{status}"}}'.encode()
 
 
-async def _stored(place: Site) -> bool:
-    return await place.beats() == [70]
+async def _stored(testbed: MqttTestbed) -> bool:
+    return await testbed.stored_batteries() == [70]
 
 
-async def _final(place: Site, command: CommandRecord) -> bool:
-    return bool((await place.rows("SELECT status = 'executed' FROM commands WHERE id = ?", command.id))[0][0])
+async def _final(testbed: MqttTestbed, command: CommandRecord) -> bool:
+    return bool((await testbed.rows("SELECT status = 'executed' FROM commands WHERE id = ?", command.id))[0][0])

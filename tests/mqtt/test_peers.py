@@ -15,14 +15,14 @@ from gateway.settings.loading import Settings
 from gateway.store import Context, Rules, Store
 from gateway.store.wakeups import Wakeups
 from tests.mqtt.proxy import Proxy
-from tests.mqtt.support import QUICK, RESET, Site, on_every_broker, on_mosquitto, site
+from tests.mqtt.support import QUICK, RESET, MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support.wait import eventually
 
 SLOW = Pauses(first_seconds=1.0, longest_seconds=2.0)
 """Two gateways that take their session from each other need longer pauses than a look takes."""
 
 
-class Another(Site):
+class SecondGateway(MqttTestbed):
     """A gateway of another registry at the same broker; who may connect there is the first one's to say."""
 
     async def start(self, *, settled: bool = True) -> None:
@@ -34,16 +34,16 @@ class Another(Site):
 
 
 @contextlib.asynccontextmanager
-async def another(place: Site, gateway_id: str) -> AsyncIterator[Another]:
+async def another(testbed: MqttTestbed, gateway_id: str) -> AsyncIterator[SecondGateway]:
     """A second registry, and its gateway that is not started yet."""
-    directory = place.broker.directory / "another"
+    directory = testbed.broker.directory / "another"
     ids = first_start(Settings(data_dir=directory, gateway_id=gateway_id))
     wakeups = Wakeups()
     async with (
         Store(directory, Context(rules=Rules(gateway_id=gateway_id)), wakeups) as store,
-        Proxy(lambda: place.broker.port) as proxy,
+        Proxy(lambda: testbed.broker.port) as proxy,
     ):
-        second = Another(place.broker, proxy, store, wakeups, ids)
+        second = SecondGateway(testbed.broker, proxy, store, wakeups, ids)
         second.share()
         second.pauses = SLOW
         try:
@@ -62,68 +62,68 @@ def refused(connection: BrokerConnection, gateway_id: str) -> bool:
 @pytest.mark.parametrize("gateway_id", ["gw_other", "gw_test"])
 async def test_the_second_gateway_stays_away_until_it_is_alone(kind: str, gateway_id: str, tmp_path: Path) -> None:
     """It clears nothing of the first one's, is not ready and says why; when the first one stops it takes over."""
-    async with site(kind, tmp_path) as place, another(place, gateway_id) as second:
-        place.share()
-        place.pauses = SLOW
-        await place.start()
-        device = await place.bound()
-        await place.reset(device)
-        await place.settled()
-        before = await place.retained()
+    async with open_testbed(kind, tmp_path) as testbed, another(testbed, gateway_id) as second:
+        testbed.share()
+        testbed.pauses = SLOW
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.reset(device)
+        await testbed.settled()
+        before = await testbed.retained()
         assert list(before) == [device.topic(f"commands/{RESET}")]
         await second.start(settled=False)
         await eventually(lambda: _is(refused(second.connection, "gw_test")), "the second gateway was refused")
-        await place.settled()
-        assert await place.retained() == before
-        await eventually(lambda: _ready(place), "the first gateway was ready")
+        await testbed.settled()
+        assert await testbed.retained() == before
+        await eventually(lambda: _ready(testbed), "the first gateway was ready")
         assert not (await second.ready())["ready"]
-        await place.stop()
+        await testbed.stop()
         await second.settled()
 
 
 @on_mosquitto
 async def test_what_a_dead_gateway_left_blocks_nobody(kind: str, tmp_path: Path) -> None:
     """A retained ``online`` whose gateway is gone is no gateway, at the first start and later."""
-    async with site(kind, tmp_path) as place:
-        place.share()
-        async with place.admin() as admin:
+    async with open_testbed(kind, tmp_path) as testbed:
+        testbed.share()
+        async with testbed.admin() as admin:
             said = json.dumps({"status": "online", "version": "1", "started_at": "2026-01-01T00:00:00.000Z"})
             await admin.publish("gateways/gw_dead/status", said.encode(), retain=True)
-        await place.start()
-        await place.stop()
-        await place.start()
+        await testbed.start()
+        await testbed.stop()
+        await testbed.start()
 
 
 @on_every_broker
 async def test_a_gateway_that_was_killed_is_not_its_own_rival(kind: str, tmp_path: Path) -> None:
     """It comes back on the same registry at once, whatever status it left."""
-    async with site(kind, tmp_path) as place:
-        place.share()
+    async with open_testbed(kind, tmp_path) as testbed:
+        testbed.share()
         for _ in range(2):
-            await place.start()
-            place.proxy.cut()
-            await place.settled()
-            await place.stop()
+            await testbed.start()
+            testbed.proxy.cut()
+            await testbed.settled()
+            await testbed.stop()
 
 
 @on_every_broker
 async def test_what_is_retained_is_compared_without_a_reconnect(kind: str, tmp_path: Path) -> None:
     """A retained command that another client removed is there again after the interval."""
-    async with site(kind, tmp_path) as place:
-        place.pauses = replace(QUICK, compare_seconds=0.3)
-        await place.start()
-        device = await place.bound()
-        await place.reset(device)
-        await place.settled()
-        connects = place.proxy.connects
-        async with place.admin() as admin:
+    async with open_testbed(kind, tmp_path) as testbed:
+        testbed.pauses = replace(QUICK, compare_seconds=0.3)
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.reset(device)
+        await testbed.settled()
+        connects = testbed.proxy.connects
+        async with testbed.admin() as admin:
             await admin.publish(device.topic(f"commands/{RESET}"), b"", retain=True)
-        await eventually(place.in_step, "the command was retained again")
-        assert place.proxy.connects == connects
+        await eventually(testbed.is_in_sync, "the command was retained again")
+        assert testbed.proxy.connects == connects
 
 
-async def _ready(place: Site) -> bool:
-    return bool((await place.ready())["ready"])
+async def _ready(testbed: MqttTestbed) -> bool:
+    return bool((await testbed.ready())["ready"])
 
 
 async def _is(condition: bool) -> bool:  # noqa: FBT001 - what eventually asks for

@@ -13,8 +13,8 @@ from gateway.domain import acknowledgements, devices
 from gateway.models.commands import Ack
 from gateway.store import Context, Rules, Tx, command_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
-from tests.mqtt.brokers import External
-from tests.mqtt.support import Device, Site, attempt, on_every_broker, on_mosquitto, site
+from tests.mqtt.brokers import MosquittoUnderTest
+from tests.mqtt.support import Device, MqttTestbed, attempt, on_every_broker, on_mosquitto, open_testbed
 from tests.support.receipts import receipt_of
 from tests.support.wait import eventually
 
@@ -40,44 +40,44 @@ pattern read devices/%u/commands/+
 """
 
 
-async def final(place: Site, device: Device, command: CommandRecord) -> None:
+async def final(testbed: MqttTestbed, device: Device, command: CommandRecord) -> None:
     """The device says `failed`."""
     ack = Ack(command_id=command.id, status="failed", receipt=receipt_of(device.token, command._asdict(), "failed"))
-    await place.store.write(
-        lambda tx: acknowledgements.acknowledge(tx, devices.require(tx, place.project_id, device.id), None, ack)
+    await testbed.store.write(
+        lambda tx: acknowledgements.acknowledge(tx, devices.require(tx, testbed.project_id, device.id), None, ack)
     )
 
 
 @on_every_broker
 async def test_a_reset_lies_retained_until_it_is_final(kind: str, tmp_path: Path) -> None:
     """A device that subscribes to the topic's full name gets it, retained; once final the topic is empty."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        command = await place.reset(device)
-        await place.settled()
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        command = await testbed.reset(device)
+        await testbed.settled()
         topic = device.topic("commands/factory_reset")
-        async with place.join(device) as client:
+        async with testbed.join(device) as client:
             await client.subscribe(topic)
             message = await client.read_publish()
             assert (message.topic, message.retain, message.qos) == (topic, True, 1)
-            assert message.payload == (await place.open_commands())[topic]
-            await final(place, device, command)
+            assert message.payload == (await testbed.open_commands())[topic]
+            await final(testbed, device, command)
             cleared = await client.read_publish()
             assert (cleared.topic, cleared.payload) == (topic, b"")
-        await place.settled()
-        assert await place.retained() == {}
+        await testbed.settled()
+        assert await testbed.retained() == {}
 
 
 async def test_the_bytes_of_a_command(tmp_path: Path) -> None:
     """The very bytes that lie on the broker, and in its grant: which fields, in which order, in which form."""
     context = Context(Rules(gateway_id="gw_test"), clock=lambda: NOON)
-    async with site("mosquitto-3.1.1", tmp_path, context=context) as place:
-        await place.start()
-        device = await place.bound()
-        command = await place.reset(device)
-        await place.settled()
-        held = (await place.retained())[device.topic("commands/factory_reset")]
+    async with open_testbed("mosquitto-3.1.1", tmp_path, context=context) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        command = await testbed.reset(device)
+        await testbed.settled()
+        held = (await testbed.retained())[device.topic("commands/factory_reset")]
     grant = command.grant_token
     assert held.decode() == GOLDEN % (command.id, grant)
     _, claims, _ = grant.split(".")
@@ -89,84 +89,86 @@ async def test_any_order_of_verbs_ends_in_step(kind: str, tmp_path: Path) -> Non
     """100 devices open, close and open commands again while the link dies now and then; at the end both agree."""
     seed = 20_261_110
     print(f"seed {seed}")  # noqa: T201 - pytest shows it on failure
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        devices = await asyncio.gather(*(place.bound(f"SN-{n}") for n in range(DEVICES)))
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        devices = await asyncio.gather(*(testbed.bound(f"SN-{n}") for n in range(DEVICES)))
         async with asyncio.TaskGroup() as group:
             for number, device in enumerate(devices):
-                group.create_task(_live_wildly(place, device, random.Random(seed + number)))  # noqa: S311 - seeded
-            group.create_task(_cut_now_and_then(place, random.Random(seed)))  # noqa: S311 - seeded
-        await place.settled()
-        await eventually(place.in_step, "broker and registry agree")
-        statuses = await place.rows("SELECT status, count(*) AS n FROM commands GROUP BY status")
+                group.create_task(_live_wildly(testbed, device, random.Random(seed + number)))  # noqa: S311 - seeded
+            group.create_task(_cut_now_and_then(testbed, random.Random(seed)))  # noqa: S311 - seeded
+        await testbed.settled()
+        await eventually(testbed.is_in_sync, "broker and registry agree")
+        statuses = await testbed.rows("SELECT status, count(*) AS n FROM commands GROUP BY status")
         print({row["status"]: row["n"] for row in statuses})  # noqa: T201 - for the curious
         assert {row["status"] for row in statuses} >= {"pending", "failed", "cancelled"}
 
 
-async def _live_wildly(place: Site, device: Device, dice: random.Random) -> None:
+async def _live_wildly(testbed: MqttTestbed, device: Device, dice: random.Random) -> None:
     for _ in range(STEPS):
         await asyncio.sleep(dice.uniform(0, 0.05))
         match dice.choice(("reset", "reboot", "cancel", "fail", "bind", "supersede")):
             case "reset":
-                await attempt(place.reset(device))
+                await attempt(testbed.reset(device))
             case "reboot":
-                await attempt(place.command(device))
+                await attempt(testbed.command(device))
             case "bind":
-                await attempt(place.bound_again(device))
+                await attempt(testbed.bound_again(device))
             case "supersede":
-                await place.store.write(lambda tx: devices.supersede_reset(tx, place.project_id, device.id, "key_test"))
+                await testbed.store.write(
+                    lambda tx: devices.supersede_reset(tx, testbed.project_id, device.id, "key_test")
+                )
             case verb:
-                await _close_one(place, device, verb, dice)
+                await _close_one(testbed, device, verb, dice)
 
 
-async def _close_one(place: Site, device: Device, verb: str, dice: random.Random) -> None:
-    open_ones = await place.store.read(lambda view: command_sql.open_of_device(view, device.pk))
+async def _close_one(testbed: MqttTestbed, device: Device, verb: str, dice: random.Random) -> None:
+    open_ones = await testbed.store.read(lambda view: command_sql.open_of_device(view, device.pk))
     if open_ones:
         command = dice.choice(open_ones)
-        await attempt(place.cancel(device, command) if verb == "cancel" else final(place, device, command))
+        await attempt(testbed.cancel(device, command) if verb == "cancel" else final(testbed, device, command))
 
 
-async def _cut_now_and_then(place: Site, dice: random.Random) -> None:
+async def _cut_now_and_then(testbed: MqttTestbed, dice: random.Random) -> None:
     for _ in range(3):
         await asyncio.sleep(dice.uniform(0, 0.1))
-        place.proxy.cut()
+        testbed.proxy.cut()
 
 
 @pytest.mark.guarantee("G1")
 @on_every_broker
 async def test_a_reset_while_the_broker_is_down_is_published_when_it_is_back(kind: str, tmp_path: Path) -> None:
     """The reset is accepted at once; the command waits in the outbox."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await place.settled()
-        await place.broker.stop()
-        await eventually(lambda: not place.connection.status.connected, "the loss was noticed")
-        await place.reset(device)
-        assert not (await place.ready())["ready"]
-        await place.broker.start()
-        await eventually(lambda: place.connection.status.reconciled, "the gateway is back")
-        await eventually(place.in_step, "the reset was published")
-        assert len(await place.retained()) == 1
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.settled()
+        await testbed.broker.stop()
+        await eventually(lambda: not testbed.connection.status.connected, "the loss was noticed")
+        await testbed.reset(device)
+        assert not (await testbed.ready())["ready"]
+        await testbed.broker.start()
+        await eventually(lambda: testbed.connection.status.reconciled, "the gateway is back")
+        await eventually(testbed.is_in_sync, "the reset was published")
+        assert len(await testbed.retained()) == 1
 
 
 @pytest.mark.guarantee("G7")
 @on_every_broker
 async def test_a_broker_that_lost_everything_gets_it_back(kind: str, tmp_path: Path) -> None:
     """After the reconnect the retained messages are there again; how long that took is printed."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
         for number in range(20):
-            await place.reset(await place.bound(f"SN-{number}"))
-        await place.settled()
-        assert len(await place.retained()) == 20
+            await testbed.reset(await testbed.bound(f"SN-{number}"))
+        await testbed.settled()
+        assert len(await testbed.retained()) == 20
         with capture_logs() as logs:
-            await place.broker.start(empty=True)
+            await testbed.broker.start(empty=True)
             await eventually(lambda: _said(logs, "broker.connected"), "the gateway is back")
             began = asyncio.get_running_loop().time()
-            await eventually(place.in_step, "the broker has all commands again")
+            await eventually(testbed.is_in_sync, "the broker has all commands again")
         print(f"{kind}: in step {asyncio.get_running_loop().time() - began:.3f} s after the reconnect")  # noqa: T201
-        assert len(await place.retained()) == 20
+        assert len(await testbed.retained()) == 20
 
 
 def _said(logs: list[Any], event: str) -> list[Any]:
@@ -177,124 +179,124 @@ def _said(logs: list[Any], event: str) -> list[Any]:
 @on_every_broker
 async def test_what_lies_on_the_broker_for_no_reason_is_cleared(kind: str, tmp_path: Path) -> None:
     """A bogus message, an old command of a closed reset, one of an unknown device, one of an unknown type."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device, other = await place.bound(), await place.bound("SN-2")
-        old = await place.reset(device)
-        await place.settled()
-        old_payload = (await place.retained())[device.topic("commands/factory_reset")]
-        await final(place, device, old)
-        await place.settled()
-        await place.stop()
-        await place.reset(other)
-        async with place.admin() as admin:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device, other = await testbed.bound(), await testbed.bound("SN-2")
+        old = await testbed.reset(device)
+        await testbed.settled()
+        old_payload = (await testbed.retained())[device.topic("commands/factory_reset")]
+        await final(testbed, device, old)
+        await testbed.settled()
+        await testbed.stop()
+        await testbed.reset(other)
+        async with testbed.admin() as admin:
             await admin.publish(device.topic("commands/factory_reset"), old_payload, retain=True)
             await admin.publish(device.topic("commands/self_destruct"), b"boom", retain=True)
             await admin.publish(other.topic("commands/factory_reset"), b"not what was asked for", retain=True)
             await admin.publish("devices/dev_NOBODY/commands/reboot", b"{}", retain=True)
             await admin.publish("devices/nobody at all/commands/Re-Boot", b"{}", retain=True)
-        await place.start()
-        await eventually(place.in_step, "only the open command lies there")
-        assert list(await place.retained()) == [other.topic("commands/factory_reset")]
+        await testbed.start()
+        await eventually(testbed.is_in_sync, "only the open command lies there")
+        assert list(await testbed.retained()) == [other.topic("commands/factory_reset")]
 
 
 @on_mosquitto
 async def test_a_broker_that_gives_no_retained_messages_to_wildcards(kind: str, tmp_path: Path) -> None:
     """Like RabbitMQ: open commands are published again and topics that were closed lately are cleared, unseen."""
-    async with site(kind, tmp_path) as place:
-        assert isinstance(place.broker, External)
-        await place.broker.set_rights(WRITE_ONLY)
-        await place.start()
-        device, other = await place.bound(), await place.bound("SN-2")
-        old = await place.reset(device)
-        await place.reset(other)
-        await place.settled()
-        old_payload = (await place.retained())[device.topic("commands/factory_reset")]
-        await final(place, device, old)
-        await place.settled()
-        await place.stop()
-        async with place.admin() as admin:
+    async with open_testbed(kind, tmp_path) as testbed:
+        assert isinstance(testbed.broker, MosquittoUnderTest)
+        await testbed.broker.set_rights(WRITE_ONLY)
+        await testbed.start()
+        device, other = await testbed.bound(), await testbed.bound("SN-2")
+        old = await testbed.reset(device)
+        await testbed.reset(other)
+        await testbed.settled()
+        old_payload = (await testbed.retained())[device.topic("commands/factory_reset")]
+        await final(testbed, device, old)
+        await testbed.settled()
+        await testbed.stop()
+        async with testbed.admin() as admin:
             await admin.publish(device.topic("commands/factory_reset"), old_payload, retain=True)
             await admin.publish(other.topic("commands/factory_reset"), b"", retain=True)
         with capture_logs() as logs:
-            await place.start()
+            await testbed.start()
         assert [each["wildcard_retained"] for each in _said(logs, "broker.reconciled")] == [False]
-        await eventually(place.in_step, "only the open command lies there")
-        assert list(await place.retained()) == [other.topic("commands/factory_reset")]
+        await eventually(testbed.is_in_sync, "only the open command lies there")
+        assert list(await testbed.retained()) == [other.topic("commands/factory_reset")]
 
 
 @on_every_broker
 async def test_the_gateway_does_not_hear_itself(kind: str, tmp_path: Path) -> None:
     """What it publishes is no message to refuse; after the comparison the broker sends it no commands any more."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await place.settled()
-        before = place.proxy.to_gateway.copy()
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.settled()
+        before = testbed.proxy.to_gateway.copy()
         for _ in range(3):
-            await place.cancel(device, await place.command(device))
-        await place.settled()
-        async with place.join(device) as client:
+            await testbed.cancel(device, await testbed.command(device))
+        await testbed.settled()
+        async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), b"{}")
-            await eventually(lambda: _heartbeats(place), "a heartbeat after them was stored")
-        assert (place.proxy.to_gateway - before)[3] == 1, "the heartbeat is all that was sent to the gateway"
-        assert await place.rows("SELECT * FROM refusals") == []
+            await eventually(lambda: _heartbeats(testbed), "a heartbeat after them was stored")
+        assert (testbed.proxy.to_gateway - before)[3] == 1, "the heartbeat is all that was sent to the gateway"
+        assert await testbed.rows("SELECT * FROM refusals") == []
 
 
-async def _heartbeats(place: Site) -> int:
-    return len(await place.beats())
+async def _heartbeats(testbed: MqttTestbed) -> int:
+    return len(await testbed.stored_batteries())
 
 
 @on_mosquitto
 async def test_a_command_while_the_comparison_is_on_is_not_lost(kind: str, tmp_path: Path) -> None:
     """Opened and closed during the retained scan: in step at the end, in every order of the two."""
-    async with site(kind, tmp_path) as place:
-        devices = [await place.bound(f"SN-{n}") for n in range(20)]
+    async with open_testbed(kind, tmp_path) as testbed:
+        devices = [await testbed.bound(f"SN-{n}") for n in range(20)]
         for device in devices[:10]:
-            await place.reset(device)
-        await place.start()
+            await testbed.reset(device)
+        await testbed.start()
         for _ in range(5):
-            place.proxy.cut()
-            await eventually(lambda: not place.connection.status.reconciled, "the loss was noticed")
+            testbed.proxy.cut()
+            await eventually(lambda: not testbed.connection.status.reconciled, "the loss was noticed")
             for device in devices:
-                await _turn_over(place, device)
-            await eventually(lambda: place.connection.status.reconciled, "the gateway is back")
-        await place.settled()
-        await eventually(place.in_step, "broker and registry agree")
+                await _turn_over(testbed, device)
+            await eventually(lambda: testbed.connection.status.reconciled, "the gateway is back")
+        await testbed.settled()
+        await eventually(testbed.is_in_sync, "broker and registry agree")
 
 
-async def _turn_over(place: Site, device: Device) -> None:
-    opened = await place.store.read(lambda view: command_sql.open_of_device(view, device.pk))
-    await (final(place, device, opened[0]) if opened else place.reset(device))
+async def _turn_over(testbed: MqttTestbed, device: Device) -> None:
+    opened = await testbed.store.read(lambda view: command_sql.open_of_device(view, device.pk))
+    await (final(testbed, device, opened[0]) if opened else testbed.reset(device))
 
 
 @on_mosquitto
 async def test_a_row_marked_again_while_it_is_published_stays(kind: str, tmp_path: Path) -> None:
     """The publisher takes away only the mark it has worked off, so the last state is the last that is published."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await place.settled()
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.settled()
         for _ in range(20):
-            command = await place.command(device)
-            await place.cancel(device, command)
-        last = await place.command(device)
-        await place.settled()
-        held = (await place.retained())[device.topic("commands/reboot")]
+            command = await testbed.command(device)
+            await testbed.cancel(device, command)
+        last = await testbed.command(device)
+        await testbed.settled()
+        held = (await testbed.retained())[device.topic("commands/reboot")]
         assert last.id.encode() in held
 
 
 async def test_marks_of_the_outbox_wait_for_a_gateway_that_never_ran(tmp_path: Path) -> None:
     """What was committed before the first connect is published at it."""
-    async with site("mosquitto-5", tmp_path) as place:
+    async with open_testbed("mosquitto-5", tmp_path) as testbed:
 
         def backlog(tx: Tx) -> int:
             return outbox_sql.depth(tx)[0]
 
         for number in range(300):
-            await place.reset(await place.bound(f"SN-{number}"))
-        assert await place.store.read(lambda view: outbox_sql.depth(view)[0]) == 900
-        await place.start()
-        assert await place.store.write(backlog) == 0
-        assert await place.in_step()
-        assert len(await place.retained()) == 300
+            await testbed.reset(await testbed.bound(f"SN-{number}"))
+        assert await testbed.store.read(lambda view: outbox_sql.depth(view)[0]) == 900
+        await testbed.start()
+        assert await testbed.store.write(backlog) == 0
+        assert await testbed.is_in_sync()
+        assert len(await testbed.retained()) == 300

@@ -13,7 +13,7 @@ from gateway.mqtt.connect import open_session
 from gateway.mqtt.session import LinkError, Session
 from gateway.mqtt.v5.session import Mqtt5Session
 from tests.mqtt.scripted_broker import ScriptedBroker, joined, message
-from tests.mqtt.support import Site, site
+from tests.mqtt.support import MqttTestbed, open_testbed
 from tests.support.wait import eventually
 
 LONG = 300.0
@@ -21,16 +21,16 @@ LONG = 300.0
 
 
 async def _asks(session: Mqtt5Session, broker: ScriptedBroker) -> None:
-    asking = asyncio.create_task(session.publish("devices/dev_A/commands/reboot", b"{}"))
+    serve_auth_endpoint = asyncio.create_task(session.publish("devices/dev_A/commands/reboot", b"{}"))
     sent = await broker.until(mqtt5.PublishPacket)
     assert isinstance(sent, mqtt5.PublishPacket)
     assert sent.packet_id
     broker.say(mqtt5.PubAckPacket(sent.packet_id).write())
-    await asking
+    await serve_auth_endpoint
 
 
-def _joined(place: Site) -> AbstractAsyncContextManager[Session]:
-    return open_session(place.address, client_id=place.gateway_id, will=(place.status_topic, b"gone"))
+def _joined(testbed: MqttTestbed) -> AbstractAsyncContextManager[Session]:
+    return open_session(testbed.address, client_id=testbed.gateway_id, will=(testbed.status_topic, b"gone"))
 
 
 async def _attends(session: Mqtt5Session, broker: ScriptedBroker) -> None:
@@ -55,13 +55,13 @@ async def test_there_is_no_rest_while_something_is_expected() -> None:
     """Neither after a command, nor while an answer of the broker is outstanding: what comes is read at once."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         assert isinstance(session, Mqtt5Session)
-        asking = asyncio.create_task(session.publish("devices/dev_A/commands/reboot", b"{}"))
+        serve_auth_endpoint = asyncio.create_task(session.publish("devices/dev_A/commands/reboot", b"{}"))
         sent = await broker.until(mqtt5.PublishPacket)
         assert isinstance(sent, mqtt5.PublishPacket)
         assert sent.packet_id
         resting = asyncio.create_task(session.pause_reading_for(LONG))
         broker.say(mqtt5.PubAckPacket(sent.packet_id).write())
-        await asking
+        await serve_auth_endpoint
         resting.cancel()
         session.expect_reply()
         resting = asyncio.create_task(session.pause_reading_for(LONG))
@@ -80,7 +80,7 @@ async def test_a_device_that_may_answer_is_not_kept_waiting() -> None:
 @pytest.mark.parametrize("kind", ["mosquitto-3.1.1", "embedded"])
 async def test_neither_is_it_under_3_1_1(kind: str, tmp_path: Path) -> None:
     """A rest that has begun ends, and the next is short."""
-    async with site(kind, tmp_path) as place, _joined(place) as session:
+    async with open_testbed(kind, tmp_path) as testbed, _joined(testbed) as session:
         resting = asyncio.create_task(session.pause_reading_for(LONG))
         await asyncio.sleep(0)
         session.expect_reply()
@@ -90,7 +90,7 @@ async def test_neither_is_it_under_3_1_1(kind: str, tmp_path: Path) -> None:
 
 async def test_no_rest_is_long_where_a_puback_waits_for_the_commit(tmp_path: Path) -> None:
     """The embedded broker answers a device when the gateway has committed: the next commit follows soon, always."""
-    async with site("embedded", tmp_path) as place, _joined(place) as session:
+    async with open_testbed("embedded", tmp_path) as testbed, _joined(testbed) as session:
         for _ in range(3):
             await session.pause_reading_for(LONG)
 

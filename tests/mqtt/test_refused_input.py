@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mqtt.support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
+from tests.mqtt.support import Device, MqttTestbed, ShiftedClock, beat, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
 
@@ -28,21 +28,21 @@ BAD = {
 }
 
 
-async def good_one_is_stored(place: Site, device: Device, client: wire.Wire, battery: int = 42) -> None:
+async def good_one_is_stored(testbed: MqttTestbed, device: Device, client: wire.Wire, battery: int = 42) -> None:
     """The gateway is up: the next heartbeat is stored."""
     await client.publish(device.topic("heartbeat"), beat(battery))
 
     async def is_stored() -> bool:
-        return battery in await place.beats()
+        return battery in await testbed.stored_batteries()
 
     await eventually(is_stored, "the next good heartbeat was stored")
 
 
-async def kept(place: Site, count: int) -> list[tuple[str, str]]:
+async def kept(testbed: MqttTestbed, count: int) -> list[tuple[str, str]]:
     """Code and source of the refusals kept, once there are so many."""
 
     async def are_there() -> list[tuple[str, str]]:
-        rows = await place.rows("SELECT code, source FROM refusals ORDER BY id")
+        rows = await testbed.rows("SELECT code, source FROM refusals ORDER BY id")
         return [(row["code"], row["source"]) for row in rows] if len(rows) >= count else []
 
     return await eventually(are_there, "the refusals were kept")
@@ -53,10 +53,10 @@ async def kept(place: Site, count: int) -> list[tuple[str, str]]:
 async def test_a_refused_heartbeat_is_answered_and_changes_nothing(kind: str, bad: str, tmp_path: Path) -> None:
     """On `errors`: code, message, field, nothing else; the next good heartbeat is stored."""
     payload, code, field = BAD[bad]
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        async with place.join(device) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.join(device) as client:
             await client.subscribe(device.topic("errors"))
             await client.publish(device.topic("heartbeat"), payload)
             answer = await client.read_publish()
@@ -64,19 +64,19 @@ async def test_a_refused_heartbeat_is_answered_and_changes_nothing(kind: str, ba
             assert (answer.topic, answer.qos, answer.retain) == (device.topic("errors"), 0, False)
             assert (list(said), said["code"], said["field"]) == (["code", "message", "field"], code, field)
             assert said["message"].endswith(".")
-            assert await place.beats() == []
-            assert await place.events(device, "device.online") == []
-            assert await kept(place, 1) == [(code, device.topic("heartbeat"))]
-            await good_one_is_stored(place, device, client)
-        assert place.proxy.connects == 1
+            assert await testbed.stored_batteries() == []
+            assert await testbed.events(device, "device.online") == []
+            assert await kept(testbed, 1) == [(code, device.topic("heartbeat"))]
+            await good_one_is_stored(testbed, device, client)
+        assert testbed.proxy.connects == 1
 
 
 async def test_the_bytes_of_an_answer(tmp_path: Path) -> None:
     """The very bytes on the `errors` topic."""
-    async with site("mosquitto-5", tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        async with place.join(device) as client:
+    async with open_testbed("mosquitto-5", tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.join(device) as client:
             await client.subscribe(device.topic("errors"))
             await client.publish(device.topic("heartbeat"), b'{"flags": 256}')
             assert (await client.read_publish()).payload == GOLDEN
@@ -85,22 +85,22 @@ async def test_the_bytes_of_an_answer(tmp_path: Path) -> None:
 @on_every_broker
 async def test_answers_are_throttled_for_each_device(kind: str, tmp_path: Path) -> None:
     """One a second for each device, however much it gets wrong; every refusal is kept all the same."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        clock = place.store.context.clock
-        assert isinstance(clock, MovedClock)
-        noisy, other = await place.bound(), await place.bound("SN-2")
-        async with place.join(noisy) as client, place.join(other) as neighbour:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        clock = testbed.store.context.clock
+        assert isinstance(clock, ShiftedClock)
+        noisy, other = await testbed.bound(), await testbed.bound("SN-2")
+        async with testbed.join(noisy) as client, testbed.join(other) as neighbour:
             await client.subscribe(noisy.topic("errors"))
             await neighbour.subscribe(other.topic("errors"))
             stood_still = clock()
-            object.__setattr__(place.store.context, "clock", lambda: stood_still)
+            object.__setattr__(testbed.store.context, "clock", lambda: stood_still)
             await client.say(noisy.topic("heartbeat"), *(b"wrong %d" % number for number in range(20)))
             await neighbour.publish(other.topic("heartbeat"), b"wrong")
             assert (await neighbour.read_publish()).topic == other.topic("errors")
-            assert len(await kept(place, 21)) == 21
+            assert len(await kept(testbed, 21)) == 21
             assert (await client.read_publish()).topic == noisy.topic("errors")
-            async with place.admin() as admin:
+            async with testbed.admin() as admin:
                 await admin.publish(noisy.topic("errors"), b"the next one")
             assert (await client.read_publish()).payload == b"the next one"
 
@@ -108,31 +108,31 @@ async def test_answers_are_throttled_for_each_device(kind: str, tmp_path: Path) 
 @on_mosquitto
 async def test_a_mebibyte_costs_the_device_its_connection_and_nobody_else(kind: str, tmp_path: Path) -> None:
     """Above what the broker takes at all the device is cut off there; the gateway never sees it."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device, other = await place.bound(), await place.bound("SN-2")
-        async with place.join(device) as client, place.join(other) as neighbour:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device, other = await testbed.bound(), await testbed.bound("SN-2")
+        async with testbed.join(device) as client, testbed.join(other) as neighbour:
             with contextlib.suppress(ConnectionError):  # it may be cut off before it has said all
                 await client.send(wire.publish_packet(device.topic("heartbeat"), b"x" * (1 << 20)))
             await client.closed()
-            await good_one_is_stored(place, other, neighbour)
-        async with place.join(device) as client:
-            await good_one_is_stored(place, device, client, 41)
+            await good_one_is_stored(testbed, other, neighbour)
+        async with testbed.join(device) as client:
+            await good_one_is_stored(testbed, device, client, 41)
 
 
 async def test_a_mebibyte_that_a_generous_broker_lets_through_is_refused(tmp_path: Path) -> None:
     """A broker without a limit: the gateway refuses it, says so, and keeps a short piece of it."""
-    async with site("mosquitto-5", tmp_path, settings="max_packet_size 20000000") as place:
-        await place.start()
-        device = await place.bound()
-        async with place.join(device) as client:
+    async with open_testbed("mosquitto-5", tmp_path, settings="max_packet_size 20000000") as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.join(device) as client:
             await client.subscribe(device.topic("errors"))
             await client.publish(device.topic("heartbeat"), b'{"a": "' + b"x" * (1 << 20) + b'"}')
             assert json.loads((await client.read_publish()).payload)["code"] == "payload_too_large"
-            assert await kept(place, 1) == [("payload_too_large", device.topic("heartbeat"))]
-            rows = await place.rows("SELECT length(payload) AS n FROM refusals")
+            assert await kept(testbed, 1) == [("payload_too_large", device.topic("heartbeat"))]
+            rows = await testbed.rows("SELECT length(payload) AS n FROM refusals")
             assert rows[0]["n"] <= 256
-            await good_one_is_stored(place, device, client)
+            await good_one_is_stored(testbed, device, client)
 
 
 @on_every_broker
@@ -147,33 +147,33 @@ async def test_topics_that_are_nobodys(kind: str, tmp_path: Path) -> None:
         "devices/dev_A/commands/Self-Destruct/ack",
         "devices/dev_A/commands//ack",
     ]
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        async with place.admin() as admin, place.join(device) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.admin() as admin, testbed.join(device) as client:
             for topic in topics:
                 await admin.publish(topic, b'{"status": "online"}')
-            refusals = await kept(place, len(topics))
+            refusals = await kept(testbed, len(topics))
             assert [source for _, source in refusals] == [topic[:256] for topic in topics]
             assert {code for code, _ in refusals} == {"unknown_device", "wrong_topic"}
-            await good_one_is_stored(place, device, client)
+            await good_one_is_stored(testbed, device, client)
 
 
 @on_every_broker
 async def test_a_device_that_speaks_for_another_is_not_heard(kind: str, tmp_path: Path) -> None:
     """Heartbeats, statuses and wills on foreign topics end at the broker."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        liar, victim = await place.bound(), await place.bound("SN-2")
-        async with place.join(liar, will=None) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        liar, victim = await testbed.bound(), await testbed.bound("SN-2")
+        async with testbed.join(liar, will=None) as client:
             await client.publish(victim.topic("heartbeat"), beat(1))
             await client.publish(victim.topic("status"), b'{"status":"online"}', retain=True)
             await client.publish(victim.topic("commands/reboot"), b"{}", retain=True)
-            await good_one_is_stored(place, liar, client)
-        assert await place.beats() == [42]
-        assert await place.events(victim) == ["device.registered", "device.bound"]
-        assert await place.retained("devices/#") == {}
-        assert await place.rows("SELECT * FROM refusals") == []
+            await good_one_is_stored(testbed, liar, client)
+        assert await testbed.stored_batteries() == [42]
+        assert await testbed.events(victim) == ["device.registered", "device.bound"]
+        assert await testbed.retained("devices/#") == {}
+        assert await testbed.rows("SELECT * FROM refusals") == []
 
 
 @on_every_broker
@@ -182,54 +182,54 @@ async def test_a_retained_heartbeat_is_refused_and_cleared(kind: str, tmp_path: 
 
     The embedded broker keeps none, and shows the flag.
     """
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
         is_unseen = kind == "mosquitto-3.1.1"
-        async with place.join(device) as client:
+        async with testbed.join(device) as client:
             await client.subscribe(device.topic("errors"))
             await client.publish(device.topic("heartbeat"), beat(30), retain=True)
             if is_unseen:
-                await good_one_is_stored(place, device, client)
-                place.proxy.cut()
-            assert await kept(place, 1) == [("retained_heartbeat", device.topic("heartbeat"))]
+                await good_one_is_stored(testbed, device, client)
+                testbed.proxy.cut()
+            assert await kept(testbed, 1) == [("retained_heartbeat", device.topic("heartbeat"))]
             assert b"retained_heartbeat" in (await client.read_publish()).payload
-            await eventually(lambda: _nothing_retained(place), "it was cleared")
-            await place.settled()
+            await eventually(lambda: _nothing_retained(testbed), "it was cleared")
+            await testbed.settled()
             await client.publish(device.topic("heartbeat"), beat(50))
-            await eventually(lambda: _newest_is(place, 50), "the next one is stored")
-            assert await place.beats() == ([30, 42, 50] if is_unseen else [50])
-        place.proxy.cut()
-        await eventually(lambda: place.proxy.connects > 1 + is_unseen, "the gateway came back")
-        await place.settled()
-        assert len(await kept(place, 1)) == 1
+            await eventually(lambda: _newest_is(testbed, 50), "the next one is stored")
+            assert await testbed.stored_batteries() == ([30, 42, 50] if is_unseen else [50])
+        testbed.proxy.cut()
+        await eventually(lambda: testbed.proxy.connects > 1 + is_unseen, "the gateway came back")
+        await testbed.settled()
+        assert len(await kept(testbed, 1)) == 1
 
 
 @on_every_broker
 async def test_an_acknowledgement_that_was_retained_is_taken_and_cleared(kind: str, tmp_path: Path) -> None:
     """It says what it says, and does not come again at the next connect."""
-    async with site(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        command = await place.command(device)
-        async with place.join(device) as client:
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        command = await testbed.command(device)
+        async with testbed.join(device) as client:
             word = b'{"command_id": "%s", "status": "executed"}' % command.id.encode()
             await client.publish(device.topic("commands/reboot/ack"), word, retain=True)
-            await eventually(lambda: _is_executed(place), "it is taken")
+            await eventually(lambda: _is_executed(testbed), "it is taken")
             if kind == "mosquitto-3.1.1":
-                place.proxy.cut()
-            await eventually(lambda: _nothing_retained(place), "it was cleared")
-        assert await place.rows("SELECT * FROM refusals") == []
+                testbed.proxy.cut()
+            await eventually(lambda: _nothing_retained(testbed), "it was cleared")
+        assert await testbed.rows("SELECT * FROM refusals") == []
 
 
-async def _is_executed(place: Site) -> bool:
-    return [row[0] for row in await place.rows("SELECT status FROM commands")] == ["executed"]
+async def _is_executed(testbed: MqttTestbed) -> bool:
+    return [row[0] for row in await testbed.rows("SELECT status FROM commands")] == ["executed"]
 
 
-async def _newest_is(place: Site, battery: int) -> bool:
-    return (await place.beats())[-1:] == [battery]
+async def _newest_is(testbed: MqttTestbed, battery: int) -> bool:
+    return (await testbed.stored_batteries())[-1:] == [battery]
 
 
-async def _nothing_retained(place: Site) -> bool:
-    found = await place.retained("devices/#")
+async def _nothing_retained(testbed: MqttTestbed) -> bool:
+    found = await testbed.retained("devices/#")
     return not [topic for topic in found if topic.endswith(("/heartbeat", "/ack"))]

@@ -13,7 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from tests.e2e.program import clean_environment, run, script
-from tests.e2e.support import AUDITOR, Site, a_site, alive
+from tests.e2e.support import AUDITOR, Site, running, running_site
 from tests.support.receiver import Receiver, receiving
 from tests.support.wait import eventually
 
@@ -89,10 +89,10 @@ async def test_a_reset_is_one_trace(tmp_path: Path) -> None:
     """
     async with receiving() as receiver:
         collector = Collector(receiver)
-        async with a_site(tmp_path, "embedded", "--otlp-endpoint", collector.endpoint) as site:
+        async with running_site(tmp_path, "embedded", "--otlp-endpoint", collector.endpoint) as site:
             device = site.device()
             device_id = (await device.provision(end_user_id="eu_1")).device_id
-            async with alive(device):
+            async with running(device):
                 await device.wait_for("online")
                 await reset_by(site, device_id)
                 await site.becomes(device_id, "executed")
@@ -120,7 +120,7 @@ async def test_the_trace_goes_over_mqtt_and_comes_back(tmp_path: Path) -> None:
     """
     async with receiving() as receiver:
         collector = Collector(receiver)
-        async with a_site(tmp_path, "mosquitto", "--otlp-endpoint", collector.endpoint) as site:
+        async with running_site(tmp_path, "mosquitto", "--otlp-endpoint", collector.endpoint) as site:
             bound = await _bound(site)
             made = await site.http.post(
                 f"/v1/devices/{bound['id']}/commands", json={"type": "reboot"}, headers={"traceparent": TRACEPARENT}
@@ -145,7 +145,7 @@ async def test_a_trace_outlives_the_gateway(tmp_path: Path) -> None:
     """The command waits, the gateway is killed, and what the device says afterwards belongs to the request of then."""
     async with receiving() as receiver:
         collector = Collector(receiver)
-        async with a_site(tmp_path, "mosquitto", "--otlp-endpoint", collector.endpoint) as site:
+        async with running_site(tmp_path, "mosquitto", "--otlp-endpoint", collector.endpoint) as site:
             device = site.device()
             device_id = (await device.provision(end_user_id="eu_1")).device_id
             await reset_by(site, device_id)
@@ -153,7 +153,7 @@ async def test_a_trace_outlives_the_gateway(tmp_path: Path) -> None:
             await site.gateway.kill()
             await site.gateway.restart()
             await site.synced()
-            async with alive(device):
+            async with running(device):
                 await site.becomes(device_id, "executed")
             acknowledged = await collector.has(PROCESS, 2)
         assert {each.trace_id for each in acknowledged} == {request.trace_id}
@@ -161,10 +161,10 @@ async def test_a_trace_outlives_the_gateway(tmp_path: Path) -> None:
 
 async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
     """The reset is done, and the gateway stops in time."""
-    async with a_site(tmp_path, "embedded", "--otlp-endpoint", "http://127.0.0.1:1") as site:
+    async with running_site(tmp_path, "embedded", "--otlp-endpoint", "http://127.0.0.1:1") as site:
         device = site.device()
         device_id = (await device.provision(end_user_id="eu_1")).device_id
-        async with alive(device):
+        async with running(device):
             await site.reset(device_id)
             await site.becomes(device_id, "executed")
         assert await site.gateway.stop() == 0

@@ -17,34 +17,34 @@ from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
 from gateway.store import Tx
 from tests.mqtt.brokers import ADMIN_PASSWORD
-from tests.mqtt.support import Site, on_every_broker, site
+from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
 
 EVENTS = "devices/+/events/#"
 
 
-def telling(place: Site, _: ScanMarker, *, enabled: bool = True) -> BackgroundPublisher:
+def telling(testbed: MqttTestbed, _: ScanMarker, *, enabled: bool = True) -> BackgroundPublisher:
     """The worker."""
-    return EventPublisher(place.store, place.topics, place.wakeups, enabled=enabled)
+    return EventPublisher(testbed.store, testbed.topics, testbed.wakeups, enabled=enabled)
 
 
-def showing(place: Site, mark: ScanMarker) -> BackgroundPublisher:
+def showing(testbed: MqttTestbed, mark: ScanMarker) -> BackgroundPublisher:
     """States beside it."""
-    return RetainedMirror(place.store, StateTopic(place.topics), mark, tick_seconds=0.05)
+    return RetainedMirror(testbed.store, StateTopic(testbed.topics), mark, tick_seconds=0.05)
 
 
 @asynccontextmanager
-async def told(kind: str, directory: Path) -> AsyncIterator[Site]:
+async def told(kind: str, directory: Path) -> AsyncIterator[MqttTestbed]:
     """A site that tells events."""
-    async with site(kind, directory) as place:
-        place.outlets = [partial(telling, place)]
-        yield place
+    async with open_testbed(kind, directory) as testbed:
+        testbed.outlets = [partial(telling, testbed)]
+        yield testbed
 
 
-async def trail(place: Site) -> list[str]:
+async def trail(testbed: MqttTestbed) -> list[str]:
     """Ids of all events, oldest first."""
-    return [row[0] for row in await place.rows("SELECT id FROM events ORDER BY seq")]
+    return [row[0] for row in await testbed.rows("SELECT id FROM events ORDER BY seq")]
 
 
 async def heard(witness: wire.Wire, last: str) -> list[wire.Message]:
@@ -61,25 +61,25 @@ def ids(messages: list[wire.Message]) -> list[str]:
     return list(dict.fromkeys(json.loads(message.payload)["id"] for message in messages))
 
 
-async def written(place: Site) -> bool:
+async def written(testbed: MqttTestbed) -> bool:
     """Whether the registry says that all events were told."""
-    known = await place.rows("SELECT value FROM meta WHERE key = 'events_told'")
-    newest = await place.rows("SELECT max(seq) FROM events")
+    known = await testbed.rows("SELECT value FROM meta WHERE key = 'events_told'")
+    newest = await testbed.rows("SELECT max(seq) FROM events")
     return bool(known and newest and int(known[0][0]) == newest[0][0])
 
 
 @on_every_broker
 async def test_events_are_told_in_order_as_cloudevents(kind: str, tmp_path: Path) -> None:
     """Every attribute, on a topic of the event's type; not retained."""
-    async with told(kind, tmp_path) as place, place.admin() as witness:
-        await place.start()
+    async with told(kind, tmp_path) as testbed, testbed.admin() as witness:
+        await testbed.start()
         await witness.subscribe(EVENTS)
-        device = await place.bound()
-        await place.reset(device)
-        events = await trail(place)
+        device = await testbed.bound()
+        await testbed.reset(device)
+        events = await trail(testbed)
         messages = await heard(witness, events[-1])
         assert ids(messages) == events
-        rows = await place.rows("SELECT * FROM events ORDER BY seq")
+        rows = await testbed.rows("SELECT * FROM events ORDER BY seq")
         for row, message in zip(rows, messages, strict=True):
             assert (message.topic, message.retain, message.qos) == (device.topic(f"events/{row['type']}"), False, 1)
             body: dict[str, Any] = json.loads(message.payload)
@@ -91,7 +91,7 @@ async def test_events_are_told_in_order_as_cloudevents(kind: str, tmp_path: Path
                 "type": row["type"],
                 "subject": device.id,
                 "datacontenttype": "application/json",
-                "projectid": place.project_id,
+                "projectid": testbed.project_id,
                 "data": json.loads(row["data"]),
             }
 
@@ -101,92 +101,92 @@ async def test_what_happens_to_no_device_is_not_published(tmp_path: Path) -> Non
 
     def keys_come(tx: Tx) -> None:
         for number in range(100):
-            administration.create_key(tx, place.project_id, f"key {number}", "cli")
+            administration.create_key(tx, testbed.project_id, f"key {number}", "cli")
 
-    async with told("mosquitto-5", tmp_path) as place, place.admin() as witness:
-        await place.start()
+    async with told("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
+        await testbed.start()
         await witness.subscribe(EVENTS)
-        await place.bound("SN-1")
-        await place.store.write(keys_come)
-        await place.bound("SN-2")
-        of_devices = [row[0] for row in await place.rows("SELECT id FROM events WHERE device_pk > 0 ORDER BY seq")]
+        await testbed.bound("SN-1")
+        await testbed.store.write(keys_come)
+        await testbed.bound("SN-2")
+        of_devices = [row[0] for row in await testbed.rows("SELECT id FROM events WHERE device_pk > 0 ORDER BY seq")]
         messages = await heard(witness, of_devices[-1])
         assert ids(messages) == of_devices
-        await place.store.write(keys_come)
-        await eventually(partial(written, place), "the number of the newest event is written down")
+        await testbed.store.write(keys_come)
+        await eventually(partial(written, testbed), "the number of the newest event is written down")
 
 
 @on_every_broker
 async def test_what_happened_while_the_broker_was_away_is_told_after(kind: str, tmp_path: Path) -> None:
     """The gateway goes on after what the broker has taken."""
-    async with told(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        async with place.admin() as witness:
+    async with told(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.admin() as witness:
             await witness.subscribe(EVENTS)
-            await place.reset(device)
-            await heard(witness, (await trail(place))[-1])
-            await eventually(partial(written, place), "the number of the newest event is written down")
-            await place.stop()
-            told_already = await trail(place)
-            await place.bound("SN-2")
-            await place.start()
-            expected = (await trail(place))[len(told_already) :]
+            await testbed.reset(device)
+            await heard(witness, (await trail(testbed))[-1])
+            await eventually(partial(written, testbed), "the number of the newest event is written down")
+            await testbed.stop()
+            told_already = await trail(testbed)
+            await testbed.bound("SN-2")
+            await testbed.start()
+            expected = (await trail(testbed))[len(told_already) :]
             assert ids(await heard(witness, expected[-1])) == expected
 
 
 async def test_a_gateway_that_dies_tells_again_rather_than_never(tmp_path: Path) -> None:
     """The number of the last one told is written later: what it is behind comes twice, under the same id."""
-    async with told("mosquitto-5", tmp_path) as place, place.admin() as witness:
-        await place.start()
+    async with told("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
+        await testbed.start()
         await witness.subscribe(EVENTS)
-        await place.bound()
-        events = await trail(place)
+        await testbed.bound()
+        events = await trail(testbed)
         assert ids(await heard(witness, events[-1])) == events
-        await place.stop()
-        await place.store.write(lambda tx: tx.run("UPDATE meta SET value = '0' WHERE key = 'events_told'").rowcount)
-        await place.start()
+        await testbed.stop()
+        await testbed.store.write(lambda tx: tx.run("UPDATE meta SET value = '0' WHERE key = 'events_told'").rowcount)
+        await testbed.start()
         assert ids(await heard(witness, events[-1])) == events
 
 
 async def test_how_far_it_is_gets_written_once_it_is_quiet(tmp_path: Path) -> None:
     """One number in the registry, not a row an event."""
-    async with told("mosquitto-5", tmp_path) as place:
-        await place.start()
-        await place.bound()
-        await eventually(partial(written, place), "the number of the newest event is written down")
+    async with told("mosquitto-5", tmp_path) as testbed:
+        await testbed.start()
+        await testbed.bound()
+        await eventually(partial(written, testbed), "the number of the newest event is written down")
 
 
 async def test_what_happens_while_it_is_switched_off_is_left_out(tmp_path: Path) -> None:
     """A year of history is not published when it is switched on."""
-    async with told("mosquitto-5", tmp_path) as place, place.admin() as witness:
+    async with told("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
         await witness.subscribe(EVENTS)
-        place.outlets = [partial(telling, place, enabled=False)]
-        await place.start()
-        await place.bound()
-        await place.stop()
-        place.outlets = [partial(telling, place)]
-        left_out = await trail(place)
-        await place.start()
+        testbed.outlets = [partial(telling, testbed, enabled=False)]
+        await testbed.start()
+        await testbed.bound()
+        await testbed.stop()
+        testbed.outlets = [partial(telling, testbed)]
+        left_out = await trail(testbed)
+        await testbed.start()
 
         async def begun() -> bool:
-            return bool(await place.rows("SELECT value FROM meta WHERE key = 'events_told'"))
+            return bool(await testbed.rows("SELECT value FROM meta WHERE key = 'events_told'"))
 
         await eventually(begun, "it has noted where it begins")
-        await place.bound("SN-2")
-        expected = (await trail(place))[len(left_out) :]
+        await testbed.bound("SN-2")
+        expected = (await trail(testbed))[len(left_out) :]
         assert ids(await heard(witness, expected[-1])) == expected
 
 
 async def test_under_mqtt_5_subscribers_are_told_what_it_is(tmp_path: Path) -> None:
     """The content types of CloudEvents and of JSON, and that the payload is text."""
-    async with told("mosquitto-5", tmp_path) as place:
-        place.outlets = [*place.outlets, partial(showing, place)]
-        object.__setattr__(place.store.context.rules, "mirrored", ("state",))
-        await place.start()
+    async with told("mosquitto-5", tmp_path) as testbed:
+        testbed.outlets = [*testbed.outlets, partial(showing, testbed)]
+        object.__setattr__(testbed.store.context.rules, "mirrored", ("state",))
+        await testbed.start()
         client = aiomqtt.Client(
             "127.0.0.1",
-            place.broker.port,
+            testbed.broker.port,
             username="admin",
             password=ADMIN_PASSWORD,
             identifier="admin",
@@ -195,7 +195,7 @@ async def test_under_mqtt_5_subscribers_are_told_what_it_is(tmp_path: Path) -> N
         found: dict[str, Any] = {}
         async with client:
             await client.subscribe([(EVENTS, 1), ("devices/+/state", 1)])
-            await place.bound()
+            await testbed.bound()
             async for message in client.messages:
                 found[message.topic.value.split("/")[2]] = message.properties
                 if len(found) == 2:

@@ -14,142 +14,142 @@ from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
 from gateway.store import View, device_sql
-from tests.mqtt.support import Device, Site, beat, on_every_broker, site
+from tests.mqtt.support import Device, MqttTestbed, beat, on_every_broker, open_testbed
 from tests.support.wait import eventually
 
 STATES = "devices/+/state"
 ON = {"mirrored": ("state",)}
 
 
-def showing(place: Site, mark: ScanMarker) -> BackgroundPublisher:
+def showing(testbed: MqttTestbed, mark: ScanMarker) -> BackgroundPublisher:
     """The worker, at a pace for tests."""
-    return RetainedMirror(place.store, StateTopic(place.topics), mark, tick_seconds=0.05)
+    return RetainedMirror(testbed.store, StateTopic(testbed.topics), mark, tick_seconds=0.05)
 
 
 @asynccontextmanager
-async def shown(kind: str, directory: Path, **rules: Any) -> AsyncIterator[Site]:
+async def shown(kind: str, directory: Path, **rules: Any) -> AsyncIterator[MqttTestbed]:
     """A site that shows states."""
-    async with site(kind, directory, rules=ON | rules) as place:
-        place.outlets = [partial(showing, place)]
-        yield place
+    async with open_testbed(kind, directory, rules=ON | rules) as testbed:
+        testbed.outlets = [partial(showing, testbed)]
+        yield testbed
 
 
 def _device(view: View, pk: int) -> DeviceAnswer:
     return device_sql.to_model(device_sql.by_pk(view, pk))
 
 
-async def of(place: Site, *found: Device) -> dict[str, dict[str, Any]]:
+async def of(testbed: MqttTestbed, *found: Device) -> dict[str, dict[str, Any]]:
     """What should be retained of these, by topic."""
-    rows = [(await place.rows("SELECT pk FROM devices WHERE id = ?", each.id))[0][0] for each in found]
-    objects = [await place.store.read(partial(_device, pk=pk)) for pk in rows]
+    rows = [(await testbed.rows("SELECT pk FROM devices WHERE id = ?", each.id))[0][0] for each in found]
+    objects = [await testbed.store.read(partial(_device, pk=pk)) for pk in rows]
     return {each.topic("state"): one.model_dump(mode="json") for each, one in zip(found, objects, strict=True)}
 
 
-async def becomes(place: Site, *found: Device) -> None:
+async def becomes(testbed: MqttTestbed, *found: Device) -> None:
     """Wait until exactly these devices are shown, as the registry knows them."""
 
     async def same() -> bool:
-        held = {topic: json.loads(payload) for topic, payload in (await place.retained(STATES)).items() if payload}
-        return held == await of(place, *found)
+        held = {topic: json.loads(payload) for topic, payload in (await testbed.retained(STATES)).items() if payload}
+        return held == await of(testbed, *found)
 
     await eventually(same, "the broker shows what the registry holds")
 
 
-async def delete(place: Site, device: Device) -> None:
+async def delete(testbed: MqttTestbed, device: Device) -> None:
     """Delete it."""
-    await place.store.write(lambda tx: devices.delete(tx, place.project_id, device.id, "key_test"))
+    await testbed.store.write(lambda tx: devices.delete(tx, testbed.project_id, device.id, "key_test"))
 
 
-async def restore(place: Site, device: Device) -> None:
+async def restore(testbed: MqttTestbed, device: Device) -> None:
     """Bring it back."""
-    await place.store.write(lambda tx: devices.restore(tx, place.project_id, device.id, "key_test"))
+    await testbed.store.write(lambda tx: devices.restore(tx, testbed.project_id, device.id, "key_test"))
 
 
 @on_every_broker
 async def test_the_state_follows_the_device_through_its_life(kind: str, tmp_path: Path) -> None:
     """Bound, heard, reset, deleted, restored: retained is what GET /v1/devices/{id} answers, or nothing."""
-    async with shown(kind, tmp_path) as place:
-        await place.start()
-        device, other = await place.bound(), await place.bound("SN-2")
-        await becomes(place, device, other)
-        async with place.join(device) as client:
+    async with shown(kind, tmp_path) as testbed:
+        await testbed.start()
+        device, other = await testbed.bound(), await testbed.bound("SN-2")
+        await becomes(testbed, device, other)
+        async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), beat(80, signal_strength_dbm=-61))
 
             async def heard() -> bool:
-                state = (await place.retained(STATES)).get(device.topic("state"), b"{}")
+                state = (await testbed.retained(STATES)).get(device.topic("state"), b"{}")
                 return (json.loads(state)["battery_percent"], json.loads(state)["connection"]) == (80, "online")
 
             await eventually(heard, "the heartbeat shows")
-        await place.reset(device)
-        await becomes(place, device, other)
-        await delete(place, other)
-        await becomes(place, device)
-        await restore(place, other)
-        await becomes(place, device, other)
+        await testbed.reset(device)
+        await becomes(testbed, device, other)
+        await delete(testbed, other)
+        await becomes(testbed, device)
+        await restore(testbed, other)
+        await becomes(testbed, device, other)
 
 
 @on_every_broker
 async def test_what_the_broker_lost_or_holds_too_much_is_put_right(kind: str, tmp_path: Path) -> None:
     """Missing, old, of a deleted device, of an unknown one: after the next connect it is as it should be."""
-    async with shown(kind, tmp_path) as place:
-        await place.start()
-        lost, old, gone = [await place.bound(f"SN-{number}") for number in range(3)]
-        await becomes(place, lost, old, gone)
-        await place.stop()
-        await delete(place, gone)
-        async with place.admin("other") as client:
+    async with shown(kind, tmp_path) as testbed:
+        await testbed.start()
+        lost, old, gone = [await testbed.bound(f"SN-{number}") for number in range(3)]
+        await becomes(testbed, lost, old, gone)
+        await testbed.stop()
+        await delete(testbed, gone)
+        async with testbed.admin("other") as client:
             await client.publish(lost.topic("state"), b"", retain=True)
             await client.publish(old.topic("state"), b'{"id": "old"}', retain=True)
             await client.publish(gone.topic("state"), b'{"id": "gone"}', retain=True)
             await client.publish("devices/dev_nobody/state", b"{}", retain=True)
-        await place.start()
-        await becomes(place, lost, old)
+        await testbed.start()
+        await becomes(testbed, lost, old)
 
 
 async def test_a_broker_that_lost_everything_gets_it_back(tmp_path: Path) -> None:
     """Mosquitto without its disk."""
-    async with shown("mosquitto-5", tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await becomes(place, device)
-        await place.broker.stop()
-        await place.broker.start(empty=True)
-        await becomes(place, device)
+    async with shown("mosquitto-5", tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await becomes(testbed, device)
+        await testbed.broker.stop()
+        await testbed.broker.start(empty=True)
+        await becomes(testbed, device)
 
 
 @on_every_broker
 async def test_switched_off_it_takes_back_what_it_showed(kind: str, tmp_path: Path) -> None:
     """And shows all again when it is switched on."""
-    async with shown(kind, tmp_path) as place:
-        await place.start()
-        device = await place.bound()
-        await becomes(place, device)
-        await place.stop()
-        object.__setattr__(place.store.context.rules, "mirrored", ())
-        await place.start()
-        await becomes(place)
-        await place.unbind(device)
-        assert await place.rows("SELECT * FROM outbox WHERE kind = 'mirror'") == []
-        await place.stop()
-        object.__setattr__(place.store.context.rules, "mirrored", ("state",))
-        await place.start()
-        await becomes(place, device)
+    async with shown(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        await becomes(testbed, device)
+        await testbed.stop()
+        object.__setattr__(testbed.store.context.rules, "mirrored", ())
+        await testbed.start()
+        await becomes(testbed)
+        await testbed.unbind(device)
+        assert await testbed.rows("SELECT * FROM outbox WHERE kind = 'mirror'") == []
+        await testbed.stop()
+        object.__setattr__(testbed.store.context.rules, "mirrored", ("state",))
+        await testbed.start()
+        await becomes(testbed, device)
 
 
 async def test_many_changes_between_two_looks_make_one_message(tmp_path: Path) -> None:
     """The last of them: a subscriber sees no state that was gone before it could be told."""
-    async with shown("mosquitto-5", tmp_path) as place, place.admin("other") as witness:
-        await place.start()
-        device = await place.bound()
-        await becomes(place, device)
-        await place.stop()
+    async with shown("mosquitto-5", tmp_path) as testbed, testbed.admin("other") as witness:
+        await testbed.start()
+        device = await testbed.bound()
+        await becomes(testbed, device)
+        await testbed.stop()
         await witness.subscribe(device.topic("state"))
         assert (await witness.read_publish()).retain
         for battery in range(20):
             message = messages.Message(device.topic("heartbeat"), beat(battery))
-            await place.store.write(partial(messages.apply, parsed=messages.parse(place.topics, message)))
-        await place.start()
+            await testbed.store.write(partial(messages.apply, parsed=messages.parse(testbed.topics, message)))
+        await testbed.start()
         told = json.loads((await witness.read_publish()).payload)
         assert told["battery_percent"] == 19
-        await place.unbind(device)
+        await testbed.unbind(device)
         assert json.loads((await witness.read_publish()).payload)["status"] == "unbound"

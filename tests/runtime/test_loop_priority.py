@@ -113,7 +113,7 @@ def test_without_such_a_loop_nobody_waits() -> None:
     assert not LoopPriority().busy
 
 
-class Site:
+class SteppedLoop:
     """A loop that does not run unless a test runs it, and what comes on two of its sockets."""
 
     def __init__(self) -> None:
@@ -156,14 +156,14 @@ class Site:
 
 
 @pytest.fixture(name="site")
-def site_fixture() -> Iterator[Site]:
+def site_fixture() -> Iterator[SteppedLoop]:
     """Both sockets are watched, and nothing has come yet."""
-    site = Site()
+    site = SteppedLoop()
     yield site
     site.close()
 
 
-def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: Site) -> None:
+def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: SteppedLoop) -> None:
     """A caller waits for that already; no caller waits for bulk work."""
     assert not site.busy()
     site.far_bulk.send(b"x")
@@ -174,7 +174,7 @@ def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: Site) -> None:
     assert site.busy()
 
 
-def test_what_is_put_last_stays_so_while_it_is_not_read(site: Site) -> None:
+def test_what_is_put_last_stays_so_while_it_is_not_read(site: SteppedLoop) -> None:
     """The connection to the broker stops reading now and then."""
     site.loop.deprioritise(site.bulk.fileno())
     site.loop.remove_reader(site.bulk)
@@ -183,7 +183,7 @@ def test_what_is_put_last_stays_so_while_it_is_not_read(site: Site) -> None:
     assert not site.busy()
 
 
-def test_what_is_forgotten_is_a_socket_like_any_other(site: Site) -> None:
+def test_what_is_forgotten_is_a_socket_like_any_other(site: SteppedLoop) -> None:
     """The next socket may get the number of one that was closed."""
     site.loop.deprioritise(site.bulk.fileno())
     site.loop.remove_reader(site.bulk)
@@ -193,7 +193,7 @@ def test_what_is_forgotten_is_a_socket_like_any_other(site: Site) -> None:
     assert site.busy()
 
 
-def test_a_socket_that_waits_to_be_written_makes_the_loop_busy(site: Site) -> None:
+def test_a_socket_that_waits_to_be_written_makes_the_loop_busy(site: SteppedLoop) -> None:
     """An answer that did not fit goes on when there is room again; one that did is no work any more."""
     site.loop.add_writer(site.call, lambda: None)
     assert site.busy()
@@ -201,7 +201,7 @@ def test_a_socket_that_waits_to_be_written_makes_the_loop_busy(site: Site) -> No
     assert not site.busy()
 
 
-def test_what_somebody_waits_for_comes_before_what_comes_in_bulk(site: Site) -> None:
+def test_what_somebody_waits_for_comes_before_what_comes_in_bulk(site: SteppedLoop) -> None:
     """Whichever was there first, and also what that leads to in the next turn of the loop."""
     site.loop.deprioritise(site.bulk.fileno())
     site.far_bulk.send(b"x")
@@ -211,7 +211,7 @@ def test_what_somebody_waits_for_comes_before_what_comes_in_bulk(site: Site) -> 
     assert site.seen[:3] == ["call", "after call", "bulk"]
 
 
-def test_what_comes_in_bulk_waits_in_vain_for_no_loop(site: Site) -> None:
+def test_what_comes_in_bulk_waits_in_vain_for_no_loop(site: SteppedLoop) -> None:
     """It comes in the end though the loop has something to do in each turn."""
     site.loop.deprioritise(site.bulk.fileno())
     site.far_bulk.send(b"x")

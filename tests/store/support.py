@@ -15,7 +15,7 @@ from gateway.store.sqlite.writer import Writer
 
 
 @dataclass
-class Bench:
+class WriterBench:
     """A writer at work, its connection, and the statements that were begun on it, in order."""
 
     writer: Writer
@@ -51,12 +51,12 @@ async def writing(
     context: Context | None = None,
     committed: Callable[[frozenset[str]], None] = lambda _: None,
     measured: Callable[[list[Measure]], None] = lambda _: None,
-) -> AsyncIterator[Bench]:
+) -> AsyncIterator[WriterBench]:
     """A writer that gives a held lock 50 ms."""
     connection = open_database(data_dir)
     connection.execute("PRAGMA busy_timeout = 50")
     writer = Writer(connection, context or Context(), _Calls(committed, measured))
-    bench = Bench(writer, connection)
+    bench = WriterBench(writer, connection)
     connection.set_trace_callback(bench.statements.append)
     writer.start()
     try:

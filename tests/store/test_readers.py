@@ -19,7 +19,7 @@ def endless(view: View) -> None:
     view.value(FOR_EVER)
 
 
-class Held:
+class BlockedReaders:
     """Every thread for this purpose, held until the block ends."""
 
     def __init__(self, store: Store, purpose: Purpose) -> None:
@@ -48,7 +48,7 @@ async def test_no_purpose_waits_for_another(tmp_path: Path, busy: Purpose) -> No
     """With all threads of one purpose taken every other one reads."""
     async with asyncio.timeout(GUARD_SECONDS), Store(tmp_path, Context()) as store:
         await store.write(project("ward"))
-        async with Held(store, busy):
+        async with BlockedReaders(store, busy):
             for purpose in set(Purpose) - {busy}:
                 assert await store.read(names, purpose) == {"ward"}
 
@@ -71,7 +71,7 @@ async def test_waiting_for_a_thread_counts(tmp_path: Path) -> None:
     begun = threading.Event()
     async with asyncio.timeout(GUARD_SECONDS), Store(tmp_path, Context()) as store:
         deadline = Deadline(GUARD_SECONDS)
-        async with Held(store, Purpose.SCANS):
+        async with BlockedReaders(store, Purpose.SCANS):
             late = asyncio.create_task(store.read(lambda _: begun.set(), Purpose.SCANS, deadline=deadline))
             await asyncio.sleep(0)
             deadline.end()

@@ -14,7 +14,7 @@ from gateway.store import Context, Store, StoreListener, Tx, key_sql, webhook_sq
 from gateway.store.wakeups import Wakeups
 
 
-class Rung(StoreListener):
+class RecordingListener(StoreListener):
     """Writes down the calls of the store."""
 
     def __init__(self, rung: list[str], *, kinds: bool = False) -> None:
@@ -38,7 +38,7 @@ def _register(tx: Tx, project_id: str, serial: str) -> str:
 async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
     """Events wake their followers, a row in the outbox wakes the worker of its kind; no other task is woken."""
     rung: list[str] = []
-    async with Store(tmp_path, Context(), Rung(rung, kinds=True)) as store:
+    async with Store(tmp_path, Context(), RecordingListener(rung, kinds=True)) as store:
         project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
         assert rung == []
         device_id = await store.write(lambda tx: _register(tx, project_id, "SN-1"))
@@ -52,7 +52,7 @@ async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
 async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:
     """No commit, no bell."""
     rung: list[str] = []
-    async with Store(tmp_path, Context(), Rung(rung)) as store:
+    async with Store(tmp_path, Context(), RecordingListener(rung)) as store:
         project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
 
         def full_disk(tx: Tx) -> None:
@@ -68,7 +68,7 @@ async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:
 async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
     """A webhook that is switched on, and a delivery that is replayed, are not left to wait for the next event."""
     rung: list[str] = []
-    async with Store(tmp_path, Context(), Rung(rung)) as store:
+    async with Store(tmp_path, Context(), RecordingListener(rung)) as store:
         project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
 
         async def rings(write: Callable[[Tx], object]) -> bool:

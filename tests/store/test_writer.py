@@ -15,7 +15,7 @@ from gateway.store import DATABASE_NAME, Batch, Context, Tx, View, device_sql, o
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.connection import connect
 from tests.store.support import Gate, names, project, queued, writing
-from tests.support.taken import TakenIds
+from tests.support.colliding_ids import CollidingIds
 from tests.support.wait import eventually
 
 
@@ -198,7 +198,7 @@ async def test_a_long_write_hears_that_an_urgent_one_waits(tmp_path: Path) -> No
 @pytest.mark.parametrize("company", [0, 2])
 async def test_a_write_that_met_a_taken_id_is_run_again(tmp_path: Path, company: int) -> None:
     """Alone or in a group: undone and run again with a new id; nothing of the first run stays."""
-    ids = TakenIds()
+    ids = CollidingIds()
 
     def write(tx: Tx) -> str:
         tx.measure("runs", "")
@@ -234,7 +234,7 @@ async def test_an_id_that_is_taken_for_ever_is_an_error(tmp_path: Path) -> None:
 
 def test_a_single_transaction_mints_again_too(tmp_path: Path) -> None:
     """The commands that write without a store, such as ``keys create``."""
-    ids = TakenIds()
+    ids = CollidingIds()
     with closing(open_database(tmp_path)) as connection:
         first = transact(connection, Context(ids=ids), project("theirs"))
         ids.taken = [first]

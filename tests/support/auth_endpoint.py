@@ -24,7 +24,7 @@ INTEGRATOR_PASSWORD = "integrator-password"
 PROBES = ProbeAccounts(reader="doctor-password", device="doctor-device-password")
 
 
-def some_accounts() -> dict[str, ServiceAccount]:
+def make_accounts() -> dict[str, ServiceAccount]:
     """Those of a gateway that runs, and an integrator."""
     integrator = ServiceAccount(Role.INTEGRATOR, INTEGRATOR_PASSWORD)
     return {**service_accounts(GATEWAY_PASSWORD, PROBES), "integrator": integrator}
@@ -44,11 +44,11 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def asking(
+async def serve_auth_endpoint(
     store: Store, *, gateway_id: str, prefix: str = "", port: int = 0, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[Endpoint]:
     """Serve it for as long as the block runs."""
-    accounts, admissions = some_accounts(), Admissions(clock)
+    accounts, admissions = make_accounts(), Admissions(clock)
     door = AuthEndpoint(AuthDecisions(store, accounts, admissions, own_id=gateway_id, prefix=prefix), SECRET)
     async with HttpServer(door, "127.0.0.1", port) as server, httpx.AsyncClient(base_url=server.url) as http:
         yield Endpoint(server.url, http, admissions)

@@ -23,7 +23,7 @@ def server_pair(authority: Authority, name: str = "server") -> Pair:
     return authority.server(name, (HOST, "localhost"))
 
 
-def trusting(authority: Authority, client: Pair | None = None) -> ssl.SSLContext:
+def trusting_context(authority: Authority, client: Pair | None = None) -> ssl.SSLContext:
     """A client's side: it trusts this authority alone, and shows this certificate, if it has one."""
     context = ssl.create_default_context(cafile=authority.files.certificate)
     if client is not None:
@@ -31,7 +31,7 @@ def trusting(authority: Authority, client: Pair | None = None) -> ssl.SSLContext
     return context
 
 
-def speaking_cbc(context: ssl.SSLContext) -> ssl.SSLContext:
+def restrict_to_cbc(context: ssl.SSLContext) -> ssl.SSLContext:
     """The same side, speaking TLS 1.2 with CBC suites and nothing else."""
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(

@@ -4,7 +4,7 @@ from gateway.core.ids import Ids
 from gateway.core.randomness import system_entropy
 
 
-class TakenIds(Ids):
+class CollidingIds(Ids):
     """Mints those in ``taken`` first, each where its kind is asked for."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ _PYTHONS = ("python3.12", "python3.13")
 _INSTALL_SECONDS = 900.0
 
 
-class NoHomeAssistantError(AssertionError):
+class HomeAssistantMissingError(AssertionError):
     """It cannot be installed here; the message says what is missing."""
 
 
@@ -45,7 +45,7 @@ def _install(made: Path) -> None:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
     if done.returncode:
-        raise NoHomeAssistantError(f"Home Assistant could not be installed:\n{done.stdout}{done.stderr}")
+        raise HomeAssistantMissingError(f"Home Assistant could not be installed:\n{done.stdout}{done.stderr}")
 
 
 def _base() -> str:
@@ -59,7 +59,7 @@ def _base() -> str:
     for each in found:
         if _version(each) in ("3.12", "3.13"):
             return each
-    raise NoHomeAssistantError(
+    raise HomeAssistantMissingError(
         "Home Assistant needs a Python 3.12 or 3.13, and none was found: install one with its venv module, so that "
         "python3.12 or python3.13 is on the PATH ('uv python install --default 3.12' and pyenv do that too)"
     )

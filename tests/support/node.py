@@ -13,7 +13,7 @@ _LOCK = "package-lock.json"
 _INSTALL_SECONDS = 240.0
 
 
-class NoNodeError(AssertionError):
+class NodeMissingError(AssertionError):
     """Node.js is missing, or its packages could not be installed."""
 
 
@@ -21,7 +21,7 @@ def node() -> str:
     """The path of `node`. Raises NoNodeError, saying what to install."""
     found = shutil.which("node")
     if found is None or shutil.which("npm") is None:
-        raise NoNodeError("node and npm were not found: apt-get install nodejs npm (Node.js 18 or newer)")
+        raise NodeMissingError("node and npm were not found: apt-get install nodejs npm (Node.js 18 or newer)")
     return found
 
 
@@ -45,7 +45,7 @@ def _install(made: Path) -> None:
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=made, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
     if done.returncode:
-        raise NoNodeError(f"npm could not install the tests' packages:\n{done.stdout}{done.stderr}")
+        raise NodeMissingError(f"npm could not install the tests' packages:\n{done.stdout}{done.stderr}")
 
 
 def _placed(script: Path) -> Path:

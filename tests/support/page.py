@@ -15,7 +15,7 @@ REFUSED = "Failed to load resource"
 
 
 @dataclass
-class Visitor:
+class PageUser:
     """A visitor of the page."""
 
     url: str
@@ -83,18 +83,18 @@ def _button(words: str) -> str:
 
 
 @asynccontextmanager
-async def visiting(url: str, profile: Path) -> AsyncIterator[Visitor]:
+async def open_page(url: str, profile: Path) -> AsyncIterator[PageUser]:
     """A separate browser; at the end no other host was asked, and nothing went wrong in the page."""
     async with browser(profile) as tab:
         await tab.screen(*DESKTOP)
-        yield Visitor(url, tab)
+        yield PageUser(url, tab)
         assert [each for each in tab.complaints if not each.startswith(REFUSED)] == []
         assert [each for each in tab.requests if not each.startswith((url, "data:"))] == []
 
 
 @asynccontextmanager
-async def signed_in(url: str, key: str, profile: Path) -> AsyncIterator[Visitor]:
+async def signed_in(url: str, key: str, profile: Path) -> AsyncIterator[PageUser]:
     """The same, signed in."""
-    async with visiting(url, profile) as visitor:
+    async with open_page(url, profile) as visitor:
         await visitor.sign_in(key)
         yield visitor

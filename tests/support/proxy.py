@@ -16,7 +16,7 @@ from tests.support.wire import Packet
 _READ_BYTES = 65_536
 
 
-class Towards(StrEnum):
+class Direction(StrEnum):
     """Where something is on its way to: the `server` behind the proxy, or the `client` that connected to it."""
 
     SERVER = "server"
@@ -24,7 +24,7 @@ class Towards(StrEnum):
 
 
 @dataclass
-class Line:
+class ProxiedConnection:
     """One connection through the proxy; `notes` is for the test that watches it."""
 
     notes: dict[str, object] = field(default_factory=dict)
@@ -87,10 +87,10 @@ class Proxy:
             raise asyncio.IncompleteReadError(b"", None)
         return piece
 
-    def came(self, line: Line, towards: Towards, piece: bytes) -> None:
+    def record_incoming(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:
         """Hear of a piece before it is passed on."""
 
-    def passed(self, line: Line, towards: Towards, piece: bytes) -> None:
+    def record_forwarded(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:
         """Hear of a piece that was passed on."""
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,10 +109,10 @@ class Proxy:
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port())
         self._open.add(server_writer)
-        line = Line()
+        line = ProxiedConnection()
         pumps = [
-            asyncio.create_task(self._pump(line, Towards.SERVER, reader, server_writer)),
-            asyncio.create_task(self._pump(line, Towards.CLIENT, server_reader, writer)),
+            asyncio.create_task(self._pump(line, Direction.SERVER, reader, server_writer)),
+            asyncio.create_task(self._pump(line, Direction.CLIENT, server_reader, writer)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -125,11 +125,11 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(
-        self, line: Line, towards: Towards, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, line: ProxiedConnection, towards: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while True:
             piece = await self.next_piece(reader)
-            self.came(line, towards, piece)
+            self.record_incoming(line, towards, piece)
             if self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)
             await self._flows.wait()
@@ -137,7 +137,7 @@ class Proxy:
                 await self._pass_half(piece, writer)
             writer.write(piece)
             await writer.drain()
-            self.passed(line, towards, piece)
+            self.record_forwarded(line, towards, piece)
 
     async def _pass_half(self, piece: bytes, writer: asyncio.StreamWriter) -> None:
         self._halve = False

@@ -26,7 +26,7 @@ import httpx
 
 import broker_config
 from broker_config.local import free_port
-from tests.support.asking import SECRET
+from tests.support.auth_endpoint import SECRET
 
 HOST = "127.0.0.1"
 ADMIN, ADMIN_PASSWORD = "harness", "admin-password-of-rabbitmq"

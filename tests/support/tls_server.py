@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from gateway.tls.ca import Pair
-from tests.support.certificates import speaking_cbc
+from tests.support.certificates import restrict_to_cbc
 
 
 class _Door(socketserver.ThreadingTCPServer):
@@ -27,14 +27,14 @@ class _Visit(socketserver.BaseRequestHandler):
 
 
 @contextlib.contextmanager
-def tls_door(pair: Pair | None, *, cbc: bool = False) -> Iterator[int]:
+def tls_server(pair: Pair | None, *, cbc: bool = False) -> Iterator[int]:
     """The port on this machine; ``None``: it speaks no TLS. With ``cbc`` it speaks suites with CBC alone."""
     with _Door(("127.0.0.1", 0), _Visit) as door:
         if pair is not None:
             door.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             door.context.load_cert_chain(pair.certificate, pair.key)
             if cbc:
-                speaking_cbc(door.context)
+                restrict_to_cbc(door.context)
         thread = threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 from device_sim.tls import tls_context
 from gateway.http.server.server import HttpServer
 from gateway.tls.certificates import Files, ServerCertificate, client_context
-from tests.support.certificates import HOST, make_authority, server_pair, speaking_cbc, trusting
-from tests.support.tls_door import tls_door
+from tests.support.certificates import HOST, make_authority, restrict_to_cbc, server_pair, trusting_context
+from tests.support.tls_server import tls_server
 
 
 async def nothing(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -33,9 +33,9 @@ async def test_a_listener_takes_tls_1_2_without_cbc(tmp_path: Path) -> None:
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key))
     async with HttpServer(nothing, HOST, 0, certificate=certificate) as server:
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await handshake(server.address.port, speaking_cbc(trusting(authority)))
+            await handshake(server.address.port, restrict_to_cbc(trusting_context(authority)))
         for suite in ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"):
-            client = trusting(authority)
+            client = trusting_context(authority)
             client.maximum_version = ssl.TLSVersion.TLSv1_2
             client.set_ciphers(suite)
             assert await handshake(server.address.port, client) == suite
@@ -46,7 +46,7 @@ async def test_what_the_server_itself_refuses_says_to_stay_with_https(tmp_path: 
     pair = server_pair(authority := make_authority(tmp_path))
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key), hsts_seconds=7)
     async with HttpServer(nothing, HOST, 0, certificate=certificate) as server:
-        reader, writer = await asyncio.open_connection(HOST, server.address.port, ssl=trusting(authority))
+        reader, writer = await asyncio.open_connection(HOST, server.address.port, ssl=trusting_context(authority))
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         answer = await reader.read()
         writer.transport.abort()
@@ -58,8 +58,8 @@ async def test_clients_take_tls_1_2_without_cbc(tmp_path: Path) -> None:
     """A server with CBC suites alone is refused by the gateway and by the simulator, and taken by others."""
     pair = server_pair(authority := make_authority(tmp_path))
     trusted = authority.files.certificate
-    with tls_door(pair, cbc=True) as port:
-        assert "GCM" not in await handshake(port, trusting(authority))
+    with tls_server(pair, cbc=True) as port:
+        assert "GCM" not in await handshake(port, trusting_context(authority))
         for context in (
             client_context(trusted),
             client_context(None, pinned=pair.certificate),

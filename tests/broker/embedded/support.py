@@ -32,7 +32,7 @@ async def authenticate(client_id: str, username: str | None, password: str | Non
     return ClientIdentity(ROLES.get(username, Role.DEVICE), username, 7 if username.startswith("dev_") else None)
 
 
-class Place(Protocol):
+class ListeningBroker(Protocol):
     """Where a broker listens."""
 
     @property
@@ -45,21 +45,21 @@ class Place(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def joined(broker: Place, username: str, **connect: Any) -> AsyncIterator[Wire]:
+async def connected(broker: ListeningBroker, username: str, **connect: Any) -> AsyncIterator[Wire]:
     """A client of that name, connected."""
     async with Wire.open(broker.host, broker.port) as client:
         assert await client.connect(username, username, PASSWORD, **connect) == ACCEPTED
         yield client
 
 
-class Taker(Wire):
+class AcknowledgingClient(Wire):
     """A gateway that acknowledges each message as it comes, so that its sender has its PUBACK."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super().__init__(reader, writer)
         self._packets: asyncio.Queue[Packet | None] = asyncio.Queue()
 
-    async def take(self) -> None:
+    async def acknowledge_all(self) -> None:
         """Read until the connection ends."""
         with contextlib.suppress(ConnectionClosedError):
             while True:
@@ -83,29 +83,29 @@ class Taker(Wire):
 
 
 @contextlib.asynccontextmanager
-async def listening(broker: Place, *filters: str, **connect: Any) -> AsyncIterator[Wire]:
+async def subscribed_gateway(broker: ListeningBroker, *filters: str, **connect: Any) -> AsyncIterator[Wire]:
     """The gateway, connected and subscribed (to the devices' own words, unless told otherwise), which takes them."""
-    async with Taker.open(broker.host, broker.port) as gateway:
-        taking = asyncio.create_task(gateway.take())
+    async with AcknowledgingClient.open(broker.host, broker.port) as gateway:
+        acknowledging = asyncio.create_task(gateway.acknowledge_all())
         try:
             assert await gateway.connect("gateway", "gateway", PASSWORD, **connect) == ACCEPTED
             codes = await gateway.subscribe(*(filters or TAKEN))
             assert SUBSCRIPTION_REFUSED not in codes
             yield gateway
         finally:
-            taking.cancel()
+            acknowledging.cancel()
 
 
 @contextlib.asynccontextmanager
-async def hesitant(broker: Place, *filters: str, **connect: Any) -> AsyncIterator[Wire]:
+async def manually_acknowledging(broker: ListeningBroker, *filters: str, **connect: Any) -> AsyncIterator[Wire]:
     """The same, but it acknowledges only what the test says."""
-    async with joined(broker, "gateway", **connect) as gateway:
+    async with connected(broker, "gateway", **connect) as gateway:
         codes = await gateway.subscribe(*(filters or TAKEN))
         assert SUBSCRIPTION_REFUSED not in codes
         yield gateway
 
 
-async def last_word(broker: Place) -> None:
+async def publish_end_marker(broker: ListeningBroker) -> None:
     """Publish on `last/word` from another connection, so that a reader knows that nothing more is on its way."""
     async with Wire.open(broker.host, broker.port) as speaker:
         assert await speaker.connect("speaker", "gateway", PASSWORD) == ACCEPTED
@@ -113,13 +113,13 @@ async def last_word(broker: Place) -> None:
         await speaker.disconnect()
 
 
-async def payloads_until_last_word(broker: Place, gateway: Wire) -> list[bytes]:
+async def payloads_until_end_marker(broker: ListeningBroker, gateway: Wire) -> list[bytes]:
     """What has reached the gateway."""
-    await last_word(broker)
+    await publish_end_marker(broker)
     return [message.payload for message in await gateway.read_until("last/word")]
 
 
-async def nothing_more(client: Wire) -> None:
+async def assert_nothing_more(client: Wire) -> None:
     """What was on its way would be there before the answer to a ping."""
     await client.send(Packet(Kind.PINGREQ, 0, b""))
     assert (await client.read_packet()).kind == Kind.PINGRESP

@@ -11,12 +11,12 @@ import pytest
 from gateway.broker.embedded.server import BrokerLimits, ClientIdentity, EmbeddedBroker
 from tests.broker.embedded.support import (
     PASSWORD,
+    assert_nothing_more,
     authenticate,
-    hesitant,
-    joined,
-    listening,
-    nothing_more,
-    payloads_until_last_word,
+    connected,
+    manually_acknowledging,
+    payloads_until_end_marker,
+    subscribed_gateway,
 )
 from tests.support.wait import eventually
 from tests.support.wire import Kind, Packet, Wire, connect_packet, publish_packet, subscribe_packet
@@ -47,27 +47,27 @@ def puback(packet_id: int) -> Packet:
 @pytest.mark.parametrize("count", [1, 3, 20, 1_000])
 async def test_what_a_publisher_sent_before_it_disconnects_arrives(broker: EmbeddedBroker, count: int) -> None:
     """Pipelined and followed by DISCONNECT: all of it, in order. Of lots of twenty, plain amqtt loses part."""
-    async with listening(broker) as gateway:
-        async with joined(broker, "dev_A") as device:
+    async with subscribed_gateway(broker) as gateway:
+        async with connected(broker, "dev_A") as device:
             await device.send(*heartbeats(count), DISCONNECT)
             answers = await device.closed()
         assert [packet.kind for packet in answers] == [Kind.PUBACK] * count
-        assert [int(one) for one in await payloads_until_last_word(broker, gateway)] == list(range(count))
+        assert [int(one) for one in await payloads_until_end_marker(broker, gateway)] == list(range(count))
 
 
 @pytest.mark.parametrize("count", [1, 20, 200])
 async def test_connect_publish_and_disconnect_in_a_single_write(broker: EmbeddedBroker, count: int) -> None:
     """A device that wakes, says it all without waiting for an answer and sleeps again."""
-    async with listening(broker) as gateway:
+    async with subscribed_gateway(broker) as gateway:
         async with Wire.open(broker.host, broker.port) as device:
             await device.send(connect_packet("dev_A", "dev_A", PASSWORD), *heartbeats(count), DISCONNECT)
             assert len(await device.closed()) == 1 + count
-        assert [int(one) for one in await payloads_until_last_word(broker, gateway)] == list(range(count))
+        assert [int(one) for one in await payloads_until_end_marker(broker, gateway)] == list(range(count))
 
 
 async def test_what_was_read_before_a_reset_still_counts(broker: EmbeddedBroker) -> None:
     """The publisher closes without reading a single answer, so that the answers meet a closed socket."""
-    async with listening(broker) as gateway:
+    async with subscribed_gateway(broker) as gateway:
         for _ in range(20):
             async with Wire.open(broker.host, broker.port) as device:
                 await device.send(connect_packet("dev_A", "dev_A", PASSWORD), *heartbeats(20), DISCONNECT)
@@ -87,7 +87,7 @@ async def test_what_came_before_a_reset_counts_when_the_client_is_let_in_after_i
             await answer.wait()
         return await authenticate(client_id, username, password)
 
-    async with EmbeddedBroker(authenticate=slow) as broker, listening(broker) as gateway:
+    async with EmbeddedBroker(authenticate=slow) as broker, subscribed_gateway(broker) as gateway:
         _, writer = await asyncio.open_connection(broker.host, broker.port)
         said = connect_packet("dev_A", "dev_A", PASSWORD), *heartbeats(3)
         writer.write(b"".join(packet.encode() for packet in said))
@@ -105,8 +105,8 @@ async def test_an_unacknowledged_message_comes_again_after_the_reconnect(broker:
 
     There is no timer to it: plain amqtt drops such a message after five seconds, and at once when the connection ends.
     """
-    async with joined(broker, "dev_A") as device:
-        async with hesitant(broker, "devices/+/heartbeat", clean=False) as gateway:
+    async with connected(broker, "dev_A") as device:
+        async with manually_acknowledging(broker, "devices/+/heartbeat", clean=False) as gateway:
             await device.send(publish_packet(HEARTBEAT, b"one"), publish_packet(HEARTBEAT, b"two", packet_id=2))
             first, second = await gateway.read_publish(), await gateway.read_publish()
             await gateway.acknowledge(first)
@@ -115,7 +115,7 @@ async def test_an_unacknowledged_message_comes_again_after_the_reconnect(broker:
         await device.send(publish_packet(HEARTBEAT, b"three", packet_id=3))
         assert (await device.read_packet()).body == b"\0\1"
         await device.ping()
-    async with joined(broker, "gateway", clean=False) as gateway:
+    async with connected(broker, "gateway", clean=False) as gateway:
         assert gateway.session_present
         again, third = await gateway.read_publish(), await gateway.read_publish()
         assert (again.payload, again.packet_id, again.duplicate) == (b"two", second.packet_id, True)
@@ -126,12 +126,12 @@ async def test_a_gateway_that_acknowledges_late_loses_nothing() -> None:
     """3,000 heartbeats while it acknowledges none: 1,000 in flight, the rest as it acknowledges, each once."""
     async with (
         EmbeddedBroker(authenticate=authenticate, limits=BrokerLimits(unheard=3_000)) as broker,
-        hesitant(broker) as gateway,
-        joined(broker, "dev_A") as device,
+        manually_acknowledging(broker) as gateway,
+        connected(broker, "dev_A") as device,
     ):
         await device.send(*heartbeats(3_000))
         got = [await gateway.read_publish() for _ in range(1_000)]
-        await nothing_more(gateway)
+        await assert_nothing_more(gateway)
         for message in got:
             await gateway.acknowledge(message)
         rest = []
@@ -145,34 +145,37 @@ async def test_a_gateway_that_acknowledges_late_loses_nothing() -> None:
 async def test_a_device_that_is_away_gets_what_came_at_qos_1_and_only_the_last_hundred() -> None:
     """Its persistent session holds a bounded number of messages, in order; QoS 0 is not kept."""
     limits = BrokerLimits(queued=100)
-    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "gateway") as gateway:
-        async with joined(broker, "dev_A", clean=False) as device:
+    async with (
+        EmbeddedBroker(authenticate=authenticate, limits=limits) as broker,
+        connected(broker, "gateway") as gateway,
+    ):
+        async with connected(broker, "dev_A", clean=False) as device:
             assert await device.subscribe(REBOOT, "devices/dev_A/errors") == [1, 1]
             await device.disconnect()
         for n in range(150):
             await gateway.publish(REBOOT, b"%d" % n, qos=1)
             await gateway.publish("devices/dev_A/errors", b"lost", qos=0)
-        async with joined(broker, "dev_A", clean=False) as device:
+        async with connected(broker, "dev_A", clean=False) as device:
             messages = []
             for _ in range(100):
                 messages.append(await device.read_publish())
                 await device.acknowledge(messages[-1])
             assert [int(message.payload) for message in messages] == list(range(50, 150))
             assert not any(message.retain or message.duplicate for message in messages)
-            await nothing_more(device)
+            await assert_nothing_more(device)
 
 
 async def test_a_reconnect_does_not_bring_a_command_twice(broker: EmbeddedBroker) -> None:
     """Queued for the session and retained: once from the queue. Retained ones come at SUBSCRIBE [MQTT-3.3.1-6]."""
-    async with joined(broker, "gateway") as gateway:
-        async with joined(broker, "dev_A", clean=False) as device:
+    async with connected(broker, "gateway") as gateway:
+        async with connected(broker, "dev_A", clean=False) as device:
             await device.subscribe(RESET)
             await device.disconnect()
         await gateway.publish(RESET, b"reset", qos=1, retain=True)
-        async with joined(broker, "dev_A", clean=False) as device:
+        async with connected(broker, "dev_A", clean=False) as device:
             message = await device.read_publish()
             assert (message.payload, message.retain) == (b"reset", False)
-            await nothing_more(device)
+            await assert_nothing_more(device)
 
 
 async def test_messages_that_wait_are_bounded_in_bytes() -> None:
@@ -181,35 +184,39 @@ async def test_messages_that_wait_are_bounded_in_bytes() -> None:
     It has no PUBACK and is cut off, so that it says it again; what came before that and fits is kept.
     """
     limits = BrokerLimits(queued_bytes=10 * (1_000 + len("devices/dev_A/heartbeat")))
-    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "dev_A") as device:
-        async with hesitant(broker, "devices/+/heartbeat", clean=False) as gateway:
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, connected(broker, "dev_A") as device:
+        async with manually_acknowledging(broker, "devices/+/heartbeat", clean=False) as gateway:
             await gateway.disconnect()
         with contextlib.suppress(ConnectionResetError):
             await device.send(*heartbeats(20, size=1_000))
         assert await device.closed() == []
-        async with joined(broker, "gateway", clean=False) as gateway:
+        async with connected(broker, "gateway", clean=False) as gateway:
             assert [int((await gateway.read_publish()).payload) for _ in range(10)] == list(range(1, 11))
-            await nothing_more(gateway)
+            await assert_nothing_more(gateway)
 
 
 async def test_subscribing_and_leaving_do_not_disturb_a_delivery(broker: EmbeddedBroker) -> None:
     """1,000 heartbeats while forty devices come, subscribe and go: plain amqtt with awaiting plugins lost half."""
-    async with listening(broker) as gateway, joined(broker, "dev_A") as device, asyncio.TaskGroup() as others:
+    async with (
+        subscribed_gateway(broker) as gateway,
+        connected(broker, "dev_A") as device,
+        asyncio.TaskGroup() as others,
+    ):
         for n in range(40):
             others.create_task(_come_and_go(broker, f"dev_{n}x"), name=f"dev_{n}x")
         await device.send(*heartbeats(1_000))
         for _ in range(1_000):
             await device.read_packet()
-        got = await payloads_until_last_word(broker, gateway)
+        got = await payloads_until_end_marker(broker, gateway)
         assert [int(one) for one in got] == list(range(1_000))
 
 
 async def test_a_client_that_reads_nothing_holds_nobody_up(broker: EmbeddedBroker) -> None:
     """It subscribes, and pings without ever reading an answer; the others are served meanwhile."""
     async with (
-        joined(broker, "gateway") as gateway,
-        joined(broker, "dev_deaf") as deaf,
-        joined(broker, "dev_A") as device,
+        connected(broker, "gateway") as gateway,
+        connected(broker, "dev_deaf") as deaf,
+        connected(broker, "dev_A") as device,
     ):
         await deaf.send(subscribe_packet("devices/dev_deaf/errors"), Packet(Kind.PINGREQ, 0, b"").encode() * 10_000)
         for _ in range(200):
@@ -221,5 +228,5 @@ async def test_a_client_that_reads_nothing_holds_nobody_up(broker: EmbeddedBroke
 
 async def _come_and_go(broker: EmbeddedBroker, device_id: str) -> None:
     for _ in range(5):
-        async with joined(broker, device_id) as device:
+        async with connected(broker, device_id) as device:
             await device.subscribe(f"devices/{device_id}/commands/+", f"devices/{device_id}/errors")

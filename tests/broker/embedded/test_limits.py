@@ -16,14 +16,14 @@ from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE
 from gateway.tls.certificates import Files, ServerCertificate
 from tests.broker.embedded.support import (
     PASSWORD,
+    assert_nothing_more,
     authenticate,
-    hesitant,
-    joined,
-    listening,
-    nothing_more,
-    payloads_until_last_word,
+    connected,
+    manually_acknowledging,
+    payloads_until_end_marker,
+    subscribed_gateway,
 )
-from tests.support.certificates import make_authority, server_pair, trusting
+from tests.support.certificates import make_authority, server_pair, trusting_context
 from tests.support.wait import eventually
 from tests.support.wire import (
     ACCEPTED,
@@ -72,16 +72,16 @@ async def test_authentication_that_hangs_ends_with_the_same_time_limit() -> None
 async def test_silence_beyond_the_keepalive_ends_the_connection_with_its_will(broker: EmbeddedBroker) -> None:
     """One and a half times the keepalive [MQTT-3.1.2-24]; plain amqtt waits for ever, and no will says `offline`."""
     will = Will("devices/dev_A/status", b"offline", retain=True)
-    async with listening(broker) as gateway, joined(broker, "dev_A", keepalive=1, will=will) as device:
+    async with subscribed_gateway(broker) as gateway, connected(broker, "dev_A", keepalive=1, will=will) as device:
         assert await device.closed() == []
         assert (await gateway.read_publish()).payload == b"offline"
-    async with listening(broker) as late:
+    async with subscribed_gateway(broker) as late:
         assert (await late.read_publish()).retain
 
 
 async def test_a_ping_keeps_the_connection_alive(broker: EmbeddedBroker) -> None:
     """The same keepalive, with the client pinging until after its will would have come."""
-    async with joined(broker, "dev_A", keepalive=1) as device, joined(broker, "dev_B", keepalive=1) as silent:
+    async with connected(broker, "dev_A", keepalive=1) as device, connected(broker, "dev_B", keepalive=1) as silent:
         gone = asyncio.create_task(silent.closed())
         while not gone.done():
             await device.ping()
@@ -93,13 +93,13 @@ async def test_a_packet_beyond_the_limit_ends_the_connection_unread() -> None:
     """Its header is enough: nothing of it is waited for, let alone kept. Plain amqtt took 250 MB."""
     async with (
         EmbeddedBroker(authenticate=authenticate, max_packet_bytes=1_000) as broker,
-        listening(broker) as gateway,
+        subscribed_gateway(broker) as gateway,
     ):
-        async with joined(broker, "dev_A") as device:
+        async with connected(broker, "dev_A") as device:
             await device.send(publish_packet("devices/dev_A/heartbeat", bytes(900)))
             await device.send(b"\x32\xff\xff\xff\x7f")
             assert [packet.kind for packet in await device.closed()] == [Kind.PUBACK]
-        assert [len(one) for one in await payloads_until_last_word(broker, gateway)] == [900]
+        assert [len(one) for one in await payloads_until_end_marker(broker, gateway)] == [900]
 
 
 MALFORMED = {
@@ -129,24 +129,24 @@ MALFORMED = {
 async def test_a_malformed_packet_ends_that_connection_alone(broker: EmbeddedBroker, garbage: bytes) -> None:
     """What is not MQTT ends the connection, and its will tells so; everybody else goes on."""
     will = Will("devices/dev_A/status", b"offline")
-    async with listening(broker) as gateway, joined(broker, "dev_B") as other:
-        async with joined(broker, "dev_A", will=will) as device:
+    async with subscribed_gateway(broker) as gateway, connected(broker, "dev_B") as other:
+        async with connected(broker, "dev_A", will=will) as device:
             await device.send(publish_packet("devices/dev_A/heartbeat", b"before", qos=0), garbage)
             await device.closed()
         await other.publish("devices/dev_B/heartbeat", b"others go on", qos=1)
-        assert await payloads_until_last_word(broker, gateway) == [b"before", b"offline", b"others go on"]
+        assert await payloads_until_end_marker(broker, gateway) == [b"before", b"offline", b"others go on"]
 
 
 async def test_filters_are_short(broker: EmbeddedBroker) -> None:
     """Filters that an integrator may use, of 64 KB or of 33 levels, are refused; the longest that are taken work."""
     prefix, long = "devices/", "x" * (1_024 - len("devices//state"))
-    async with joined(broker, "integrator", clean=False) as integrator:
+    async with connected(broker, "integrator", clean=False) as integrator:
         assert await integrator.subscribe(f"{prefix}{'x' * 65_000}/state") == [0x80]
         assert await integrator.subscribe(f"{prefix}a/events" + "/a" * 30) == [0x80]
         assert await integrator.subscribe(f"{prefix}x{long}/state") == [0x80]
         codes = await integrator.subscribe(f"{prefix}{long}/state", f"{prefix}a/events" + "/a" * 29)
         assert 0x80 not in codes
-        async with listening(broker) as gateway:
+        async with subscribed_gateway(broker) as gateway:
             await gateway.publish(f"{prefix}{long}/state", b"arrives")
             assert (await integrator.read_publish()).payload == b"arrives"
 
@@ -183,10 +183,10 @@ async def test_clients_beyond_the_limit_are_refused() -> None:
     """Silent sockets take no place. A connected client may reconnect, and the gateway is always admitted."""
     limits = BrokerLimits(connections=2)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, Wire.open(broker.host, broker.port):
-        async with joined(broker, "dev_A"), joined(broker, "dev_B"):
+        async with connected(broker, "dev_A"), connected(broker, "dev_B"):
             async with Wire.open(broker.host, broker.port) as client:
                 assert await client.connect("dev_C", "dev_C", PASSWORD) == SERVER_UNAVAILABLE
-            async with joined(broker, "dev_B"), joined(broker, "gateway"):
+            async with connected(broker, "dev_B"), connected(broker, "gateway"):
                 pass
         await eventually(lambda: _gets_in(broker, "dev_C"), "a place became free")
 
@@ -194,10 +194,10 @@ async def test_clients_beyond_the_limit_are_refused() -> None:
 async def test_integrators_leave_the_places_of_devices_free() -> None:
     """The share of integrators is bounded, for all their accounts together."""
     limits = BrokerLimits(connections=3, connections_others=1)
-    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "integrator"):
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, connected(broker, "integrator"):
         async with Wire.open(broker.host, broker.port) as client:
             assert await client.connect("another", "integrator", PASSWORD) == SERVER_UNAVAILABLE
-        async with joined(broker, "dev_A"), joined(broker, "dev_B"):
+        async with connected(broker, "dev_A"), connected(broker, "dev_B"):
             pass
 
 
@@ -207,7 +207,7 @@ async def test_silent_sockets_lock_nobody_out() -> None:
         for _ in range(1_200):
             await stack.enter_async_context(Wire.open(broker.host, broker.port))
         for n in range(200):
-            await stack.enter_async_context(joined(broker, f"dev_{n}x"))
+            await stack.enter_async_context(connected(broker, f"dev_{n}x"))
         assert len(broker.sessions()) == 200
 
 
@@ -217,7 +217,7 @@ async def test_silent_sockets_cost_no_tls_buffer(tmp_path: Path) -> None:
     certificate = ServerCertificate("mqtt", Files(pair.certificate, pair.key))
     async with EmbeddedBroker(authenticate=authenticate, certificate=certificate, connect_timeout=1.0) as broker:
         silent = [await asyncio.open_connection(broker.host, broker.port) for _ in range(MOST_BEFORE_HANDSHAKE + 10)]
-        reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=trusting(authority))
+        reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=trusting_context(authority))
         assert sum(isinstance(each, SSLProtocol) for each in gc.get_objects()) < 10
         writer.write(connect_packet("dev_A", "dev_A", PASSWORD).encode())
         assert (await reader.readexactly(4))[3] == ACCEPTED
@@ -259,18 +259,18 @@ async def test_one_account_has_a_bounded_number_of_sessions() -> None:
             assert await client.connect(name, "integrator", PASSWORD, clean=False) == ACCEPTED
         client = await stack.enter_async_context(Wire.open(broker.host, broker.port))
         assert await client.connect("four", "integrator", PASSWORD, clean=False) == SERVER_UNAVAILABLE
-        async with joined(broker, "dev_A"):
+        async with connected(broker, "dev_A"):
             pass
 
 
 async def test_sessions_beyond_the_limit_are_refused() -> None:
     """Sessions that are kept for clients that are away are bounded as well."""
     async with EmbeddedBroker(authenticate=authenticate, limits=BrokerLimits(sessions=1)) as broker:
-        async with joined(broker, "dev_A", clean=False) as device:
+        async with connected(broker, "dev_A", clean=False) as device:
             await device.disconnect()
         async with Wire.open(broker.host, broker.port) as client:
             assert await client.connect("dev_B", "dev_B", PASSWORD) == SERVER_UNAVAILABLE
-        async with joined(broker, "dev_A", clean=False) as device:
+        async with connected(broker, "dev_A", clean=False) as device:
             assert device.session_present
 
 
@@ -285,13 +285,16 @@ async def test_a_client_that_runs_wild_is_held_and_nobody_else() -> None:
     What is held is with its sender: nothing of it is lost, and all comes in its order.
     """
     limits = BrokerLimits(unheard=50)
-    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, hesitant(broker) as gateway:
-        async with joined(broker, "dev_A") as wild, joined(broker, "dev_B") as other:
+    async with (
+        EmbeddedBroker(authenticate=authenticate, limits=limits) as broker,
+        manually_acknowledging(broker) as gateway,
+    ):
+        async with connected(broker, "dev_A") as wild, connected(broker, "dev_B") as other:
             await wild.send(*numbered(500))
             got = [await gateway.read_publish() for _ in range(51)]
             await other.send(publish_packet("devices/dev_B/heartbeat", b"other"))
             got.append(await gateway.read_publish())
-            await nothing_more(gateway)
+            await assert_nothing_more(gateway)
             for message in got:
                 await gateway.acknowledge(message)
             rest = [message async for message in acknowledged(gateway, 449)]
@@ -311,16 +314,19 @@ async def acknowledged(gateway: Wire, count: int) -> AsyncIterator[bytes]:
 async def test_a_held_client_can_be_cut_and_comes_back_held() -> None:
     """Its socket is closed although the gateway never takes what it sent, and a new connection is no way out."""
     limits = BrokerLimits(unheard=10)
-    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, hesitant(broker) as gateway:
-        async with joined(broker, "dev_A") as wild:
+    async with (
+        EmbeddedBroker(authenticate=authenticate, limits=limits) as broker,
+        manually_acknowledging(broker) as gateway,
+    ):
+        async with connected(broker, "dev_A") as wild:
             await wild.send(*numbered(50))
             got = [await gateway.read_publish() for _ in range(11)]
             assert await broker.cut("dev_A")
             with contextlib.suppress(ConnectionResetError):
                 assert await wild.closed() == []
-        async with joined(broker, "dev_A") as again:
+        async with connected(broker, "dev_A") as again:
             await again.send(publish_packet("devices/dev_A/heartbeat", b"again"))
-            await nothing_more(gateway)
+            await assert_nothing_more(gateway)
             for message in got:
                 await gateway.acknowledge(message)
             assert [message async for message in acknowledged(gateway, 1)] == [b"again"]
@@ -330,15 +336,15 @@ async def test_a_held_client_can_be_cut_and_comes_back_held() -> None:
 async def test_who_spoke_to_a_gateway_that_is_forgotten_is_cut_off() -> None:
     """Messages that wait for a forgotten gateway session are lost: the sender is disconnected, and sends them again."""
     limits = BrokerLimits(unheard=10)
-    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "dev_A") as wild:
-        async with hesitant(broker) as gateway:
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, connected(broker, "dev_A") as wild:
+        async with manually_acknowledging(broker) as gateway:
             await wild.send(*numbered(50))
             for _ in range(11):
                 await gateway.read_publish()
             await gateway.disconnect()  # a clean session ends with it
         with contextlib.suppress(ConnectionResetError):
             assert await wild.closed() == []
-        async with listening(broker), joined(broker, "dev_A") as again:
+        async with subscribed_gateway(broker), connected(broker, "dev_A") as again:
             await again.send(*numbered(50))
             assert [(await again.read_packet()).kind for _ in range(50)] == [Kind.PUBACK] * 50
 

@@ -10,11 +10,11 @@ import pytest
 from gateway.broker.embedded.server import EmbeddedBroker
 from tests.broker.embedded.support import (
     PASSWORD,
+    assert_nothing_more,
     authenticate,
-    joined,
-    listening,
-    nothing_more,
-    payloads_until_last_word,
+    connected,
+    payloads_until_end_marker,
+    subscribed_gateway,
 )
 from tests.support.wait import eventually
 from tests.support.wire import Kind, Packet, publish_packet
@@ -34,7 +34,7 @@ async def broker() -> AsyncIterator[EmbeddedBroker]:
 
 async def test_overlapping_subscriptions_bring_a_message_once(broker: EmbeddedBroker) -> None:
     """At the best QoS that was granted [MQTT-3.3.5-1], and never above that of the message."""
-    async with joined(broker, "gateway") as gateway, joined(broker, "dev_A") as device:
+    async with connected(broker, "gateway") as gateway, connected(broker, "dev_A") as device:
         assert await device.subscribe(REBOOT, qos=0) == [0]
         assert await device.subscribe("devices/dev_A/commands/+", qos=2) == [1]
         await gateway.publish(REBOOT, b"one", qos=1)
@@ -43,12 +43,12 @@ async def test_overlapping_subscriptions_bring_a_message_once(broker: EmbeddedBr
             (b"one", 1),
             (b"zero", 0),
         ]
-        await nothing_more(device)
+        await assert_nothing_more(device)
 
 
 async def test_a_repeated_subscribe_replaces_the_qos_and_brings_the_retained_again(broker: EmbeddedBroker) -> None:
     """[MQTT-3.8.4-3]; a device that lost its place asks again and gets it."""
-    async with joined(broker, "gateway") as gateway, joined(broker, "dev_A") as device:
+    async with connected(broker, "gateway") as gateway, connected(broker, "dev_A") as device:
         await gateway.publish(RESET, b"reset", qos=1, retain=True)
         for qos in (0, 1):
             assert await device.subscribe(RESET, qos=qos) == [qos]
@@ -57,29 +57,29 @@ async def test_a_repeated_subscribe_replaces_the_qos_and_brings_the_retained_aga
 
 async def test_an_unsubscribe_ends_delivery(broker: EmbeddedBroker) -> None:
     """What comes after the UNSUBACK is not for it."""
-    async with joined(broker, "gateway") as gateway, joined(broker, "dev_A") as device:
+    async with connected(broker, "gateway") as gateway, connected(broker, "dev_A") as device:
         await device.subscribe(REBOOT)
         await device.send(Packet(Kind.UNSUBSCRIBE, 2, struct.pack("!HH", 5, len(REBOOT)) + REBOOT.encode()))
         assert (await device.read_packet()).kind == Kind.UNSUBACK
         await gateway.publish(REBOOT, b"x", qos=1)
-        await nothing_more(device)
+        await assert_nothing_more(device)
 
 
 async def test_qos_2_arrives_once(broker: EmbeddedBroker) -> None:
     """A repeated PUBLISH with an id that was not released yet is the same message [MQTT-4.3.3-2]."""
-    async with listening(broker) as gateway, joined(broker, "dev_A") as device:
+    async with subscribed_gateway(broker) as gateway, connected(broker, "dev_A") as device:
         for _ in range(2):
             for _ in range(2):
                 await device.send(publish_packet(HEARTBEAT, b"once", qos=2, packet_id=3))
                 assert (await device.read_packet()).kind == Kind.PUBREC
             await device.send(Packet(Kind.PUBREL, 2, struct.pack("!H", 3)))
             assert (await device.read_packet()).kind == Kind.PUBCOMP
-        assert await payloads_until_last_word(broker, gateway) == [b"once", b"once"]
+        assert await payloads_until_end_marker(broker, gateway) == [b"once", b"once"]
 
 
 async def test_acknowledgements_for_nothing_do_no_harm(broker: EmbeddedBroker) -> None:
     """A PUBACK and a PUBREL with ids that are not in use."""
-    async with joined(broker, "dev_A") as device:
+    async with connected(broker, "dev_A") as device:
         await device.send(Packet(Kind.PUBACK, 0, b"\0\x07"), Packet(Kind.PUBREL, 2, b"\0\x07"))
         assert (await device.read_packet()).kind == Kind.PUBCOMP
         await device.ping()
@@ -89,7 +89,7 @@ async def test_aiomqtt_talks_to_it(broker: EmbeddedBroker) -> None:
     """A device by aiomqtt (paho), QoS 1, with a will and a retained command, as the simulator will."""
     will = aiomqtt.Will(STATUS, b"offline", qos=1, retain=True)
     async with (
-        listening(broker, RESET + "/ack") as gateway,
+        subscribed_gateway(broker, RESET + "/ack") as gateway,
         aiomqtt.Client(
             broker.host, broker.port, username="dev_A", password=PASSWORD, identifier="dev_A", will=will
         ) as device,

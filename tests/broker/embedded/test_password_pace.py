@@ -20,7 +20,7 @@ PASSWORD = "right"
 SAVED = PER_SECOND * SAVED_SECONDS
 
 
-class Site:
+class CountingBroker:
     """A broker that counts which names were looked up."""
 
     def __init__(self) -> None:
@@ -44,14 +44,14 @@ class Site:
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
+async def site() -> AsyncIterator[CountingBroker]:
     """One that runs."""
-    made = Site()
+    made = CountingBroker()
     async with made.broker:
         yield made
 
 
-async def test_a_device_behind_a_failing_address_comes_in_at_once(site: Site) -> None:
+async def test_a_device_behind_a_failing_address_comes_in_at_once(site: CountingBroker) -> None:
     """Its name is known: it is answered while those that try passwords still wait, unread."""
     await site.fail()
     waiting = [asyncio.create_task(site.tries(f"dev_more{number}", "wrong")) for number in range(2 * SAVED)]
@@ -64,7 +64,7 @@ async def test_a_device_behind_a_failing_address_comes_in_at_once(site: Site) ->
     assert looked_up == 2 * SAVED - answers[UNAVAILABLE] < SAVED, "the rest cost no look-up"
 
 
-async def test_passwords_for_a_known_name_are_paced_too(site: Site) -> None:
+async def test_passwords_for_a_known_name_are_paced_too(site: CountingBroker) -> None:
     """A client that knows a device's id has a few tries at once, then one a second; other devices are admitted."""
     await site.fail()
     tries = 4 * SAVED_SECONDS_OF_NAME
@@ -74,7 +74,7 @@ async def test_passwords_for_a_known_name_are_paced_too(site: Site) -> None:
     assert await site.tries(GOOD, PASSWORD) == ACCEPTED
 
 
-async def test_a_bounded_number_waits(site: Site) -> None:
+async def test_a_bounded_number_waits(site: CountingBroker) -> None:
     """For one more the oldest is closed without an answer."""
     await site.fail()
     beyond = 2 * SAVED
@@ -87,7 +87,7 @@ async def test_a_bounded_number_waits(site: Site) -> None:
             assert await client.connect(name, name, PASSWORD) == ACCEPTED
 
 
-async def test_a_few_failures_are_answered_as_they_were(site: Site) -> None:
+async def test_a_few_failures_are_answered_as_they_were(site: CountingBroker) -> None:
     """A device with an old token hears at once that it is refused, and comes in with a new one."""
     for _ in range(SAVED // 2):
         assert await site.tries(GOOD, "old") == NOT_AUTHORISED
@@ -98,7 +98,7 @@ async def test_a_few_failures_are_answered_as_they_were(site: Site) -> None:
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_connection_can_be_aborted_while_its_time_runs_out(turns: int) -> None:
     """The evicted connection may be at the end of its time limit: the client that follows must not fail by that."""
-    async with Served() as served:
+    async with AcceptedSocket() as served:
         connection = await served.connection()
 
         async def wait() -> None:
@@ -114,7 +114,7 @@ async def test_a_connection_can_be_aborted_while_its_time_runs_out(turns: int) -
         assert not connection.open
 
 
-class Served:
+class AcceptedSocket:
     """An accepted socket, as the broker holds it."""
 
     async def __aenter__(self) -> Self:

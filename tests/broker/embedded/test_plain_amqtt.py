@@ -22,12 +22,12 @@ from gateway.broker.embedded.server import EmbeddedBroker
 from tests.broker.embedded.support import (
     PASSWORD,
     ROLES,
-    Place,
+    ListeningBroker,
     authenticate,
-    hesitant,
-    joined,
-    listening,
-    payloads_until_last_word,
+    connected,
+    manually_acknowledging,
+    payloads_until_end_marker,
+    subscribed_gateway,
 )
 from tests.support.wire import (
     ACCEPTED,
@@ -51,7 +51,7 @@ DISCONNECT = Packet(Kind.DISCONNECT, 0, b"")
 MQTT_5_CONNECT = Packet(Kind.CONNECT, 0, bytes.fromhex("00044d51545405c2003c00") + 3 * text("dev_A"))
 """User name, password, clean start, 60 s, no properties [MQTT5 3.1]; plain amqtt never gets to judge the password."""
 
-Defect = Callable[[Place], Awaitable[bool]]
+Defect = Callable[[ListeningBroker], Awaitable[bool]]
 
 
 class Authenticator(BaseAuthPlugin):  # type: ignore[misc]  # amqtt ships no types
@@ -95,38 +95,38 @@ async def plain_amqtt() -> AsyncIterator[Plain]:
                 await broker.shutdown()
 
 
-async def leaks_retained_messages_at_connect(broker: Place) -> bool:
+async def leaks_retained_messages_at_connect(broker: ListeningBroker) -> bool:
     """A device that never subscribed gets the factory reset of another one."""
     reset = "devices/dev_B/commands/factory_reset"
-    async with joined(broker, "gateway") as gateway, joined(broker, "dev_B") as owner:
+    async with connected(broker, "gateway") as gateway, connected(broker, "dev_B") as owner:
         await gateway.publish(reset, b"B's", retain=True)
         await owner.subscribe(reset)
         await owner.read_publish()
-        async with joined(broker, "dev_A") as device:
+        async with connected(broker, "dev_A") as device:
             return reset in await _heard(device)
 
 
-async def publishes_wills_on_foreign_topics(broker: Place) -> bool:
+async def publishes_wills_on_foreign_topics(broker: ListeningBroker) -> bool:
     """A device's death speaks on the command topic of another one."""
     will = Will("devices/dev_B/commands/factory_reset", b"forged")
-    async with listening(broker, "#") as gateway:
+    async with subscribed_gateway(broker, "#") as gateway:
         async with Wire.open(broker.host, broker.port) as device:
             await device.connect("dev_A", "dev_A", PASSWORD, will=will)
         return will.topic in await _heard(gateway)
 
 
-async def retains_what_a_device_may_only_publish(broker: Place) -> bool:
+async def retains_what_a_device_may_only_publish(broker: ListeningBroker) -> bool:
     """A heartbeat that was sent retained stays on the broker."""
-    async with listening(broker), joined(broker, "dev_A") as device:
+    async with subscribed_gateway(broker), connected(broker, "dev_A") as device:
         await device.publish(HEARTBEAT, b"x", retain=True)
         await device.ping()
-    async with listening(broker) as gateway:
+    async with subscribed_gateway(broker) as gateway:
         return HEARTBEAT in await _heard(gateway)
 
 
-async def lets_a_taken_over_connection_live(broker: Place) -> bool:
+async def lets_a_taken_over_connection_live(broker: ListeningBroker) -> bool:
     """The old connection still gets answers when the new one is in place."""
-    async with joined(broker, "dev_A") as old, joined(broker, "dev_A"):
+    async with connected(broker, "dev_A") as old, connected(broker, "dev_A"):
         try:
             await old.ping()
         except (ConnectionClosedError, ConnectionError):
@@ -134,9 +134,9 @@ async def lets_a_taken_over_connection_live(broker: Place) -> bool:
         return True
 
 
-async def lets_a_wrong_password_disturb_a_session(broker: Place) -> bool:
+async def lets_a_wrong_password_disturb_a_session(broker: ListeningBroker) -> bool:
     """A stranger who knows the client id alone: the device's subscription is gone."""
-    async with joined(broker, "gateway") as gateway, joined(broker, "dev_A") as device:
+    async with connected(broker, "gateway") as gateway, connected(broker, "dev_A") as device:
         await device.subscribe(REBOOT)
         async with Wire.open(broker.host, broker.port) as stranger:
             assert await stranger.connect("dev_A", "dev_A", "wrong") != ACCEPTED
@@ -144,29 +144,29 @@ async def lets_a_wrong_password_disturb_a_session(broker: Place) -> bool:
         return REBOOT not in await _heard(device)
 
 
-async def loses_acknowledged_messages_at_a_disconnect(broker: Place) -> bool:
+async def loses_acknowledged_messages_at_a_disconnect(broker: ListeningBroker) -> bool:
     """Twenty heartbeats and a DISCONNECT, fifty times, each acknowledged: fewer arrive."""
     acknowledged = 0
-    async with listening(broker) as gateway:
+    async with subscribed_gateway(broker) as gateway:
         for _ in range(50):
-            async with joined(broker, "dev_A") as device:
+            async with connected(broker, "dev_A") as device:
                 await device.send(*_heartbeats(20, "dev_A"), DISCONNECT)
                 acknowledged += sum(packet.kind == Kind.PUBACK for packet in await device.closed())
-        return len(await payloads_until_last_word(broker, gateway)) < acknowledged
+        return len(await payloads_until_end_marker(broker, gateway)) < acknowledged
 
 
-async def loses_a_connect_publish_and_disconnect_in_one_write(broker: Place) -> bool:
+async def loses_a_connect_publish_and_disconnect_in_one_write(broker: ListeningBroker) -> bool:
     """Devices that say all they have to say, twenty heartbeats, in one segment and close: most is not heard."""
-    async with listening(broker) as gateway:
+    async with subscribed_gateway(broker) as gateway:
         for name in (f"dev_{n}" for n in range(30)):
             async with Wire.open(broker.host, broker.port) as device:
                 await device.send(connect_packet(name, name, PASSWORD), *_heartbeats(20, name), DISCONNECT)
         return len(await _heard(gateway)) < 600
 
 
-async def takes_packets_of_any_size(broker: Place) -> bool:
+async def takes_packets_of_any_size(broker: ListeningBroker) -> bool:
     """A megabyte is taken into memory and acknowledged."""
-    async with joined(broker, "dev_A") as device:
+    async with connected(broker, "dev_A") as device:
         try:
             await device.publish(HEARTBEAT, bytes(1 << 20))
         except (ConnectionClosedError, ConnectionError):
@@ -174,44 +174,47 @@ async def takes_packets_of_any_size(broker: Place) -> bool:
         return True
 
 
-async def drops_everything_after_a_dollar_topic(broker: Place) -> bool:
+async def drops_everything_after_a_dollar_topic(broker: ListeningBroker) -> bool:
     """Acknowledged like all else on that connection, and gone."""
-    async with listening(broker) as gateway, joined(broker, "dev_A") as device:
+    async with subscribed_gateway(broker) as gateway, connected(broker, "dev_A") as device:
         await device.publish("$SYS/x", b"x")
         await device.publish(HEARTBEAT, b"counts")
-        return await payloads_until_last_word(broker, gateway) != [b"counts"]
+        return await payloads_until_end_marker(broker, gateway) != [b"counts"]
 
 
-async def forgets_what_was_in_flight_when_the_connection_ends(broker: Place) -> bool:
+async def forgets_what_was_in_flight_when_the_connection_ends(broker: ListeningBroker) -> bool:
     """A gateway that was killed before it acknowledged does not get the message again."""
-    async with joined(broker, "dev_A") as device, hesitant(broker, "devices/+/heartbeat", clean=False) as gateway:
+    async with (
+        connected(broker, "dev_A") as device,
+        manually_acknowledging(broker, "devices/+/heartbeat", clean=False) as gateway,
+    ):
         await device.send(publish_packet(HEARTBEAT, b"x"))
         await gateway.read_publish()
-    async with joined(broker, "gateway", clean=False) as gateway:
+    async with connected(broker, "gateway", clean=False) as gateway:
         return HEARTBEAT not in await _heard(gateway)
 
 
-async def gives_a_persistent_session_that_is_taken_over_nothing(broker: Place) -> bool:
+async def gives_a_persistent_session_that_is_taken_over_nothing(broker: ListeningBroker) -> bool:
     """The new connection is not sent what is published on the session's own subscription."""
-    async with joined(broker, "gateway") as gateway, joined(broker, "dev_A", clean=False) as old:
+    async with connected(broker, "gateway") as gateway, connected(broker, "dev_A", clean=False) as old:
         await old.subscribe(REBOOT)
-        async with joined(broker, "dev_A", clean=False) as new:
+        async with connected(broker, "dev_A", clean=False) as new:
             await gateway.publish(REBOOT, b"x")
             return REBOOT not in await _heard(new)
 
 
-async def lets_a_silent_client_stay(broker: Place) -> bool:
+async def lets_a_silent_client_stay(broker: ListeningBroker) -> bool:
     """One that promised a word every second and is silent lives longer than one at the embedded broker."""
-    async with joined(broker, "dev_A", keepalive=1) as silent:
+    async with connected(broker, "dev_A", keepalive=1) as silent:
         async with (
             EmbeddedBroker(authenticate=authenticate) as reference,
-            joined(reference, "dev_A", keepalive=1) as later,
+            connected(reference, "dev_A", keepalive=1) as later,
         ):
             await later.closed()
         return await _answers(silent)
 
 
-async def lets_a_socket_without_a_connect_stay(broker: Place) -> bool:
+async def lets_a_socket_without_a_connect_stay(broker: ListeningBroker) -> bool:
     """A socket on which nothing was said is served when the embedded broker has given up on a later one."""
     async with Wire.open(broker.host, broker.port) as mute:
         async with (
@@ -225,12 +228,12 @@ async def lets_a_socket_without_a_connect_stay(broker: Place) -> bool:
             return False
 
 
-async def leaves_mqtt_5_without_an_answer(broker: Place) -> bool:
+async def leaves_mqtt_5_without_an_answer(broker: ListeningBroker) -> bool:
     """Others come, ask and are answered, and a CONNECT of MQTT 5 is neither answered nor refused."""
     async with Wire.open(broker.host, broker.port) as modern:
         await modern.send(MQTT_5_CONNECT)
         reading = asyncio.create_task(modern.closed())
-        async with joined(broker, "dev_B") as other:
+        async with connected(broker, "dev_B") as other:
             await _heard(other)
         hangs = not reading.done()
         reading.cancel()

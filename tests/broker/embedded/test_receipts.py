@@ -7,7 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.broker.embedded.server import EmbeddedBroker
-from tests.broker.embedded.support import authenticate, hesitant, joined, listening, nothing_more
+from tests.broker.embedded.support import (
+    assert_nothing_more,
+    authenticate,
+    connected,
+    manually_acknowledging,
+    subscribed_gateway,
+)
 from tests.support.wire import Kind, Packet, Will, publish_packet
 
 HEARTBEAT = "devices/dev_A/heartbeat"
@@ -29,7 +35,7 @@ def puback(packet_id: int, kind: Kind = Kind.PUBACK) -> Packet:
 
 async def test_a_puback_waits_for_the_gateways_own(broker: EmbeddedBroker) -> None:
     """Nothing before it, whatever the device asks meanwhile; then it comes."""
-    async with hesitant(broker) as gateway, joined(broker, "dev_A") as device:
+    async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A") as device:
         await device.send(publish_packet(HEARTBEAT, b"x", packet_id=7))
         message = await gateway.read_publish()
         await device.ping()
@@ -39,7 +45,7 @@ async def test_a_puback_waits_for_the_gateways_own(broker: EmbeddedBroker) -> No
 
 async def test_pubacks_keep_the_order_of_the_connection(broker: EmbeddedBroker) -> None:
     """Whatever the gateway takes first [MQTT-4.6.0-2]; what is dropped at once waits for its turn as well."""
-    async with hesitant(broker) as gateway, joined(broker, "dev_A") as device:
+    async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A") as device:
         topics = (HEARTBEAT, "devices/dev_B/heartbeat", ACK, HEARTBEAT)
         await device.send(*(publish_packet(topic, b"x", packet_id=n + 1) for n, topic in enumerate(topics)))
         first, second, third = [await gateway.read_publish() for _ in range(3)]
@@ -53,7 +59,11 @@ async def test_pubacks_keep_the_order_of_the_connection(broker: EmbeddedBroker) 
 
 async def test_what_the_gateway_does_not_read_is_acknowledged_at_once(broker: EmbeddedBroker) -> None:
     """A topic that a client may not write, and the gateway's own words."""
-    async with hesitant(broker) as gateway, joined(broker, "dev_A") as device, joined(broker, "integrator") as other:
+    async with (
+        manually_acknowledging(broker) as gateway,
+        connected(broker, "dev_A") as device,
+        connected(broker, "integrator") as other,
+    ):
         await device.publish("devices/dev_B/heartbeat", b"x", qos=1)
         await other.publish(HEARTBEAT, b"x", qos=1)
         await gateway.publish("devices/dev_A/heartbeat", b"its own", qos=1)
@@ -63,10 +73,10 @@ async def test_what_the_gateway_does_not_read_is_acknowledged_at_once(broker: Em
 @pytest.mark.parametrize("qos", [0, 1, 2])
 async def test_no_device_is_heard_before_the_gateway_listens(broker: EmbeddedBroker, qos: int) -> None:
     """After a restart devices are quicker than the gateway's SUBSCRIBE, and what it does not get would be lost."""
-    async with joined(broker, "dev_A") as device, joined(broker, "dev_B") as other:
+    async with connected(broker, "dev_A") as device, connected(broker, "dev_B") as other:
         await device.send(publish_packet(HEARTBEAT, b"early", qos=qos))
         await other.subscribe("devices/dev_B/commands/reboot")
-        async with listening(broker) as gateway:
+        async with subscribed_gateway(broker) as gateway:
             assert (await gateway.read_publish()).payload == b"early"
             if qos:
                 assert await device.read_packet() == puback(1, Kind.PUBACK if qos == 1 else Kind.PUBREC)
@@ -75,18 +85,18 @@ async def test_no_device_is_heard_before_the_gateway_listens(broker: EmbeddedBro
 
 async def test_a_device_that_waits_for_the_gateway_can_be_cut(broker: EmbeddedBroker) -> None:
     """And what it wanted to say is not heard."""
-    async with joined(broker, "dev_A") as device:
+    async with connected(broker, "dev_A") as device:
         await device.send(publish_packet(HEARTBEAT, b"early"))
         await asyncio.sleep(0)
         assert await broker.cut("dev_A")
         assert await device.closed() == []
-    async with listening(broker) as gateway:
-        await nothing_more(gateway)
+    async with subscribed_gateway(broker) as gateway:
+        await assert_nothing_more(gateway)
 
 
 async def test_who_says_good_bye_hears_first_that_all_was_taken(broker: EmbeddedBroker) -> None:
     """Its connection is closed when its PUBACK is out."""
-    async with hesitant(broker) as gateway, joined(broker, "dev_A") as device:
+    async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A") as device:
         await device.send(publish_packet(HEARTBEAT, b"x"), DISCONNECT)
         message = await gateway.read_publish()
         await gateway.ping()
@@ -97,7 +107,7 @@ async def test_who_says_good_bye_hears_first_that_all_was_taken(broker: Embedded
 async def test_who_is_cut_hears_that_its_last_word_was_taken(broker: EmbeddedBroker) -> None:
     """`executed` ends the session that it came by: its PUBACK goes out before. Nothing that comes later is heeded."""
     will = Will("devices/dev_A/status", b"offline")
-    async with hesitant(broker) as gateway, joined(broker, "dev_A", will=will) as device:
+    async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A", will=will) as device:
         await device.send(publish_packet(ACK, b"executed"))
         message = await gateway.read_publish()
         assert await broker.cut("dev_A")
@@ -105,12 +115,12 @@ async def test_who_is_cut_hears_that_its_last_word_was_taken(broker: EmbeddedBro
         await device.send(publish_packet(HEARTBEAT, b"too late", packet_id=2))
         await gateway.acknowledge(message)
         assert await device.closed() == [puback(1)]
-        await nothing_more(gateway)
+        await assert_nothing_more(gateway)
 
 
 async def test_who_is_cut_is_gone_although_the_gateway_takes_nothing(broker: EmbeddedBroker) -> None:
     """A registry that cannot commit keeps no revoked session: the socket is closed without the PUBACK."""
-    async with hesitant(broker) as gateway, joined(broker, "dev_A") as device:
+    async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A") as device:
         await device.send(publish_packet(ACK, b"executed"))
         await gateway.read_publish()
         assert await broker.cut("dev_A")
@@ -119,13 +129,13 @@ async def test_who_is_cut_is_gone_although_the_gateway_takes_nothing(broker: Emb
 
 async def test_qos_2_is_confirmed_when_the_gateway_has_it(broker: EmbeddedBroker) -> None:
     """Repeated on the same connection it is the same message; on the next one, unconfirmed, it is said again."""
-    async with hesitant(broker) as gateway:
+    async with manually_acknowledging(broker) as gateway:
         said = publish_packet(HEARTBEAT, b"once", qos=2, packet_id=3)
-        async with joined(broker, "dev_A", clean=False) as device:
+        async with connected(broker, "dev_A", clean=False) as device:
             await device.send(said, said)
             lost = await gateway.read_publish()
             await device.ping()
-        async with joined(broker, "dev_A", clean=False) as device:
+        async with connected(broker, "dev_A", clean=False) as device:
             await device.send(said)
             again = await gateway.read_publish()
             await device.ping()
@@ -134,16 +144,16 @@ async def test_qos_2_is_confirmed_when_the_gateway_has_it(broker: EmbeddedBroker
             assert await device.read_packet() == puback(3, Kind.PUBREC)
             await device.send(said)
             assert await device.read_packet() == puback(3, Kind.PUBREC)
-            await nothing_more(gateway)
+            await assert_nothing_more(gateway)
 
 
 async def test_the_gateway_sees_that_a_heartbeat_was_to_be_retained(broker: EmbeddedBroker) -> None:
     """As MQTT 5 shows it under "retain as published", so that it can refuse it; a status is news, and kept."""
-    async with listening(broker) as gateway, joined(broker, "dev_A") as device:
+    async with subscribed_gateway(broker) as gateway, connected(broker, "dev_A") as device:
         for topic in (HEARTBEAT, "devices/dev_A/status"):
             await device.publish(topic, b"x", qos=1, retain=True)
         got = [await gateway.read_publish() for _ in range(2)]
         assert [message.retain for message in got] == [True, False]
-    async with listening(broker) as late:
+    async with subscribed_gateway(broker) as late:
         assert (await late.read_publish()).topic == "devices/dev_A/status"
-        await nothing_more(late)
+        await assert_nothing_more(late)

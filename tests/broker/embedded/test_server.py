@@ -15,9 +15,9 @@ from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
 from tests.broker.embedded.support import (
     PASSWORD,
     authenticate,
-    joined,
-    listening,
-    payloads_until_last_word,
+    connected,
+    payloads_until_end_marker,
+    subscribed_gateway,
 )
 from tests.support.wait import eventually
 from tests.support.wire import (
@@ -84,7 +84,7 @@ async def test_a_port_that_is_taken_is_an_error_of_its_own(broker: EmbeddedBroke
 
 async def test_sessions_tell_who_is_connected(broker: EmbeddedBroker) -> None:
     """Live sessions with role and token; an integrator is listed apart, so it cannot pass for a device."""
-    async with joined(broker, "gateway"), joined(broker, "dev_A"), Wire.open(broker.host, broker.port) as thief:
+    async with connected(broker, "gateway"), connected(broker, "dev_A"), Wire.open(broker.host, broker.port) as thief:
         assert await thief.connect("dev_A", "integrator", PASSWORD) == ACCEPTED
         assert broker.sessions() == {
             "gateway": ClientIdentity(Role.GATEWAY, "gateway", None),
@@ -136,8 +136,8 @@ async def test_a_will_on_a_foreign_topic_is_refused_at_connect(broker: EmbeddedB
         async with Wire.open(broker.host, broker.port) as client:
             code = await client.connect("dev_A", "dev_A", PASSWORD, will=Will(topic, b"x", retain=True))
             assert code == NOT_AUTHORISED
-    async with listening(broker, "#") as gateway:
-        assert await payloads_until_last_word(broker, gateway) == []
+    async with subscribed_gateway(broker, "#") as gateway:
+        assert await payloads_until_end_marker(broker, gateway) == []
 
 
 async def test_stopping_does_not_wait_for_anybody() -> None:
@@ -152,8 +152,8 @@ async def test_stopping_does_not_wait_for_anybody() -> None:
 
     async with asyncio.timeout(20), contextlib.AsyncExitStack() as clients:
         async with EmbeddedBroker(authenticate=slow) as broker:
-            gateway = await clients.enter_async_context(joined(broker, "gateway"))
-            deaf = await clients.enter_async_context(joined(broker, "dev_deaf"))
+            gateway = await clients.enter_async_context(connected(broker, "gateway"))
+            deaf = await clients.enter_async_context(connected(broker, "dev_deaf"))
             await deaf.subscribe("devices/dev_deaf/commands/+")
             for _ in range(40):
                 await gateway.publish("devices/dev_deaf/commands/reboot", bytes(100_000), qos=1)
@@ -168,7 +168,7 @@ async def test_amqtt_is_quiet_and_no_secret_is_logged(broker: EmbeddedBroker, ca
     """The chatter of amqtt, which would hold packets, stays off; a token in the wrong field is not told either."""
     caplog.set_level(logging.DEBUG)
     with structlog.testing.capture_logs() as events:
-        async with joined(broker, "dev_A") as device:
+        async with connected(broker, "dev_A") as device:
             for fields in (("dev_A", "dev_A", "dtok_wrong_password"), ("dtok_as_client_id", "dtok_as_username", "x")):
                 async with Wire.open(broker.host, broker.port) as thief:
                     assert await thief.connect(*fields) == NOT_AUTHORISED

@@ -12,7 +12,7 @@ import pytest
 from gateway.broker.external.admissions import SETTLE_SECONDS
 from gateway.domain import epoch
 from gateway.store import account_sql
-from tests.support.asking import Endpoint, asking
+from tests.support.auth_endpoint import Endpoint, serve_auth_endpoint
 from tests.support.registry import GATEWAY_ID, Bound, Registry, registry
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,7 +30,7 @@ class Clock:
 
 
 @dataclass
-class Asked:
+class BrokerDialect:
     """A broker of one kind: how it asks for a device that comes, and for something that each device may do."""
 
     endpoint: Endpoint
@@ -64,7 +64,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
         yield opened
 
 
-def recorded(dialect: str, endpoint: Endpoint, clock: Clock) -> Asked:
+def recorded(dialect: str, endpoint: Endpoint, clock: Clock) -> BrokerDialect:
     """The recorded questions of this dialect: one that lets a device in, and one that grants it something."""
     cases = json.loads((GOLDEN / f"http_auth_{dialect}.json").read_text())
     coming = next(case for case in cases if case["name"] == "a device with its password")
@@ -73,7 +73,7 @@ def recorded(dialect: str, endpoint: Endpoint, clock: Clock) -> Asked:
         for case in cases
         if case["answer"] == coming["answer"] and "{device}" in case["body"] and "{password}" not in case["body"]
     )
-    return Asked(endpoint, clock, coming, doing)
+    return BrokerDialect(endpoint, clock, coming, doing)
 
 
 @pytest.mark.parametrize("dialect", ["emqx", "vernemq", "mosquitto_go_auth", "amqtt", "rabbitmq"])
@@ -81,7 +81,7 @@ async def test_a_session_of_an_earlier_binding_has_no_rights(dialect: str, fleet
     """Not after the revocation, nor after the next bind, nor after a restart of the gateway; the new session has."""
     clock = Clock()
     device, bystander = await fleet.bound("SN-1"), await fleet.bound("SN-2")
-    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         broker = recorded(dialect, endpoint, clock)
         assert await broker.lets_in(device)
         assert await broker.lets_in(bystander)
@@ -90,7 +90,7 @@ async def test_a_session_of_an_earlier_binding_has_no_rights(dialect: str, fleet
         assert not await broker.grants(device)
         again = await fleet.bound_again(device)
         assert not await broker.grants(device)
-    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         broker = recorded(dialect, endpoint, clock)
         assert not await broker.grants(device)
         assert await broker.grants(bystander)
@@ -103,7 +103,7 @@ async def test_a_session_of_an_earlier_binding_has_no_rights(dialect: str, fleet
 async def test_a_reset_leaves_the_session_its_rights(fleet: Registry) -> None:
     """Until the token is revoked: by it the device fetches the reset."""
     clock, device = Clock(), await fleet.bound("SN-1")
-    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         broker = recorded("emqx", endpoint, clock)
         assert await broker.lets_in(device)
         await fleet.reset(device)
@@ -113,10 +113,10 @@ async def test_a_reset_leaves_the_session_its_rights(fleet: Registry) -> None:
 async def test_after_a_restore_no_session_has_rights_until_it_comes_again(fleet: Registry) -> None:
     """The copy does not know who was let in after it was made."""
     clock, device = Clock(), await fleet.bound("SN-1")
-    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert await recorded("emqx", endpoint, clock).lets_in(device)
     await fleet.store.write(lambda tx: epoch.begin(tx, epoch.RESTORED))
-    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         broker = recorded("emqx", endpoint, clock)
         assert not await broker.grants(device)
         assert await broker.lets_in(device)
@@ -126,7 +126,7 @@ async def test_after_a_restore_no_session_has_rights_until_it_comes_again(fleet:
 async def test_a_new_token_waits_until_the_session_of_the_old_one_must_stand(fleet: Registry) -> None:
     """Else the broker might begin the old session after the new one, and that would have the new one's rights."""
     device = await fleet.bound("SN-1")
-    async with asking(fleet.store, gateway_id=GATEWAY_ID) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID) as endpoint:
         broker = recorded("emqx", endpoint, Clock())
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -152,14 +152,14 @@ async def test_a_session_of_an_earlier_password_has_no_rights(fleet: Registry) -
     """Rotated, or revoked and made again under the same name; also after a restart of the gateway."""
     clock = Clock()
     password = await fleet.store.write(lambda tx: account_sql.create(tx, "integrator_a"))
-    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert not await _reads(endpoint), "nothing is known of this session"
         assert await _enters(endpoint, password)
         assert await _reads(endpoint)
         await fleet.store.write(lambda tx: account_sql.revoke(tx, "integrator_a"))
         password = await fleet.store.write(lambda tx: account_sql.create(tx, "integrator_a"))
         assert not await _reads(endpoint)
-    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert not await _reads(endpoint)
         assert await _enters(endpoint, password)
         assert await _reads(endpoint)

@@ -11,7 +11,7 @@ import yaml
 from amqtt.broker import Broker
 
 import broker_config
-from tests.support.asking import GATEWAY_PASSWORD, SECRET, asking
+from tests.support.auth_endpoint import GATEWAY_PASSWORD, SECRET, serve_auth_endpoint
 from tests.support.registry import GATEWAY_ID, Bound, Registry, registry
 from tests.support.wire import ACCEPTED, SUBSCRIPTION_REFUSED, Wire
 
@@ -28,7 +28,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
 @pytest.fixture
 async def port(fleet: Registry) -> AsyncIterator[int]:
     """Where an amqtt listens that asks the gateway in front of that registry."""
-    async with asking(fleet.store, gateway_id=GATEWAY_ID) as endpoint:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID) as endpoint:
         at = httpx.URL(endpoint.url)
         values = {"listen": "127.0.0.1:0", "host": at.host, "port": str(at.port), "secret": SECRET}
         broker = Broker(yaml.safe_load(broker_config.filled("amqtt.yaml", values)))

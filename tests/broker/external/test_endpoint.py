@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.broker.external.endpoint import DIALECTS, MAX_BODY_BYTES
 from gateway.store import DATABASE_NAME, account_sql
-from tests.support.asking import GATEWAY_PASSWORD, SECRET, Endpoint, asking
+from tests.support.auth_endpoint import GATEWAY_PASSWORD, SECRET, Endpoint, serve_auth_endpoint
 from tests.support.registry import GATEWAY_ID, Bound, Registry, registry
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -47,7 +47,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
 @pytest.fixture
 async def endpoint(fleet: Registry) -> AsyncIterator[Endpoint]:
     """The endpoint in front of it."""
-    async with asking(fleet.store, gateway_id=GATEWAY_ID) as served:
+    async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID) as served:
         yield served
 
 

@@ -16,7 +16,7 @@ from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import UnavailableError
 from gateway.settings.loading import Settings, load
 from gateway.tls.certificates import Files, ServerCertificate
-from tests.support.certificates import make_authority, server_pair, trusting
+from tests.support.certificates import make_authority, server_pair, trusting_context
 from tests.support.registry import GATEWAY_ID, Registry, registry
 
 QUESTION = {"clientid": GATEWAY_ID, "username": "central", "password": "p@ss"}
@@ -49,7 +49,7 @@ def certificate_in(tmp_path: Path) -> tuple[ServerCertificate, ssl.SSLContext]:
     """What the server shows, and a client that trusts it."""
     authority = make_authority(tmp_path / "tls")
     pair = server_pair(authority)
-    return ServerCertificate("http", Files(pair.certificate, pair.key)), trusting(authority)
+    return ServerCertificate("http", Files(pair.certificate, pair.key)), trusting_context(authority)
 
 
 async def test_on_loopback_it_speaks_http_and_makes_its_secret(fleet: Registry, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parent / "golden" / "broker_api.json"
 
 
 @dataclass
-class Scissors:
+class RecordedDisconnector:
     """A broker's API that says what it was asked to cut."""
 
     there: set[Client] = field(default_factory=set)
@@ -84,7 +84,7 @@ async def let_in_before(fleet: Registry, device: Bound) -> None:
 
 async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry) -> None:
     """A reset ends no session. A revocation ends the device's session, and a session without a known token ends too."""
-    scissors, clock = Scissors(), Clock()
+    scissors, clock = RecordedDisconnector(), Clock()
     admissions = Admissions(clock)
     access = SessionSync(fleet.store, admissions, scissors)
     good, revoked, unknown = [await fleet.bound(f"SN-{number}") for number in range(3)]
@@ -99,7 +99,7 @@ async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry
 
 async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) -> None:
     """Let in a moment before the revocation, it may not be there yet to be cut: so once more, until it must be."""
-    scissors, clock = Scissors(), Clock()
+    scissors, clock = RecordedDisconnector(), Clock()
     admissions = Admissions(clock)
     access = SessionSync(fleet.store, admissions, scissors)
     device = await fleet.bound("SN-1")
@@ -116,7 +116,7 @@ async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) 
 
 async def test_a_new_owner_is_not_cut_for_the_old_one(fleet: Registry) -> None:
     """A device that was bound again and admitted with its new token has a new session: it took over the old one."""
-    scissors = Scissors()
+    scissors = RecordedDisconnector()
     admissions = Admissions()
     access = SessionSync(fleet.store, admissions, scissors)
     device = await fleet.bound("SN-1")
@@ -138,7 +138,7 @@ async def test_at_the_start_those_without_a_good_token_are_cut(fleet: Registry) 
     strays = {revoked.id, rebound.id, unknown.id, "dev_FROMABACKUP"}
     devices = {Client.of_device(each) for each in (good.id, *strays)}
     others = {Client("gw_test", "gateway"), Client("integrator", "integrator"), Client("billing", "billing")}
-    scissors = Scissors(there=devices | others)
+    scissors = RecordedDisconnector(there=devices | others)
     assert not await SessionSync(fleet.store, Admissions(), scissors).compare()
     assert sorted(scissors.cuts) == sorted(strays)
 
@@ -156,7 +156,7 @@ async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) 
         admissions.let_in(client, made[client.username])
     await fleet.store.write(lambda tx: account_sql.revoke(tx, "integrator_old"))
     await fleet.store.write(lambda tx: tx.run("UPDATE broker_accounts SET created_at = 1 WHERE name = ?", names[2]))
-    scissors = Scissors(there=set(there))
+    scissors = RecordedDisconnector(there=set(there))
     await SessionSync(fleet.store, admissions, scissors).compare()
     assert sorted(scissors.cuts) == ["integrator_new", "integrator_old", "integrator_old-7"]
 
@@ -165,12 +165,12 @@ async def test_integrators_of_which_nothing_is_known_are_cut_once(fleet: Registr
     """Rotated while the gateway was away: after its start the session is cut, and after the next start it stays."""
     await fleet.store.write(lambda tx: account_sql.create(tx, "integrator"))
     client = Client("integrator-1", "integrator")
-    scissors = Scissors(there={client})
+    scissors = RecordedDisconnector(there={client})
     access = SessionSync(fleet.store, Admissions(), scissors)
     assert not await access.compare()
     assert scissors.cuts == ["integrator-1"]
     scissors.there.add(client)
-    assert await SessionSync(fleet.store, Admissions(), Scissors()).compare()
+    assert await SessionSync(fleet.store, Admissions(), RecordedDisconnector()).compare()
     assert await SessionSync(fleet.store, Admissions(), scissors).compare()
     assert scissors.cuts == ["integrator-1"]
     await fleet.store.write(lambda tx: account_sql.rotate(tx, "integrator"))
@@ -184,7 +184,7 @@ async def test_a_session_that_cannot_be_cut_keeps_no_other_waiting(fleet: Regist
     fine = await fleet.bound("SN-fine")
     never = asyncio.Event()
 
-    class Stuck(Scissors):
+    class Stuck(RecordedDisconnector):
         async def cut(self, client: Client) -> None:
             if client.client_id == stuck[0].id:
                 await never.wait()

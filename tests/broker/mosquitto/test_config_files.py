@@ -54,8 +54,8 @@ def test_a_certificate_makes_it_tls(tmp_path: Path) -> None:
     lines = broker_config.render(tmp_path, port=8883, tls=tls).config.read_text().splitlines()
     assert {f"certfile {tls.chain}", f"keyfile {tls.key}"} < set(lines)
     assert not [each for each in lines if each.startswith(("cafile", "require_certificate"))]
-    asking = replace(tls, client_authority=tmp_path / "ca.pem")
-    lines = broker_config.render(tmp_path, port=8883, tls=asking).config.read_text().splitlines()
+    serve_auth_endpoint = replace(tls, client_authority=tmp_path / "ca.pem")
+    lines = broker_config.render(tmp_path, port=8883, tls=serve_auth_endpoint).config.read_text().splitlines()
     assert {f"cafile {tmp_path}/ca.pem", "require_certificate true"} < set(lines)
 
 

@@ -83,10 +83,10 @@ async def test_a_user_without_rights_has_a_revoked_device_cut(tmp_path: Path, pl
         assert "may not be signalled by this user" in by(GATEWAY, own.reload)
         with reloading(place, broker.pid_file):
             assert "does nothing for the user with the number 65533" in by(STRANGER, lambda: reloader.ask(place))
-            asking = PasswordFile(
+            serve_auth_endpoint = PasswordFile(
                 broker.password_file, pid_file=None, fixed={}, ask_for_reload=lambda: reloader.ask(place)
             )
-            assert by(GATEWAY, asking.reload) == ""
+            assert by(GATEWAY, serve_auth_endpoint.reload) == ""
             assert await device.closed() == []
             assert await broker.connect_answer("dev_A", "dev_A", "token") == NOT_AUTHORISED
 

@@ -14,22 +14,22 @@ from pathlib import Path
 from gateway.runtime import log
 from tests.http.page.fleet import fill, live_through, vitals
 from tests.http.support import Api, Json, serving
-from tests.support.page import DESKTOP, PHONE, Visitor, signed_in
+from tests.support.page import DESKTOP, PHONE, PageUser, signed_in
 
 MANY = 10_000
 SHOTS: dict[str, "Shot"] = {}
 
 
 @dataclass(frozen=True)
-class Stage:
+class PagePose:
     """What is photographed: a browser, signed in, and what lies behind it."""
 
     api: Api
-    visitor: Visitor
+    visitor: PageUser
     device: Json | None
 
 
-Pose = Callable[[Stage], Awaitable[None]]
+Pose = Callable[[PagePose], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ def shot(name: str, devices: int, *, screen: tuple[int, int] = DESKTOP, dark: bo
 
 @shot("fleet", MANY)
 @shot("fleet-phone-dark", 3, screen=PHONE, dark=True)
-async def the_fleet(stage: Stage) -> None:
+async def the_fleet(stage: PagePose) -> None:
     """Everything, with a few resets that wait."""
     await stage.visitor.sees("BP-010417", ".devices")
 
 
 @shot("empty", 0)
-async def no_devices(stage: Stage) -> None:
+async def no_devices(stage: PagePose) -> None:
     """The page of a new installation."""
     await stage.visitor.sees("No devices yet", ".empty")
 
 
 @shot("device", 3)
 @shot("device-phone-dark", 3, screen=PHONE, dark=True)
-async def a_device(stage: Stage) -> None:
+async def a_device(stage: PagePose) -> None:
     """One with a history, and a reset under way."""
     assert stage.device
     await stage.api.reset(stage.device["id"])
@@ -77,7 +77,7 @@ async def a_device(stage: Stage) -> None:
 
 
 @shot("reset-phone", 3, screen=PHONE)
-async def the_question(stage: Stage) -> None:
+async def the_question(stage: PagePose) -> None:
     """What is asked before a reset."""
     assert stage.device
     await stage.visitor.opens(stage.device)
@@ -89,20 +89,20 @@ async def take(name: str, folder: Path) -> None:
     """One picture, of a gateway and in a separate browser."""
     taken = SHOTS[name]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        async with photographed(taken, Path(place)) as stage:
+        async with photograph(taken, Path(place)) as stage:
             await stage.visitor.tab.screen(*taken.screen, dark=taken.dark)
             await taken.pose(stage)
             await stage.visitor.tab.picture(folder / f"{name}.png")
 
 
 @asynccontextmanager
-async def photographed(taken: Shot, place: Path) -> AsyncIterator[Stage]:
+async def photograph(taken: Shot, place: Path) -> AsyncIterator[PagePose]:
     """A gateway with these devices, the last of which has lived for a week, and a browser at its page."""
     async with serving(place / "data", project="Hospital North") as api:
         await api.store.write(lambda tx: fill(tx, api.project_id, max(0, taken.devices - 1)))
         device = await _with_history(api) if taken.devices else None
         async with signed_in(api.url, api.key, place / "profile") as visitor:
-            yield Stage(api, visitor, device)
+            yield PagePose(api, visitor, device)
 
 
 async def _with_history(api: Api) -> Json:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.http.support import Api, Json, body
-from tests.support.page import PHONE, Visitor, signed_in, visiting
+from tests.support.page import PHONE, PageUser, open_page, signed_in
 from tests.support.receipts import receipt_of
 
 AXE = (files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ WIDE = "W" * 120
 """No name may be longer than this by much, and none has to have a space in it."""
 
 
-async def violations(visitor: Visitor) -> list[str]:
+async def violations(visitor: PageUser) -> list[str]:
     """What axe finds serious or worse in what is shown: rule and place."""
     if not await visitor.tab.run("typeof axe === 'object'"):
         await visitor.tab.run(f"{AXE};0")
@@ -31,7 +31,7 @@ async def violations(visitor: Visitor) -> list[str]:
     ]
 
 
-async def overflowing(visitor: Visitor) -> list[str]:
+async def overflowing(visitor: PageUser) -> list[str]:
     """What is wider than the screen."""
     found: list[str] = await visitor.tab.run(
         "document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll('body *')]"
@@ -59,7 +59,7 @@ async def rich(api: Api) -> Json:
     return device
 
 
-async def views(visitor: Visitor, device: Json) -> AsyncIterator[str]:
+async def views(visitor: PageUser, device: Json) -> AsyncIterator[str]:
     """Goes through what there is to see."""
     await visitor.sees("WWW", ".devices")
     yield "fleet"
@@ -78,7 +78,7 @@ async def views(visitor: Visitor, device: Json) -> AsyncIterator[str]:
 QUESTIONS = {"Edit …": "Other metadata", "Change …": "Bitrate", "Send a command": "Good for", "Reset": "Yes, wipe"}
 
 
-async def questions(visitor: Visitor, api: Api) -> AsyncIterator[str]:
+async def questions(visitor: PageUser, api: Api) -> AsyncIterator[str]:
     """Goes through the dialogs of a device that is bound, and of one that is not, to what bind answers."""
     bound = await api.bound("BP-2")
     await api.registered("BP-3", name=WIDE, metadata={WIDE: WIDE})
@@ -117,7 +117,7 @@ async def test_nothing_is_too_wide_for_a_phone_or_hard_for_anybody(
 
 async def test_the_same_on_a_desk(api: Api, rich: Json, tmp_path: Path) -> None:
     """At 1280 pixels, and the sign-in with its refusal."""
-    async with visiting(api.url, tmp_path) as visitor:
+    async with open_page(api.url, tmp_path) as visitor:
         await visitor.tab.goto(f"{api.url}/")
         await visitor.tab.until("document.activeElement.id === 'key'")
         await visitor.tab.type("no key")

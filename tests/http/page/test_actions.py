@@ -7,10 +7,10 @@ from gateway.models.events import EventType
 from tests.http.page.fleet import fill
 from tests.http.support import Api, body
 from tests.support.mqtt_password import mqtt_password_of
-from tests.support.page import Visitor, signed_in
+from tests.support.page import PageUser, signed_in
 
 
-async def enter(visitor: Visitor, field: str, value: str) -> None:
+async def enter(visitor: PageUser, field: str, value: str) -> None:
     """Put this into a field, as a person who types and leaves it."""
     await visitor.tab.until(f"document.querySelector({json.dumps(field)})")
     await visitor.tab.run(
@@ -19,7 +19,7 @@ async def enter(visitor: Visitor, field: str, value: str) -> None:
     )
 
 
-async def closed(visitor: Visitor) -> None:
+async def closed(visitor: PageUser) -> None:
     """Wait until no dialog is there."""
     await visitor.tab.until("!document.querySelector('dialog')")
 

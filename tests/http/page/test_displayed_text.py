@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 from tests.http.support import Api, body
-from tests.support.page import Visitor, signed_in
+from tests.support.page import PageUser, signed_in
 
 HEBREW = "חדר 2"
 OLD = "Bed\u202e 1"
 """A name from before the rule."""
 
 
-async def loose(visitor: Visitor, text: str) -> list[str]:
+async def loose(visitor: PageUser, text: str) -> list[str]:
     """Where this text stands without an element that isolates its direction."""
     found: list[str] = await visitor.tab.run(
         "(() => { const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];"

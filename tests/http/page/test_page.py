@@ -12,7 +12,7 @@ from gateway.store import health_sql, key_sql
 from tests.http.page.fleet import fill, live_through
 from tests.http.support import Api, Json, body, serving
 from tests.support.chromium import Page
-from tests.support.page import Visitor, signed_in, visiting
+from tests.support.page import PageUser, open_page, signed_in
 from tests.support.receipts import receipt_of
 from tests.support.wait import eventually
 
@@ -38,7 +38,7 @@ async def kept(tab: Page) -> str:
 async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(api: Api, tmp_path: Path) -> None:
     """Wrong ones are refused in words; a good one survives a reload, is in no address, and is forgotten when asked."""
     webhooks = await api.another_key("webhooks:read")
-    async with visiting(api.url, tmp_path) as visitor:
+    async with open_page(api.url, tmp_path) as visitor:
         await visitor.tab.goto(f"{api.url}/")
         for key, words in {
             "not a key": "begins with sk_ or rk_",
@@ -69,7 +69,7 @@ async def test_a_link_opens_in_a_new_tab(api: Api, tmp_path: Path) -> None:
         await visitor.lists("BP-1")
         await visitor.tab.click(".devices tbody a", control=True)
         async with visitor.tab.opened() as other:
-            second = Visitor(api.url, other)
+            second = PageUser(api.url, other)
             await second.sees(device["id"], ".device .body")
             assert await second.tab.run("localStorage.length") == 0
             await second.press_button("Sign out")
@@ -233,7 +233,7 @@ async def test_without_a_stream_it_says_why_and_shows_what_it_can(tmp_path: Path
     limits = StreamLimits(per_key=0)
     async with (
         serving(tmp_path / "data", streams=StreamLimiter(limits)) as api,
-        visiting(api.url, tmp_path / "at") as visitor,
+        open_page(api.url, tmp_path / "at") as visitor,
     ):
         await api.registered("BP-1")
         await visitor.tab.goto(f"{api.url}/")

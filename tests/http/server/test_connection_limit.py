@@ -3,7 +3,7 @@
 from gateway.http.server.connection_limit import ConnectionLimiter, ConnectionLimits
 
 
-class Guest:
+class RecordedConnection:
     """A connection that notes that it was sent away."""
 
     def __init__(self, room: ConnectionLimiter, address: str = "") -> None:
@@ -25,7 +25,7 @@ class Guest:
 def test_who_waits_longest_goes() -> None:
     """One place is made for each that comes; who is served keeps its own."""
     room = ConnectionLimiter(ConnectionLimits(3))
-    busy, first, second, third, fourth = (Guest(room) for _ in range(5))
+    busy, first, second, third, fourth = (RecordedConnection(room) for _ in range(5))
     assert all(guest.comes() for guest in (busy, first, second))
     room.mark_busy(busy)
     assert third.comes()
@@ -39,7 +39,7 @@ def test_who_waits_longest_goes() -> None:
 def test_where_all_are_served_nobody_else_comes_in() -> None:
     """Until one has left."""
     room = ConnectionLimiter(ConnectionLimits(1))
-    busy, late = Guest(room), Guest(room)
+    busy, late = RecordedConnection(room), RecordedConnection(room)
     assert busy.comes()
     room.mark_busy(busy)
     assert not late.comes()
@@ -51,20 +51,20 @@ def test_where_all_are_served_nobody_else_comes_in() -> None:
 def test_who_comes_in_numbers_makes_way() -> None:
     """The address with most connections loses one, for any new client, however long others have been idle."""
     room = ConnectionLimiter(ConnectionLimits(4))
-    lone, *crowd = Guest(room, "lone"), *(Guest(room, "crowd") for _ in range(3))
+    lone, *crowd = RecordedConnection(room, "lone"), *(RecordedConnection(room, "crowd") for _ in range(3))
     assert all(guest.comes() for guest in (lone, *crowd))
-    assert Guest(room, "new").comes()
-    assert Guest(room, "crowd").comes()
+    assert RecordedConnection(room, "new").comes()
+    assert RecordedConnection(room, "crowd").comes()
     assert [guest.gone for guest in (lone, *crowd)] == [False, True, True, False]
 
 
 def test_an_address_has_its_share() -> None:
     """One more of it evicts an idle one of the same address, or is refused; other addresses are admitted."""
     room = ConnectionLimiter(ConnectionLimits(4, per_address=2))
-    crowd = [Guest(room, "crowd") for _ in range(3)]
+    crowd = [RecordedConnection(room, "crowd") for _ in range(3)]
     assert all(guest.comes() for guest in crowd)
     assert [guest.gone for guest in crowd] == [True, False, False]
     for guest in crowd[1:]:
         room.mark_busy(guest)
-    assert not Guest(room, "crowd").comes()
-    assert Guest(room, "other").comes()
+    assert not RecordedConnection(room, "crowd").comes()
+    assert RecordedConnection(room, "other").comes()

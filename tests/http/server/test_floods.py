@@ -17,7 +17,7 @@ from gateway.http.server import connection as module
 from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
 from gateway.tls.certificates import Files, ServerCertificate
-from tests.support.certificates import HOST, make_authority, server_pair, trusting
+from tests.support.certificates import HOST, make_authority, server_pair, trusting_context
 from tests.support.wait import eventually
 
 LONG_SECONDS = 30
@@ -163,7 +163,7 @@ async def test_who_does_not_read_makes_way_by_tls(tmp_path: Path) -> None:
     """HTTPS, where the buffers are others: the same."""
     pair = server_pair(authority := make_authority(tmp_path))
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key))
-    app, context = App(), trusting(authority)
+    app, context = App(), trusting_context(authority)
     server = HttpServer(app, HOST, 0, certificate=certificate, limits=ConnectionLimits(PLACES), grace_seconds=0.1)
     async with asyncio.timeout(LONG_SECONDS), server, contextlib.AsyncExitStack() as stack:
         for _ in range(PLACES + 2):

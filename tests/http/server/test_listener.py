@@ -20,7 +20,7 @@ from gateway.http.server import listener
 from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE, Listener
 from gateway.http.server.server import HttpServer
 from gateway.tls.certificates import Files, ServerCertificate
-from tests.support.certificates import HOST, make_authority, server_pair, trusting
+from tests.support.certificates import HOST, make_authority, server_pair, trusting_context
 from tests.support.wait import eventually
 
 LONG_SECONDS = 60
@@ -40,7 +40,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[HttpServer, ssl.SSLContex
     pair = server_pair(authority)
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key))
     async with asyncio.timeout(LONG_SECONDS), HttpServer(hello, HOST, 0, certificate=certificate) as server:
-        yield server, trusting(authority)
+        yield server, trusting_context(authority)
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ async def test_a_handshake_that_does_not_end_is_not_waited_for(tmp_path: Path, s
     server = Listener(sockets, Met, tls=certificate.context, handshake_seconds=0.5)
     await server.start_serving()
     try:
-        reader, writer = await asyncio.open_connection(HOST, port, ssl=trusting(authority))
+        reader, writer = await asyncio.open_connection(HOST, port, ssl=trusting_context(authority))
         await eventually(lambda: met, "one has shaken hands")
         async with opened(port, 3, said) as silent:
             for each in silent:

@@ -13,7 +13,9 @@ NOT_FOUND = 404
 GUARD_SECONDS = 60
 
 
-def strangers(operation: AnyOperation, facts: dict[str, Any], device_token: str) -> Iterator[tuple[str, str, set[int]]]:
+def unauthorized_requests(
+    operation: AnyOperation, facts: dict[str, Any], device_token: str
+) -> Iterator[tuple[str, str, set[int]]]:
     """Who it is, the secret, and the status that it has to get; one of two for a token that may have been reset."""
     for who, secret in facts["closed"].items():
         yield who, secret, {UNAUTHORIZED}
@@ -28,11 +30,13 @@ def strangers(operation: AnyOperation, facts: dict[str, Any], device_token: str)
         yield "another project's key", facts["others"], {NOT_FOUND}
 
 
-def let_in(operation: AnyOperation, asked: PreparedRequest, facts: dict[str, Any], device_token: str) -> list[str]:
+def accepted_credentials(
+    operation: AnyOperation, asked: PreparedRequest, facts: dict[str, Any], device_token: str
+) -> list[str]:
     """Those of the strangers who got another answer to the very same request."""
     wrong = []
     with Session() as session:
-        for who, secret, refused in strangers(operation, facts, device_token):
+        for who, secret, refused in unauthorized_requests(operation, facts, device_token):
             request = asked.copy()
             request.headers["Authorization"] = f"Bearer {secret}"
             with session.send(request, timeout=GUARD_SECONDS, stream=True) as answer:

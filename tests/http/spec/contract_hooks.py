@@ -29,7 +29,7 @@ from gateway.domain.webhooks import MOST_PER_PROJECT
 from gateway.http.idempotency import HEADER, PATTERN
 from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
-from tests.http.spec.contract_callers import let_in
+from tests.http.spec.contract_callers import accepted_credentials
 
 FACTS: Final = json.loads(Path(os.environ["CONTRACT_FACTS"]).read_text(encoding="utf-8"))
 URL: Final[str] = FACTS["url"]
@@ -93,14 +93,14 @@ class Caller:
         return content
 
 
-class Own:
+class OwnResources:
     """A webhook, and a bound device with an open command; new ones when schemathesis has worn them out."""
 
     def __init__(self) -> None:
         self.caller = Caller()
         self.hook_id = self.device_id = self.command_id = ""
 
-    def fresh(self) -> "Own":
+    def fresh(self) -> "OwnResources":
         """Those that are good for a while."""
         if self.device_id not in tokens:
             self.hook_id = self.caller.hooked()
@@ -129,7 +129,7 @@ class Own:
         return {}
 
 
-own = Own()
+own = OwnResources()
 
 
 def operation_of(case: Case[Any]) -> AnyOperation | None:
@@ -276,7 +276,7 @@ def no_other_project(_context: CheckContext, response: Response, case: Case[Any]
 
 
 @schemathesis.check
-def no_stranger(_context: CheckContext, response: Response, case: Case[Any]) -> None:
+def no_unauthorized_access(_context: CheckContext, response: Response, case: Case[Any]) -> None:
     """What was just answered is refused to every credential that does not open it; once for each operation."""
     operation = operation_of(case)
     done = response.status_code in (200, 201) and operation is not None and response.request.method == operation.method
@@ -284,7 +284,7 @@ def no_stranger(_context: CheckContext, response: Response, case: Case[Any]) -> 
         return
     tried.add(operation.id)
     device_token = tokens[own.fresh().device_id]
-    wrong = let_in(operation, response.request, FACTS, device_token)
+    wrong = accepted_credentials(operation, response.request, FACTS, device_token)
     assert not wrong, "; ".join(wrong)
 
 
@@ -328,6 +328,6 @@ def _cannot_be_said(details: dict[str, Any]) -> bool:
 
 
 @atexit.register
-def tell() -> None:
+def print_summary() -> None:
     """Write down what was answered how often."""
     Path(FACTS["answered"]).write_text(json.dumps(answered), encoding="utf-8")

@@ -180,7 +180,7 @@ async def test_whoever_waits_can_be_cancelled() -> None:
         assert [each.packet_id for each in await session.receive_batch()] == [4]
 
 
-class Told(Loop):
+class RecordingLoop(Loop):
     """A loop that remembers which sockets it was told of."""
 
     def __init__(self, selector: Any) -> None:
@@ -205,13 +205,13 @@ async def _one_message() -> tuple[list[tuple[str, int]], bytes]:
             deliveries = await session.receive_batch()
         assert await broker.until(type(None)) is None
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, Told)
+    assert isinstance(loop, RecordingLoop)
     return loop.told, deliveries[0].message.payload
 
 
 def test_the_loop_reads_the_broker_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only while the connection is open: its descriptor may belong to a request afterwards."""
-    monkeypatch.setattr("gateway.runtime.loop_priority.Loop", Told)
+    monkeypatch.setattr("gateway.runtime.loop_priority.Loop", RecordingLoop)
     with asyncio.Runner(loop_factory=LoopPriority().new_loop) as runner:
         told, payload = runner.run(_one_message())
     assert [what for what, _ in told] == ["last", "forget"]

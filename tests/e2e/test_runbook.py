@@ -16,7 +16,7 @@ import pytest
 
 from gateway.store.backup import contents
 from tests.e2e.program import run, script
-from tests.e2e.runbook_session import BLOCKS, RunbookSessions, RunbookSession, blocks_of, runbook_session
+from tests.e2e.runbook_session import BLOCKS, RunbookSession, RunbookSessions, blocks_of, runbook_session
 from tests.e2e.support import Site, running, topic
 from tests.support.measured import Measured
 from tests.support.mosquitto import GATEWAY_PASSWORD
@@ -53,7 +53,7 @@ async def _statuses(site: Site, ids: Sequence[str]) -> list[str]:
 async def test_where_to_begin(sessions: RunbookSessions) -> None:
     """The first block, on an installation that is well."""
     async with sessions("embedded") as session:
-        outcome = await session.follow("Runbook: the worst sessions")
+        outcome = await session.follow("Runbook: the worst mornings")
         assert outcome.code in WORKS, outcome.out
 
 

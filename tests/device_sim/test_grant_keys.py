@@ -8,8 +8,8 @@ import pytest
 from device_sim.actions import CommandReceived
 from device_sim.binding import Binding
 from device_sim.device import State
-from tests.device_sim.firmware_bench import Bench, link_up, online
-from tests.device_sim.support import NOW, TOKEN, Signer, a_binding
+from tests.device_sim.firmware_bench import FirmwareBench, link_up, online_bench
+from tests.device_sim.support import NOW, TOKEN, Signer, make_binding
 
 OLD, NEW, THIRD = Signer(), Signer(b"n" * 32, "k2"), Signer(b"t" * 32, "k3")
 STRANGER = Signer(b"s" * 32, "k9")
@@ -26,19 +26,19 @@ def upload(by: Signer, command_id: str, **facts: Any) -> CommandReceived:
     return CommandReceived("trigger_upload", by.command("trigger_upload", command_id=command_id, **facts))
 
 
-def keys(bench: Bench) -> list[str]:
+def keys(bench: FirmwareBench) -> list[str]:
     """The keys in the flash, the newest first."""
     binding = Binding.from_flash(bench.flash.wiped_area)
     return [] if binding is None else [str(key["kid"]) for key in binding.grant_keys]
 
 
-def said(bench: Bench) -> dict[str, Any]:
+def said(bench: FirmwareBench) -> dict[str, Any]:
     """The newest acknowledgement."""
     newest: dict[str, Any] = json.loads(bench.payloads("ack")[-1])
     return newest
 
 
-def outcome(bench: Bench) -> str:
+def outcome(bench: FirmwareBench) -> str:
     """``executed``, or the code of the refusal."""
     word = said(bench)
     return str(word["error"]["code"]) if word["status"] == "failed" else str(word["status"])
@@ -46,14 +46,14 @@ def outcome(bench: Bench) -> str:
 
 def test_both_keys_count_until_the_first_command_under_the_new_one() -> None:
     """The old one works as long as it is not known that the gateway signs with the new one, and no longer."""
-    bench = online(OLD)
-    bench.give(announce(NEW.jwk, by=OLD))
+    bench = online_bench(OLD)
+    bench.feed(announce(NEW.jwk, by=OLD))
     assert (said(bench)["result"], keys(bench)) == ({"grant_kid": "k2"}, ["k2", "k1"])
-    bench.give(upload(OLD, "cmd_1"))
+    bench.feed(upload(OLD, "cmd_1"))
     assert (outcome(bench), keys(bench)) == ("executed", ["k2", "k1"])
-    bench.give(upload(NEW, "cmd_2", claims={"seq": 100}))
+    bench.feed(upload(NEW, "cmd_2", claims={"seq": 100}))
     assert (outcome(bench), keys(bench)) == ("executed", ["k2"])
-    bench.give(upload(OLD, "cmd_3", claims={"seq": 101}))
+    bench.feed(upload(OLD, "cmd_3", claims={"seq": 101}))
     assert outcome(bench) == "grant_invalid"
     assert said(bench)["result"] == {"grant_kid": "k2", "refused_kid": "k1"}
 
@@ -69,17 +69,17 @@ def test_both_keys_count_until_the_first_command_under_the_new_one() -> None:
 )
 def test_a_refused_command_under_the_new_key_drops_nothing(refused: CommandReceived, code: str) -> None:
     """Only a command that the device obeys shows that the gateway has moved on."""
-    bench = online(OLD)
-    bench.give(announce(NEW.jwk, by=OLD))
-    bench.give(refused)
+    bench = online_bench(OLD)
+    bench.feed(announce(NEW.jwk, by=OLD))
+    bench.feed(refused)
     assert (outcome(bench), keys(bench)) == (code, ["k2", "k1"])
 
 
 @pytest.mark.parametrize("by", [STRANGER, NEW])
 def test_a_key_that_the_own_key_did_not_sign(by: Signer) -> None:
     """Neither a stranger's, nor one that signs for itself."""
-    bench = online(OLD)
-    bench.give(announce(NEW.jwk, by=by))
+    bench = online_bench(OLD)
+    bench.feed(announce(NEW.jwk, by=by))
     assert (outcome(bench), keys(bench)) == ("grant_invalid", ["k1"])
     assert said(bench)["result"] == {"grant_kid": "k1", "refused_kid": by.kid}
     assert "write:pairing" not in bench.steps
@@ -87,33 +87,33 @@ def test_a_key_that_the_own_key_did_not_sign(by: Signer) -> None:
 
 def test_params_of_another_key() -> None:
     """``par`` binds the key: a broker cannot put its own into a command of the gateway."""
-    bench = online(OLD)
+    bench = online_bench(OLD)
     payload = json.loads(announce(NEW.jwk, by=OLD).payload)
     payload["params"] = STRANGER.jwk
-    bench.give(CommandReceived("set_grant_key", json.dumps(payload).encode()))
+    bench.feed(CommandReceived("set_grant_key", json.dumps(payload).encode()))
     assert (outcome(bench), keys(bench)) == ("grant_invalid", ["k1"])
 
 
 def test_an_earlier_announcement_is_no_way_back() -> None:
     """Under the same key its number is too low; after the next key it is not signed by a key of the device."""
-    bench = online(OLD)
+    bench = online_bench(OLD)
     earlier, later = announce(NEW.jwk, by=OLD, command_id="cmd_a"), announce(THIRD.jwk, by=OLD, command_id="cmd_b")
-    bench.give(later)
-    bench.give(earlier)
+    bench.feed(later)
+    bench.feed(earlier)
     assert (outcome(bench), keys(bench)) == ("stale_sequence", ["k3", "k1"])
-    bench.give(upload(THIRD, "cmd_1", claims={"seq": 100}))
-    bench.give(earlier)
+    bench.feed(upload(THIRD, "cmd_1", claims={"seq": 100}))
+    bench.feed(earlier)
     assert (outcome(bench), keys(bench)) == ("grant_invalid", ["k3"])
 
 
 def test_the_same_announcement_again() -> None:
     """It is known by its id: the same word, and no write."""
-    bench = online(OLD)
+    bench = online_bench(OLD)
     command = announce(NEW.jwk, by=OLD)
-    bench.give(command)
+    bench.feed(command)
     first = said(bench)
     bench.steps.clear()
-    bench.give(command)
+    bench.feed(command)
     assert said(bench) == first
     assert not [step for step in bench.steps if step.startswith("write")]
 
@@ -121,23 +121,23 @@ def test_the_same_announcement_again() -> None:
 @pytest.mark.parametrize(("key", "signer"), [(OLD.jwk, OLD), (NEW.jwk, OLD), (OLD.jwk, NEW)])
 def test_a_key_that_the_device_has_already(key: dict[str, Any], signer: Signer) -> None:
     """Its own key, and the new one once more: done, and nothing is added."""
-    bench = online(OLD)
-    bench.give(announce(NEW.jwk, by=OLD))
+    bench = online_bench(OLD)
+    bench.feed(announce(NEW.jwk, by=OLD))
     before = keys(bench)
-    bench.give(announce(key, by=signer, command_id="cmd_same", claims={"seq": 100}))
+    bench.feed(announce(key, by=signer, command_id="cmd_same", claims={"seq": 100}))
     assert outcome(bench) == "executed"
     assert set(keys(bench)) <= set(before) | {key["kid"]}
-    bench.give(upload(signer, "cmd_1", claims={"seq": 100}))
+    bench.feed(upload(signer, "cmd_1", claims={"seq": 100}))
     assert outcome(bench) == "executed"
 
 
 def test_the_confirmation_drops_the_old_key() -> None:
     """The new key announces itself: nothing to add, and from here on it counts alone."""
-    bench = online(OLD)
-    bench.give(announce(NEW.jwk, by=OLD))
-    bench.give(announce(NEW.jwk, by=NEW, command_id="cmd_confirm", claims={"seq": 100}))
+    bench = online_bench(OLD)
+    bench.feed(announce(NEW.jwk, by=OLD))
+    bench.feed(announce(NEW.jwk, by=NEW, command_id="cmd_confirm", claims={"seq": 100}))
     assert (said(bench)["result"], keys(bench)) == ({"grant_kid": "k2"}, ["k2"])
-    assert "grant_key_dropped" in bench.told
+    assert "grant_key_dropped" in bench.facts
 
 
 @pytest.mark.parametrize(
@@ -159,58 +159,58 @@ def test_the_confirmation_drops_the_old_key() -> None:
 )
 def test_params_that_are_no_key(spoilt: dict[str, Any]) -> None:
     """The gateway signed it, so the refusal is kept under the id; the device obeys the key that it has."""
-    bench = online(OLD)
-    bench.give(announce(spoilt, by=OLD))
+    bench = online_bench(OLD)
+    bench.feed(announce(spoilt, by=OLD))
     assert (outcome(bench), keys(bench)) == ("invalid_grant_key", ["k1"])
-    bench.give(upload(OLD, "cmd_1"))
+    bench.feed(upload(OLD, "cmd_1"))
     assert outcome(bench) == "executed"
 
 
 @pytest.mark.parametrize("step", range(26))
 def test_power_is_lost_at_any_step(step: int) -> None:
     """The flash holds one key or both, whole, and the same commands in the same order come to the same end."""
-    bench = online(OLD)
+    bench = online_bench(OLD)
     both = [announce(NEW.jwk, by=OLD), announce(NEW.jwk, by=NEW, command_id="cmd_confirm", claims={"seq": 100})]
     bench.power_for = step
     for command in both:
         for _ in range(2):
-            bench.give(command)
+            bench.feed(command)
             assert keys(bench) in (["k1"], ["k2", "k1"], ["k2"])
             if bench.device.state is not State.ONLINE:
                 link_up(bench)
     bench.power_for = None
     assert keys(bench) == ["k2"]
-    bench.give(upload(NEW, "cmd_1", claims={"seq": 100}))
+    bench.feed(upload(NEW, "cmd_1", claims={"seq": 100}))
     assert outcome(bench) == "executed"
 
 
 @pytest.mark.parametrize("step", range(26))
 def test_power_is_lost_and_the_old_key_goes_on(step: int) -> None:
     """After the announcement alone, wherever it was cut: the old key is obeyed, for a gateway that heard nothing."""
-    bench = online(OLD)
+    bench = online_bench(OLD)
     bench.power_for = step
-    bench.give(announce(NEW.jwk, by=OLD))
+    bench.feed(announce(NEW.jwk, by=OLD))
     if bench.device.state is not State.ONLINE:
         link_up(bench)
     bench.power_for = None
-    bench.give(CommandReceived("factory_reset", OLD.command()))
+    bench.feed(CommandReceived("factory_reset", OLD.command()))
     assert bench.device.state is State.UNPROVISIONED
 
 
 def test_a_reset_wipes_both_keys() -> None:
     """They lie in the pairing, and a new binding starts with its own key alone."""
-    bench = online(OLD)
-    bench.give(announce(NEW.jwk, by=OLD))
-    bench.give(CommandReceived("factory_reset", NEW.command()))
+    bench = online_bench(OLD)
+    bench.feed(announce(NEW.jwk, by=OLD))
+    bench.feed(CommandReceived("factory_reset", NEW.command()))
     assert (bench.device.state, keys(bench)) == (State.UNPROVISIONED, [])
-    assert "next_grant_key" not in a_binding(THIRD).pairing()
+    assert "next_grant_key" not in make_binding(THIRD).pairing()
 
 
 def test_a_flash_from_before_has_one_key() -> None:
     """And one of today is read by older firmware: the key that counts is where it was."""
-    bench = online(OLD)
+    bench = online_bench(OLD)
     assert "next_grant_key" not in bench.flash.wiped_area["pairing"]
-    bench.give(announce(NEW.jwk, by=OLD))
-    bench.give(upload(NEW, "cmd_1"))
+    bench.feed(announce(NEW.jwk, by=OLD))
+    bench.feed(upload(NEW, "cmd_1"))
     assert bench.flash.wiped_area["pairing"]["grant_key"] == NEW.jwk
     assert bench.flash.wiped_area["device_token"] == TOKEN

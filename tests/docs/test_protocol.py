@@ -32,7 +32,7 @@ from gateway.http.resources.operations import OPERATIONS
 from gateway.models.bindings import BoundDevice, Jwk
 from gateway.models.commands import Ack, CommandPayload
 from gateway.models.device_settings import with_defaults
-from tests.device_sim.firmware_bench import online
+from tests.device_sim.firmware_bench import online_bench
 from tests.device_sim.support import Signer
 from tests.support.vectors import COMMANDS, VECTORS
 
@@ -112,7 +112,7 @@ def test_a_new_grant_key(vectors: dict[str, Any]) -> None:
 def test_a_device_follows_the_vectors_of_a_new_key(vectors: dict[str, Any]) -> None:
     """The firmware of the simulator takes the announcement, and drops the old key with the confirmation."""
     answer = {**document("sample-bind"), "grant_key": vectors["grant_key"]}
-    bench = online(Signer(), binding=Binding.from_answer(answer))
+    bench = online_bench(Signer(), binding=Binding.from_answer(answer))
     kids = [vectors["set_grant_key"]["params"]["kid"], vectors["grant_key"]["kid"]]
     for name, left in (("announcement", kids), ("confirmation", kids[:1])):
         command = vectors["set_grant_key"][name]
@@ -123,7 +123,7 @@ def test_a_device_follows_the_vectors_of_a_new_key(vectors: dict[str, Any]) -> N
             "params": vectors["set_grant_key"]["params"],
             "grant_token": command["grant_token"],
         }
-        bench.give(CommandReceived("set_grant_key", json.dumps(payload).encode()))
+        bench.feed(CommandReceived("set_grant_key", json.dumps(payload).encode()))
         said = json.loads(bench.payloads("ack")[-1])
         assert (said["status"], said["receipt"]) == ("executed", command["receipt_executed"])
         held = Binding.from_flash(bench.flash.wiped_area)

@@ -13,7 +13,7 @@ from gateway.domain import administration, epoch, grant_keys, grants
 from gateway.mqtt.publisher import payload
 from gateway.store import command_sql, device_sql, token_sql
 from gateway.store.command_sql import CommandRecord
-from tests.device_sim.firmware_bench import Bench, link_up, online
+from tests.device_sim.firmware_bench import FirmwareBench, link_up, online_bench
 from tests.device_sim.support import Signer
 from tests.domain.support import World
 
@@ -26,7 +26,7 @@ class Pair:
 
     world: World
     id: str
-    bench: Bench
+    bench: FirmwareBench
     read: int = 0
     opened: int = field(default=0)
 
@@ -38,7 +38,7 @@ class Pair:
         generation = answer.device.binding_generation
         key = answer.grant_key.model_dump()
         binding = Binding(device_id, generation, answer.device_token, key, Endpoint("127.0.0.1", 1883), "eu_1")
-        return cls(world, device_id, online(Signer(), binding=binding))
+        return cls(world, device_id, online_bench(Signer(), binding=binding))
 
     # --- what travels -------------------------------------------------------------------------------------------------
 
@@ -48,12 +48,12 @@ class Pair:
             link_up(self.bench)
         found = command_sql.open_of_device(self.world.view, self.pk)
         for command in found:
-            self.give(command)
+            self.feed(command)
         return found
 
-    def give(self, command: CommandRecord) -> None:
+    def feed(self, command: CommandRecord) -> None:
         """Give the device one command, as this record has it."""
-        self.bench.give(CommandReceived(command.type, payload(command)))
+        self.bench.feed(CommandReceived(command.type, payload(command)))
 
     def listen(self) -> None:
         """Let the gateway process what the device said since."""

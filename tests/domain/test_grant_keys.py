@@ -68,7 +68,7 @@ def test_a_reset_under_the_new_key_is_obeyed_and_one_under_the_old_key_is_not(wo
     deliver_key(world)
     pair.exchange()
     reset = world.reset(pair.id)
-    pair.give(signed_with(world, old, reset))
+    pair.feed(signed_with(world, old, reset))
     assert (pair.said["error"]["code"], pair.bench.device.state) == ("grant_invalid", State.ONLINE)
     pair.exchange()
     assert (pair.bench.device.state, pair.statuses(RESET)) == (State.UNPROVISIONED, ["executed"])
@@ -145,14 +145,14 @@ def test_open_commands_are_signed_again(world: World, pair: Pair) -> None:
     rotate(world)
     waits = world.create(pair.id, "trigger_upload", ttl_seconds=3600)
     deliver_key(world)
-    pair.give(world.command(pair.id, SET_GRANT_KEY))
+    pair.feed(world.command(pair.id, SET_GRANT_KEY))
     pair.listen()
-    pair.give(world.command(pair.id, SET_GRANT_KEY))
+    pair.feed(world.command(pair.id, SET_GRANT_KEY))
     pair.listen()
     again = world.again(waits)
     assert (again.id, again.seq) == (waits.id, waits.seq)
     assert again.grant_token != waits.grant_token
-    pair.give(waits)
+    pair.feed(waits)
     assert pair.said["error"]["code"] == "grant_invalid"
     pair.listen()
     assert world.again(waits).status == "pending"
@@ -166,7 +166,7 @@ def test_a_copy_under_the_old_key_after_the_command_was_done(world: World, pair:
     waits = world.create(pair.id, "trigger_upload")
     deliver_key(world)
     pair.exchange()
-    pair.give(waits)
+    pair.feed(waits)
     assert pair.said["status"] == "executed"
 
 
@@ -353,7 +353,7 @@ def _refuse(world: World, pair: Pair, command: CommandRecord, *, grant_kid: str)
     spoilt = signed_with(world, pair.signer, command)
     body = json.loads(json.dumps({"id": spoilt.id, "type": spoilt.type, "params": {}, "expires_at": None}))
     body |= {"binding_generation": spoilt.binding_generation, "grant_token": spoilt.grant_token[:-4] + "AAAA"}
-    pair.bench.give(CommandReceived(command.type, json.dumps(body).encode()))
+    pair.bench.feed(CommandReceived(command.type, json.dumps(body).encode()))
     said = pair.said
     assert said["error"]["code"] == "grant_invalid"
     pair.read = len(pair.bench.sent)

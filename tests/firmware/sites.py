@@ -12,7 +12,7 @@ from gateway.tls.ca import Authority
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import GUARD_SECONDS, started
 from tests.e2e.support import BrokerKind, Site
-from tests.support.certificates import make_authority, server_pair, trusting
+from tests.support.certificates import make_authority, server_pair, trusting_context
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 
 
@@ -34,7 +34,7 @@ async def a_secured_site(folder: Path, kind: BrokerKind) -> AsyncIterator[tuple[
         gateway = GatewayProcess(folder / "gateway", *options, "--rate-limit-per-minute", "0")
         await stack.enter_async_context(started(gateway))
         key = await gateway.new_key()
-        tls = trusting(authority)
+        tls = trusting_context(authority)
         http = await stack.enter_async_context(
             httpx.AsyncClient(
                 base_url=gateway.url, headers={"Authorization": f"Bearer {key}"}, timeout=GUARD_SECONDS, verify=tls

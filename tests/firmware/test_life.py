@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support import BROKERS, BrokerKind, Site, a_site
+from tests.e2e.support import BROKERS, BrokerKind, Site, running_site
 from tests.firmware.device import NETWORKS, FirmwareDevice, on
 from tests.firmware.sites import a_secured_site
 
@@ -19,7 +19,7 @@ WIPED = {"device_token", "pairing", "wifi_networks"}
 async def a_device(folder: Path, kind: BrokerKind, *, tls: bool) -> AsyncIterator[tuple[Site, FirmwareDevice]]:
     """A site, and a device whose configuration names its gateway and, with TLS, its authority."""
     if not tls:
-        async with a_site(folder, kind) as site:
+        async with running_site(folder, kind) as site:
             yield site, FirmwareDevice(folder / "device", api_url=site.gateway.url)
         return
     async with a_secured_site(folder, kind) as (site, authority):

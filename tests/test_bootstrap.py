@@ -43,7 +43,7 @@ def holder(data_dir: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_second_gateway_is_refused_and_told_by_whom(tmp_path: Path) -> None:
+def test_a_second_gateway_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     """The message names the process and both ways out; the first is not disturbed."""
     with holder(tmp_path) as other:
         with pytest.raises(AlreadyRunningError) as refused, exclusive(tmp_path):
@@ -72,7 +72,7 @@ def test_a_lock_file_that_was_removed_lets_no_second_gateway_in(removed: tuple[s
     assert lock.holder(tmp_path) is None
 
 
-def test_a_gateway_from_before_this_lock_is_seen(tmp_path: Path) -> None:
+def test_a_gateway_of_an_earlier_version_is_detected(tmp_path: Path) -> None:
     """It holds the file alone."""
     script = HOLDER.replace(
         "from gateway.store.sqlite.lock import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):", OLD
@@ -88,7 +88,7 @@ def test_a_gateway_from_before_this_lock_is_seen(tmp_path: Path) -> None:
         other.communicate()
 
 
-async def test_who_opens_the_registry_holds_the_file_of_that_name(tmp_path: Path) -> None:
+async def test_the_opened_registry_is_the_file_of_that_name(tmp_path: Path) -> None:
     """A file that was removed during the wait for its lock locks no process out: the wait begins again."""
     path = tmp_path / OPENING_NAME
     inodes: list[int] = []
@@ -118,7 +118,7 @@ def _opened(path: Path) -> int:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_dead_gateway_holds_nothing(end: signal.Signals, tmp_path: Path) -> None:
+def test_a_dead_gateway_holds_no_lock(end: signal.Signals, tmp_path: Path) -> None:
     """However it ended, the next one starts, and says its own name."""
     with holder(tmp_path) as other:
         os.kill(other.pid, end)
@@ -127,7 +127,7 @@ def test_a_dead_gateway_holds_nothing(end: signal.Signals, tmp_path: Path) -> No
         assert int((tmp_path / "gateway.lock").read_text()) == os.getpid()
 
 
-def test_a_lock_that_was_let_go_is_free(tmp_path: Path) -> None:
+def test_a_released_lock_is_free(tmp_path: Path) -> None:
     """Also within one process, and also after an error inside."""
     with pytest.raises(KeyError), exclusive(tmp_path):
         raise KeyError
@@ -146,7 +146,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert other.read_text() == "precious"
 
 
-def test_a_data_directory_that_cannot_be_made(tmp_path: Path) -> None:
+def test_an_uncreatable_data_directory_is_an_error(tmp_path: Path) -> None:
     """The message says what to do."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="name another one with --data-dir"), exclusive(tmp_path / "file" / "data"):
@@ -166,7 +166,7 @@ def test_ids_are_kept_over_restarts(tmp_path: Path) -> None:
         assert signing_keys(tmp_path) == kid
 
 
-def test_a_configured_id_is_taken_and_kept(tmp_path: Path) -> None:
+def test_a_configured_id_is_used_and_stored(tmp_path: Path) -> None:
     """Set once, it stays when the setting is gone; set to a new value, it changes, and the project stays."""
     _, project_id = first_start(Settings(data_dir=tmp_path, gateway_id="ward_3"))
     assert first_start(Settings(data_dir=tmp_path)) == ("ward_3", project_id)

@@ -126,7 +126,7 @@ def test_a_circle_is_found() -> None:
     assert {"gateway.core.ids", "gateway.core.clock"} <= set(circles(graph))
 
 
-def test_few_files_lie_at_the_top() -> None:
+def test_few_files_are_at_the_top() -> None:
     """Everything else belongs to a package."""
     assert len(list(ROOT.glob("*.py"))) <= MOST_FILES_AT_THE_TOP
 
@@ -140,20 +140,20 @@ def test_a_library_is_imported_where_it_belongs(library: str) -> None:
             assert any(path == part or path.startswith(f"{part}/") for part in LIBRARIES[library]), path
 
 
-def test_the_simulator_knows_nothing_of_the_gateway() -> None:
+def test_the_simulator_imports_nothing_of_the_gateway() -> None:
     """``device_sim`` imports nothing of ``gateway``: it stands for firmware."""
     for source in (ROOT.parent / "device_sim").rglob("*.py"):
         assert "gateway" not in {name.partition(".")[0] for name in _imported(source)}, source.name
 
 
-def test_the_domain_knows_no_transport() -> None:
+def test_the_domain_imports_no_transport() -> None:
     """Neither the store nor the verbs import a web framework or an MQTT library."""
     for module, source in MODULES.items():
         if _part(module) and RANK[_part(module)] <= RANK["domain"]:
             assert not TRANSPORTS & {name.partition(".")[0] for name in _imported(source)}, module
 
 
-def test_the_engine_knows_no_queries() -> None:
+def test_the_sqlite_engine_imports_no_queries() -> None:
     """The files of an engine import no SQL of a table family, so another engine can stand beside it."""
     for module in MODULES:
         if module.startswith(("gateway.store.sqlite.", "gateway.store.postgres.")):

@@ -68,7 +68,7 @@ def updated(seen: Seen, letter: str, may: set[tuple[str, str]]) -> Seen:
 
 @pytest.mark.guarantee("G11", "G12")
 @pytest.mark.parametrize("kind", LETTERS)
-async def test_who_may_do_what(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+async def test_each_role_may_do_what_the_matrix_says(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Every role does what the contract grants it, or a note admits, and nothing else; and the page says just that."""
     node = request.getfixturevalue("rabbitmq") if kind == "rabbitmq" else None
     letter = LETTERS[kind]

@@ -54,7 +54,7 @@ def test_a_device_may_exactly_what_the_contract_says(topic: str, action: Action)
 
 @hostile
 @given(topic=HOSTILE_TOPICS, role=st.sampled_from(Role), action=st.sampled_from(Action))
-def test_a_prefix_changes_nothing_but_the_beginning(topic: str, role: Role, action: Action) -> None:
+def test_a_prefix_changes_only_the_start_of_the_topics(topic: str, role: Role, action: Action) -> None:
     """What is granted without a prefix is granted under it and nowhere else; `$` after a prefix is a level as any."""
     assume(not topic.startswith("$") and topic)
     assert may(role, "dev_A", action, f"fleet/eu/{topic}", prefix="fleet/eu/") == may(role, "dev_A", action, topic)
@@ -72,7 +72,7 @@ def test_a_granted_filter_matches_only_what_may_be_received(topic_filter: str, t
 
 @hostile
 @given(topic=HOSTILE_TOPICS, role=st.sampled_from(Role), action=st.sampled_from(Action))
-def test_dollar_topics_are_nobodys(topic: str, role: Role, action: Action) -> None:
+def test_dollar_topics_are_denied(topic: str, role: Role, action: Action) -> None:
     """`$SYS`, `$share/…`, `$CONTROL` and whatever else starts so is closed to all, the gateway included."""
     assert not may(role, "gateway", action, f"${topic}")
     assert not may_retain(role, "gateway", f"${topic}")
@@ -115,20 +115,20 @@ def test_a_device_retains_its_status_alone(topic: str) -> None:
         ("$share/g/devices/+/state", False),
     ],
 )
-def test_what_an_integrator_reads(topic_filter: str, granted: bool) -> None:  # noqa: FBT001 - a column of the table
+def test_an_integrator_reads_states_and_events(topic_filter: str, granted: bool) -> None:  # noqa: FBT001 - a column of the table
     """State, events and the gateways' status, by wildcard or by name, and none of the devices' own traffic."""
     assert may(Role.INTEGRATOR, "integrator", Action.SUBSCRIBE, topic_filter) == granted
 
 
 @pytest.mark.parametrize("username", ["", "+", "#", "dev_A/+", "dev_A/../dev_B", "dev_A\n", "dév", "%u", "a" * 129])
-def test_a_name_that_could_break_out_of_its_level_may_nothing(username: str) -> None:
+def test_a_name_with_topic_characters_gets_no_rights(username: str) -> None:
     """Names that would change the meaning of a topic have no rights at all."""
     assert not may(Role.DEVICE, username, Action.PUBLISH, f"devices/{username}/heartbeat")
     assert not may(Role.DEVICE, username, Action.SUBSCRIBE, f"devices/{username}/commands/+")
 
 
 @pytest.mark.parametrize("topic", ["devices/dev_A/heartbeat", "#", "gateways/gw_1/status"])
-def test_what_is_unknown_may_nothing(topic: str) -> None:
+def test_an_unknown_role_gets_no_rights(topic: str) -> None:
     """An unknown role and an unknown action are refused."""
     assert not may("admin", "gateway", Action.PUBLISH, topic)
     assert not may("", "gateway", Action.SUBSCRIBE, topic)
@@ -136,7 +136,7 @@ def test_what_is_unknown_may_nothing(topic: str) -> None:
     assert not may_retain("admin", "gateway", topic)
 
 
-def test_the_gateway_may_everything_under_its_prefix() -> None:
+def test_the_gateway_may_do_everything_under_its_prefix() -> None:
     """It writes and reads all of the contract, and wildcards too, but not beyond the prefix."""
     assert may(Role.GATEWAY, "gateway", Action.SUBSCRIBE, "#")
     assert may(Role.GATEWAY, "gateway", Action.SUBSCRIBE, "fleet/#", prefix="fleet/")
@@ -157,7 +157,7 @@ def _matches(topic_filter: str, topic: str) -> bool:
 HOME_ASSISTANT = (Role.HOME_ASSISTANT, "home_assistant")
 
 
-def test_home_assistant_reads_what_it_shows() -> None:
+def test_home_assistant_reads_its_topics() -> None:
     """States, the gateway's status, announcements; no commands, no events, nothing else."""
     for topic in ("devices/+/state", "gateways/+/status", "homeassistant/#", "homeassistant/+/+/config"):
         assert may(*HOME_ASSISTANT, Action.SUBSCRIBE, topic)
@@ -165,7 +165,7 @@ def test_home_assistant_reads_what_it_shows() -> None:
         assert not may(*HOME_ASSISTANT, Action.SUBSCRIBE, topic)
 
 
-def test_home_assistant_says_only_that_it_is_there() -> None:
+def test_home_assistant_publishes_its_status_alone() -> None:
     """Its birth and its last will, retained or not."""
     for action in (Action.PUBLISH, Action.WILL):
         assert may(*HOME_ASSISTANT, action, "homeassistant/status")

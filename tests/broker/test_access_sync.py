@@ -53,7 +53,7 @@ async def test_a_revoked_token_is_cut_and_stays_out(kind: str, tmp_path: Path) -
 
 
 @on_every_broker
-async def test_the_old_token_ends_where_a_new_one_begins(kind: str, tmp_path: Path) -> None:
+async def test_a_bind_replaces_the_old_token_at_the_broker(kind: str, tmp_path: Path) -> None:
     """After another bind the old token opens nothing, the new one does, and the gateway stays connected."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -69,7 +69,7 @@ async def test_the_old_token_ends_where_a_new_one_begins(kind: str, tmp_path: Pa
 
 @pytest.mark.guarantee("G12")
 @on_every_broker
-async def test_a_token_that_waits_for_its_reset_gets_in(kind: str, tmp_path: Path) -> None:
+async def test_a_reset_only_token_is_accepted(kind: str, tmp_path: Path) -> None:
     """`reset_only` admits the device over MQTT until it has sent `executed` or is bound again."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -85,7 +85,7 @@ async def test_a_token_that_waits_for_its_reset_gets_in(kind: str, tmp_path: Pat
         assert await answer(testbed, device) in REFUSED
 
 
-async def test_what_waited_for_the_old_token_never_reaches_the_new_one(tmp_path: Path) -> None:
+async def test_the_queue_of_the_old_token_never_reaches_the_new_one(tmp_path: Path) -> None:
     """Embedded: a device that is bound again loses its persistent session, with subscriptions and queue."""
     async with open_testbed("embedded", tmp_path) as testbed:
         await testbed.start()
@@ -160,7 +160,7 @@ async def _ready_with(testbed: MqttTestbed, depth: int) -> dict[str, Any] | None
 
 
 @on_mosquitto
-async def test_a_missing_pid_file_is_said_and_healed(kind: str, tmp_path: Path) -> None:
+async def test_a_missing_pid_file_is_reported_and_recovers(kind: str, tmp_path: Path) -> None:
     """The gateway cannot tell the broker: not ready, with the remedy; once the file is there the token is cut."""
     async with open_testbed(kind, tmp_path) as testbed:
         assert isinstance(testbed.broker, MosquittoUnderTest)
@@ -186,7 +186,7 @@ async def test_a_missing_pid_file_is_said_and_healed(kind: str, tmp_path: Path) 
 
 
 @on_mosquitto
-async def test_a_bad_line_is_left_out_and_stops_nothing(kind: str, tmp_path: Path) -> None:
+async def test_a_bad_line_is_left_out_and_does_not_stop_the_sync(kind: str, tmp_path: Path) -> None:
     """A line that a person spoilt: said in the log and by /ready, without what stands in it; tokens end as ever."""
     async with open_testbed(kind, tmp_path) as testbed:
         assert isinstance(testbed.broker, MosquittoUnderTest)
@@ -213,7 +213,7 @@ async def test_a_bad_line_is_left_out_and_stops_nothing(kind: str, tmp_path: Pat
 
 
 @on_mosquitto
-async def test_an_account_typed_while_the_gateway_writes_is_not_lost(kind: str, tmp_path: Path) -> None:
+async def test_an_account_added_during_a_write_is_not_lost(kind: str, tmp_path: Path) -> None:
     """mosquitto_passwd opens the file, asks for the password, and writes to a file that has been replaced meanwhile."""
     tool = shutil.which("mosquitto_passwd", path="/usr/bin:/usr/local/bin")
     assert tool, "these tests need mosquitto_passwd: apt-get install mosquitto"

@@ -38,7 +38,7 @@ async def without_password(testbed: MqttTestbed) -> int:
 
 
 @on_every_broker
-async def test_the_token_opens_no_broker(kind: str, tmp_path: Path) -> None:
+async def test_the_token_itself_is_refused_by_the_broker(kind: str, tmp_path: Path) -> None:
     """Neither the one of the bind nor that of a refresh, nor another device's password; its own does, at once."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -85,7 +85,7 @@ def _over_5(testbed: MqttTestbed, device: Device, password: str) -> aiomqtt.Clie
 
 
 @on_every_broker
-async def test_a_token_from_before_is_its_own_password_until_its_refresh(kind: str, tmp_path: Path) -> None:
+async def test_a_former_token_is_its_own_password_until_its_refresh(kind: str, tmp_path: Path) -> None:
     """Out of a registry of then: it gets in as ever, what is made of it does not; its successor is of the new kind."""
     device = upgraded(tmp_path / "data")
     async with open_testbed(kind, tmp_path) as testbed:
@@ -101,7 +101,7 @@ async def test_a_token_from_before_is_its_own_password_until_its_refresh(kind: s
 
 
 @on_every_broker
-async def test_a_token_from_before_gets_its_reset_and_ends_with_it(kind: str, tmp_path: Path) -> None:
+async def test_a_former_token_gets_its_reset_and_ends_with_it(kind: str, tmp_path: Path) -> None:
     """A former token admits the device for its reset alone; after the next bind only a password does."""
     device = upgraded(tmp_path / "data")
     async with open_testbed(kind, tmp_path) as testbed:

@@ -69,7 +69,7 @@ _STREAMS = st.builds(lambda first, rest: first + b"".join(rest), _CONNECTS, st.l
 PACKETS = Target("packets", 0.02, st.one_of(_STREAMS, mangled(_STREAMS)))
 
 
-async def test_packets() -> None:
+async def test_random_packets_never_break_the_broker() -> None:
     """Each connection ends, no other client's topic is written, and other clients are served all the time."""
     async with (
         EmbeddedBroker(authenticate=authenticate) as broker,
@@ -154,7 +154,7 @@ QUESTIONS = Target(
 )
 
 
-async def test_questions(tmp_path: Path) -> None:
+async def test_random_auth_requests_never_break_the_endpoint(tmp_path: Path) -> None:
     """Answered as the dialect wants it, with a yes only to who shows the secret, and what was right is still let in."""
     async with registry(tmp_path) as fleet:
         device = await fleet.bound("SN-1")

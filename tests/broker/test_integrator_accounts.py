@@ -122,7 +122,7 @@ async def test_an_integrator_writes_nothing(kind: str, tmp_path: Path) -> None:
 
 
 @on_every_broker
-async def test_a_password_that_is_no_longer_good_is_cut(kind: str, tmp_path: Path) -> None:
+async def test_a_session_with_a_replaced_password_is_cut(kind: str, tmp_path: Path) -> None:
     """Rotated: cut, the old one refused, the new one good. Revoked: cut and refused. Devices do not notice."""
     async with open_testbed(kind, tmp_path) as testbed, AsyncExitStack() as stack:
         await testbed.start()
@@ -144,7 +144,7 @@ async def test_a_password_that_is_no_longer_good_is_cut(kind: str, tmp_path: Pat
             assert f"{NAME}:" not in testbed.broker.mosquitto.password_file.read_text()
 
 
-async def test_what_a_revoked_account_left_behind_is_dropped(tmp_path: Path) -> None:
+async def test_the_queue_of_a_revoked_account_is_dropped(tmp_path: Path) -> None:
     """Sessions of clients that are away, which hold subscriptions and messages, go with the account."""
     async with open_testbed("embedded", tmp_path) as testbed, AsyncExitStack() as stack:
         await testbed.start()
@@ -162,7 +162,7 @@ async def test_what_a_revoked_account_left_behind_is_dropped(tmp_path: Path) -> 
 
 
 @on_every_broker
-async def test_an_account_made_while_no_gateway_ran_is_good(kind: str, tmp_path: Path) -> None:
+async def test_an_account_created_while_the_gateway_was_down_works(kind: str, tmp_path: Path) -> None:
     """It is in the registry, and the broker learns of it at the start."""
     async with open_testbed(kind, tmp_path) as testbed, AsyncExitStack() as stack:
         password = await Accounts(testbed).make()
@@ -170,7 +170,7 @@ async def test_an_account_made_while_no_gateway_ran_is_good(kind: str, tmp_path:
         await let_in(testbed, stack, password)
 
 
-async def test_only_hashes_are_kept(tmp_path: Path) -> None:
+async def test_only_hashes_are_stored(tmp_path: Path) -> None:
     """Neither the registry nor Mosquitto's password file holds the password."""
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
         await testbed.start()
@@ -191,7 +191,7 @@ def _password_file(testbed: MqttTestbed) -> str:
 
 
 @on_every_broker
-async def test_a_device_never_reads_what_integrators_do(kind: str, tmp_path: Path) -> None:
+async def test_a_device_never_reads_integrator_topics(kind: str, tmp_path: Path) -> None:
     """Neither about itself nor about another, whether its token is active or good for its reset alone."""
     async with open_testbed(kind, tmp_path, rules={"mirrored": ("state",)}) as testbed:
         testbed.outlets = [partial(states, testbed), partial(events, testbed)]

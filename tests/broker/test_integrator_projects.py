@@ -129,7 +129,7 @@ async def _arrives(two: TwoProjects, client: wire.Wire, admin: wire.Wire, topic_
     return {message.topic for message in await client.read_until(END)}
 
 
-async def test_an_account_of_a_project_reads_that_project_alone(two: TwoProjects) -> None:
+async def test_a_project_account_reads_that_project_alone(two: TwoProjects) -> None:
     """By no wildcard, no shared subscription and no name; retained or new, states and events alike."""
     password = await two.account()
     own, other = two.testbed.project_id, two.other_project
@@ -158,7 +158,7 @@ async def test_an_account_of_a_project_reads_that_project_alone(two: TwoProjects
             assert {topic.replace(".", "/") for topic in heard} == {two.copy(two.own, "events/device/bound")}
 
 
-async def test_an_account_of_a_project_hears_what_happens_there_in_order(two: TwoProjects) -> None:
+async def test_a_project_account_receives_its_events_in_order(two: TwoProjects) -> None:
     """The retained state from before the account was made, each change of it, and the events; none of the other."""
     password = await two.account()
     topic = two.copy(two.own, "state")
@@ -187,7 +187,7 @@ async def test_an_account_of_a_project_hears_what_happens_there_in_order(two: Tw
 _EVENTS = "SELECT id FROM events WHERE device_pk = ? ORDER BY seq"
 
 
-async def test_what_is_retained_for_a_project_goes_with_its_last_account(two: TwoProjects) -> None:
+async def test_retained_messages_of_a_project_go_with_its_last_account(two: TwoProjects) -> None:
     """And with the device; also where the account is revoked while the gateway is away."""
     topic, gone = two.copy(two.own, "state"), await two.testbed.bound("SN-3")
     gone_topic = f"projects/{two.testbed.project_id}/{gone.topic('state')}"
@@ -207,7 +207,7 @@ async def _is_away(two: TwoProjects, topic: str) -> bool:
     return await two.retained(topic) is None
 
 
-async def test_without_such_an_account_nothing_more_is_published(two: TwoProjects) -> None:
+async def test_without_a_project_account_no_project_topics_are_published(two: TwoProjects) -> None:
     """Neither states nor events, nor rows in the outbox; also with an account that reads all projects."""
     await two.testbed.store.write(lambda tx: account_sql.create(tx, "integrator"))
     async with two.testbed.admin("other") as admin:

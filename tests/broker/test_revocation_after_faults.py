@@ -32,7 +32,9 @@ SCAN = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x 
 
 
 @on_mosquitto
-async def test_after_the_broker_was_away(kind: str, tmp_path: Path, record_property: Measured) -> None:
+async def test_a_revoked_session_is_cut_in_time_after_a_broker_outage(
+    kind: str, tmp_path: Path, record_property: Measured
+) -> None:
     """A token is revoked while Mosquitto is down, and another one as soon as it is back."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -50,7 +52,7 @@ async def test_after_the_broker_was_away(kind: str, tmp_path: Path, record_prope
 
 
 @pytest.mark.skipif(not may_mount(), reason="mounts a small file system, which takes root")
-async def test_after_the_disk_was_full(tmp_path: Path, record_property: Measured) -> None:
+async def test_a_revoked_session_is_cut_in_time_after_a_full_disk(tmp_path: Path, record_property: Measured) -> None:
     """The password file could not be written for a while, nor anything be committed."""
     with small_disk(tmp_path / "disk", DISK_KIB) as disk:
         async with open_testbed("mosquitto-5", disk) as testbed:
@@ -95,7 +97,9 @@ async def searches_in_flight(testbed: MqttTestbed) -> AsyncIterator[None]:
 
 
 @on_every_broker
-async def test_while_searches_are_in_flight(kind: str, tmp_path: Path, record_property: Measured) -> None:
+async def test_a_revoked_session_is_cut_in_time_during_searches(
+    kind: str, tmp_path: Path, record_property: Measured
+) -> None:
     """Searches run in separate threads from writes and authentication."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()

@@ -76,7 +76,7 @@ async def connected(testbed: MqttTestbed, devices: Iterable[Device]) -> AsyncIte
 
 @pytest.mark.guarantee("G13")
 @pytest.mark.parametrize("kind", ["mosquitto-5", "embedded"])
-async def test_those_who_are_revoked_are_cut_and_the_others_stay(kind: str, tmp_path: Path) -> None:
+async def test_revoked_devices_are_cut_and_others_stay(kind: str, tmp_path: Path) -> None:
     """Revoked devices are cut, refused and get no message; their wills are not sent. 980 others go on as before."""
     async with open_testbed(kind, tmp_path) as testbed:
         devices = await testbed.store.write(lambda tx: bind_all(tx, testbed.project_id))

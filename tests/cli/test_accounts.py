@@ -25,7 +25,7 @@ def test_a_password_is_shown_once(empty: Cli) -> None:
     assert empty("accounts", "list").rows[0][0] == "integrator"
 
 
-def test_rotate_gives_another(cli: Cli) -> None:
+def test_rotate_prints_another_password(cli: Cli) -> None:
     """The old one opens nothing any more."""
     old = cli.json("accounts", "create", "integrator_wall")["password"]
     new = cli("accounts", "rotate", "integrator_wall").out.strip()
@@ -33,7 +33,7 @@ def test_rotate_gives_another(cli: Cli) -> None:
     assert not opens(cli, "integrator", new)
 
 
-def test_revoke_and_make_anew(cli: Cli) -> None:
+def test_a_revoked_name_can_be_created_again(cli: Cli) -> None:
     """Refused, listed as such, cannot be rotated; the name can be used again."""
     password = cli("accounts", "create", "--all-projects").out.strip()
     assert "add --yes" in cli("accounts", "revoke", "integrator", code=2).err
@@ -49,13 +49,13 @@ def test_revoke_and_make_anew(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("name", ["dev_1", "gateway", "doctor", "integrator_", "integrator_#", "integrator+", "admin"])
-def test_names_that_are_somebody_elses_are_refused(cli: Cli, name: str) -> None:
+def test_reserved_names_are_refused(cli: Cli, name: str) -> None:
     """What the broker makes of a name follows from its beginning; the message says which are good."""
     assert "should be integrator" in cli("accounts", "create", name, code=1).err
     assert cli.json("accounts", "list") == []
 
 
-def test_what_mosquitto_has_to_be_told_is_said(cli: Cli) -> None:
+def test_needed_mosquitto_settings_are_printed(cli: Cli) -> None:
     """The file of rights that ships knows ``integrator`` alone; beside another broker everything is the operator's."""
     beside = ("--broker", "mqtt://gateway:x@localhost", "--mosquitto-password-file", "passwords")
     assert "ACL" not in cli("accounts", "create", "--all-projects", *beside).err
@@ -83,7 +83,7 @@ def test_an_account_belongs_to_a_project_unless_all_are_asked_for(cli: Cli) -> N
     assert [row[1].strip() for row in cli("accounts", "list").rows] == ["all", first["project_id"], ward]
 
 
-def test_a_name_never_gets_other_rights(cli: Cli) -> None:
+def test_an_account_name_is_never_reused_with_other_rights(cli: Cli) -> None:
     """A broker's file of rights goes by names and may still hold the old ones; what to do is said each time."""
     cli("projects", "create", "ward")
     for name in ("integrator", "home_assistant"):

@@ -87,7 +87,7 @@ def test_a_restore_brings_the_copy_back(cli: Cli, copy: Path) -> None:
     assert serials(cli) == ["BP-1", "BP-2"]
 
 
-def test_a_restore_asks(cli: Cli, copy: Path) -> None:
+def test_a_restore_asks_for_confirmation(cli: Cli, copy: Path) -> None:
     """It says what is in the copy, and does nothing without a yes."""
     said = cli("restore", str(copy), code=2)
     assert "(1 device," in said.err
@@ -103,7 +103,7 @@ def test_a_restore_into_an_empty_directory(cli: Cli, copy: Path) -> None:
     assert stat.S_IMODE((cli.data_dir / DATABASE_NAME).stat().st_mode) == 0o600
 
 
-def test_a_restore_waits_for_nobody(cli: Cli, copy: Path) -> None:
+def test_a_restore_is_refused_while_the_registry_is_in_use(cli: Cli, copy: Path) -> None:
     """While a gateway runs, or another program has the registry open, nothing is changed."""
     with exclusive(cli.data_dir):
         said = cli("restore", str(copy), "--yes", code=3)
@@ -114,7 +114,7 @@ def test_a_restore_waits_for_nobody(cli: Cli, copy: Path) -> None:
     assert serials(cli) == ["BP-1", "BP-2"]
 
 
-def test_a_log_that_was_left_is_not_lost_and_not_mixed_in(cli: Cli, copy: Path, tmp_path: Path) -> None:
+def test_a_leftover_wal_is_neither_lost_nor_applied_to_the_copy(cli: Cli, copy: Path, tmp_path: Path) -> None:
     """After a kill the old registry's last commits lie in its log: they go with it, and never into the new one."""
     with closing(open_database(cli.data_dir)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -175,7 +175,7 @@ def _nobodys(copy: Path) -> None:
         Path.unlink,
     ],
 )
-def test_what_is_no_good_is_not_restored(cli: Cli, copy: Path, spoil: object) -> None:
+def test_an_invalid_backup_is_not_restored(cli: Cli, copy: Path, spoil: object) -> None:
     """The file is named, and nothing is changed."""
     assert callable(spoil)
     spoil(copy)
@@ -195,7 +195,7 @@ def test_a_damaged_registry_is_not_backed_up(cli: Cli, tmp_path: Path) -> None:
     assert not target.exists()
 
 
-def test_root_restores_for_the_gateways_user(cli: Cli, copy: Path) -> None:
+def test_a_restore_by_root_keeps_the_gateways_owner(cli: Cli, copy: Path) -> None:
     """What a restore makes belongs to whom the data directory does: its gateway has to open it."""
     owner = 1 if os.geteuid() == 0 else os.geteuid()
     if os.geteuid() == 0:
@@ -207,14 +207,14 @@ def test_root_restores_for_the_gateways_user(cli: Cli, copy: Path) -> None:
     assert {DATABASE_NAME, LOCK_NAME} <= {each.name for each in cli.data_dir.iterdir()}
 
 
-def test_root_is_told_whose_a_new_directory_is(cli: Cli, copy: Path) -> None:
+def test_root_gets_a_hint_about_the_owner_of_a_new_directory(cli: Cli, copy: Path) -> None:
     """On a new machine there is no owner to follow; who is not root has made it for itself."""
     shutil.rmtree(cli.data_dir)
     told = f"chown -R USER {cli.data_dir}" in cli("restore", str(copy), "--yes").err
     assert told == (os.geteuid() == 0)
 
 
-def test_a_restore_begins_a_new_epoch(cli: Cli, copy: Path) -> None:
+def test_a_restore_starts_a_new_epoch(cli: Cli, copy: Path) -> None:
     """Every generation is raised, deleted devices' too, and bindings from then on have another signing key."""
     before = cli.json("signing-keys", "list")[0]["kid"]
     restored = cli.json("restore", str(copy), "--yes")
@@ -239,7 +239,7 @@ def test_a_second_restore_of_the_same_backup_is_another_epoch(cli: Cli, copy: Pa
     assert len({each["signing_key"] for each in (first, second, third)}) == 3
 
 
-def test_a_bind_by_the_command_line_on_a_copy_is_in_a_new_epoch(cli: Cli, copy: Path) -> None:
+def test_a_command_line_bind_on_a_copy_starts_a_new_epoch(cli: Cli, copy: Path) -> None:
     """No gateway has seen yet that the file was put back by hand; one that starts later begins no second epoch."""
     before = cli.bound("BP-1")
     for side in ("-wal", "-shm"):

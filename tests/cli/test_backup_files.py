@@ -42,7 +42,7 @@ def serials(cli: Cli) -> list[str]:
     return [each["serial_number"] for each in cli.json("devices", "list")]
 
 
-def test_whoever_reads_the_medium_reads_nothing(cli: Cli, tmp_path: Path, identity: tuple[str, Path]) -> None:
+def test_an_encrypted_backup_contains_no_plain_text(cli: Cli, tmp_path: Path, identity: tuple[str, Path]) -> None:
     """Neither the backup nor a draft shows what is in it; the identity opens it, another one does not."""
     recipient, file = identity
     cli("devices", "register", MARK)
@@ -76,7 +76,7 @@ def test_whoever_reads_the_medium_reads_nothing(cli: Cli, tmp_path: Path, identi
     assert not list(cli.data_dir.glob(".restore-*"))
 
 
-def test_a_key_of_ssh_will_do(cli: Cli, tmp_path: Path) -> None:
+def test_an_ssh_key_is_accepted_as_recipient(cli: Cli, tmp_path: Path) -> None:
     """Many have one already."""
     made, key = Ed25519PrivateKey.generate(), tmp_path / "id_ed25519"
     key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
@@ -86,13 +86,13 @@ def test_a_key_of_ssh_will_do(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["age1nonsense", "AGE-SECRET-KEY-1", "backup@example.com"])
-def test_what_is_no_recipient(cli: Cli, tmp_path: Path, wrong: str) -> None:
+def test_an_invalid_recipient_is_refused(cli: Cli, tmp_path: Path, wrong: str) -> None:
     """It is said before anything is written."""
     assert "--recipient" in cli("backup", str(tmp_path / "copy.age"), "--recipient", wrong, code=1).err
     assert not (tmp_path / "copy.age").exists()
 
 
-def test_a_backup_that_somebody_else_made_is_not_restored(
+def test_a_backup_signed_by_another_key_is_not_restored(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mac_key: Path, identity: tuple[str, Path]
 ) -> None:
     """Changed, of another key, without its MAC, or with that of another backup: each is refused, nothing touched."""

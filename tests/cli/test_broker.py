@@ -10,7 +10,7 @@ import pytest
 from gateway.cli import main
 
 
-def test_a_user_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_user_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The option is named, the user can be made by a command, and the whole command without it works as printed."""
     me = pwd.getpwuid(os.geteuid()).pw_name
     asked = ["broker", "init", str(tmp_path / "site"), "--name", "a", "--name", "b"]
@@ -23,7 +23,7 @@ def test_a_user_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(shlex.split(instead)) == 0
 
 
-def test_it_says_when_mosquitto_has_new_access_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_access_rules_for_mosquitto_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After an upgrade the broker has to be restarted; called again without any change, nothing is to be done."""
     me = pwd.getpwuid(os.geteuid()).pw_name
     asked = ["broker", "init", str(tmp_path / "site"), "--user", me, "--broker-user", me]

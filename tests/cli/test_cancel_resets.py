@@ -13,7 +13,7 @@ def reset(cli: Cli, number: int) -> list[str]:
     return ids
 
 
-def test_all_open_resets_are_taken_back(cli: Cli) -> None:
+def test_all_open_resets_are_cancelled(cli: Cli) -> None:
     """Each open reset is cancelled, whichever caller asked for it; devices without one are left alone."""
     bound = cli.bound("BP-9", "eu_9")["id"]
     ids = reset(cli, 3)
@@ -25,7 +25,7 @@ def test_all_open_resets_are_taken_back(cli: Cli) -> None:
     assert "No reset is open." in cli("devices", "cancel-resets", "--all", "--yes").err
 
 
-def test_those_that_are_named(cli: Cli) -> None:
+def test_named_devices_are_cancelled(cli: Cli) -> None:
     """Only these. An unknown device is reported with its reason, and holds up no other."""
     one, two = reset(cli, 2)
     outcomes = cli.json("devices", "cancel-resets", one, "dev_never", "--yes")
@@ -40,7 +40,7 @@ def test_a_dry_run_asks_nothing_and_changes_nothing(cli: Cli) -> None:
     assert cli.json("commands", "list", device)[0]["status"] == "pending"
 
 
-def test_nobody_cancels_by_accident(cli: Cli) -> None:
+def test_cancelling_asks_for_confirmation(cli: Cli) -> None:
     """Without a terminal ``--yes`` is needed; devices and ``--all`` exclude each other, and one of them is needed."""
     (device,) = reset(cli, 1)
     assert "add --yes" in cli("devices", "cancel-resets", "--all", code=2).err
@@ -50,7 +50,7 @@ def test_nobody_cancels_by_accident(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("option", "value"), [("--search", "bp-1"), ("--condition", "reset_pending")])
-def test_devices_are_found(cli: Cli, option: str, value: str) -> None:
+def test_devices_are_selected_by_filter(cli: Cli, option: str, value: str) -> None:
     """By text and by condition, as over HTTP."""
     (waiting,) = reset(cli, 1)
     other = cli.bound("BP-1", "eu_1")["id"]

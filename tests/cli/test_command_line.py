@@ -65,7 +65,7 @@ def fails() -> Iterator[Callable[[BaseException], list[str]]]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str) -> None:
+def test_every_command_has_help(name: str) -> None:
     """It has a sentence that fits into the list of commands, and an example that starts with its own name."""
     command = COMMANDS[name]
     assert command.help
@@ -76,7 +76,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_explains_itself(name: str) -> None:
+def test_every_option_has_help(name: str) -> None:
     """No option without help."""
     options = [param for param in COMMANDS[name].params if isinstance(param, click.Option)]
     assert [option.name for option in options if not option.help] == []
@@ -92,7 +92,7 @@ def test_documentation_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) 
             assert f"\n| {code} |" in written.read_text(encoding="utf-8")
 
 
-def test_the_manual_is_what_the_commands_say() -> None:
+def test_the_manual_equals_the_help_of_the_commands() -> None:
     """``python -m gateway.cli.docs_commands docs/cli.md`` writes it again."""
     assert MANUAL.read_text(encoding="utf-8").partition(HEADING)[2] == manual()
 
@@ -111,7 +111,7 @@ def test_the_manual_is_what_the_commands_say() -> None:
         (ExceptionGroup("tasks", [ExceptionGroup("inner", [AlreadyRunningError("another one")])]), 3),
     ],
 )
-def test_expected_errors_are_a_line_each(
+def test_each_expected_error_is_one_line(
     error: Exception, code: int, fails: Callable[[BaseException], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The message of a domain error goes to stderr without a traceback; the exit code says of which kind it was."""
@@ -137,7 +137,9 @@ def test_unexpected_errors_are_not_hidden(error: Exception, fails: Callable[[Bas
         main(fails(error))
 
 
-def test_interrupt(fails: Callable[[BaseException], list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_exits_with_130(
+    fails: Callable[[BaseException], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Ctrl-C ends with the shell's code for it and no traceback."""
     assert main(fails(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err.strip() == ""
@@ -157,20 +159,20 @@ def test_interrupt(fails: Callable[[BaseException], list[str]], capsys: pytest.C
         ),
     ],
 )
-def test_wrong_usage(arguments: list[str], says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Two lines: what is wrong, with what may have been meant, and where the help is."""
     assert main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.startswith(start) for line, start in zip(lines, says, strict=True)] == [True, True]
 
 
-def test_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """Alone it says what it can do."""
     assert main([]) == 2
     assert "Commands:" in capsys.readouterr().err
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """Both ways name the installed version, its commit and the schema of its registry."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     commit = head.stdout.strip()[:12] or "unknown"
@@ -182,7 +184,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [[str(GATEWAY)], [sys.executable, "-m", "gateway"]], ids=["script", "module"])
-def test_exit_code_reaches_the_shell(command: list[str]) -> None:
+def test_the_exit_code_reaches_the_shell(command: list[str]) -> None:
     """The installed script and ``python -m gateway`` end with the code, and with nothing but the lines on stderr."""
     ended = subprocess.run([*command, "config", "--http", "x"], capture_output=True, text=True, check=False, timeout=30)
     assert (ended.returncode, ended.stdout) == (2, "")
@@ -190,13 +192,13 @@ def test_exit_code_reaches_the_shell(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_scripts_are_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each shell gets a script that asks the program."""
     assert main(["completion", shell]) == 0
     assert f"_GATEWAY_COMPLETE={shell}_complete" in capsys.readouterr().out
 
 
-def test_bash_takes_the_script() -> None:
+def test_bash_accepts_the_completion_script() -> None:
     """A real bash reads it and knows how to complete ``gateway``."""
     script = f"source <({GATEWAY} completion bash) && complete -p gateway"
     ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=30)
@@ -215,7 +217,7 @@ def test_bash_takes_the_script() -> None:
         ("gateway completion ", ["plain,bash", "plain,zsh", "plain,fish"]),
     ],
 )
-def test_completion_answers(line: str, expected: list[str]) -> None:
+def test_completion_lists_candidates(line: str, expected: list[str]) -> None:
     """Commands, options and the values of settings are completed."""
     words = line.count(" ")
     asked = {"_GATEWAY_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(words)}

@@ -37,7 +37,7 @@ def test_every_setting_has_an_option(capsys: pytest.CaptureFixture[str]) -> None
         assert [name for name in FIELDS if f"  {option_name(name)} " not in helped] == []
 
 
-def test_json_tells_value_and_source(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_contains_value_and_source(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Every setting, each with where it came from; the types are JSON's own."""
     monkeypatch.setenv("GATEWAY_HTTP", "127.0.0.1:0")
     Path("my.toml").write_text("offline_grace_seconds = 2.5", encoding="utf-8")
@@ -55,13 +55,15 @@ def test_json_tells_value_and_source(capsys: pytest.CaptureFixture[str], monkeyp
     assert settings["gateway_id"] == {"value": None, "source": "default"}
 
 
-def test_option_can_take_back_a_yes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_can_switch_a_setting_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the environment switched on, the command line can switch off."""
     monkeypatch.setenv("GATEWAY_INSECURE_LISTEN", "true")
     assert in_force(capsys, "--no-insecure-listen")["settings"]["insecure_listen"]["value"] is False
 
 
-def test_table_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_shows_value_and_source(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A line per setting with value and source, whole through a pipe; 0 and 1 are numbers."""
     long = "d" * 200
     monkeypatch.setenv("GATEWAY_REFUSALS_KEPT", "1")

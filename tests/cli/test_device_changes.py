@@ -8,7 +8,7 @@ import pytest
 from tests.cli.support import Cli
 
 
-def test_what_is_named_is_changed(cli: Cli) -> None:
+def test_only_named_fields_are_changed(cli: Cli) -> None:
     """Name, firmware version, metadata and settings; everything else stays. JSON values are JSON, others are text."""
     device = cli.bound("BP-1")["id"]
     cli("devices", "set", device, "--metadata", "keep=1", "--metadata", "drop=2")
@@ -39,7 +39,7 @@ def test_what_is_named_is_changed(cli: Cli) -> None:
         (("--name", "x" * 129), 1, "name"),
     ],
 )
-def test_what_is_wrong_changes_nothing(options: tuple[str, ...], code: int, says: str, cli: Cli) -> None:
+def test_an_invalid_change_is_refused(options: tuple[str, ...], code: int, says: str, cli: Cli) -> None:
     """The field is named, and the device is as it was."""
     device = cli.bound("BP-1")["id"]
     before = cli.json("devices", "show", device)
@@ -47,7 +47,7 @@ def test_what_is_wrong_changes_nothing(options: tuple[str, ...], code: int, says
     assert cli.json("devices", "show", device) == before
 
 
-def test_the_history_of_heartbeats(cli: Cli) -> None:
+def test_the_heartbeat_history_is_listed(cli: Cli) -> None:
     """The newest first, as a table or JSON; limits and spans of time are honoured, and wrong ones named."""
     device = cli.bound("BP-1")["id"]
     said = cli("devices", "heartbeats", device)
@@ -59,7 +59,7 @@ def test_the_history_of_heartbeats(cli: Cli) -> None:
     assert "whole seconds" in cli("devices", "heartbeats", device, "--every", "0", code=2).err
 
 
-def test_a_bulk_reset_is_looked_at_before_it_is_done(cli: Cli, tmp_path: Path) -> None:
+def test_a_bulk_reset_shows_a_dry_run_first(cli: Cli, tmp_path: Path) -> None:
     """A dry run changes nothing; the same list is reset then, each device once, and an unknown one is named."""
     one, two = (cli.bound(f"BP-{each}", f"eu_{each}")["id"] for each in (1, 2))
     listed = tmp_path / "returned.txt"
@@ -77,7 +77,7 @@ def test_a_bulk_reset_is_looked_at_before_it_is_done(cli: Cli, tmp_path: Path) -
     assert "Name the devices" in cli("devices", "bulk-reset", code=2).err
 
 
-def test_commands_are_sent(cli: Cli) -> None:
+def test_commands_are_queued(cli: Cli) -> None:
     """With parameters and a time to live; a second one of the type is refused, and a reset is no command to send."""
     device = cli.bound("BP-1")["id"]
     sent = cli.json("commands", "send", device, "trigger_upload", "--param", "network=wifi", "--ttl", "10m")
@@ -89,7 +89,7 @@ def test_commands_are_sent(cli: Cli) -> None:
     assert "a day (1d) at most" in cli("commands", "send", device, "reboot", "--ttl", "25h", code=2).err
 
 
-def test_waiting_ends_with_the_time_or_the_command(cli: Cli) -> None:
+def test_waiting_ends_at_the_timeout_or_with_the_command(cli: Cli) -> None:
     """Nothing takes the command: 8, and it is still open. Cancelled: 1. What cannot be fetched is not waited for."""
     device = cli.bound("BP-1")["id"]
     said = cli("commands", "send", device, "reboot", "--wait", "--timeout", "1s", code=8)

@@ -18,7 +18,7 @@ from tests.cli.support import Cli
 NO_GATEWAY = "warning: no gateway runs on this data directory, so which devices are online is not known.\n"
 
 
-def test_the_life_of_a_device(cli: Cli) -> None:
+def test_a_device_is_registered_bound_reset_and_unbound(cli: Cli) -> None:
     """Register, bind, command, reset, bind again: each answer is that of the API, and the audit trail says ``cli``."""
     device = cli.json("devices", "register", "BP-1", "--name", "Ward 3", "--model", "bota_note")
     assert (device["serial_number"], device["name"], device["model"]) == ("BP-1", "Ward 3", "bota_note")
@@ -42,7 +42,7 @@ def test_the_life_of_a_device(cli: Cli) -> None:
     assert {event["data"]["actor"] for event in events} == {"cli"}
 
 
-def test_what_is_for_the_broker_waits(cli: Cli) -> None:
+def test_offline_changes_are_reported_as_waiting_for_the_broker(cli: Cli) -> None:
     """No gateway runs: the outbox holds it for the next start, and the person is told that the token is not known."""
     device = cli.json("devices", "register", "BP-1")
     said = cli("devices", "bind", device["id"], "eu_1")
@@ -52,7 +52,7 @@ def test_what_is_for_the_broker_waits(cli: Cli) -> None:
         assert [row["kind"] for row in waiting] == ["credential", "topic"]
 
 
-def test_delete_and_restore(cli: Cli) -> None:
+def test_a_device_is_deleted_and_restored(cli: Cli) -> None:
     """Gone from the list, refused while a reset is open, back unbound."""
     bound = cli.bound()
     cli("devices", "reset", bound["id"], "--yes")
@@ -66,7 +66,7 @@ def test_delete_and_restore(cli: Cli) -> None:
     assert (restored["deleted_at"], restored["status"]) == (None, "unbound")
 
 
-def test_unbind(cli: Cli) -> None:
+def test_a_device_is_unbound(cli: Cli) -> None:
     """The binding ends, without a wipe."""
     bound = cli.bound()
     assert cli.json("devices", "unbind", bound["id"])["status"] == "unbound"
@@ -74,7 +74,7 @@ def test_unbind(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("verb", ["reset", "delete"])
-def test_what_destroys_asks(cli: Cli, verb: str) -> None:
+def test_destructive_commands_ask_for_confirmation(cli: Cli, verb: str) -> None:
     """The question says which device that is; without a terminal and without --yes nothing is done."""
     bound = cli.bound("BP-7", "eu_42")
     said = cli("devices", verb, bound["id"], code=2)
@@ -83,7 +83,7 @@ def test_what_destroys_asks(cli: Cli, verb: str) -> None:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_person_can_say_no(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_declined_confirmation_changes_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """And yes."""
     bound = cli.bound()
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
@@ -110,7 +110,7 @@ def test_lists_are_read_to_their_end(cli: Cli) -> None:
     assert [each["id"] for each in cli.json("devices", "list", "--serial-number", "BP-1")] == [made[1]]
 
 
-def test_filters(cli: Cli) -> None:
+def test_lists_are_filtered(cli: Cli) -> None:
     """Those of the API."""
     bound = cli.bound("BP-1", "eu_9")
     cli("devices", "register", "BP-2", "--model", "bota_note")
@@ -119,7 +119,7 @@ def test_filters(cli: Cli) -> None:
     assert len(cli.json("devices", "list", "--connection", "offline")) == 2
 
 
-def test_orders(cli: Cli) -> None:
+def test_lists_are_sorted(cli: Cli) -> None:
     """Those of the API, in the direction that fits the column unless another is asked for."""
     for serial, name in (("BP-2", "b"), ("BP-3", "A"), ("BP-1", "c")):
         cli("devices", "register", serial, "--name", name)
@@ -132,7 +132,7 @@ def test_orders(cli: Cli) -> None:
     assert listed("--sort", "serial_number") == "123"
 
 
-def test_tables_are_for_people_and_pipes(cli: Cli) -> None:
+def test_tables_are_the_same_through_a_pipe(cli: Cli) -> None:
     """Each row one line, each id whole, whatever a device is called; nothing in it moves the cursor."""
     device = cli.json("devices", "register", "BP-1", "--name", "x" * 120)
     evil = cli.json("devices", "register", "BP-2")
@@ -145,7 +145,7 @@ def test_tables_are_for_people_and_pipes(cli: Cli) -> None:
     assert "a\\x1b[2Jb\\x0ac" in listed.out
 
 
-def test_several_projects(cli: Cli) -> None:
+def test_a_project_is_required_among_several(cli: Cli) -> None:
     """A device's own project is found by its id; a list needs one to be named, by id or name."""
     here = cli.json("devices", "register", "BP-1")
     north = cli.json("projects", "create", "north")
@@ -161,7 +161,7 @@ def test_several_projects(cli: Cli) -> None:
     cli("devices", "list", "--project", "south", code=4)
 
 
-def test_events_tail(cli: Cli) -> None:
+def test_events_tail_lists_new_events(cli: Cli) -> None:
     """The newest ones, the oldest of them first; of one device, of one type."""
     one, two = cli.bound("BP-1"), cli.bound("BP-2")
     lines = cli("events", "tail", "--limit", "2").out.splitlines()
@@ -192,7 +192,7 @@ class _Context:
         self.params = {"data_dir": str(cli.data_dir) if cli else "/nowhere/at/all", "url": None}
 
 
-def test_the_words_of_the_api_come_through(cli: Cli) -> None:
+def test_errors_of_the_api_are_shown(cli: Cli) -> None:
     """What it refuses is its own sentence, and the code says of which kind."""
     bound = cli.bound()
     assert "Unbind it first" in cli("devices", "bind", bound["id"], "eu_2", code=5).err
@@ -201,7 +201,7 @@ def test_the_words_of_the_api_come_through(cli: Cli) -> None:
     cli("devices", "show", "../../health", code=4)
 
 
-def test_url_without_key(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_without_a_key_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Says which variable is missing; a key without a gateway works on the directory; a wrong URL is said to be one."""
     assert "GATEWAY_API_KEY" in cli("devices", "list", "--url", "http://127.0.0.1:1", code=2).err
     monkeypatch.setenv("GATEWAY_API_KEY", "sk_live_000000000000")
@@ -210,7 +210,7 @@ def test_url_without_key(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "No gateway answers" in cli("devices", "list", "--url", "http://127.0.0.1:1", code=1).err
 
 
-def test_a_serial_number_is_as_good_as_an_id(cli: Cli) -> None:
+def test_a_serial_number_selects_a_device(cli: Cli) -> None:
     """Wherever a command takes a device; what is done is done to that one."""
     bound, other = cli.bound("BP-1"), cli.bound("BP-2")
     assert cli.json("devices", "show", "BP-1")["id"] == bound["id"]
@@ -231,7 +231,7 @@ def test_a_serial_number_is_as_good_as_an_id(cli: Cli) -> None:
     assert "should not look like the id" in cli("devices", "register", other["id"], code=1).err
 
 
-def test_a_deleted_device_by_its_serial_number(cli: Cli) -> None:
+def test_a_deleted_device_is_found_by_its_serial_number(cli: Cli) -> None:
     """It is brought back by it, and its events are found by it; nothing else is done to it."""
     bound = cli.bound("BP-1")
     cli("devices", "delete", "BP-1", "--yes")
@@ -240,7 +240,7 @@ def test_a_deleted_device_by_its_serial_number(cli: Cli) -> None:
     assert cli.json("devices", "restore", "BP-1")["id"] == bound["id"]
 
 
-def test_a_serial_number_that_nobody_has(cli: Cli) -> None:
+def test_an_unknown_serial_number_is_an_error(cli: Cli) -> None:
     """The error names both ways to look for it, and works as printed: on this data directory."""
     error = cli("devices", "show", "BP-9", code=4).err
     assert "neither by id nor by serial number" in error
@@ -248,7 +248,7 @@ def test_a_serial_number_that_nobody_has(cli: Cli) -> None:
     cli("devices", "cancel-resets", "BP-9", "--yes", code=4)
 
 
-def test_a_serial_number_of_two_projects(cli: Cli) -> None:
+def test_an_ambiguous_serial_number_is_an_error(cli: Cli) -> None:
     """Says in which; with one of them named it is that one's, and one that a single project has is found."""
     cli("projects", "create", "north")
     here, there = (cli.json("devices", "register", "BP-1", "--project", each) for each in ("default", "north"))
@@ -259,7 +259,7 @@ def test_a_serial_number_of_two_projects(cli: Cli) -> None:
     assert cli.json("devices", "show", "BP-2")["id"] == alone["id"]
 
 
-def test_a_reset_that_nothing_can_fetch_is_told(cli: Cli) -> None:
+def test_a_reset_without_a_token_to_fetch_it_is_reported(cli: Cli) -> None:
     """Without a token there is no way to it (section 4); with one, the hint says how to follow it. Both as printed."""
     cli("devices", "register", "BP-1")
     warned = cli("devices", "reset", "BP-1", "--yes")
@@ -273,7 +273,7 @@ def test_a_reset_that_nothing_can_fetch_is_told(cli: Cli) -> None:
     assert f"gateway commands list {cli.json('devices', 'show', 'BP-2')['id']} --data-dir {cli.data_dir}" in followed
 
 
-def test_a_reset_that_failed_is_told(cli: Cli) -> None:
+def test_a_failed_reset_is_reported(cli: Cli) -> None:
     """The device was not wiped and no command asks for it, until another reset or another bind."""
     device = cli.bound()["id"]
     command = cli.json("devices", "reset", device, "--yes")["command"]["id"]
@@ -312,7 +312,7 @@ def test_hints_work_as_printed(cli: Cli) -> None:
     assert "it's north" in [each["project"] for each in cli.json("keys", "list")]
 
 
-def test_a_name_cannot_turn_the_line_around(cli: Cli) -> None:
+def test_a_name_with_bidi_controls_is_isolated(cli: Cli) -> None:
     """A name from before the rule is escaped in tables and questions; text from right to left is isolated."""
     device = cli.json("devices", "register", "BP-1", "--name", "חדר 2")
     assert "\u2068חדר 2\u2069" in cli("devices", "list").out
@@ -323,7 +323,7 @@ def test_a_name_cannot_turn_the_line_around(cli: Cli) -> None:
         assert not {"\u202e", "\u200b", "\x1b"} & set(said.out + said.err)
 
 
-def test_the_audit_trail_names_keys(cli: Cli) -> None:
+def test_the_audit_trail_contains_key_names(cli: Cli) -> None:
     """By the name that ``keys create`` asked for, with the id beside it, in the tail and in ``top``."""
     key = cli.json("keys", "list")[0]
     body = RegisterDevice(serial_number="BP-1")
@@ -334,7 +334,7 @@ def test_the_audit_trail_names_keys(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_the_reset_of_a_device_behind_bluetooth_waits(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reset_of_a_ble_device_is_reported_as_waiting(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The question says so, and that a cancel restores nothing; ``show`` says so while the reset is open."""
     bound = cli.bound()
     with closing(open_database(cli.data_dir)) as connection:

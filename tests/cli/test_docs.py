@@ -70,7 +70,7 @@ def _shown() -> Iterator[tuple[str, str]]:
                 yield str(path.relative_to(ROOT)), path.read_text("utf-8")
 
 
-def test_messages_name_pages_that_everyone_has() -> None:
+def test_messages_name_pages_of_the_wheel() -> None:
     """Each ``gateway docs PAGE`` in a message is a page, and no message sends a person to a file of the checkout."""
     named = {(where, name) for where, text in _shown() for name in NAMED.findall(text)}
     assert len(named) > 10

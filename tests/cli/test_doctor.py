@@ -7,7 +7,7 @@ from gateway.doctor.findings import Level
 from tests.cli.support import Cli
 
 
-def test_an_area_has_one_heading_and_words_fit_their_numbers(cli: Cli) -> None:
+def test_headings_are_unique_and_plurals_correct(cli: Cli) -> None:
     """Whatever order things were looked at in; and one is no plural."""
     cli("devices", "register", "BP-1")
     report = cli("doctor", "--json", code=1)
@@ -31,6 +31,8 @@ def test_an_area_has_one_heading_and_words_fit_their_numbers(cli: Cli) -> None:
         ((3, 11, 2), "/usr", Level.OK),  # Debian mends its own under the old number
     ],
 )
-def test_a_python_with_known_weaknesses(version: tuple[int, int, int], base: str, level: Level) -> None:
+def test_a_python_with_known_vulnerabilities_is_reported(
+    version: tuple[int, int, int], base: str, level: Level
+) -> None:
     """A floor for the patch level of each version; the finding names it."""
     assert host_checks.python(version, base).level is level

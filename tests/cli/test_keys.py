@@ -37,7 +37,7 @@ def test_a_key_is_shown_once(empty: Cli) -> None:
     assert secret[:12] in listed.out
 
 
-def test_a_key_that_expires(cli: Cli) -> None:
+def test_a_key_gets_an_expiry(cli: Cli) -> None:
     """Good until then and no longer; the list says so."""
     key = cli.json("keys", "create", "--name", "short", "--expires-in", "30d")
     assert opens(cli, key["key"], now() + 30 * DAY_MS - 60_000)
@@ -45,7 +45,7 @@ def test_a_key_that_expires(cli: Cli) -> None:
     assert key["expires_at"] in cli("keys", "list").out
 
 
-def test_expire_moves_the_end(cli: Cli) -> None:
+def test_expire_changes_the_expiry(cli: Cli) -> None:
     """Nearer, to at once, and to never."""
     key = cli.json("keys", "create", "--name", "k")
     cli("keys", "expire", "k", "--in", "1d")
@@ -80,7 +80,7 @@ def test_rotation_without_overlap(cli: Cli) -> None:
     assert [opens(cli, first["key"]), opens(cli, said.out.strip())] == [False, True]
 
 
-def test_revoke(cli: Cli) -> None:
+def test_a_revoked_key_is_refused(cli: Cli) -> None:
     """Both secrets of a key that is being rotated are dead at once, permanently; another revocation changes nothing."""
     first = cli.json("keys", "create", "--name", "k")
     second = cli.json("keys", "rotate", "k")
@@ -96,7 +96,7 @@ def test_revoke(cli: Cli) -> None:
     assert "revoked for good" in cli("keys", "expire", first["id"], "--never", code=5).err
 
 
-def test_revoke_asks(cli: Cli) -> None:
+def test_revoke_asks_for_confirmation(cli: Cli) -> None:
     """Without a terminal and without --yes nothing is done, and the line says what to add."""
     said = cli("keys", "revoke", "backend", code=2)
     assert "never used" in said.err
@@ -106,14 +106,16 @@ def test_revoke_asks(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(("answer", "code", "state"), [("y", 0, "revoked"), ("n", 1, "active"), ("", 1, "active")])
-def test_revoke_is_answered(cli: Cli, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, state: str) -> None:
+def test_revoke_can_be_confirmed_or_declined(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, state: str
+) -> None:
     """At a terminal a person says yes; the enter key alone is no."""
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: answer)
     cli("keys", "revoke", "backend", code=code)
     assert cli.json("keys", "list")[0]["state"] == state
 
 
-def test_which_key(cli: Cli) -> None:
+def test_a_key_is_selected_by_id_or_name(cli: Cli) -> None:
     """By id or by name; a name that two keys have is refused, and so is an unknown name."""
     made = [cli.json("keys", "create", "--name", "twin")["id"] for _ in range(2)]
     said = cli("keys", "revoke", "twin", "--yes", code=5)
@@ -132,7 +134,7 @@ def test_an_expired_key_is_not_rotated(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("time_given", ["30", "d", "1y", "-1d", "1.5h", "99999999w", ""])
-def test_times_have_units(cli: Cli, time_given: str) -> None:
+def test_durations_need_a_unit(cli: Cli, time_given: str) -> None:
     """What is no time is said to be none, with what one looks like."""
     said = cli("keys", "create", "--name", "k", "--expires-in", time_given, code=2)
     assert "30d" in said.err or "100 years" in said.err
@@ -140,19 +142,19 @@ def test_times_have_units(cli: Cli, time_given: str) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "x" * 65, "two\nlines", "\x1b[2J"])
 @pytest.mark.parametrize("command", [("keys", "create", "--name"), ("projects", "create")])
-def test_names_are_for_people(cli: Cli, command: tuple[str, ...], name: str) -> None:
+def test_invalid_key_names_are_refused(cli: Cli, command: tuple[str, ...], name: str) -> None:
     """Neither empty nor endless, and nothing that a terminal would obey."""
     assert "printable" in cli(*command, name, code=2).err
 
 
 @pytest.mark.parametrize("command", [("keys", "create", "--name"), ("projects", "create")])
-def test_a_name_turns_nothing_around(cli: Cli, command: tuple[str, ...]) -> None:
+def test_bidi_controls_in_a_name_are_refused(cli: Cli, command: tuple[str, ...]) -> None:
     """A bidirectional control is named; text of every script is taken, with blanks around it trimmed."""
     assert "U+202E RIGHT-TO-LEFT OVERRIDE" in cli(*command, "back\u202eend", code=2).err
     assert cli.json(*command, "  لوحة\u3000سرير ")["name"] == "لوحة\u3000سرير"
 
 
-def test_projects(cli: Cli) -> None:
+def test_keys_belong_to_projects(cli: Cli) -> None:
     """Each name once; a key is made for one by its id or its name."""
     project = cli.json("projects", "create", "Clinic North")
     assert project["id"] in cli("projects", "create", "Clinic North", code=5).err
@@ -164,7 +166,7 @@ def test_projects(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("command", [("keys", "list"), ("projects", "list"), ("keys", "rotate", "x")])
-def test_without_a_registry(empty: Cli, command: tuple[str, ...]) -> None:
+def test_without_a_registry_commands_fail(empty: Cli, command: tuple[str, ...]) -> None:
     """A directory that has none is named, and none is made in it."""
     assert "--data-dir" in empty(*command, code=4).err
     assert not empty.data_dir.exists()
@@ -179,7 +181,7 @@ def sit_down(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return answers
 
 
-def test_at_a_terminal_scopes_and_end_are_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_a_terminal_scopes_and_expiry_are_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Enter alone is everything and for ever; a wrong answer is asked again; what is given is not asked for."""
     person = sit_down(monkeypatch)
     for options, answers, scopes, days in (
@@ -204,7 +206,7 @@ def test_at_a_terminal_scopes_and_end_are_asked_for(cli: Cli, monkeypatch: pytes
             ]
 
 
-def test_a_script_is_not_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_no_question_is_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --json no question is asked, whatever the terminal is."""
     sit_down(monkeypatch)
     assert cli.json("keys", "create", "--name", "ci")["scopes"] == list(SCOPES)
@@ -212,7 +214,7 @@ def test_a_script_is_not_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "either --scope" in said.err
 
 
-def test_a_key_that_expires_soon_is_told_of_once(cli: Cli) -> None:
+def test_a_key_that_expires_soon_is_reported_once(cli: Cli) -> None:
     """By an event for each end; not of one that is revoked."""
     for name, time_given in (("late", "30d"), ("short", "4d"), ("gone", "4d")):
         cli("keys", "create", "--name", name, "--expires-in", time_given)

@@ -44,7 +44,7 @@ def good_accounts(cli: Cli) -> set[str]:
     return names([each for each in cli.json("accounts", "list") if each["revoked_at"] is None])
 
 
-def test_it_lists_what_it_reopens(cli: Cli, copy: Path) -> None:
+def test_a_restore_lists_the_credentials_that_it_reopens(cli: Cli, copy: Path) -> None:
     """Before it asks, and as JSON; nothing is revoked unasked."""
     said = cli("restore", str(copy), code=2).err
     for name in ("leaked", "rotated", "integrator", "integrator_b", "BP-1", "--revoke-keys"):
@@ -57,7 +57,7 @@ def test_it_lists_what_it_reopens(cli: Cli, copy: Path) -> None:
     assert good_keys(cli) == {"backend", "leaked", "rotated"}
 
 
-def test_it_revokes_what_it_would_reopen(cli: Cli, copy: Path) -> None:
+def test_a_restore_can_revoke_the_reopened_credentials(cli: Cli, copy: Path) -> None:
     """Keys and accounts are revoked, the binding whose token had been revoked is ended; the rest goes on."""
     assert cli.json("restore", str(copy), "--revoke-keys", "--yes")["revoked"] == 5
     assert good_keys(cli) == {"backend"}
@@ -66,7 +66,7 @@ def test_it_revokes_what_it_would_reopen(cli: Cli, copy: Path) -> None:
     assert statuses == {"BP-1": "unbound", "BP-2": "bound"}
 
 
-def test_nothing_is_known_without_the_old_registry(cli: Cli, copy: Path) -> None:
+def test_without_the_old_registry_reopened_credentials_are_unknown(cli: Cli, copy: Path) -> None:
     """It says so, changes nothing when it was to revoke what it cannot know, and revokes all when it is told to."""
     shutil.rmtree(cli.data_dir)
     cli.data_dir.mkdir(mode=0o700)
@@ -77,7 +77,7 @@ def test_nothing_is_known_without_the_old_registry(cli: Cli, copy: Path) -> None
     assert good_accounts(cli) == set()
 
 
-def test_a_restore_that_reopens_nothing_says_nothing(cli: Cli, tmp_path: Path) -> None:
+def test_a_restore_without_reopened_credentials_prints_no_list(cli: Cli, tmp_path: Path) -> None:
     """No warning where none is due."""
     file = tmp_path / "copy.db"
     cli("backup", str(file))

@@ -40,7 +40,7 @@ def webhook(cli: Cli) -> str:
     return str(cli.json("webhooks", "create", "https://example.com/hook")["id"])
 
 
-def test_nothing_that_signs_is_on_the_disk_in_the_clear(cli: Cli, monkeypatch: pytest.MonkeyPatch, key: Path) -> None:
+def test_no_signing_key_is_stored_in_plain_text(cli: Cli, monkeypatch: pytest.MonkeyPatch, key: Path) -> None:
     """Not in the rows, not in freed pages, not in the log; what is made later neither; and all goes on as before."""
     monkeypatch.delenv("GATEWAY_ENCRYPTION_KEY_FILE")
     device = cli.bound()
@@ -100,7 +100,7 @@ def test_without_the_key_nothing_is_signed_and_the_setting_is_named(
     assert cli.json("devices", "show", device["id"])["status"] == "bound"
 
 
-def test_another_key_takes_its_place_and_none(
+def test_the_key_can_be_replaced_and_removed(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: Path
 ) -> None:
     """Each time every secret is sealed again; the key before opens nothing any more."""
@@ -147,7 +147,7 @@ def test_a_backup_stays_sealed_and_opens_with_its_key_alone(
         cli.json("signing-keys", "rotate", "--yes")
 
 
-def test_a_secret_that_was_changed_or_moved_is_not_used(key: Path) -> None:
+def test_a_modified_or_moved_secret_is_rejected(key: Path) -> None:
     """Bound to its row and its key: a bit, another row, a secret in the clear, a row that says of another key."""
     vault = Vault(bytes.fromhex(key.read_text()))
     stored = vault.seal("webhooks/wh_1", bytes(24), bytes(12))
@@ -165,7 +165,7 @@ def test_a_secret_that_was_changed_or_moved_is_not_used(key: Path) -> None:
         Vault().open("webhooks/wh_1", stored)
 
 
-def test_the_key_file(cli: Cli, key: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_key_file_is_validated(cli: Cli, key: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """For its owner alone, never replaced, and what is wrong with it is said with the remedy."""
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert "not replaced" in cli.fails("secrets", "new-key", str(key), code=5)
@@ -180,7 +180,7 @@ def test_the_key_file(cli: Cli, key: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     assert "cannot be read" in cli("secrets", "status", code=1).err
 
 
-def test_not_beneath_a_running_gateway(cli: Cli, key: Path, tmp_path: Path) -> None:
+def test_secrets_are_not_changed_while_a_gateway_runs(cli: Cli, key: Path, tmp_path: Path) -> None:
     """Its key would be the wrong one from then on."""
     other = tmp_path / "other.key"
     cli.json_of("secrets", "new-key", str(other))

@@ -76,7 +76,7 @@ def test_every_change_has_its_event(cli: Cli) -> None:
         assert secret[:13] not in printed
 
 
-def test_a_project_sees_its_own_alone(cli: Cli) -> None:
+def test_a_project_sees_only_its_own_events(cli: Cli) -> None:
     """Also with what it reads over HTTP; what concerns the registry is for the machine alone."""
     first = cli.json("keys", "create", "--name", "one")
     cli("projects", "create", "Clinic North")
@@ -106,7 +106,7 @@ def test_a_change_that_fails_has_no_event(cli: Cli) -> None:
     assert [row["name"] for row in cli.json("keys", "list")] == ["one", "backend"]
 
 
-def test_who_stands_behind_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_actor_behind_sudo_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only root's SUDO_USER is trusted; the length of a name is bounded."""
     monkeypatch.setenv("SUDO_USER", "alice" * 50)
     expected = f"{ME} (sudo by {('alice' * 50)[:64]})" if os.getuid() == 0 else ME

@@ -16,7 +16,7 @@ def published(cli: Cli) -> list[str]:
         return token_sql.signing_key_ids(View(connection))
 
 
-def test_a_new_key_counts_for_the_next_binding(cli: Cli) -> None:
+def test_a_new_key_signs_from_the_next_binding_on(cli: Cli) -> None:
     """The one who is bound keeps its key and the next is told the new one; both are published."""
     before = cli.bound("BP-1")
     rotated = cli.json("signing-keys", "rotate", "--yes")
@@ -29,7 +29,7 @@ def test_a_new_key_counts_for_the_next_binding(cli: Cli) -> None:
     ]
 
 
-def test_a_retired_key_signs_for_those_who_know_it(cli: Cli) -> None:
+def test_a_retired_key_signs_for_its_bindings(cli: Cli) -> None:
     """A reset after the rotation is signed with the key that the device has, or it would refuse its own reset."""
     device = cli.bound()
     old = device["grant_key"]["kid"]
@@ -39,7 +39,7 @@ def test_a_retired_key_signs_for_those_who_know_it(cli: Cli) -> None:
     assert (obeying["id"], obeying["token_state"]) == (device["id"], "reset_only")
 
 
-def test_a_retired_key_is_not_published_when_nobody_obeys_it(cli: Cli) -> None:
+def test_a_retired_key_without_bindings_is_not_published(cli: Cli) -> None:
     """A device that is bound again receives the new key, and no device trusts the old one."""
     device = cli.bound()
     cli("signing-keys", "rotate", "--yes")
@@ -52,7 +52,7 @@ def test_a_retired_key_is_not_published_when_nobody_obeys_it(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_rotation_asks(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotation_asks_for_confirmation(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot be taken back, so a person is asked; after a no nothing was done."""
     before = cli.json("signing-keys", "list")
     monkeypatch.setattr("click.confirm", lambda *_, **__: False)
@@ -60,12 +60,12 @@ def test_rotation_asks(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.json("signing-keys", "list") == before
 
 
-def test_a_key_that_nobody_has(cli: Cli) -> None:
+def test_an_unknown_key_is_an_error(cli: Cli) -> None:
     """The error says where to see those that there are."""
     assert "gateway signing-keys list" in cli("signing-keys", "devices", "nonsense", code=4).err
 
 
-def test_no_private_half_is_shown(cli: Cli) -> None:
+def test_no_private_key_is_printed(cli: Cli) -> None:
     """Neither the list nor its JSON has the column that signs."""
     with closing(open_database(cli.data_dir)) as connection:
         (secret,) = connection.execute("SELECT hex(private_key) FROM signing_keys").fetchone()

@@ -13,7 +13,7 @@ HOSTILE = "\x1b[2J[red]\nW\u200b" + "W" * 90
 COUNTS = dict.fromkeys(FIGURES, 1234567)
 
 
-def test_printed_once_where_no_terminal_is(cli: Cli) -> None:
+def test_without_a_terminal_it_prints_once(cli: Cli) -> None:
     """How many there are and in what state, the devices, and what happened: to the letter, an id is never cut."""
     device = cli.bound("BP-1")
     cli.rename(cli.json("devices", "register", "BP-2")["id"], "a\x1b[2Jb")
@@ -34,7 +34,7 @@ def test_printed_once_where_no_terminal_is(cli: Cli) -> None:
     assert cli("top", "--once").out.splitlines()[0] == said[0]
 
 
-def test_for_machines(cli: Cli) -> None:
+def test_json_output_has_every_figure(cli: Cli) -> None:
     """The same as one document; ``--only`` narrows the devices, not the figures."""
     device = cli.bound("BP-1")
     cli("devices", "register", "BP-2")
@@ -47,7 +47,7 @@ def test_for_machines(cli: Cli) -> None:
     assert whole["events"][-1]["type"] == "reset.requested"
 
 
-def test_without_a_registry_or_with_a_wrong_word(empty: Cli) -> None:
+def test_errors_without_a_registry_or_with_a_wrong_argument(empty: Cli) -> None:
     """The exit codes of all commands."""
     assert empty("top", code=4).err.startswith("error: ")
     empty("top", "--only", "broken", code=2)
@@ -57,7 +57,7 @@ def test_without_a_registry_or_with_a_wrong_word(empty: Cli) -> None:
 @pytest.mark.parametrize("size", [(40, 12), (80, 24), (104, 30), (140, 40), (200, 60)])
 @pytest.mark.parametrize("devices", [0, 2, 100])
 @pytest.mark.parametrize("trouble", [None, HOSTILE * 3])
-def test_it_fits_the_terminal(size: tuple[int, int], devices: int, trouble: str | None) -> None:
+def test_the_screen_fits_the_terminal(size: tuple[int, int], devices: int, trouble: str | None) -> None:
     """Nothing is wider or higher than the terminal, whatever devices call themselves; no escape gets through."""
     device: dict[str, Any] = {
         "id": "dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB",

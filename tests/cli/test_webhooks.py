@@ -34,7 +34,7 @@ def receiver(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> object:
     server.server_close()
 
 
-def test_the_life_of_a_webhook(cli: Cli, receiver: str) -> None:
+def test_a_webhook_is_created_changed_and_deleted(cli: Cli, receiver: str) -> None:
     """Its secret is shown once; a test reaches the receiver; what is not named stays as it is."""
     made = cli("webhooks", "create", receiver, "--event", "reset.completed", "--description", "Returns desk")
     assert "whsec_" in made.out
@@ -62,7 +62,7 @@ def test_the_life_of_a_webhook(cli: Cli, receiver: str) -> None:
     assert cli.json("webhooks", "list") == []
 
 
-def test_a_test_that_fails_is_an_exit_code(cli: Cli, receiver: str) -> None:
+def test_a_failed_test_delivery_sets_the_exit_code(cli: Cli, receiver: str) -> None:
     """1, and what came back."""
     webhook = cli.json("webhooks", "create", receiver)["id"]
     _Receiver.status = 500
@@ -82,7 +82,7 @@ def test_a_test_that_fails_is_an_exit_code(cli: Cli, receiver: str) -> None:
         (("show", "wh_never"), 4, ""),
     ],
 )
-def test_what_is_wrong_is_named(arguments: tuple[str, ...], code: int, says: str, cli: Cli) -> None:
+def test_invalid_input_is_named(arguments: tuple[str, ...], code: int, says: str, cli: Cli) -> None:
     """The field, and what it should be."""
     cli.bound("BP-1")
     assert says in cli("webhooks", *arguments, code=code).err

@@ -41,7 +41,7 @@ def test_every_operation_has_a_method() -> None:
     assert {"aclose"} == theirs - ours
 
 
-def test_what_a_call_takes_is_what_the_operation_takes() -> None:
+def test_method_parameters_match_the_operation() -> None:
     """Filters and changes, field by field."""
     paging = {"limit", "cursor", "offset", "total"}
     assert set(DeviceFilters.__annotations__) == set(ListDevices.model_fields) - paging
@@ -50,7 +50,7 @@ def test_what_a_call_takes_is_what_the_operation_takes() -> None:
 
 
 @pytest.mark.parametrize("name", ["client", "transport"])
-async def test_the_blocking_client_is_made_of_the_other(name: str) -> None:
+async def test_the_blocking_client_is_generated_from_the_async_one(name: str) -> None:
     """As ``scripts/sync_client.py`` writes it."""
     program = (
         f"import sys; sys.path.insert(0, 'scripts'); import sync_client; print(sync_client.made('{name}'), end='')"
@@ -59,7 +59,7 @@ async def test_the_blocking_client_is_made_of_the_other(name: str) -> None:
     assert (ROOT / "gateway" / "client" / f"sync_{name}.py").read_text(encoding="utf-8") == made
 
 
-async def test_the_blocking_client(api: Api) -> None:
+async def test_the_blocking_client_makes_calls(api: Api) -> None:
     """All of a device's life, a page at a time, and what is refused."""
     await asyncio.to_thread(live, api.url, api.key)
 
@@ -98,7 +98,7 @@ def live(url: str, key: str) -> None:
         assert gateway.restore_device(device.id).status == "unbound"
 
 
-async def test_the_client_for_asyncio(api: Api) -> None:
+async def test_the_async_client_makes_calls(api: Api) -> None:
     """It reads all pages, follows the events, and sends a query as the API takes it."""
     async with AsyncClient(api.url, api.key) as gateway:
         ids = [(await gateway.register_device(f"BP-{number}", name=f"bed {number}")).id for number in range(3)]
@@ -120,7 +120,7 @@ async def test_the_client_for_asyncio(api: Api) -> None:
         assert refused.value.details["end_user_id"] == "eu_1"
 
 
-async def test_what_is_no_gateway_is_told(api: Api) -> None:
+async def test_a_server_that_is_not_a_gateway_is_an_error(api: Api) -> None:
     """An answer that is not the gateway's has a separate code; no answer is an error of httpx."""
 
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -139,7 +139,7 @@ async def test_what_is_no_gateway_is_told(api: Api) -> None:
             await gateway.get_key()
 
 
-async def test_the_lines_of_the_page_run(api: Api, tmp_path: Path) -> None:
+async def test_the_documentation_example_runs(api: Api, tmp_path: Path) -> None:
     """Five of them, as they stand there but for address and key."""
     (block,) = run_by("client", ROOT / "docs" / "client.md")
     snippet = block.code

@@ -16,6 +16,6 @@ from gateway.core.addresses import UNKNOWN_HOST, site_of
         ("/run/gateway.sock", UNKNOWN_HOST),
     ],
 )
-def test_a_site_is_an_ipv4_address_or_an_ipv6_network(host: str, site: str) -> None:
+def test_the_limited_unit_is_an_ipv4_address_or_an_ipv6_network(host: str, site: str) -> None:
     """One subscriber has a whole IPv6 network. A listener on ``::`` sees IPv4 clients in IPv6 form."""
     assert site_of(host) == site

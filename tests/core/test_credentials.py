@@ -37,7 +37,7 @@ def test_no_two_random_numbers_give_one_secret(one: bytes, other: bytes) -> None
     assert same == (one == other)
 
 
-def test_what_is_stored_of_a_device_token() -> None:
+def test_a_device_token_is_stored_as_hashes() -> None:
     """Its SHA-256 and that of its MQTT password, and Mosquitto's ``$6$`` entry of the password: SHA-512 with a salt."""
     token = credentials.mint_device_token(seeded(3))
     assert token.secret.startswith("dtok_")
@@ -57,7 +57,7 @@ def test_what_is_stored_of_a_device_token() -> None:
     ("restricted", "test", "prefix"),
     [(False, False, "sk_live_"), (False, True, "sk_test_"), (True, False, "rk_live_"), (True, True, "rk_test_")],
 )
-def test_prefixes_of_keys(restricted: bool, test: bool, prefix: str) -> None:  # noqa: FBT001 - a table of booleans
+def test_keys_have_their_prefix(restricted: bool, test: bool, prefix: str) -> None:  # noqa: FBT001 - a table of booleans
     """The four of the contract's section 1."""
     assert credentials.api_key_prefix(restricted=restricted, test=test) == prefix
 
@@ -69,7 +69,7 @@ def test_a_golden_receipt() -> None:
     assert receipt(GOLDEN_TOKEN, "cmd_01", "executed", 3) == GOLDEN_RECEIPT
 
 
-def test_a_receipt_fits_one_word_about_one_command_of_one_generation_by_one_token() -> None:
+def test_a_receipt_fits_one_status_command_generation_and_token() -> None:
     """Any other token, command, status or generation gives another receipt; padding is optional."""
     key, other = hashlib.sha256(b"dtok_a").digest(), hashlib.sha256(b"dtok_b").digest()
     good = receipt("dtok_a", "cmd_1", "executed", 3)

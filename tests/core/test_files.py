@@ -53,7 +53,7 @@ def test_a_killed_writer_leaves_the_old_content_or_the_new(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_links_are_not_followed(tmp_path: Path) -> None:
+def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
     """Neither in the place of the file nor in that of its draft."""
     victim, file = tmp_path / "victim", tmp_path / "file"
     victim.write_bytes(OLD)
@@ -80,7 +80,7 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path) -> None:
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("file", OLD)]
 
 
-def test_a_new_file_and_a_finished_draft(tmp_path: Path) -> None:
+def test_a_new_file_is_written_through_a_temporary_file(tmp_path: Path) -> None:
     """A new file is for its owner alone; a draft takes the name of what was there."""
     made, target = tmp_path / "made", tmp_path / "target"
     files.create(made, NEW)

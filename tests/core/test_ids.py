@@ -23,7 +23,7 @@ def test_an_id_is_its_prefix_and_a_ulid(prefix: str) -> None:
     assert not set(new.removeprefix(prefix)) - set("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 
 
-def test_a_ulid_tells_its_time() -> None:
+def test_a_ulid_contains_its_time() -> None:
     """The first ten characters are the milliseconds since the epoch, by the ULID specification."""
     body = ids.Ids(seeded(1)).new("dev_", NOON).removeprefix("dev_")
     value = 0
@@ -40,7 +40,7 @@ def test_ids_rise_whatever_the_clock_does(moments: list[int]) -> None:
     assert minted == sorted(set(minted))
 
 
-def test_two_minters_that_go_on_from_the_same_id_never_meet() -> None:
+def test_two_generators_that_start_from_one_id_never_collide() -> None:
     """The command line beside a running gateway, with a clock that is behind: both go on from the newest id."""
     newest = ids.Ids(seeded(3)).new("evt_", NOON).removeprefix("evt_")
     gateway, beside = ids.Ids(seeded(4)), ids.Ids(seeded(5))
@@ -63,19 +63,19 @@ def test_ids_rise_when_the_random_part_is_used_up() -> None:
 @pytest.mark.parametrize(
     "text", ["", "dev_", "dev", "cmd_1", "dev_" + "a" * 65, "dev_a/b", "dev_a+", "dev_#", "dev_a\n", "dev_ä"]
 )
-def test_what_is_no_id(text: str) -> None:
+def test_invalid_ids_are_refused(text: str) -> None:
     """Other prefixes, no body, too long a body, and anything that could break out of a topic pattern."""
     assert not ids.is_id(ids.DEVICE, text)
 
 
-def test_times_at_the_edge() -> None:
+def test_times_at_the_bounds_are_encoded() -> None:
     """RFC 3339 in UTC with ``Z`` and three decimals."""
     assert clock.to_rfc3339(0) == "1970-01-01T00:00:00.000Z"
     assert clock.to_rfc3339(NOON + 7) == "2026-11-10T12:00:00.007Z"
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_a_time_survives_the_edge_to_the_millisecond(moment: datetime) -> None:
+def test_times_round_trip_to_the_millisecond(moment: datetime) -> None:
     """There and back: nothing is lost but what is smaller than a millisecond."""
     shown = datetime.fromisoformat(clock.to_rfc3339(clock.from_datetime(moment)))
     assert shown == moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -28,7 +28,7 @@ def admitted(budget: CellRate[str], topic: str, tries: int) -> int:
     return sum(budget.take(topic) for _ in range(tries))
 
 
-def test_a_backlog_is_taken_and_a_flood_is_not() -> None:
+def test_a_backlog_passes_and_a_flood_does_not() -> None:
     """What was saved up is there at once, then so many a second; the others have their own."""
     clock = Clock()
     budget = CellRate[str](5, clock, saved_seconds=SAVED_SECONDS)
@@ -40,7 +40,7 @@ def test_a_backlog_is_taken_and_a_flood_is_not() -> None:
     assert admitted(budget, ONE, 2_000) == 5 * SAVED_SECONDS
 
 
-def test_a_device_that_was_away_for_a_week_may_catch_up() -> None:
+def test_a_device_may_catch_up_after_a_week_offline() -> None:
     """By default: all that it kept, one a minute, at once; a flood goes on at one a second."""
     clock = Clock()
     budget = CellRate[str](Rules().device_messages_per_second, clock, saved_seconds=SAVED_SECONDS, saved=SAVED_MESSAGES)
@@ -50,7 +50,7 @@ def test_a_device_that_was_away_for_a_week_may_catch_up() -> None:
     assert admitted(budget, ONE, 2_000) == 60
 
 
-def test_a_clock_that_is_set_back_costs_nothing() -> None:
+def test_a_clock_that_is_set_back_consumes_nothing() -> None:
     """Nothing is won by it and nothing lost."""
     clock = Clock()
     budget = CellRate[str](5, clock, saved_seconds=SAVED_SECONDS)
@@ -61,7 +61,7 @@ def test_a_clock_that_is_set_back_costs_nothing() -> None:
     assert admitted(budget, ONE, 10) == 5
 
 
-def test_no_limit() -> None:
+def test_without_a_limit_everything_passes() -> None:
     """0 takes everything and remembers no caller."""
     assert admitted(CellRate[str](0, Clock(), saved_seconds=SAVED_SECONDS), ONE, 100_000) == 100_000
 
@@ -93,7 +93,7 @@ def test_a_window_lets_its_limit_pass(limit: int, at: int) -> None:
     assert window.left("a") == Window(limit, NOON + 2 * MINUTE_MS)
 
 
-def test_a_window_forgets_who_was_not_seen_for_longest() -> None:
+def test_a_full_window_evicts_the_least_recent_key() -> None:
     """A refused try is seen, too."""
     window = FixedWindow[str](1, MINUTE_MS, Clock(), most_keys=3)
     assert [window.take(key) for key in "abc"] == [True] * 3
@@ -103,7 +103,7 @@ def test_a_window_forgets_who_was_not_seen_for_longest() -> None:
     assert window.has_room("b")
 
 
-def test_a_clock_that_steps_back_begins_another_window() -> None:
+def test_a_clock_that_steps_back_starts_another_window() -> None:
     """No caller is locked out."""
     clock = Clock()
     window = FixedWindow[str](1, MINUTE_MS, clock, most_keys=3)
@@ -145,7 +145,7 @@ def test_no_stretch_of_time_is_over_the_cell_rate(seed: int, per_second: int, sa
 
 
 @pytest.mark.parametrize("late", [999, 1_000, 1_001])
-def test_one_a_second(late: int) -> None:
+def test_one_request_a_second_passes(late: int) -> None:
     """The next one passes when a full second is over, neither sooner nor later."""
     clock = Clock()
     budget = CellRate[str](1, clock, saved_seconds=1)
@@ -157,6 +157,6 @@ def test_one_a_second(late: int) -> None:
 @pytest.mark.parametrize(
     ("paid", "until"), [(0, 901), (899, 901), (900, 901), (901, 902), (999, 1_000), (1_000, 1_001)]
 )
-def test_what_is_paid(paid: int, until: int) -> None:
+def test_each_request_is_charged_its_cost(paid: int, until: int) -> None:
     """No more than 100 ms are saved at the instant 1,000; each unit costs one."""
     assert paid_until(paid, 1_000, 1, 100) == until

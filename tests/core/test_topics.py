@@ -13,7 +13,7 @@ PREFIXES = st.sampled_from(["", "site/", "a/b/c/", "devices/", "x.y-z_1/"])
 
 
 @given(PREFIXES, IDS, TYPES)
-def test_what_is_built_is_taken_apart_again(prefix: str, device_id: str, kind: str) -> None:
+def test_built_topics_parse_to_their_parts(prefix: str, device_id: str, kind: str) -> None:
     """parse(build(x)) == x, under any prefix."""
     names = topics.Topics(prefix)
     assert names.parse(names.heartbeat(device_id)) == topics.Heartbeat(device_id)
@@ -35,7 +35,7 @@ def test_what_is_built_is_taken_apart_again(prefix: str, device_id: str, kind: s
 @example("$SYS/broker/uptime")
 @example("devices/dev_" + "1" * 65 + "/heartbeat")
 @example("devices/" * 8000)
-def test_hostile_topics_are_none_of_ours(text: str) -> None:
+def test_hostile_topics_do_not_parse(text: str) -> None:
     """Never raises; whatever is taken for a topic is written again exactly as it was."""
     names = topics.Topics()
     parsed = names.parse(text)
@@ -55,12 +55,12 @@ def _every_name(names: topics.Topics, parsed: topics.Topic) -> list[str]:
 
 
 @pytest.mark.parametrize("topic", ["devices/dev_1/errors", "devices/dev_1/state", "devices/dev_1/events/device.bound"])
-def test_the_gateways_own_topics_are_not_taken_for_messages(topic: str) -> None:
+def test_the_gateways_own_topics_are_not_parsed_as_device_messages(topic: str) -> None:
     """What the gateway says to others is no message to itself."""
     assert topics.Topics().parse(topic) is None
 
 
-def test_another_prefix_is_another_world() -> None:
+def test_topics_with_another_prefix_are_ignored() -> None:
     """A topic without the configured prefix, or with another, is not ours."""
     names = topics.Topics("site/")
     assert names.parse("devices/dev_1/heartbeat") is None
@@ -68,7 +68,7 @@ def test_another_prefix_is_another_world() -> None:
     assert names.errors("dev_1") == "site/devices/dev_1/errors"
 
 
-def test_what_the_gateway_listens_to() -> None:
+def test_the_gateway_subscribes_to_device_topics() -> None:
     """The three kinds of section 3 that devices write."""
     names = topics.Topics("p/")
     from_devices = ("p/devices/+/heartbeat", "p/devices/+/status", "p/devices/+/commands/+/ack")

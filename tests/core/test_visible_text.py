@@ -8,7 +8,7 @@ from gateway.core.visible_text import escaped, is_visible, isolated
 SEED = 32
 
 
-def test_no_control_and_no_bidirectional_control_passes() -> None:
+def test_control_and_bidi_characters_are_refused() -> None:
     """By Unicode's own tables, and not by our list: categories Cc, Zl and Zp, and the explicit directions."""
     explicit = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
     for code in (*range(0xD800), *range(0xE000, 0x110000)):
@@ -17,7 +17,7 @@ def test_no_control_and_no_bidirectional_control_passes() -> None:
         assert not (bad and is_visible(f"ب{character}")), f"U+{code:04X}"
 
 
-def test_what_is_escaped_can_be_seen() -> None:
+def test_escaped_text_is_visible() -> None:
     """Whatever stands in an older name: the terminal gets nothing that moves, hides or turns."""
     rng = random.Random(SEED)  # noqa: S311 - a test
     for _ in range(500):

@@ -27,7 +27,7 @@ STANDARD = "v1,Afl2SXlkjDRzllWtUWOSYyAQxl1n2gwvbX3Hr/Zk8p4="
 OWN = "v1=728f02830e2bc24a920ea3df2dab1bad002ecb61d15d4346e11e8ff5b1f39dbd"
 
 
-def test_the_headers_are_the_golden_ones() -> None:
+def test_headers_match_the_golden_ones() -> None:
     """Both signatures, the ids and the time: to the letter what a receiver with other software expects."""
     assert webhook_signing.headers((KEY,), EVENT_ID, TIMESTAMP, BODY) == {
         "webhook-id": EVENT_ID,
@@ -48,7 +48,7 @@ def test_during_an_overlap_each_header_has_both_signatures_the_new_one_first() -
     assert both["X-Bota-Signature"] == f"{alone['X-Bota-Signature']},{OWN}"
 
 
-def test_the_documentation_shows_the_golden_ones() -> None:
+def test_the_documentation_shows_the_golden_headers() -> None:
     """The samples in docs/http.md are right for an author of a receiver, types of events included."""
     shown = (Path(gateway.__file__).parent.parent / "docs" / "http.md").read_text(encoding="utf-8")
     for part in (SECRET, STANDARD, OWN, f"\n\n{BODY.decode()}\n"):
@@ -58,7 +58,7 @@ def test_the_documentation_shows_the_golden_ones() -> None:
         assert re.search(rf"\| `{family}\.…` \|.*`{rest}`", shown), kind
 
 
-def test_a_secret_is_what_libraries_of_standard_webhooks_take() -> None:
+def test_a_secret_has_the_standard_webhooks_format() -> None:
     """``whsec_`` and base64 of the very bytes that sign."""
     assert webhook_signing.secret(KEY) == SECRET
     assert base64.b64decode(SECRET.removeprefix("whsec_")) == KEY

@@ -23,13 +23,13 @@ NOT_PUBLIC = [
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_a_public_address(address: str) -> None:
+def test_public_addresses_are_accepted(address: str) -> None:
     """Also one that carries a public IPv4 address inside."""
     assert is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_an_address_that_is_not_public(address: str) -> None:
+def test_private_addresses_are_refused(address: str) -> None:
     """Private, link-local (the metadata of clouds), shared, reserved, multicast, and those that hide one inside."""
     assert not is_public(ip_address(address))
 
@@ -44,7 +44,7 @@ def test_an_address_that_is_not_public(address: str) -> None:
         ("https://a_b.example/", WebhookUrl("https", "a_b.example", 443, "/")),
     ],
 )
-def test_a_url_is_taken_apart(url: str, target: WebhookUrl) -> None:
+def test_a_url_is_parsed_into_its_parts(url: str, target: WebhookUrl) -> None:
     """Scheme and host in lower case, the port that belongs to the scheme, path with query to the letter."""
     assert WebhookUrl.parse(url) == target
 
@@ -53,7 +53,7 @@ def test_a_url_is_taken_apart(url: str, target: WebhookUrl) -> None:
     ("url", "header"),
     [("https://example.com:443/", "example.com"), ("http://[::1]:8080/", "[::1]:8080"), ("http://[::1]/", "[::1]")],
 )
-def test_the_host_header(url: str, header: str) -> None:
+def test_the_host_header_contains_host_and_port(url: str, header: str) -> None:
     """Without the port that goes without saying, and with brackets around IPv6."""
     assert WebhookUrl.parse(url).host_header == header
 
@@ -80,7 +80,7 @@ def test_the_host_header(url: str, header: str) -> None:
         ),
     ],
 )
-def test_a_url_that_is_none(url: str) -> None:
+def test_invalid_urls_are_refused(url: str) -> None:
     """Credentials, fragments, other schemes, odd characters: refused with a sentence that does not repeat the URL."""
     with pytest.raises(ValueError, match="should be an https:// URL") as caught:
         WebhookUrl.parse(url)
@@ -88,7 +88,7 @@ def test_a_url_that_is_none(url: str) -> None:
 
 
 @given(st.text() | st.from_regex(r"https?://[!-~]{1,40}", fullmatch=True))
-def test_nothing_else_than_a_value_error(url: str) -> None:
+def test_any_text_raises_at_most_value_error(url: str) -> None:
     """Whatever it is given, it reads a URL or refuses it; and what it read has no user in its host."""
     with contextlib.suppress(ValueError):
         target = WebhookUrl.parse(url)
@@ -120,7 +120,7 @@ def test_nothing_else_than_a_value_error(url: str) -> None:
         ("https://[::]/", "private loopback"),
     ],
 )
-def test_which_urls_a_webhook_may_have(url: str, needs: str) -> None:
+def test_allowed_webhook_urls(url: str, needs: str) -> None:
     """https:// to the Internet; this very machine and private addresses each by a setting, hidden ones by both."""
     for allow_private, allow_loopback in itertools.product((False, True), repeat=2):
         given = {"private": allow_private, "loopback": allow_loopback}
@@ -134,7 +134,7 @@ def test_which_urls_a_webhook_may_have(url: str, needs: str) -> None:
 @pytest.mark.parametrize(
     "name", ["example.com", "localhost.example.com", "127.0.0.1.example.com", "2130706433", "127.1"]
 )
-def test_a_name_never_means_this_machine(name: str) -> None:
+def test_host_names_of_this_machine_are_refused(name: str) -> None:
     """Whatever it resolves to: only the word localhost and literal loopback addresses do."""
     target = WebhookUrl.parse(f"https://{name}/")
     for address in ("127.0.0.1", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1"):  # noqa: S104 - where it leads
@@ -143,7 +143,7 @@ def test_a_name_never_means_this_machine(name: str) -> None:
     assert may_connect(target, ip_address("8.8.8.8"), allow_private=False, allow_loopback=False)
 
 
-def test_this_machine_is_only_this_machine() -> None:
+def test_loopback_matches_loopback_addresses_only() -> None:
     """What calls itself localhost leads nowhere else, also where private addresses are allowed."""
     target = WebhookUrl.parse("http://localhost/")
     for private in (False, True):
@@ -154,7 +154,7 @@ def test_this_machine_is_only_this_machine() -> None:
 
 
 @given(st.ip_addresses())
-def test_what_python_calls_private_is_never_public(ip: IPv4Address | IPv6Address) -> None:
+def test_addresses_private_to_python_are_never_public(ip: IPv4Address | IPv6Address) -> None:
     """The list of our own refuses at least as much."""
     if not ip.is_global or ip.is_multicast or ip.is_loopback:
         assert not is_public(ip) or (isinstance(ip, IPv6Address) and (ip.ipv4_mapped or ip.sixtofour or ip in _NAT64))

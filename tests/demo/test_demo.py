@@ -43,7 +43,7 @@ def names_in(folder: Path) -> list[str]:
     return [each.name for each in folder.iterdir()]
 
 
-async def test_the_demo_for_a_machine(tmp_path: Path) -> None:
+async def test_the_demo_prints_json(tmp_path: Path) -> None:
     """Exit 0, one JSON document, every observation made and good; nothing left behind, nothing said beside it."""
     outcome = await run(script("gateway"), "demo", "--json", environment=environment(tmp_path))
     assert outcome.code == 0, outcome.out + outcome.err
@@ -57,7 +57,7 @@ async def test_the_demo_for_a_machine(tmp_path: Path) -> None:
     assert names_in(tmp_path) == []
 
 
-async def test_the_demo_for_a_person(tmp_path: Path) -> None:
+async def test_the_demo_prints_a_timeline(tmp_path: Path) -> None:
     """A timeline in chapters, what was seen beside each tick, a last line with the count; no colours in a pipe."""
     outcome = await run(script("gateway"), "demo", environment=environment(tmp_path))
     assert outcome.code == 0, outcome.out + outcome.err
@@ -71,7 +71,7 @@ async def test_the_demo_for_a_person(tmp_path: Path) -> None:
     assert names_in(tmp_path) == []
 
 
-async def test_the_demo_beside_a_gateway_that_is_configured(tmp_path: Path) -> None:
+async def test_the_demo_ignores_the_configuration_of_another_gateway(tmp_path: Path) -> None:
     """Usual ports taken, settings of another gateway in the environment and the folder: it plays on its own stage."""
     other = tmp_path / "other"
     other.mkdir()
@@ -126,7 +126,7 @@ async def test_the_demo_fails_when_it_does_not_see_the_end(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_the_demo_is_cut_short(tmp_path: Path, number: signal.Signals) -> None:
+async def test_the_demo_cleans_up_when_it_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C or SIGTERM in the middle: no traceback, not 0, and nothing left behind."""
     demo = Program(tmp_path, "demo", script("gateway"), "demo", environment=environment(tmp_path / "temporary"))
     async with started(demo):
@@ -137,7 +137,7 @@ async def test_the_demo_is_cut_short(tmp_path: Path, number: signal.Signals) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_demo_that_keeps_running(tmp_path: Path, number: signal.Signals) -> None:
+async def test_the_demo_keeps_running_until_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
     """The lines it prints work when pasted, it tells what the device did, and it ends with 0, leaving nothing."""
     live = Program(
         tmp_path, "live", script("gateway"), "demo", "--keep-running", environment=environment(tmp_path / "temporary")

@@ -40,7 +40,7 @@ def http(status: str, body: bytes) -> bytes:
     return b"HTTP/1.1 %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (status.encode(), len(body), body)
 
 
-async def test_provisioning(tmp_path: Path) -> None:
+async def test_provisioning_registers_and_binds(tmp_path: Path) -> None:
     """Register, bind, write: the flash then holds everything that a device needs, and facts say so."""
     async with open_testbed(tmp_path) as testbed:
         device = testbed.device(flash=DirectoryFlash(tmp_path / "flash"))
@@ -58,7 +58,7 @@ async def test_provisioning(tmp_path: Path) -> None:
             await asyncio.wait_for(other.run(), GUARD_SECONDS)
 
 
-async def test_ble_only_gets_no_network(tmp_path: Path) -> None:
+async def test_a_ble_device_gets_no_network(tmp_path: Path) -> None:
     """Only a device with WiFi is given a network when it is provisioned."""
     async with open_testbed(tmp_path) as testbed:
         device = testbed.device(radio="ble")
@@ -66,7 +66,7 @@ async def test_ble_only_gets_no_network(tmp_path: Path) -> None:
         assert device.flash.wiped_area["wifi_networks"] == []
 
 
-async def test_the_gateway_says_no() -> None:
+async def test_an_error_of_the_gateway_is_an_api_error() -> None:
     """The contract's error becomes an exception with its code, message and status."""
     body = b'{"error":{"code":"reset_pending","message":"a reset is open","details":{}}}'
     async with answering(http("409 Conflict", body)) as url, GatewayApi(url, API_KEY) as api:
@@ -85,7 +85,7 @@ async def test_the_gateway_says_no() -> None:
         http("502 Bad Gateway", b"<html>nginx</html>"),
     ],
 )
-async def test_not_a_gateway(raw: bytes) -> None:
+async def test_a_server_that_is_not_a_gateway_is_an_answer_error(raw: bytes) -> None:
     """Whatever else answers is told from a gateway that says no."""
     async with answering(raw) as url, GatewayApi(url, API_KEY) as api:
         with pytest.raises(AnswerError):
@@ -93,7 +93,7 @@ async def test_not_a_gateway(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"error":"gone"}', b'{"error":null}', b"{}"])
-async def test_error_without_the_contracts_shape(body: bytes) -> None:
+async def test_an_error_of_another_format_is_still_an_api_error(body: bytes) -> None:
     """An error of another shape is still an error with its status."""
     async with answering(http("500 Oops", body)) as url, GatewayApi(url, API_KEY) as api:
         with pytest.raises(ApiError) as caught:
@@ -102,21 +102,21 @@ async def test_error_without_the_contracts_shape(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "ftp://127.0.0.1"])
-async def test_unreachable(url: str) -> None:
+async def test_a_closed_port_is_unreachable(url: str) -> None:
     """No server, or no URL: the same exception, which names the URL."""
     async with GatewayApi(url, API_KEY) as api:
         with pytest.raises(UnreachableError, match=url):
             await api.register("SN1", model="bota_pin", name=None, firmware_version="1")
 
 
-async def test_hangs_up() -> None:
+async def test_a_closed_connection_is_unreachable() -> None:
     """A connection that is closed without an answer is no answer."""
     async with answering(b"") as url, GatewayApi(url, API_KEY) as api:
         with pytest.raises(UnreachableError, match="begin with https://"):
             await api.bind("dev_1", "eu_1")
 
 
-def test_bind_answer() -> None:
+def test_bind_returns_the_binding() -> None:
     """The contract's bind answer, as JSON has it, becomes a binding, and comes back from the flash as it was."""
     answer = {
         "id": "dev_1",
@@ -142,7 +142,7 @@ def test_bind_answer() -> None:
     assert Binding.from_flash({"pairing": binding.pairing()}) is None
 
 
-async def test_certificates_that_are_not_trusted(tmp_path: Path) -> None:
+async def test_untrusted_certificates_are_errors_with_a_hint(tmp_path: Path) -> None:
     """The remedy is on this side: the option that names the authority, the name in the URL, or that it is no TLS."""
     authority, pem = make_authority(tmp_path / "tls"), str(tmp_path / "tls" / "ca.pem")
     assert "--ca-file" in await remedy_at(server_pair(authority), None)

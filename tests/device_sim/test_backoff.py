@@ -8,7 +8,7 @@ from device_sim.backoff import FIRST_SECONDS, LONGEST_SECONDS, REFUSED_LONGEST_S
 from tests.device_sim.support import seeded
 
 
-def test_grows_to_its_bound() -> None:
+def test_the_delay_grows_to_its_bound() -> None:
     """Each pause lies between a half and the whole of a bound that doubles until it is the longest."""
     backoff = Backoff(seeded())
     pauses = [backoff.after_loss(held=0) for _ in range(12)]
@@ -17,7 +17,7 @@ def test_grows_to_its_bound() -> None:
         assert bound / 2 <= pause <= bound
 
 
-def test_short_links_are_failures() -> None:
+def test_short_links_count_as_failures() -> None:
     """Connected and cut at once, again and again: the pauses grow as if nothing had answered."""
     backoff = Backoff(seeded())
     for _ in range(5):
@@ -25,7 +25,7 @@ def test_short_links_are_failures() -> None:
     assert backoff.failures == 5
 
 
-def test_a_link_that_held_starts_anew() -> None:
+def test_a_stable_link_resets_the_delay() -> None:
     """After a link that held, the first pause is a short one."""
     backoff = Backoff(seeded())
     for _ in range(9):
@@ -43,7 +43,7 @@ def test_refusals_wait_longer() -> None:
     assert backoff.refusals == 0
 
 
-def test_a_fleet_spreads() -> None:
+def test_jitter_spreads_a_fleet() -> None:
     """A thousand devices that lose their broker at one moment don't come back at one moment."""
     pauses = [Backoff(seeded(number)).after_loss(held=0) for number in range(1000)]
     tenths = {round(pause * 40) for pause in pauses}
@@ -51,7 +51,7 @@ def test_a_fleet_spreads() -> None:
 
 
 @given(st.integers(min_value=1, max_value=5000))
-def test_never_overflows(failures: int) -> None:
+def test_the_delay_never_overflows(failures: int) -> None:
     """However long a broker is away, there is a pause and it has a bound."""
     backoff = Backoff(seeded())
     backoff.failures = failures
@@ -59,7 +59,7 @@ def test_never_overflows(failures: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_repeatable(seed: int) -> None:
+def test_the_same_seed_gives_the_same_delays(seed: int) -> None:
     """The same seed waits alike."""
     one, two = Backoff(seeded(seed)), Backoff(seeded(seed))
     assert [one.after_loss(held=0) for _ in range(5)] == [two.after_loss(held=0) for _ in range(5)]

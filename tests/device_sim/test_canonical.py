@@ -20,7 +20,7 @@ _VALUES = st.recursive(
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(_VALUES)
-def test_as_a_library_of_others(value: Any) -> None:
+def test_canonical_json_equals_that_of_another_library(value: Any) -> None:
     """Byte for byte, whatever JSON can hold."""
     assert canonical(value).encode() == rfc8785.dumps(value)
 
@@ -46,7 +46,7 @@ def test_as_a_library_of_others(value: Any) -> None:
         (100, "100"),
     ],
 )
-def test_numbers(value: float, text: str) -> None:
+def test_numbers_are_written_as_in_ecmascript(value: float, text: str) -> None:
     """The shortest form that reads back, without an exponent from 1e-6 up to 1e21."""
     assert canonical(value) == text
 
@@ -64,7 +64,7 @@ def test_names_are_sorted_by_their_utf_16_units() -> None:
 @pytest.mark.parametrize(
     "value", [2**53, -(2**53), float("nan"), float("inf"), "\ud800", {"\udc00": 1}, object(), {1: 2}]
 )
-def test_what_has_no_canonical_form(value: Any) -> None:
+def test_values_without_a_canonical_form_are_refused(value: Any) -> None:
     """It is refused, and nothing else happens."""
     with pytest.raises((ValueError, AttributeError)):
         params_digest({"value": value})

@@ -100,7 +100,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands()))
-def test_help(name: str, command: click.Command) -> None:
+def test_help_is_printed(name: str, command: click.Command) -> None:
     """Every command explains itself with an example, every option has a text."""
     result = CliRunner().invoke(command, ["--help"])
     assert result.exit_code == 0
@@ -111,14 +111,14 @@ def test_help(name: str, command: click.Command) -> None:
         assert parameter.help, parameter.name
 
 
-def test_help_says_the_rest() -> None:
+def test_the_help_has_exit_codes_and_completion() -> None:
     """Exit codes and shell completion stand in the help."""
     output = CliRunner().invoke(main, ["-h"]).output
     assert "0 done, 1 failure" in output
     assert "_DEVICE_SIM_COMPLETE=bash_source" in output
 
 
-def test_version() -> None:
+def test_version_is_printed() -> None:
     """It says which version it is."""
     result = CliRunner().invoke(main, ["--version"])
     assert result.exit_code == 0
@@ -144,7 +144,7 @@ def test_version() -> None:
         (["fly"], "No such command"),
     ],
 )
-def test_usage(arguments: list[str], says: str) -> None:
+def test_wrong_usage_is_explained(arguments: list[str], says: str) -> None:
     """Wrong usage is exit code 2 and a message about it."""
     result = CliRunner(env={"GATEWAY_API_KEY": ""}).invoke(main, arguments)
     assert result.exit_code == 2
@@ -153,13 +153,13 @@ def test_usage(arguments: list[str], says: str) -> None:
     assert result.output.splitlines()[-1].startswith("try: ")
 
 
-def test_without_a_command() -> None:
+def test_without_a_command_the_help_is_printed() -> None:
     """The help, as wrong usage."""
     result = CliRunner().invoke(main, [])
     assert (result.exit_code, "Commands:" in result.output) == (2, True)
 
 
-def test_mix() -> None:
+def test_a_radio_mix_is_parsed() -> None:
     """Weights are read as written."""
     assert parse_mix("wifi=6, ble=0.5") == {"wifi": 6.0, "ble": 0.5}
 
@@ -167,7 +167,7 @@ def test_mix() -> None:
 # --- failures: exit code 1 --------------------------------------------------------------------------------------------
 
 
-async def test_no_gateway() -> None:
+async def test_an_unreachable_gateway_is_an_error() -> None:
     """No server at the URL: the message says how to start one."""
     async with device_sim("run", "--url", "http://127.0.0.1:9", "--key", "k") as program:
         assert await program.finished() == 1
@@ -176,7 +176,7 @@ async def test_no_gateway() -> None:
     assert "Traceback" not in program.output
 
 
-async def test_what_is_no_gateway_steers_no_terminal() -> None:
+async def test_the_answer_of_another_server_is_escaped() -> None:
     """Escapes, text that turns around, and lines that look like ours are written out."""
     with hostile_gateway() as url:
         async with device_sim("run", "--url", url, "--key", "k", "--serial", "SN1") as program:
@@ -186,7 +186,7 @@ async def test_what_is_no_gateway_steers_no_terminal() -> None:
     assert len(program.output.splitlines()) == 1
 
 
-async def test_wrong_key(testbed: DeviceTestbed) -> None:
+async def test_a_wrong_key_is_an_error(testbed: DeviceTestbed) -> None:
     """A refused key: the message says how to make one. The environment is as good as the option."""
     env = {"GATEWAY_URL": testbed.gateway.url, "GATEWAY_API_KEY": "sk_test_wrong"}
     async with device_sim("run", env=env) as program:
@@ -212,7 +212,7 @@ async def test_the_key_can_come_from_a_file(testbed: DeviceTestbed, tmp_path: Pa
 @pytest.mark.parametrize(
     ("code", "says"), [("device_already_bound", "--flash that holds it"), ("reset_pending", "--supersede-reset")]
 )
-async def test_conflict(testbed: DeviceTestbed, code: str, says: str) -> None:
+async def test_a_bound_serial_number_is_an_error(testbed: DeviceTestbed, code: str, says: str) -> None:
     """A bind that is refused: the message says what the choices are."""
     testbed.gateway.refuse_bind = (409, code)
     async with device_sim(*run_arguments(testbed)) as program:
@@ -221,7 +221,7 @@ async def test_conflict(testbed: DeviceTestbed, code: str, says: str) -> None:
     assert says in program.output
 
 
-async def test_flash_of_another(testbed: DeviceTestbed, tmp_path: Path) -> None:
+async def test_the_flash_of_another_device_is_refused(testbed: DeviceTestbed, tmp_path: Path) -> None:
     """A flash keeps its serial number; naming another is a mistake, not a new device."""
     flash = str(tmp_path / "flash")
     async with device_sim(*run_arguments(testbed, "--flash", flash)) as program:
@@ -242,7 +242,7 @@ def test_every_expected_error_has_a_remedy(error: SimulatorError) -> None:
     assert remedy(error)
 
 
-def test_unexpected_answers_have_none() -> None:
+def test_unexpected_answers_have_no_remedy() -> None:
     """Where the gateway's own message says it all, nothing is made up."""
     assert remedy(ApiError(500, "internal_error", "x")) == remedy(SimulatorError("x")) == ""
 
@@ -251,7 +251,7 @@ def test_unexpected_answers_have_none() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_run(testbed: DeviceTestbed, number: int) -> None:
+async def test_a_device_runs_until_it_is_stopped(testbed: DeviceTestbed, number: int) -> None:
     """It provisions, comes online, tells a line per fact, and a signal ends it cleanly with 0."""
     async with device_sim(*run_arguments(testbed)) as program:
         assert "bound to eu_simulated as dev_" in await program.line("bound")
@@ -263,7 +263,7 @@ async def test_run(testbed: DeviceTestbed, number: int) -> None:
     assert "dtok_" not in program.output
 
 
-async def test_until_reset(testbed: DeviceTestbed) -> None:
+async def test_until_reset_exits_after_the_reset(testbed: DeviceTestbed) -> None:
     """`--until-reset` ends with 0 after the reset; as JSON every fact is an object."""
     async with device_sim(*run_arguments(testbed, "--until-reset", "--json")) as program:
         bound = json.loads(await program.line('"bound"'))
@@ -281,7 +281,7 @@ async def reset(testbed: DeviceTestbed, bound: dict[str, Any]) -> None:
     await testbed.observer.publish(f"devices/{device_id}/commands/factory_reset", payload, qos=1, retain=True)
 
 
-async def test_stays_unpaired(testbed: DeviceTestbed, tmp_path: Path) -> None:
+async def test_a_reset_device_stays_unpaired(testbed: DeviceTestbed, tmp_path: Path) -> None:
     """After a reset it stays unpaired, and prints how to provision it again; the key is not in that line."""
     async with device_sim(*run_arguments(testbed, "--flash", str(tmp_path / "flash"))) as program:
         words = (await program.line("bound to")).split()
@@ -299,7 +299,7 @@ async def test_stays_unpaired(testbed: DeviceTestbed, tmp_path: Path) -> None:
     assert "wiped device_token" in program.output
 
 
-async def test_reprovision(testbed: DeviceTestbed) -> None:
+async def test_a_device_is_bound_again_after_a_reset(testbed: DeviceTestbed) -> None:
     """`--reprovision` binds again, at the next generation, and the old reset that is still retained wipes nothing."""
     async with device_sim(*run_arguments(testbed, "--reprovision", "--json")) as program:
         bound = json.loads(await program.line('"bound"'))
@@ -311,7 +311,7 @@ async def test_reprovision(testbed: DeviceTestbed) -> None:
     assert program.output.count('"reset_begun"') == 1
 
 
-async def test_killed_and_started_again(testbed: DeviceTestbed, tmp_path: Path) -> None:
+async def test_a_killed_device_continues_from_its_flash(testbed: DeviceTestbed, tmp_path: Path) -> None:
     """Killed with SIGKILL, the broker says `offline`; started on its flash it needs no key and is not bound again."""
     flash = str(tmp_path / "flash")
     async with device_sim(*run_arguments(testbed, "--flash", flash)) as program:
@@ -328,7 +328,7 @@ async def test_killed_and_started_again(testbed: DeviceTestbed, tmp_path: Path) 
 # --- fleet ------------------------------------------------------------------------------------------------------------
 
 
-async def test_fleet(testbed: DeviceTestbed) -> None:
+async def test_a_fleet_runs_and_prints_a_summary(testbed: DeviceTestbed) -> None:
     """A fleet lives for its time and is summed up, without a terminal."""
     arguments = [
         "fleet",
@@ -350,7 +350,7 @@ async def test_fleet(testbed: DeviceTestbed) -> None:
     assert "Traceback" not in program.output
 
 
-async def test_fleet_as_json(testbed: DeviceTestbed) -> None:
+async def test_a_fleet_prints_json(testbed: DeviceTestbed) -> None:
     """The same for a machine; a signal ends it and the summary comes all the same."""
     arguments = ["fleet", "--url", testbed.gateway.url, "--key", API_KEY, "--count", "5", "--interval", "0.1", "--json"]
     async with device_sim(*arguments, "--radio-mix", "wifi=1") as program:
@@ -361,7 +361,7 @@ async def test_fleet_as_json(testbed: DeviceTestbed) -> None:
     assert [(row["radio"], row["devices"]) for row in summary["radios"]] == [("wifi", 5)]
 
 
-async def test_fleet_that_is_limited(testbed: DeviceTestbed) -> None:
+async def test_a_fleet_waits_for_the_rate_limit(testbed: DeviceTestbed) -> None:
     """A refusal by the rate limit is no failure: the fleet waits as long as `Retry-After` says, and all are bound."""
     testbed.gateway.limit_binds = 3
     options = ("--count", "5", "--duration", "0.5", "--radio-mix", "wifi=1", "--json")
@@ -372,7 +372,7 @@ async def test_fleet_that_is_limited(testbed: DeviceTestbed) -> None:
     assert json.loads(program.output)["failures"] == {}
 
 
-async def test_fleet_that_fails(testbed: DeviceTestbed) -> None:
+async def test_a_fleet_that_cannot_be_provisioned_fails(testbed: DeviceTestbed) -> None:
     """If devices can't be provisioned, the exit code is 1 and the first reason is told with its remedy."""
     testbed.gateway.refuse_bind = (409, "device_already_bound")
     async with device_sim("fleet", "--url", testbed.gateway.url, "--key", API_KEY, "--count", "2") as program:

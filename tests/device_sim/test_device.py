@@ -41,7 +41,7 @@ def failed_with(bench: FirmwareBench) -> list[str]:
 # --- states -----------------------------------------------------------------------------------------------------------
 
 
-def test_life() -> None:
+def test_a_device_goes_through_its_life_cycle() -> None:
     """Unprovisioned, provisioned, online, resetting, rebooting, unprovisioned: in this order and no other."""
     device = Device(seeded())
     seen = [device.state]
@@ -82,12 +82,12 @@ def test_life() -> None:
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_without_power(event: Input) -> None:
+def test_without_power_every_input_is_ignored(event: Input) -> None:
     """Before its first power-on, and while it reboots, nothing reaches a device."""
     assert Device(seeded()).handle(event, NOW) == []
 
 
-def test_survives_a_restart() -> None:
+def test_the_binding_survives_a_restart() -> None:
     """What was provisioned comes up again by itself, over the same radio."""
     bench = online_bench(SIGNER)
     bench.device = Device(seeded())
@@ -97,7 +97,7 @@ def test_survives_a_restart() -> None:
     assert bench.device.binding == make_binding(SIGNER)
 
 
-def test_no_second_binding() -> None:
+def test_a_paired_device_refuses_another_binding() -> None:
     """A paired device takes no other binding; it has to be reset first."""
     bench = online_bench(SIGNER)
     bench.feed(Provisioned(make_binding(SIGNER, generation=5)))
@@ -106,7 +106,7 @@ def test_no_second_binding() -> None:
 
 
 @pytest.mark.parametrize("actions", range(5))
-def test_power_cut_while_provisioning(actions: int) -> None:
+def test_a_power_cut_during_provisioning_leaves_it_unpaired_or_paired(actions: int) -> None:
     """A binding that was written in part does not count; written whole it is good."""
     bench = FirmwareBench()
     bench.feed(power_on(bench.flash))
@@ -123,7 +123,7 @@ def test_power_cut_while_provisioning(actions: int) -> None:
 
 
 @pytest.mark.parametrize(("connection", "flag"), [("wifi", 8), ("4g", 16), ("ble", 0)])
-def test_radio_follows_the_flash(connection: str, flag: int) -> None:
+def test_the_connection_follows_from_the_flash(connection: str, flag: int) -> None:
     """A known network means WiFi, a modem means cellular, neither means BLE; heartbeats say which."""
     bench = online_bench(SIGNER, connection=connection)
     bench.feed(HeartbeatDue())
@@ -133,7 +133,7 @@ def test_radio_follows_the_flash(connection: str, flag: int) -> None:
     assert heartbeat["flags"] & 24 == flag
 
 
-def test_birth_comes_first() -> None:
+def test_online_is_published_before_the_first_heartbeat() -> None:
     """Over MQTT a link begins with the retained birth and a heartbeat."""
     bench = online_bench(SIGNER)
     bench.feed(LinkDown("x"))
@@ -143,7 +143,7 @@ def test_birth_comes_first() -> None:
     assert bench.sent[0].payload == wire.ONLINE
 
 
-def test_ble_has_no_status() -> None:
+def test_over_ble_no_status_is_published() -> None:
     """A companion app relays heartbeats and nothing else."""
     bench = online_bench(SIGNER, connection="ble")
     bench.feed(LinkDown("x"))
@@ -151,7 +151,7 @@ def test_ble_has_no_status() -> None:
     assert {each.kind for each in bench.sent} == {"heartbeat"}
 
 
-def test_offline_says_nothing() -> None:
+def test_an_offline_device_sends_nothing() -> None:
     """Without a link no heartbeat is made, so that none is late."""
     bench = online_bench(SIGNER)
     bench.feed(LinkDown("x"))
@@ -161,7 +161,7 @@ def test_offline_says_nothing() -> None:
     assert bench.device.state is State.PROVISIONED
 
 
-def test_no_two_heartbeats_share_a_time() -> None:
+def test_heartbeats_have_different_times() -> None:
     """Heartbeats of one millisecond would look like one that was replayed."""
     bench = online_bench(SIGNER)
     for _ in range(3):
@@ -173,7 +173,7 @@ def test_no_two_heartbeats_share_a_time() -> None:
     assert times == sorted(times)
 
 
-def test_vitals_follow_the_seed() -> None:
+def test_telemetry_follows_the_seed() -> None:
     """The same seed and the same clock make the same heartbeats; another seed makes others."""
 
     def week(seed: int) -> list[bytes]:
@@ -192,7 +192,7 @@ def test_vitals_follow_the_seed() -> None:
     assert max(levels) <= 100
 
 
-def test_wifi_given_later() -> None:
+def test_wifi_can_be_added_later() -> None:
     """A BLE-only device that is given a network comes up over WiFi, now and after a restart."""
     bench = online_bench(SIGNER, connection="ble")
     bench.feed(WifiGiven("home", "secret"))
@@ -204,7 +204,7 @@ def test_wifi_given_later() -> None:
     assert bench.opened[-1] == "wifi"
 
 
-def test_wifi_for_nobody() -> None:
+def test_wifi_for_an_unpaired_device_is_refused() -> None:
     """An unpaired device takes no network."""
     bench = FirmwareBench()
     bench.feed(PowerOn({}, {}))
@@ -213,7 +213,7 @@ def test_wifi_for_nobody() -> None:
     assert not bench.flash.wiped_area
 
 
-def test_refusals_are_told() -> None:
+def test_refusals_are_reported_as_facts() -> None:
     """What the far end refuses is told and changes nothing."""
     bench = online_bench(SIGNER)
     bench.feed(LinkRefused(3, "not authorised"))
@@ -240,7 +240,7 @@ def test_a_refused_token_is_exchanged_over_http() -> None:
     assert bench.steps == []
 
 
-def test_a_revoked_token_is_asked_for_once() -> None:
+def test_a_refresh_of_a_revoked_token_is_requested_once() -> None:
     """Nor is another one taken that comes later than the end of the binding."""
     bench = away(SIGNER)
     bench.feed(LinkRefused(3, "not authorised"))
@@ -263,7 +263,7 @@ def away(signer: Signer) -> FirmwareBench:
 
 
 @pytest.mark.parametrize("command_type", ["start_recording", "stop_recording", "trigger_upload", "reboot"])
-def test_ordinary_command(command_type: str) -> None:
+def test_a_command_is_acknowledged_executed_and_reported(command_type: str) -> None:
     """Every command is acknowledged as delivered and then as executed, with receipts."""
     bench = online_bench(SIGNER)
     bench.feed(CommandReceived(command_type, SIGNER.command(command_type)))
@@ -273,7 +273,7 @@ def test_ordinary_command(command_type: str) -> None:
         assert body["receipt"] == wire.receipt(TOKEN, COMMAND_ID, body["status"], 3)
 
 
-def test_recording_shows() -> None:
+def test_a_recording_shows_in_the_heartbeat() -> None:
     """What a command did shows in the next heartbeat."""
     bench = online_bench(SIGNER)
     states = []
@@ -287,7 +287,7 @@ def test_recording_shows() -> None:
     assert states == [("recording", before), ("idle", before + 1), ("idle", 0)]
 
 
-def test_reboot_comes_back() -> None:
+def test_a_reboot_ends_in_a_new_connection() -> None:
     """A reboot keeps the binding and opens the link again."""
     bench = online_bench(SIGNER)
     bench.feed(CommandReceived("reboot", SIGNER.command("reboot")))
@@ -297,7 +297,7 @@ def test_reboot_comes_back() -> None:
 
 
 @pytest.mark.parametrize("command_type", ["start_recording", "reboot"])
-def test_executed_once(command_type: str) -> None:
+def test_a_redelivered_command_is_executed_once(command_type: str) -> None:
     """A command that comes again is acknowledged again with the very same bytes, and not done again."""
     bench = online_bench(SIGNER)
     command = CommandReceived(command_type, SIGNER.command(command_type))
@@ -311,7 +311,7 @@ def test_executed_once(command_type: str) -> None:
     assert len(bench.acks()) == 5
 
 
-def test_executed_once_across_a_restart() -> None:
+def test_a_command_is_executed_once_across_a_restart() -> None:
     """The ids lie in the flash: a restart does not make a device do things twice."""
     bench = online_bench(SIGNER)
     command = CommandReceived("start_recording", SIGNER.command("start_recording"))
@@ -324,7 +324,7 @@ def test_executed_once_across_a_restart() -> None:
     assert bench.facts.count("already_done") == 1
 
 
-def test_sixteen_ids() -> None:
+def test_the_last_sixteen_ids_are_remembered() -> None:
     """The newest sixteen outcomes are kept, no more."""
     bench = online_bench(SIGNER)
     for number in range(MAX_OUTCOMES + 4):
@@ -346,7 +346,7 @@ def test_sixteen_ids() -> None:
         (SIGNER.command(expires_at=NOW - 1000), "expired"),
     ],
 )
-def test_refused(command: bytes, code: str) -> None:
+def test_a_refused_command_is_acknowledged_as_failed(command: bytes, code: str) -> None:
     """What the device must not obey it says so, with a receipt, and does nothing."""
     bench = online_bench(SIGNER)
     before = dict(bench.flash.wiped_area)
@@ -364,7 +364,7 @@ def test_receipt_of_a_refusal_repeats_the_generation_of_the_command() -> None:
     assert json.loads(bench.payloads("ack")[0])["receipt"] == wire.receipt(TOKEN, COMMAND_ID, "failed", 2)
 
 
-def test_refused_again_alike() -> None:
+def test_a_refused_command_is_refused_alike_when_redelivered() -> None:
     """A stale command that comes again gets the same answer."""
     bench = online_bench(SIGNER)
     stale = CommandReceived("factory_reset", SIGNER.command(generation=2))
@@ -374,7 +374,7 @@ def test_refused_again_alike() -> None:
     assert first == second
 
 
-def test_forgery_spoils_no_id() -> None:
+def test_a_forgery_uses_up_no_id() -> None:
     """A forged command with the id of a real one does not keep the real one from being obeyed."""
     bench = online_bench(SIGNER)
     bench.feed(CommandReceived("start_recording", Signer(b"f" * 32).command("start_recording")))
@@ -382,7 +382,7 @@ def test_forgery_spoils_no_id() -> None:
     assert [status for _, status in bench.acks()] == ["failed", "delivered", "executed"]
 
 
-def test_known_id_on_another_topic() -> None:
+def test_a_known_id_on_another_topic_is_refused() -> None:
     """An id that was executed as one type is no licence for another."""
     bench = online_bench(SIGNER)
     bench.feed(CommandReceived("start_recording", SIGNER.command("start_recording")))
@@ -392,7 +392,7 @@ def test_known_id_on_another_topic() -> None:
 
 
 @pytest.mark.parametrize("payload", [b"{", b"\xff", b"[]", b'{"id":"cmd_1"}', b"\x00" * 1000])
-def test_broken_payload(payload: bytes) -> None:
+def test_a_malformed_command_is_ignored(payload: bytes) -> None:
     """What can't be read can't be acknowledged; it is told and nothing else happens."""
     bench = online_bench(SIGNER)
     bench.feed(CommandReceived("factory_reset", payload))
@@ -400,14 +400,14 @@ def test_broken_payload(payload: bytes) -> None:
     assert bench.sent == []
 
 
-def test_empty_payload() -> None:
+def test_an_empty_payload_is_no_command() -> None:
     """A cleared topic is no command."""
     bench = online_bench(SIGNER)
     bench.feed(CommandReceived("factory_reset", b""))
     assert bench.steps == []
 
 
-def test_unpaired_obeys_nobody() -> None:
+def test_an_unpaired_device_executes_no_command() -> None:
     """Without a binding there is no key to believe in."""
     bench = FirmwareBench()
     bench.feed(PowerOn({}, {}))
@@ -416,7 +416,7 @@ def test_unpaired_obeys_nobody() -> None:
     assert bench.sent == []
 
 
-def test_topic_ids_are_the_devices() -> None:
+def test_the_binding_is_that_of_the_bind_answer() -> None:
     """The binding that a device lives by is the one of its bind answer."""
     bench = online_bench(SIGNER)
     assert bench.device.binding is not None
@@ -424,7 +424,7 @@ def test_topic_ids_are_the_devices() -> None:
     assert TOKEN not in repr(bench.device.binding)
 
 
-def test_lost_acknowledgement_of_an_ordinary_command() -> None:
+def test_a_lost_acknowledgement_is_repeated_at_the_next_delivery() -> None:
     """An `executed` that was not confirmed is sent again when the retained command arrives with the next link."""
     bench = online_bench(SIGNER)
     bench.confirms = False

@@ -28,7 +28,7 @@ def test_steps_have_names(action: Action, name: str) -> None:
         SeededFaults(seeded(), power_cuts=[name]).before(action)
 
 
-def test_a_cut_strikes_once() -> None:
+def test_a_power_cut_happens_once() -> None:
     """Each entry of the list cuts the power once; twice named, twice cut."""
     faults = SeededFaults(seeded(), power_cuts=["reboot", "reboot"])
     for _ in range(2):
@@ -37,7 +37,7 @@ def test_a_cut_strikes_once() -> None:
     faults.before(Reboot())
 
 
-def test_no_faults() -> None:
+def test_no_faults_leave_every_message_alone() -> None:
     """Without faults every message arrives once, at once, over a link that stays."""
     faults = NoFaults()
     faults.before(Reboot())
@@ -45,7 +45,7 @@ def test_no_faults() -> None:
     assert faults.link_lifetime() is None
 
 
-def test_rates() -> None:
+def test_faults_occur_at_their_rates() -> None:
     """A fifth is lost, a third of the rest comes twice, and no copy is later than the bound."""
     faults = SeededFaults(seeded(), drop=0.2, duplicate=1 / 3, delay=(0.5, 2.0), flap=(1.0, 3.0))
     copies = [faults.copies("incoming") for _ in range(5000)]
@@ -57,7 +57,7 @@ def test_rates() -> None:
     assert 1.0 <= lifetime <= 3.0
 
 
-def test_repeatable() -> None:
+def test_the_same_seed_gives_the_same_faults() -> None:
     """The same seed does the same harm."""
 
     def harm(seed: int) -> list[tuple[float, ...]]:

@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[2]
 PAGES = [" ".join((ROOT / "docs" / name).read_text().split()) for name in ("firmware.md", "protocol.md")]
 
 
-def test_the_session_never_ends_under_mqtt_5() -> None:
+def test_the_mqtt_5_session_never_expires() -> None:
     """Never, or with the connection: both pages name the figures, the simulator takes the first."""
     for page in PAGES:
         (never, other) = re.findall(r"session expiry interval (?:of|is) (\d+) \(never\) or (\d)", page)[0]
         assert (int(never), int(other)) == (SESSION_EXPIRY_SECONDS, 0)
 
 
-def test_the_keepalive_lies_in_what_is_recommended() -> None:
+def test_the_keepalive_is_in_the_recommended_range() -> None:
     """And the longest that is named is what the Mosquitto settings allow."""
     allowed = re.search(r"^max_keepalive (\d+)$", (ROOT / "broker_config" / "mosquitto.conf").read_text(), re.MULTILINE)
     assert allowed is not None
@@ -27,7 +27,7 @@ def test_the_keepalive_lies_in_what_is_recommended() -> None:
         assert f"at most {allowed[1]} s" in page
 
 
-def test_the_codes_of_a_revoked_token() -> None:
+def test_the_page_lists_the_codes_of_a_revoked_token() -> None:
     """Each refusal that the simulator takes for one, under both versions (MQTT 5: 134 and 135)."""
     assert {134, 135} <= NOT_AUTHORISED
     for page in PAGES:

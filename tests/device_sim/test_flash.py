@@ -32,13 +32,13 @@ def flash(request: pytest.FixtureRequest, tmp_path: Path) -> Flash:
     return MemoryFlash() if request.param == "memory" else DirectoryFlash(tmp_path / "flash")
 
 
-def test_empty(flash: Flash) -> None:
+def test_a_new_flash_is_empty(flash: Flash) -> None:
     """A new flash is empty and says so without being made."""
     assert flash.wiped_area == flash.kept_area == {}
     flash.erase(Area.WIPED, "device_token")
 
 
-def test_areas_are_apart(flash: Flash) -> None:
+def test_areas_are_separate(flash: Flash) -> None:
     """The same name in two areas is two values."""
     flash.write(Area.WIPED, "x", {"a": [1, None, "ä"]})
     flash.write(Area.KEPT, "x", 2)
@@ -47,7 +47,7 @@ def test_areas_are_apart(flash: Flash) -> None:
     assert (flash.wiped_area, flash.kept_area) == ({}, {"x": 2})
 
 
-def test_nobody_holds_on_to_a_value(flash: Flash) -> None:
+def test_returned_values_are_copies(flash: Flash) -> None:
     """Changing the object that was written changes nothing that was written."""
     value = {"networks": ["home"]}
     flash.write(Area.WIPED, "wifi", value)
@@ -55,14 +55,14 @@ def test_nobody_holds_on_to_a_value(flash: Flash) -> None:
     assert flash.wiped_area["wifi"] == {"networks": ["home"]}
 
 
-def test_factory_writes_once(flash: Flash) -> None:
+def test_manufacturing_values_are_written_once(flash: Flash) -> None:
     """A serial number is for life."""
     manufacture(flash, serial="SN1", firmware_version="1", cellular_apn=None)
     manufacture(flash, serial="SN2", firmware_version="2", cellular_apn="apn")
     assert flash.kept_area == {"serial_number": "SN1", "firmware_version": "1", "cellular_apn": None}
 
 
-def test_only_the_owner_reads(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
     """A token lies in there."""
     flash = DirectoryFlash(tmp_path / "flash")
     flash.write(Area.WIPED, "device_token", "dtok_x")
@@ -71,7 +71,7 @@ def test_only_the_owner_reads(tmp_path: Path) -> None:
     assert file.parent.stat().st_mode & 0o077 == 0
 
 
-def test_leftover_of_a_cut_write(tmp_path: Path) -> None:
+def test_a_temporary_file_of_a_cut_write_is_ignored(tmp_path: Path) -> None:
     """Half a file beside the value is not a value, and a wipe takes it along: it may hold a secret."""
     flash = DirectoryFlash(tmp_path)
     flash.write(Area.WIPED, "device_token", "old")
@@ -82,7 +82,7 @@ def test_leftover_of_a_cut_write(tmp_path: Path) -> None:
     assert list((tmp_path / "wiped").iterdir()) == []
 
 
-async def test_kill_in_the_middle_of_writing(tmp_path: Path) -> None:
+async def test_a_kill_during_a_write_leaves_the_old_or_the_new_value(tmp_path: Path) -> None:
     """A writer killed with SIGKILL a dozen times leaves whole values, never older than what it had confirmed."""
     rng = seeded("kill")
     print("seed: kill")  # noqa: T201  # what a failure needs to be repeated

@@ -31,7 +31,7 @@ async def live_until(fleet: Fleet, name: str) -> None:
     await asyncio.wait([living])
 
 
-async def test_everybody_comes_up(tmp_path: Path) -> None:
+async def test_every_device_comes_online(tmp_path: Path) -> None:
     """Every device is bound to a separate end user, connects over its radio and sends heartbeats."""
     done: list[int] = []
     async with open_testbed(tmp_path) as testbed:
@@ -47,7 +47,7 @@ async def test_everybody_comes_up(tmp_path: Path) -> None:
     assert users == {f"eu_sim7x{number}" for number in range(6)}
 
 
-async def test_seed_decides(tmp_path: Path) -> None:
+async def test_the_seed_determines_serials_and_radios(tmp_path: Path) -> None:
     """Serial numbers and radios follow from the seed."""
     async with open_testbed(tmp_path) as testbed:
         one, same, other = (
@@ -60,7 +60,7 @@ async def test_seed_decides(tmp_path: Path) -> None:
     assert {radio for _, radio in one} == {"wifi", "cellular", "ble"}
 
 
-async def test_reset_shows_in_the_summary(tmp_path: Path) -> None:
+async def test_a_reset_is_counted_in_the_summary(tmp_path: Path) -> None:
     """One device is reset; the summary counts it and the others go on."""
     async with open_testbed(tmp_path) as testbed:
         fleet = a_fleet(testbed)
@@ -77,7 +77,7 @@ async def test_reset_shows_in_the_summary(tmp_path: Path) -> None:
     assert (wifi.resets, wifi.executed, wifi.unpaired, wifi.refused) == (1, 1, 1, 0)
 
 
-async def test_goes_on_from_its_flash(tmp_path: Path) -> None:
+async def test_a_fleet_continues_from_its_flash(tmp_path: Path) -> None:
     """A fleet on disk is bound once; the next run uses the same tokens."""
     async with open_testbed(tmp_path) as testbed:
         first = a_fleet(testbed, flash_root=tmp_path / "fleet")
@@ -89,7 +89,7 @@ async def test_goes_on_from_its_flash(tmp_path: Path) -> None:
         await live_until(again, "heartbeat")
 
 
-async def test_failures_are_kept_apart(tmp_path: Path) -> None:
+async def test_failures_are_collected_by_serial_number(tmp_path: Path) -> None:
     """A device that can't be bound is named with its reason, and no exception ends the others."""
     async with open_testbed(tmp_path) as testbed, GatewayApi("http://127.0.0.1:9", "sk_test_x") as nowhere:
         fleet = Fleet(api=nowhere, count=3, seed=1, options=QUICK)

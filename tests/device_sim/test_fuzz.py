@@ -76,7 +76,7 @@ _GRANTED = st.builds(_granted, _CLAIMS, _PAYLOADS, st.sampled_from([OWN, OWN, ST
 COMMANDS = Target("commands", 0.12, st.one_of(_GRANTED, _GRANTED, mangled(_GRANTED), encoded(JSON)))
 
 
-def test_commands() -> None:
+def test_random_commands_never_break_the_device() -> None:
     """Obeyed is what the gateway of this bind signed for this device, generation and moment; all else is refused."""
 
     def check(raw: bytes) -> None:
@@ -155,7 +155,7 @@ NOT_A_BIND = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What `Binding.from_answer` is known to raise; the companion app turns them into its own error."""
 
 
-def test_binds() -> None:
+def test_random_bind_answers_never_break_the_device() -> None:
     """A bind answer, with whatever key: it is no bind, or the device obeys by that key alone."""
 
     def check(raw: bytes) -> None:

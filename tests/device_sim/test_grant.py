@@ -32,7 +32,7 @@ def refusal(payload: bytes, *, topic_type: str = "factory_reset", generation: in
     return None
 
 
-def test_golden_grant() -> None:
+def test_the_golden_grant_is_accepted() -> None:
     """A token that was signed once with a fixed Ed25519 key is good for exactly its command."""
     command = wire.Command(COMMAND_ID, "factory_reset", {}, 3, None, GOLDEN_GRANT)
     binding = make_binding(SIGNER)
@@ -40,7 +40,7 @@ def test_golden_grant() -> None:
     assert grant.check(command, "factory_reset", binding, Sequences(3, {}), NOW) == 7
 
 
-def test_good_grant() -> None:
+def test_a_valid_grant_is_accepted() -> None:
     """What the gateway signs now is obeyed."""
     assert refusal(SIGNER.command()) is None
 
@@ -76,12 +76,12 @@ def test_good_grant() -> None:
         {"seq": 2**53},
     ],
 )
-def test_claims_that_do_not_fit(claims: dict[str, Any]) -> None:
+def test_mismatched_claims_are_refused(claims: dict[str, Any]) -> None:
     """Each claim has to be there and to agree with the device or with the command beside it."""
     assert refusal(SIGNER.command(claims=claims)) == "grant_invalid"
 
 
-def test_true_is_not_one() -> None:
+def test_true_is_not_accepted_as_one() -> None:
     """A boolean is no generation, although Python takes it for 1."""
     assert refusal(SIGNER.command(generation=1, claims={"gen": True}), generation=1) == "grant_invalid"
 
@@ -89,17 +89,17 @@ def test_true_is_not_one() -> None:
 @pytest.mark.parametrize(
     "fields", [{"id": "cmd_other"}, {"type": "reboot"}, {"binding_generation": 4}, {"params": {"recordings": "wipe"}}]
 )
-def test_fields_that_do_not_fit(fields: dict[str, Any]) -> None:
+def test_mismatched_fields_are_refused(fields: dict[str, Any]) -> None:
     """A payload that was changed around a good grant is refused."""
     assert refusal(SIGNER.command(fields=fields)) == "grant_invalid"
 
 
-def test_other_topic() -> None:
+def test_a_grant_for_another_topic_is_refused() -> None:
     """A good command on the topic of another type is refused."""
     assert refusal(SIGNER.command("reboot"), topic_type="factory_reset") == "grant_invalid"
 
 
-def test_expiry_has_to_agree() -> None:
+def test_the_expiry_must_match_the_command() -> None:
     """`exp` and `expires_at` are the same moment, to the second, or the command was changed."""
     assert refusal(SIGNER.command("reboot", expires_at=NOW + 5_999), topic_type="reboot") is None
     late = {"expires_at": wire.rfc3339(NOW + 600_000)}
@@ -112,7 +112,7 @@ def test_expiry_has_to_agree() -> None:
         assert refusal(odd, topic_type="reboot") == "grant_invalid"
 
 
-def test_expired() -> None:
+def test_an_expired_command_is_refused() -> None:
     """At `exp` it is too late; before it is not."""
     command = SIGNER.command("reboot", expires_at=NOW + 5_000)
     assert refusal(command, topic_type="reboot", now=NOW + 4_999) is None
@@ -120,17 +120,17 @@ def test_expired() -> None:
 
 
 @pytest.mark.parametrize(("own", "code"), [(5, "stale_generation"), (3, None), (2, "generation_mismatch")])
-def test_generation(own: int, code: str | None) -> None:
+def test_another_generation_is_refused(own: int, code: str | None) -> None:
     """Only the device's own generation is obeyed."""
     assert refusal(SIGNER.command(generation=3), generation=own) == code
 
 
-def test_unknown_type() -> None:
+def test_an_unknown_command_type_is_refused() -> None:
     """A command that the gateway signed and this firmware does not know."""
     assert refusal(SIGNER.command("self_destruct"), topic_type="self_destruct") == "unknown_command"
 
 
-def test_other_key() -> None:
+def test_a_grant_of_another_key_is_refused() -> None:
     """A signature by another key is refused."""
     forger = Signer(b"f" * 32)
     assert refusal(forger.command()) == "grant_invalid"
@@ -174,13 +174,13 @@ SIGNED_LIST = _signed_list()
 
 
 @pytest.mark.parametrize("trick", list(forgeries()))
-def test_forgery(trick: str) -> None:
+def test_a_forged_grant_is_refused(trick: str) -> None:
     """No known trick passes, and none raises anything but the refusal."""
     assert refusal(SIGNER.command(fields={"grant_token": forgeries()[trick]})) == "grant_invalid"
 
 
 @pytest.mark.parametrize("key", [{}, {"x": 7}, {"x": "AA"}, {"x": "!"}])
-def test_spoilt_key(key: dict[str, Any]) -> None:
+def test_a_malformed_key_refuses_every_grant(key: dict[str, Any]) -> None:
     """A binding whose key is broken obeys no command."""
     binding = make_binding(SIGNER)
     spoilt = type(binding)(binding.device_id, 3, binding.device_token, key, binding.mqtt)
@@ -189,7 +189,7 @@ def test_spoilt_key(key: dict[str, Any]) -> None:
     assert error.value.code == "grant_invalid"
 
 
-def test_only_what_was_signed_is_kept() -> None:
+def test_only_signed_refusals_are_stored() -> None:
     """A refusal is kept under the command's id only if the gateway signed that command."""
     kept = {code: grant.RefusalError(code, "").is_signed for code in ALL_CODES}
     assert {code for code, keep in kept.items() if keep} == {"stale_generation", "expired", "invalid_grant_key"}

@@ -38,7 +38,7 @@ def said(bench: FirmwareBench) -> list[bool]:
     return [word is not None for word in words]
 
 
-def test_said_ever_more_rarely_within_a_connection() -> None:
+def test_the_outcome_is_repeated_ever_more_rarely_within_a_connection() -> None:
     """Over MQTT in the heartbeats number 1, 2, 4, 8 and 16 of a connection, whatever PUBACKs say."""
     bench = wiped_and_bound()
     link_up(bench)
@@ -47,7 +47,7 @@ def test_said_ever_more_rarely_within_a_connection() -> None:
     assert [number for number, facts in enumerate(said(bench), start=1) if facts] == [1, 2, 4, 8, 16]
 
 
-def test_said_in_each_connection() -> None:
+def test_the_outcome_is_repeated_in_each_connection() -> None:
     """A broker that is restarted may have lost what it confirmed, so each connection begins with the word."""
     bench = wiped_and_bound()
     for _ in range(3):
@@ -58,7 +58,7 @@ def test_said_in_each_connection() -> None:
         assert said(bench) == [True, True, False]
 
 
-def test_said_after_a_power_cut_and_under_another_binding() -> None:
+def test_the_outcome_is_repeated_after_a_power_cut_and_under_another_binding() -> None:
     """It lies where no power cut, no reset by hand and no token that was revoked reaches it."""
     bench = wiped_and_bound()
     link_up(bench)
@@ -76,7 +76,7 @@ def test_said_after_a_power_cut_and_under_another_binding() -> None:
     assert said(bench) == [True]
 
 
-def test_flash_is_spared() -> None:
+def test_heartbeats_do_not_write_to_the_flash() -> None:
     """Nothing is written while it is said over MQTT."""
     bench = wiped_and_bound()
     bench.steps.clear()
@@ -87,7 +87,7 @@ def test_flash_is_spared() -> None:
 
 
 @pytest.mark.parametrize("transport", ["http", "ble"])
-def test_an_answer_over_http_ends_it(transport: str) -> None:
+def test_a_confirmation_over_http_ends_the_repetition(transport: str) -> None:
     """That is the gateway's own word, also where a companion app brings it; until then each heartbeat says it."""
     bench = wiped_and_bound()
     bench.confirms = False
@@ -102,7 +102,7 @@ def test_an_answer_over_http_ends_it(transport: str) -> None:
     assert "last_command" not in bench.flash.kept_area
 
 
-def test_a_refusal_of_the_word_ends_it() -> None:
+def test_a_refusal_of_the_outcome_ends_the_repetition() -> None:
     """A gateway that never heard of the command, since the device was sold, is told no more."""
     bench = wiped_and_bound()
     link_up(bench)
@@ -124,7 +124,7 @@ def test_a_refusal_of_the_word_ends_it() -> None:
         b"[" * 10_000,
     ],
 )
-def test_another_answer_ends_nothing(answer: bytes) -> None:
+def test_an_unrelated_refusal_does_not_end_the_repetition(answer: bytes) -> None:
     """Only a valid answer ends it: a refused heartbeat (token revoked) and an answer that cannot be read do not."""
     bench = wiped_and_bound()
     link_up(bench)
@@ -133,7 +133,7 @@ def test_another_answer_ends_nothing(answer: bytes) -> None:
     assert said(bench) == [True, True]
 
 
-def test_a_newer_wipe_replaces_it() -> None:
+def test_a_newer_wipe_replaces_the_outcome() -> None:
     """The last one is told of; what became of those before is in the journal, for who asks by sending them again."""
     bench = wiped_and_bound()
     link_up(bench)

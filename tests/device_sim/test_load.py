@@ -23,13 +23,13 @@ from tests.support.ports import closed_port
 WHO = [(f"dev_{number}", "token") for number in range(20)]
 
 
-def test_every_heartbeat_is_of_one_size() -> None:
+def test_every_heartbeat_has_the_same_size() -> None:
     """The length stands in front of the topic, which is encoded once: another length would be a broken packet."""
     assert {len(encode_heartbeat(number)) for number in (*range(6_000), 65_534, 65_535, 1_000_000)} == {PAYLOAD_BYTES}
 
 
 @pytest.mark.parametrize("rate", [0, 4_000])
-async def test_what_is_sent_arrives(tmp_path: Path, rate: float) -> None:
+async def test_every_heartbeat_is_acknowledged(tmp_path: Path, rate: float) -> None:
     """On a real broker, paced or not: as many as were acknowledged, of the right size, no two alike of one device."""
     async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto, _gateway(mosquitto) as observer:
         result = await run(Broker(mosquitto.host, mosquitto.port), WHO, LoadPlan(rate, 0.25))
@@ -56,20 +56,20 @@ async def _gateway(mosquitto: Mosquitto) -> AsyncIterator[aiomqtt.Client]:
         yield client
 
 
-async def test_a_password_that_is_no_good(tmp_path: Path) -> None:
+async def test_a_refused_password_is_an_error(tmp_path: Path) -> None:
     """The broker turns the device away: said so."""
     async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto:
         with pytest.raises(UnreachableError, match="is its password still good"):
             await run(Broker(mosquitto.host, mosquitto.port), [("dev_0", "guessed")], LoadPlan(1, 0.1))
 
 
-async def test_nobody_listens() -> None:
+async def test_a_closed_port_is_an_error() -> None:
     """No broker at that port: said so."""
     with closed_port() as port, pytest.raises(UnreachableError, match="no broker answers"):
         await run(Broker("127.0.0.1", port), WHO[:1], LoadPlan(1, 0.1))
 
 
-async def test_devices_are_bound_once_and_kept(tmp_path: Path) -> None:
+async def test_devices_are_bound_once_and_stored(tmp_path: Path) -> None:
     """In a file of its owner's alone; the next load needs no gateway, and can use no more than lie there."""
     file = tmp_path / "load.json"
     async with open_testbed(tmp_path) as testbed:
@@ -83,7 +83,7 @@ async def test_devices_are_bound_once_and_kept(tmp_path: Path) -> None:
             await run_load(nobody, LoadPlan(50, 0.1), devices=2, file=file, tls=tls)
 
 
-def test_a_file_of_something_else(tmp_path: Path) -> None:
+def test_an_invalid_credentials_file_is_an_error(tmp_path: Path) -> None:
     """What is kept comes back; anything else is named, with a way out."""
     file = tmp_path / "load.json"
     write_devices(file, Endpoint("127.0.0.1", 1883, topic_prefix="x/"), WHO)

@@ -20,19 +20,19 @@ def imported(module: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
-def test_independent_of_the_gateway(module: Path) -> None:
+def test_the_package_does_not_import_the_gateway(module: Path) -> None:
     """A simulator that shares the gateway's models can't catch a drift of the contract."""
     assert "gateway" not in imported(module)
 
 
-def test_firmware_does_no_io() -> None:
+def test_the_firmware_imports_no_io() -> None:
     """Clock, network, files and randomness come from outside: what the firmware imports can't reach them."""
     pure = ["device", "binding", "actions", "journal", "grant", "wire", "telemetry", "backoff"]
     reach = set().union(*(imported(PACKAGE / f"{name}.py") for name in pure))
     assert reach.isdisjoint({"asyncio", "time", "socket", "os", "pathlib", "httpx", "aiomqtt", "secrets"})
 
 
-def test_public_names() -> None:
+def test_public_names_exist_and_are_sorted() -> None:
     """What `__all__` promises is there, sorted, and the types are exported."""
     assert list(device_sim.__all__) == sorted(device_sim.__all__)
     assert all(hasattr(importlib.import_module("device_sim"), name) for name in device_sim.__all__)

@@ -31,7 +31,7 @@ def device_id(device: SimulatedDevice) -> str:
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-async def test_birth_and_heartbeats(testbed: DeviceTestbed, version: MqttVersion) -> None:
+async def test_a_device_publishes_online_and_heartbeats(testbed: DeviceTestbed, version: MqttVersion) -> None:
     """A device announces itself on a retained topic and sends heartbeats that are not retained, all at QoS 1."""
     device = testbed.device(options=replace(QUICK, mqtt_version=version))
     async with running(device):
@@ -45,7 +45,7 @@ async def test_birth_and_heartbeats(testbed: DeviceTestbed, version: MqttVersion
     assert json.loads(bytes(heartbeat.payload))["connection_type"] == ["wifi"]
 
 
-async def test_how_it_connects(testbed: DeviceTestbed) -> None:
+async def test_the_connect_packet_has_the_contracts_fields(testbed: DeviceTestbed) -> None:
     """User name and client id are the device id, the session is persistent, the will is retained: as the broker saw."""
     device = testbed.device()
     async with running(device):
@@ -57,7 +57,7 @@ async def test_how_it_connects(testbed: DeviceTestbed) -> None:
     assert "commands/+" not in log
 
 
-async def test_clean_stop(testbed: DeviceTestbed) -> None:
+async def test_a_clean_stop_publishes_offline(testbed: DeviceTestbed) -> None:
     """A device that is switched off in order says `offline` itself."""
     device = testbed.device()
     async with running(device):
@@ -69,7 +69,7 @@ async def test_clean_stop(testbed: DeviceTestbed) -> None:
     await eventually(lambda: farewell in testbed.broker.log.read_text(), "the broker logged a DISCONNECT")
 
 
-async def test_power_cut_leaves_the_will(testbed: DeviceTestbed) -> None:
+async def test_a_power_cut_publishes_the_will(testbed: DeviceTestbed) -> None:
     """A device that loses power says nothing; the broker says `offline` for it, and it comes back."""
     device = testbed.device()
     async with running(device):
@@ -82,7 +82,7 @@ async def test_power_cut_leaves_the_will(testbed: DeviceTestbed) -> None:
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-async def test_reset(testbed: DeviceTestbed, version: MqttVersion) -> None:
+async def test_a_reset_wipes_the_device_and_is_acknowledged(testbed: DeviceTestbed, version: MqttVersion) -> None:
     """A retained reset is acknowledged, carried out, acknowledged over the same session, and the device is unpaired."""
     device = testbed.device(options=replace(QUICK, mqtt_version=version))
     async with running(device):
@@ -99,7 +99,7 @@ async def test_reset(testbed: DeviceTestbed, version: MqttVersion) -> None:
     assert fact_details(device, "offline") == []
 
 
-async def test_command_waits_for_the_device(testbed: DeviceTestbed) -> None:
+async def test_a_retained_command_waits_for_the_device(testbed: DeviceTestbed) -> None:
     """A command that was retained before the device came is found by its full name."""
     device = testbed.device()
     await device.provision(end_user_id="eu_1")
@@ -109,7 +109,7 @@ async def test_command_waits_for_the_device(testbed: DeviceTestbed) -> None:
     assert fact.details["status"] == "executed"
 
 
-async def test_redelivered_is_executed_once(testbed: DeviceTestbed) -> None:
+async def test_a_redelivered_command_is_executed_once(testbed: DeviceTestbed) -> None:
     """A retained command comes with every reconnect; it is done once and acknowledged each time."""
     device = testbed.device()
     async with running(device):
@@ -123,7 +123,7 @@ async def test_redelivered_is_executed_once(testbed: DeviceTestbed) -> None:
     assert device.counts["command_received"] == 1
 
 
-async def test_session_keeps_what_was_not_retained(testbed: DeviceTestbed) -> None:
+async def test_the_persistent_session_keeps_unretained_commands(testbed: DeviceTestbed) -> None:
     """The session outlives the connection: a command that was sent meanwhile arrives."""
     device = testbed.device()
     async with running(device):
@@ -134,7 +134,7 @@ async def test_session_keeps_what_was_not_retained(testbed: DeviceTestbed) -> No
     assert device.counts["command_received"] == 1
 
 
-async def test_topic_prefix(tmp_path: Path) -> None:
+async def test_a_device_uses_the_topic_prefix(tmp_path: Path) -> None:
     """The prefix is learnt from the bind answer and stands before every topic."""
     async with open_testbed(tmp_path, prefix="acme/eu/") as testbed:
         device = testbed.device()
@@ -145,7 +145,7 @@ async def test_topic_prefix(tmp_path: Path) -> None:
     assert ack.topic.value == f"acme/eu/devices/{device_id(device)}/commands/start_recording/ack"
 
 
-async def test_errors_topic(testbed: DeviceTestbed) -> None:
+async def test_a_message_on_errors_becomes_a_fact(testbed: DeviceTestbed) -> None:
     """What the gateway says about a refused message becomes a fact."""
     device = testbed.device()
     async with running(device):
@@ -155,7 +155,7 @@ async def test_errors_topic(testbed: DeviceTestbed) -> None:
     assert fact.details == {"answer": '{"code":"invalid_request"}'}
 
 
-async def test_comes_back_when_the_broker_does(tmp_path: Path) -> None:
+async def test_a_device_reconnects_when_the_broker_is_back(tmp_path: Path) -> None:
     """A broker that is away costs nothing but time."""
     async with stub_gateway() as gateway, GatewayApi(gateway.url, API_KEY) as api:
         device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=api, interval=0.05, rng=seeded(), options=QUICK)
@@ -173,7 +173,7 @@ async def test_comes_back_when_the_broker_does(tmp_path: Path) -> None:
             await asyncio.wait([task])
 
 
-async def test_backs_off_when_cut_right_after_connecting(testbed: DeviceTestbed) -> None:
+async def test_a_cut_right_after_the_connect_counts_as_a_failure(testbed: DeviceTestbed) -> None:
     """A link that is cut as soon as it is up counts as a failure: each pause may be twice the one before."""
     first = 0.05
     faults = SeededFaults(seeded(), flap=(0.0, 0.0))
@@ -186,7 +186,7 @@ async def test_backs_off_when_cut_right_after_connecting(testbed: DeviceTestbed)
     assert all(pause >= first * 2**number / 2 - 0.002 for number, pause in enumerate(pauses)), pauses
 
 
-async def test_refused_token(tmp_path: Path) -> None:
+async def test_a_refused_token_is_reported(tmp_path: Path) -> None:
     """A refused token is reported after three refusals, and tried on: it may be the broker that is late."""
     passwords = tmp_path / "passwords"
     passwords.write_text("")
@@ -221,7 +221,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return make_authority(tmp_path_factory.mktemp("tls"))
 
 
-async def test_tls(tmp_path: Path, certificates: Authority) -> None:
+async def test_a_device_connects_over_tls(tmp_path: Path, certificates: Authority) -> None:
     """With `mqtt.tls` the device speaks TLS, and trusts the authority that it was given and no other."""
     pair = server_pair(certificates)
     extra = f"allow_anonymous true\ncertfile {pair.certificate}\nkeyfile {pair.key}"
@@ -247,7 +247,7 @@ async def test_tls(tmp_path: Path, certificates: Authority) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_reset_in_bad_weather(testbed: DeviceTestbed, seed: int) -> None:
+async def test_a_reset_ends_despite_faults(testbed: DeviceTestbed, seed: int) -> None:
     """Messages lost, doubled and late, links that flap: the reset is done, and done once."""
     faults = SeededFaults(seeded(seed), drop=0.2, duplicate=0.3, delay=(0.0, 0.02), flap=(0.02, 0.3))
     device = testbed.device(options=replace(QUICK, faults=faults), seed=seed)
@@ -259,7 +259,7 @@ async def test_reset_in_bad_weather(testbed: DeviceTestbed, seed: int) -> None:
 
 
 @pytest.mark.parametrize("cut", ["write:reset_in_progress", "erase:pairing", "publish:ack:executed", "reboot"])
-async def test_power_cut_during_a_reset(testbed: DeviceTestbed, cut: str) -> None:
+async def test_a_power_cut_during_a_reset_ends_in_a_wiped_device(testbed: DeviceTestbed, cut: str) -> None:
     """The power goes at a named step, with a real broker beside it: the device ends unpaired all the same."""
     faults = SeededFaults(seeded(), power_cuts=[cut])
     device = testbed.device(options=replace(QUICK, faults=faults))

@@ -25,7 +25,7 @@ async def testbed(tmp_path: Path) -> AsyncIterator[DeviceTestbed]:
         yield testbed
 
 
-async def test_ble_is_relayed(testbed: DeviceTestbed) -> None:
+async def test_a_ble_device_is_relayed_by_the_app(testbed: DeviceTestbed) -> None:
     """The app relays the heartbeats of a BLE-only device, which never connects to the broker nor gets a command."""
     device = testbed.device(radio="ble")
     async with running(device):
@@ -39,7 +39,7 @@ async def test_ble_is_relayed(testbed: DeviceTestbed) -> None:
     assert "as dev_" not in testbed.broker.log.read_text()
 
 
-async def test_ble_gets_wifi(testbed: DeviceTestbed) -> None:
+async def test_a_ble_device_connects_once_it_gets_wifi(testbed: DeviceTestbed) -> None:
     """Given a network, the device comes up over MQTT, finds the reset that waited, and is wiped."""
     device = testbed.device(radio="ble")
     async with running(device):
@@ -51,7 +51,7 @@ async def test_ble_gets_wifi(testbed: DeviceTestbed) -> None:
     assert device.flash.wiped_area == {}
 
 
-async def test_ble_relays_nothing_else(testbed: DeviceTestbed) -> None:
+async def test_the_relay_refuses_other_messages(testbed: DeviceTestbed) -> None:
     """An acknowledgement has no way over the app."""
     binding = await testbed.device(radio="ble").provision(end_user_id="eu_1")
     relay = BleRelay(binding, lambda _: None, testbed.api)
@@ -59,7 +59,7 @@ async def test_ble_relays_nothing_else(testbed: DeviceTestbed) -> None:
         await relay.publish(Publish("ack", b"{}"))
 
 
-async def test_gateway_away(testbed: DeviceTestbed) -> None:
+async def test_heartbeats_continue_after_a_gateway_outage(testbed: DeviceTestbed) -> None:
     """A heartbeat that the app can't relay is told, and the next one is tried."""
     device = testbed.device(radio="ble")
     await device.provision(end_user_id="eu_1")
@@ -69,7 +69,7 @@ async def test_gateway_away(testbed: DeviceTestbed) -> None:
     assert "no gateway answers" in str(fact_details(device, "not_sent")[0]["reason"])
 
 
-async def test_http_heartbeats_and_commands(testbed: DeviceTestbed) -> None:
+async def test_a_device_over_http_gets_commands_with_its_heartbeats(testbed: DeviceTestbed) -> None:
     """Over HTTP the device uses its own token, takes commands out of the answers and acknowledges each by its id."""
     device = testbed.device(options=HTTP)
     await device.provision(end_user_id="eu_1")
@@ -87,7 +87,7 @@ async def test_http_heartbeats_and_commands(testbed: DeviceTestbed) -> None:
     assert device.counts["command_received"] == 1
 
 
-async def test_http_reset(testbed: DeviceTestbed) -> None:
+async def test_a_device_over_http_is_reset(testbed: DeviceTestbed) -> None:
     """A reset comes with the answer to a heartbeat, and leaves the device unpaired."""
     device = testbed.device(options=HTTP)
     await device.provision(end_user_id="eu_1")
@@ -99,7 +99,7 @@ async def test_http_reset(testbed: DeviceTestbed) -> None:
     assert [each["status"] for each in testbed.gateway.acks] == ["delivered", "executed"]
 
 
-async def test_http_refused(testbed: DeviceTestbed) -> None:
+async def test_a_refused_token_over_http_is_reported(testbed: DeviceTestbed) -> None:
     """A token that HTTP refuses is reported after three refusals."""
     device = testbed.device(options=HTTP)
     testbed.gateway.token_refused = True
@@ -108,7 +108,7 @@ async def test_http_refused(testbed: DeviceTestbed) -> None:
     assert refused.details["refusals"] == 3
 
 
-async def test_http_acknowledgement_lost(testbed: DeviceTestbed) -> None:
+async def test_a_lost_acknowledgement_over_http_is_repeated(testbed: DeviceTestbed) -> None:
     """An acknowledgement that HTTP did not take postpones the wipe to the next heartbeat."""
     device = testbed.device(options=HTTP)
     await device.provision(end_user_id="eu_1")

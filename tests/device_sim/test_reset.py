@@ -48,7 +48,7 @@ def reported(bench: FirmwareBench) -> object:
     return json.loads(bench.payloads("heartbeat")[-1]).get("last_command")
 
 
-def test_order() -> None:
+def test_the_reset_writes_to_the_flash_in_order() -> None:
     """Acknowledge, write down with the receipt, wipe each by each, acknowledge, reboot: section 4's order."""
     bench = online_bench(SIGNER)
     bench.feed(RESET)
@@ -56,7 +56,7 @@ def test_order() -> None:
     assert bench.device.state is State.UNPROVISIONED
 
 
-def test_acknowledgements() -> None:
+def test_a_reset_is_acknowledged_as_delivered_and_executed() -> None:
     """Both acknowledgements have receipts of the old token; the second lists what went and what stays."""
     bench = online_bench(SIGNER)
     bench.feed(RESET)
@@ -77,7 +77,7 @@ def test_acknowledgements() -> None:
     }
 
 
-def test_what_is_left() -> None:
+def test_the_wipe_keeps_factory_values_and_the_journal() -> None:
     """Everything of the owner is gone; serial number, APN and the last command ids are there."""
     bench = online_bench(SIGNER, connection="4g")
     bench.feed(RESET)
@@ -92,7 +92,7 @@ def test_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("actions", range(WIPED), ids=lambda number: f"{number}-before-{STEPS[number]}")
-def test_power_cut_after_every_action(actions: int) -> None:
+def test_a_power_cut_after_any_action_ends_in_a_wiped_device(actions: int) -> None:
     """Wherever the power goes, the device ends wiped, once, and its word reaches the gateway sooner or later."""
     bench = online_bench(SIGNER)
     bench.power_for = actions
@@ -119,7 +119,7 @@ def word_arrives(bench: FirmwareBench) -> bool:
 
 @pytest.mark.parametrize("first", range(FIRST_WRITE + 1, WIPED))
 @pytest.mark.parametrize("second", range(7))
-def test_power_cut_twice(first: int, second: int) -> None:
+def test_two_power_cuts_end_in_a_wiped_device(first: int, second: int) -> None:
     """A second cut while the wipe is being finished changes nothing about the end."""
     bench = online_bench(SIGNER)
     bench.power_for = first
@@ -133,7 +133,7 @@ def test_power_cut_twice(first: int, second: int) -> None:
 
 
 @pytest.mark.parametrize("actions", range(FIRST_WRITE + 1, WIPED))
-def test_never_wiped_again_by_the_same_reset(actions: int) -> None:
+def test_the_same_reset_never_wipes_twice(actions: int) -> None:
     """After a cut and a new bind the old reset, still retained, gets its old answer and wipes nothing."""
     bench = online_bench(SIGNER)
     bench.power_for = actions
@@ -147,7 +147,7 @@ def test_never_wiped_again_by_the_same_reset(actions: int) -> None:
     assert bench.flash.wiped_area["device_token"] == "dtok_5"
 
 
-def test_older_reset_never_wipes_a_new_binding() -> None:
+def test_an_older_reset_never_wipes_a_new_binding() -> None:
     """A reset of an older generation that the device never saw is refused, and says why."""
     bench = online_bench(SIGNER, binding=make_binding(SIGNER, generation=5))
     bench.feed(RESET)
@@ -156,7 +156,7 @@ def test_older_reset_never_wipes_a_new_binding() -> None:
     assert bench.flash.wiped_area["pairing"]["binding_generation"] == 5
 
 
-def test_lost_executed_is_kept() -> None:
+def test_an_unconfirmed_executed_is_repeated_in_heartbeats() -> None:
     """An `executed` that was not confirmed is sent after the next bind."""
     bench = online_bench(SIGNER)
     bench.confirms = False
@@ -168,7 +168,7 @@ def test_lost_executed_is_kept() -> None:
     assert reported(bench) == WORD
 
 
-def test_lost_executed_over_ble() -> None:
+def test_an_unconfirmed_executed_is_reported_over_ble() -> None:
     """A companion app relays that word as well, and what it brings is with the gateway: said once."""
     bench = online_bench(SIGNER)
     bench.feed(RESET)
@@ -179,7 +179,7 @@ def test_lost_executed_over_ble() -> None:
     assert reported(bench) is None
 
 
-def test_unconfirmed_delivered_wipes_nothing() -> None:
+def test_an_unconfirmed_delivered_does_not_start_the_wipe() -> None:
     """The gateway may not know that the device got the reset; the device waits for the next link and begins again."""
     bench = online_bench(SIGNER)
     bench.confirms = False
@@ -194,7 +194,7 @@ def test_unconfirmed_delivered_wipes_nothing() -> None:
     assert bench.device.state is State.UNPROVISIONED
 
 
-def test_link_lost_before_delivered_is_confirmed() -> None:
+def test_a_link_lost_before_delivered_is_confirmed_postpones_the_reset() -> None:
     """A PUBACK that comes for a link of before starts no wipe."""
     bench = online_bench(SIGNER)
     bench.confirms = False
@@ -206,7 +206,7 @@ def test_link_lost_before_delivered_is_confirmed() -> None:
     assert bench.flash.wiped_area
 
 
-def test_withdrawn_reset() -> None:
+def test_a_withdrawn_reset_does_not_start() -> None:
     """A reset whose topic is cleared before its acknowledgement is confirmed is not begun."""
     bench = online_bench(SIGNER)
     bench.confirms = False
@@ -218,7 +218,7 @@ def test_withdrawn_reset() -> None:
     assert bench.flash.wiped_area
 
 
-def test_duplicate_before_the_wipe() -> None:
+def test_a_duplicate_before_the_wipe_changes_nothing() -> None:
     """Delivered twice before the first is confirmed: acknowledged twice alike, wiped once."""
     bench = online_bench(SIGNER)
     bench.confirms = False
@@ -232,7 +232,7 @@ def test_duplicate_before_the_wipe() -> None:
     assert bench.device.state is State.RESETTING
 
 
-def test_duplicate_during_the_wipe() -> None:
+def test_a_duplicate_during_the_wipe_changes_nothing() -> None:
     """Delivered again before the `executed` is confirmed: the same `executed` again, one reboot."""
     bench = online_bench(SIGNER)
     bench.confirms = False
@@ -247,7 +247,7 @@ def test_duplicate_during_the_wipe() -> None:
     assert bench.steps.count("reboot") == 1
 
 
-def test_deaf_while_wiping() -> None:
+def test_inputs_during_the_wipe_are_ignored() -> None:
     """Between wipe and reboot no other command is begun, no heartbeat made and no network taken."""
     bench = online_bench(SIGNER)
     bench.confirms = False
@@ -260,7 +260,7 @@ def test_deaf_while_wiping() -> None:
     assert bench.device.state is State.RESETTING
 
 
-def test_other_failure_ends_no_reset() -> None:
+def test_an_unrelated_publish_failure_does_not_end_the_reset() -> None:
     """While wiping, only the word about this very command leads on to the reboot."""
     bench = online_bench(SIGNER)
     bench.confirms = False

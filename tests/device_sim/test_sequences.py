@@ -39,7 +39,7 @@ def test_a_cancelled_command_is_refused_after_a_later_one() -> None:
     assert answers(bench) == [("cmd_later", "delivered", None), ("cmd_later", "executed", None), refused, refused]
 
 
-def test_what_was_done_is_not_done_again_when_its_id_is_forgotten() -> None:
+def test_an_executed_command_is_refused_when_its_id_is_forgotten() -> None:
     """A device remembers sixteen ids, and always the last one of each type."""
     bench = online_bench(SIGNER)
     first, second = command("start_recording", "first"), command("start_recording", "second")
@@ -53,7 +53,7 @@ def test_what_was_done_is_not_done_again_when_its_id_is_forgotten() -> None:
     assert answers(bench) == [("cmd_first", "failed", "stale_sequence"), ("cmd_second", "executed", None)]
 
 
-def test_a_replay_pushes_nothing_out_of_memory() -> None:
+def test_a_replay_evicts_no_stored_outcome() -> None:
     """Refusals of earlier commands are not kept: a hostile broker has many of them."""
     bench = online_bench(SIGNER)
     early = [command("stop_recording", f"early_{number}") for number in range(MAX_OUTCOMES)]
@@ -66,7 +66,7 @@ def test_a_replay_pushes_nothing_out_of_memory() -> None:
     assert answers(bench) == [("cmd_done", "executed", None)]
 
 
-def test_types_count_apart() -> None:
+def test_each_command_type_has_its_own_number() -> None:
     """A reboot that waited longer than an upload is no replay."""
     bench = online_bench(SIGNER)
     waited = command("stop_recording", "waited")
@@ -75,7 +75,7 @@ def test_types_count_apart() -> None:
     assert [said[:2] for said in answers(bench)][-1] == ("cmd_waited", "executed")
 
 
-def test_another_binding_begins_from_nothing() -> None:
+def test_another_binding_starts_without_numbers() -> None:
     """The numbers are those of a binding: a registry that is new may count from one."""
     bench = online_bench(SIGNER, binding=make_binding(SIGNER, generation=3))
     low = SIGNER.command("reboot", command_id="cmd_low", generation=5)
@@ -87,7 +87,7 @@ def test_another_binding_begins_from_nothing() -> None:
     assert ("cmd_low", "executed", None) in answers(bench)
 
 
-def test_the_number_outlives_a_power_cut() -> None:
+def test_the_number_survives_a_power_cut() -> None:
     """At every step of a later command: once its number is written the earlier one is refused, and it itself is not."""
     for actions in range(5):
         bench = online_bench(SIGNER)
@@ -103,7 +103,7 @@ def test_the_number_outlives_a_power_cut() -> None:
         assert answers(bench)[-1] == ("cmd_later", "executed", None)
 
 
-def test_a_command_that_comes_again_wears_no_flash() -> None:
+def test_a_redelivered_command_does_not_write_to_the_flash() -> None:
     """A broker may hand over a reset again and again whose `delivered` it never confirms."""
     bench = online_bench(SIGNER)
     bench.confirms = False
@@ -114,7 +114,7 @@ def test_a_command_that_comes_again_wears_no_flash() -> None:
     assert [step for step in bench.steps if step.startswith("write:")] == [f"write:{SEQUENCES}"]
 
 
-def test_a_restart_forgets_no_number() -> None:
+def test_sequence_numbers_survive_a_restart() -> None:
     """It lies in the flash, with the generation that it belongs to."""
     bench = online_bench(SIGNER)
     earlier = command("trigger_upload", "earlier")
@@ -153,7 +153,7 @@ def test_altered_params_are_refused(kind: str, signed: dict[str, Any], sent: dic
     assert (COMMAND_ID, "executed", None) in answers(bench)
 
 
-def test_the_form_of_the_params_means_nothing() -> None:
+def test_params_with_another_serialization_are_accepted() -> None:
     """A broker or a library may write them in another order, with blanks or with escapes."""
     params = {"b": [1.0, "é"], "a": {"z": None, "y": True}}
     said = json.loads(SIGNER.command("trigger_upload", params=params))
@@ -163,7 +163,7 @@ def test_the_form_of_the_params_means_nothing() -> None:
     assert [status for _, status, _ in answers(bench)] == ["delivered", "executed"]
 
 
-def test_params_that_are_missing_make_no_command() -> None:
+def test_a_command_without_params_is_malformed() -> None:
     """Nor do params that are no object."""
     spoilt: tuple[Any, ...] = (None, [], "{}", 0)
     for params in spoilt:

@@ -14,27 +14,27 @@ from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, 
 EXECUTED_RECEIPT = "oQHJLPi17aMuJfZqNHGXnn6nceBT94mv9RuCwU6sHNQ"
 
 
-def test_receipt_vector() -> None:
+def test_the_receipt_matches_the_test_vector() -> None:
     """The receipt is what OpenSSL makes of the contract's formula (`dgst -sha256 -mac HMAC -macopt hexkey:…`)."""
     assert wire.receipt(TOKEN, COMMAND_ID, "executed", 3) == EXECUTED_RECEIPT
     assert wire.receipt(TOKEN, COMMAND_ID, "delivered", 3) == "tH7BLqG70UG0jFT1lnZfzxt3jfhkf4a9BZqhMuDf8T0"
     assert wire.receipt(TOKEN, COMMAND_ID, "failed", 3) == "BzMj12AIvKk5aRJwSkuUULMvVdUksqdVKjDQy5ePBlY"
 
 
-def test_status_bytes() -> None:
+def test_bytes_of_a_status() -> None:
     """Birth and last will are the contract's two payloads."""
     assert wire.ONLINE == b'{"status":"online"}'
     assert wire.OFFLINE == b'{"status":"offline"}'
 
 
-def test_delivered_bytes() -> None:
+def test_bytes_of_a_delivered_acknowledgement() -> None:
     """A `delivered` has an id, a status and a receipt, and no empty fields."""
     assert wire.acknowledgement(COMMAND_ID, "delivered", receipt="abc") == (
         b'{"command_id":"cmd_01JCSIM000000000000000001","status":"delivered","receipt":"abc"}'
     )
 
 
-def test_executed_bytes() -> None:
+def test_bytes_of_an_executed_acknowledgement() -> None:
     """The `executed` of a reset says what was wiped and what was kept, by the contract's names."""
     assert wire.acknowledgement(COMMAND_ID, "executed", receipt=EXECUTED_RECEIPT, result=RESET_RESULT) == (
         b'{"command_id":"cmd_01JCSIM000000000000000001","status":"executed",'
@@ -44,7 +44,7 @@ def test_executed_bytes() -> None:
     )
 
 
-def test_failed_bytes() -> None:
+def test_bytes_of_a_failed_acknowledgement() -> None:
     """A `failed` carries code and message."""
     error = {"code": "stale_generation", "message": "the command is for generation 3, this binding is 5"}
     assert wire.acknowledgement(COMMAND_ID, "failed", receipt="abc", error=error) == (
@@ -53,7 +53,7 @@ def test_failed_bytes() -> None:
     )
 
 
-def test_heartbeat_bytes() -> None:
+def test_bytes_of_a_heartbeat() -> None:
     """The first heartbeat of the device with seed 1, to the byte."""
     device = Device(seeded())
     device.handle(PowerOn({}, {"firmware_version": "1.4.2"}), NOW)
@@ -70,7 +70,7 @@ def test_heartbeat_bytes() -> None:
     )
 
 
-def test_topics() -> None:
+def test_topics_follow_the_contract() -> None:
     """Commands are subscribed to by their full names, and a prefix stands before everything."""
     topics = wire.Topics(DEVICE_ID, "acme/")
     assert topics.ack("reboot") == f"acme/devices/{DEVICE_ID}/commands/reboot/ack"
@@ -85,7 +85,7 @@ def test_topics() -> None:
     ]
 
 
-def test_times() -> None:
+def test_times_are_parsed() -> None:
     """Times have milliseconds and a Z, and come back as they went."""
     assert wire.rfc3339(NOW + 7) == "2026-11-01T12:00:00.007Z"
     assert wire.milliseconds("2026-11-01T13:00:00.007+01:00") == NOW + 7
@@ -97,7 +97,7 @@ def test_times_round_trip(at: int) -> None:
     assert wire.milliseconds(wire.rfc3339(at)) == at
 
 
-def test_command_is_read() -> None:
+def test_a_command_is_parsed() -> None:
     """A command's fields are taken as they are."""
     command = wire.parse_command(Signer().command("reboot", expires_at=NOW + 1000))
     assert (command.id, command.type, command.binding_generation) == (COMMAND_ID, "reboot", 3)
@@ -129,14 +129,14 @@ def test_command_is_read() -> None:
         json.dumps({**json.loads(Signer().command()), "expires_at": "2026-11-01T12:00:00"}).encode(),
     ],
 )
-def test_malformed_command(spoilt: bytes) -> None:
+def test_a_malformed_command_is_refused(spoilt: bytes) -> None:
     """What is not a command says so instead of half becoming one."""
     with pytest.raises(wire.MalformedError):
         wire.parse_command(spoilt)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes(payload: bytes) -> None:
+def test_random_payloads_never_raise_another_error(payload: bytes) -> None:
     """No payload raises anything but `MalformedError`."""
     try:
         wire.parse_command(payload)

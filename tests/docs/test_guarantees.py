@@ -22,12 +22,12 @@ def test_every_row_of_the_protocol_is_a_guarantee() -> None:
     assert [each.number for each in guarantees()] == [f"G{number}" for number in range(1, len(rows) + 1)]
 
 
-def test_every_test_that_holds_one_says_what_it_shows() -> None:
+def test_every_test_of_a_guarantee_has_a_summary() -> None:
     """The first line of its docstring stands on the page."""
     assert [test.place for test in marked_tests() if not test.summary] == []
 
 
-def test_what_does_not_match_is_named() -> None:
+def test_unknown_and_untested_guarantees_are_named() -> None:
     """A guarantee without a test, and a test of a guarantee that there is not."""
     assert faults(["G1"], [HELD]) == []
     assert faults(["G1", "G2"], [HELD]) == ["no test holds G2 of docs/protocol.md"]

@@ -62,7 +62,7 @@ def codes(heading: str) -> set[str]:
     return {code for row in rows[1:] for code in re.findall(r"`(\w+)`", row.strip("|").split("|")[column])}
 
 
-def test_receipts(vectors: dict[str, Any]) -> None:
+def test_the_receipt_vectors_match(vectors: dict[str, Any]) -> None:
     """Each receipt is the HMAC that the document describes."""
     key = hashlib.sha256(vectors["device_token"].encode()).digest()
     assert key.hex() == vectors["receipt_key_hex"]
@@ -72,7 +72,7 @@ def test_receipts(vectors: dict[str, Any]) -> None:
         assert base64.urlsafe_b64encode(mac).decode().rstrip("=") == receipt
 
 
-def test_mqtt_password(vectors: dict[str, Any]) -> None:
+def test_the_mqtt_password_vector_matches(vectors: dict[str, Any]) -> None:
     """It is the HMAC that the document describes, and what the gateway and the simulator make of this token."""
     token = vectors["device_token"]
     mac = hmac.new(token.encode("ascii"), b"mqtt", hashlib.sha256).digest()
@@ -81,7 +81,7 @@ def test_mqtt_password(vectors: dict[str, Any]) -> None:
     assert (credentials.mqtt_password(token), wire.mqtt_password(token)) == (made, made)
 
 
-def test_grant(vectors: dict[str, Any]) -> None:
+def test_the_grant_vectors_verify(vectors: dict[str, Any]) -> None:
     """The grant verifies with the public key that stands beside it, and says what the document says."""
     key = jwt.PyJWK(vectors["grant_key"])
     claims = jwt.decode(vectors["grant_token"], key, algorithms=["EdDSA"], audience=vectors["device_id"])
@@ -131,7 +131,7 @@ def test_a_device_follows_the_vectors_of_a_new_key(vectors: dict[str, Any]) -> N
         assert [key["kid"] for key in held.grant_keys] == left
 
 
-def test_params(vectors: dict[str, Any]) -> None:
+def test_the_params_vectors_match(vectors: dict[str, Any]) -> None:
     """Each canonical form is that of a library of others, and its digest stands beside it."""
     assert len(vectors["params"]) >= 5
     for each in vectors["params"]:
@@ -150,7 +150,7 @@ def test_each_vector_of_a_command_is_described() -> None:
     assert {each["answer"] for each in COMMANDS} == {None, "delivered", *codes("What a device says")} - of_new_keys
 
 
-def test_the_good_vectors_verify_with_a_library_of_others() -> None:
+def test_the_valid_vectors_verify_with_another_library() -> None:
     """Each command that a device obeys is signed by the key, for this device, as PyJWT reads it."""
     good = [json.loads(each["payload"]) for each in COMMANDS if each["answer"] == "delivered"]
     assert len(good) >= 5
@@ -167,7 +167,7 @@ def test_the_good_vectors_verify_with_a_library_of_others() -> None:
         assert claims["par"] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def test_the_sample_of_a_bind_answer(vectors: dict[str, Any]) -> None:
+def test_the_sample_bind_answer_is_valid(vectors: dict[str, Any]) -> None:
     """It has every field of the answer and no other, and topics and keys as a gateway makes them."""
     sample = document("sample-bind")
     assert BoundDevice.model_validate(sample).model_dump(mode="json") == sample
@@ -180,7 +180,7 @@ def test_the_sample_of_a_bind_answer(vectors: dict[str, Any]) -> None:
     assert topics["errors"] == names.errors(device_id)
 
 
-def test_the_sample_of_a_command(vectors: dict[str, Any]) -> None:
+def test_the_sample_command_is_valid(vectors: dict[str, Any]) -> None:
     """It is what the gateway publishes, field by field; the key in the sample of the bind proves it."""
     sample, bound = document("sample-command"), document("sample-bind")
     assert list(CommandPayload.model_validate(sample).model_dump(mode="json").items()) == list(sample.items())
@@ -194,7 +194,7 @@ def test_the_sample_of_a_command(vectors: dict[str, Any]) -> None:
     assert sample["id"] == vectors["command_id"]
 
 
-def test_the_sample_of_an_acknowledgement(vectors: dict[str, Any]) -> None:
+def test_the_sample_acknowledgement_is_valid(vectors: dict[str, Any]) -> None:
     """It is one that the gateway takes, for that command, with the receipt of the vectors."""
     sample = document("sample-acknowledgement")
     ack = Ack.model_validate_json(json.dumps(sample))

@@ -38,7 +38,7 @@ async def _in_step(site: Site) -> None:
         ("127.0.0.1:{http}", "does not answer as a broker"),
     ],
 )
-async def test_an_address_where_no_device_finds_the_broker(tmp_path: Path, advertised: str, says: str) -> None:
+async def test_an_unreachable_advertised_address_is_reported(tmp_path: Path, advertised: str, says: str) -> None:
     """A bind tells it, so the doctor goes there, and names the setting."""
     http = free_port()
     with closed_port() as closed:
@@ -53,7 +53,7 @@ async def test_an_address_where_no_device_finds_the_broker(tmp_path: Path, adver
 
 
 @pytest.mark.parametrize("names", [("127.0.0.1",), ("localhost", "127.0.0.1")])
-async def test_a_certificate_without_the_name_that_devices_are_told(tmp_path: Path, names: tuple[str, ...]) -> None:
+async def test_a_certificate_without_the_advertised_name_is_reported(tmp_path: Path, names: tuple[str, ...]) -> None:
     """The doctor verifies it as a device does; where the name is in it, a made-up device gets in there."""
     pair = make_authority(tmp_path / "authority").server("server", names)
     port = free_port()
@@ -72,7 +72,7 @@ async def test_a_certificate_without_the_name_that_devices_are_told(tmp_path: Pa
             assert "mqtt_advertise" in certificate["remedy"]
 
 
-async def test_the_settings_file(tmp_path: Path) -> None:
+async def test_the_settings_file_is_checked(tmp_path: Path) -> None:
     """One that everybody may read, and one that says another password than the gateway was started with."""
     async with running_site(tmp_path, "mosquitto") as site:
         await site.gateway.stop()
@@ -99,7 +99,7 @@ async def test_the_settings_file(tmp_path: Path) -> None:
         assert (await site.http.get("/ready")).json()["ready"], "the doctor has not ended the gateway's own session"
 
 
-async def test_files_that_were_removed_by_hand(tmp_path: Path) -> None:
+async def test_removed_files_are_reported(tmp_path: Path) -> None:
     """The process file, and where the gateway is; that a gateway runs is seen all the same."""
     async with running_site(tmp_path, "embedded") as site:
         await _in_step(site)
@@ -114,7 +114,7 @@ async def test_files_that_were_removed_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not may_mount(), reason="needs root: it mounts a file system")
-async def test_a_read_only_disk_wants_no_backup(tmp_path: Path) -> None:
+async def test_a_read_only_disk_is_reported_without_backup_advice(tmp_path: Path) -> None:
     """It is said that the disk is read-only; a restore would not help, and nothing is lost."""
     async with running_site(tmp_path, "embedded") as site:
         await site.gateway.stop()
@@ -129,7 +129,7 @@ async def test_a_read_only_disk_wants_no_backup(tmp_path: Path) -> None:
         assert "read-only" in findings["registry: readable"]["remedy"]
 
 
-async def test_a_gateway_says_that_it_is_ready_once_it_is(tmp_path: Path) -> None:
+async def test_a_gateway_reports_when_it_is_ready(tmp_path: Path) -> None:
     """While its broker is away it says why it is not, and where it listens."""
     async with running_site(tmp_path, "mosquitto") as site:
         await site.gateway.stop()

@@ -60,7 +60,7 @@ def _bad(findings: dict[str, Json]) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-async def test_a_healthy_installation(tmp_path: Path, kind: BrokerKind) -> None:
+async def test_a_healthy_installation_has_no_problems(tmp_path: Path, kind: BrokerKind) -> None:
     """Everything is looked at, from the settings to what is retained, nothing is found, and nothing is changed."""
     async with running_site(tmp_path, kind) as site:
         device_id = await _registered(site, "SN1")
@@ -88,7 +88,7 @@ async def test_a_healthy_installation(tmp_path: Path, kind: BrokerKind) -> None:
         assert not site.count("SELECT count(*) FROM refusals")
 
 
-async def test_what_the_broker_retains_otherwise_is_named_and_put_right(tmp_path: Path) -> None:
+async def test_retained_differences_are_reported_and_repaired(tmp_path: Path) -> None:
     """A reset that is missing, one that differs, one that is not open; the first look changes nothing, --fix all."""
     async with running_site(tmp_path, "mosquitto") as site:
         ids = [await _registered(site, f"SN{n}") for n in range(3)]
@@ -113,7 +113,7 @@ async def test_what_the_broker_retains_otherwise_is_named_and_put_right(tmp_path
         assert await site.retained() == right
 
 
-async def test_a_broker_that_lets_devices_too_far(tmp_path: Path) -> None:
+async def test_a_broker_with_too_many_rights_is_reported(tmp_path: Path) -> None:
     """The topics that a made-up device reaches are named, and nothing that it tried stays on the broker."""
     async with running_site(tmp_path, "mosquitto") as site:
         acl = site.broker.files.acl
@@ -143,7 +143,7 @@ async def _reloaded(site: Site, device_id: str) -> None:
     await eventually(in_force, "Mosquitto read its files again")
 
 
-async def test_a_mosquitto_that_a_device_can_crash(tmp_path: Path) -> None:
+async def test_a_vulnerable_mosquitto_is_reported(tmp_path: Path) -> None:
     """One before 2.1 without the plugin by which the gateway ends sessions: an error with both remedies."""
     async with running_site(tmp_path, "mosquitto") as site:
         config = site.broker.files.config
@@ -163,7 +163,7 @@ async def test_a_mosquitto_that_a_device_can_crash(tmp_path: Path) -> None:
         assert "Mosquitto 2.1" in ready["remedy"]
 
 
-async def test_a_broker_that_is_away(tmp_path: Path) -> None:
+async def test_an_unreachable_broker_is_reported(tmp_path: Path) -> None:
     """It is said once, with what to do, and the rest is looked at all the same."""
     async with running_site(tmp_path, "mosquitto") as site:
         await site.broker.stop()
@@ -174,7 +174,7 @@ async def test_a_broker_that_is_away(tmp_path: Path) -> None:
         await site.broker.start()
 
 
-async def test_without_a_gateway(tmp_path: Path) -> None:
+async def test_without_a_gateway_the_checks_run(tmp_path: Path) -> None:
     """What can be seen of the data directory is seen."""
     async with running_site(tmp_path, "embedded") as site:
         await site.gateway.stop()
@@ -188,7 +188,7 @@ async def test_without_a_gateway(tmp_path: Path) -> None:
         assert findings["data directory: permissions"]["remedy"].startswith(f"chmod go-rwx {data}")
 
 
-async def test_a_damaged_registry(tmp_path: Path) -> None:
+async def test_a_damaged_registry_is_reported(tmp_path: Path) -> None:
     """A page of garbage is found; so are a file that is no database, and a missing one."""
     async with running_site(tmp_path, "embedded") as site:
         await site.gateway.stop()
@@ -209,7 +209,7 @@ async def test_a_damaged_registry(tmp_path: Path) -> None:
     assert "registry: file" in _bad((await _examined(site))[1])
 
 
-async def test_for_people(tmp_path: Path) -> None:
+async def test_the_text_output_has_a_line_per_check(tmp_path: Path) -> None:
     """The same as text: an area per paragraph, a remedy below what is wrong, the count at the end."""
     nowhere = tmp_path / "nowhere"
     outcome = await run(script("gateway"), "doctor", "--data-dir", str(nowhere))

@@ -21,7 +21,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("kind", [each for each in CommandType if each not in (RESET, CommandType.SET_GRANT_KEY)])
-def test_the_life_of_a_command(world: World, kind: CommandType) -> None:
+def test_a_command_goes_from_pending_to_executed(world: World, kind: CommandType) -> None:
     """Pending, delivered, executed: each with its time and its event; the token has nothing to do with it."""
     device_id, token = world.bound()
     command = world.create(device_id, kind)
@@ -54,7 +54,7 @@ def test_a_failed_command_keeps_its_reason(world: World) -> None:
 
 
 @pytest.mark.parametrize("words", [["delivered"], ["delivered", "executed"], ["executed"], ["failed"]])
-def test_a_word_that_is_said_again_changes_nothing(world: World, words: list[str]) -> None:
+def test_a_repeated_acknowledgement_changes_nothing(world: World, words: list[str]) -> None:
     """QoS 1 delivers at least once: a duplicate of any earlier word is good, and leaves everything as it was."""
     device_id, token = world.bound()
     command = world.reset(device_id)
@@ -94,7 +94,7 @@ def _failed(world: World, _: str, command: CommandRecord, token: str) -> None:
         (_failed, "failed", "executed"),
     ],
 )
-def test_a_late_word_is_kept_and_audited_once(
+def test_a_late_acknowledgement_is_stored_and_audited_once(
     world: World, end: Callable[[World, str, CommandRecord, str], None], status: str, word: str
 ) -> None:
     """The state stays; the word goes into the result and the audit trail, however often it is said."""
@@ -111,7 +111,7 @@ def test_a_late_word_is_kept_and_audited_once(
     assert world.token_states(device_id) == tokens_before
 
 
-def test_of_late_words_the_weightiest_stays(world: World) -> None:
+def test_of_late_acknowledgements_the_highest_status_is_stored(world: World) -> None:
     """A device that contradicts itself for ever fills neither result nor audit trail; ``executed`` is never lost."""
     device_id, token = world.bound()
     command = world.create(device_id, "reboot")
@@ -123,7 +123,7 @@ def test_of_late_words_the_weightiest_stays(world: World) -> None:
     assert world.events(seen) == ["acknowledgement.late"] * 3
 
 
-def test_an_older_word_that_comes_late_is_no_news(world: World) -> None:
+def test_an_older_status_that_arrives_late_changes_nothing(world: World) -> None:
     """``delivered`` after ``executed`` or ``failed`` was overtaken on its way."""
     device_id, token = world.bound()
     command = world.create(device_id, "reboot")
@@ -134,7 +134,7 @@ def test_an_older_word_that_comes_late_is_no_news(world: World) -> None:
 
 
 @pytest.mark.parametrize("forged", [1, "x", None, [], {"status": ["executed"]}, {"status": "executed"}])
-def test_the_name_of_late_words_is_the_gateways_own(world: World, forged: Any) -> None:
+def test_the_result_key_of_late_acknowledgements_is_reserved(world: World, forged: Any) -> None:
     """A result that uses it can neither break the gateway nor hide a later word."""
     device_id, token = world.bound()
     command = world.create(device_id, "reboot")
@@ -167,7 +167,7 @@ def _all_but_the_trail(world: World) -> list[str]:
 
 @pytest.mark.guarantee("G8")
 @pytest.mark.parametrize("status", ["delivered", "executed", "failed"])
-def test_a_bad_receipt(world: World, status: str) -> None:
+def test_an_acknowledgement_with_a_bad_receipt_is_refused(world: World, status: str) -> None:
     """Another token's, whatever the word: the command is untouched."""
     device_id, _ = world.bound()
     _, other = world.bound("SN-2")
@@ -178,7 +178,7 @@ def test_a_bad_receipt(world: World, status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["delivered", "executed"])
-def test_a_newer_token_proves_no_older_reset(world: World, status: str) -> None:
+def test_a_receipt_of_a_newer_token_does_not_prove_an_older_reset(world: World, status: str) -> None:
     """A device that is bound again can refuse a stale reset; it cannot have received or executed it."""
     device_id, _ = world.bound()
     command = world.reset(device_id)
@@ -190,7 +190,7 @@ def test_a_newer_token_proves_no_older_reset(world: World, status: str) -> None:
     )
 
 
-def test_a_receipt_for_another_word(world: World) -> None:
+def test_a_receipt_for_another_status_is_refused(world: World) -> None:
     """The receipt of ``delivered`` does not prove ``executed``."""
     device_id, token = world.bound()
     command = world.reset(device_id)
@@ -205,7 +205,7 @@ def test_a_receipt_for_another_word(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", ["delivered", "executed", "failed"])
-def test_a_word_about_a_reset_without_a_receipt(world: World, status: str) -> None:
+def test_an_acknowledgement_of_a_reset_needs_a_receipt(world: World, status: str) -> None:
     """Each status must be proven: else others on the broker could end a reset or keep it from being cancelled."""
     device_id, _ = world.bound()
     command = world.reset(device_id)
@@ -213,7 +213,7 @@ def test_a_word_about_a_reset_without_a_receipt(world: World, status: str) -> No
 
 
 @pytest.mark.guarantee("G8")
-def test_a_word_about_another_devices_command(world: World) -> None:
+def test_an_acknowledgement_of_another_devices_command_is_refused(world: World) -> None:
     """To this device it is an unknown command, also with a receipt that would be good there."""
     device_id, _ = world.bound()
     other_id, other = world.bound("SN-2")
@@ -225,7 +225,7 @@ def test_a_word_about_another_devices_command(world: World) -> None:
 
 
 @pytest.mark.guarantee("G8")
-def test_a_word_about_an_unknown_command(world: World) -> None:
+def test_an_acknowledgement_of_an_unknown_command_is_refused(world: World) -> None:
     """An acknowledgement for nothing."""
     device_id, _ = world.bound()
     body = {"command_id": "cmd_unknown", "status": "executed"}
@@ -234,7 +234,7 @@ def test_a_word_about_an_unknown_command(world: World) -> None:
 
 
 @pytest.mark.guarantee("G8")
-def test_a_word_on_another_types_topic(world: World) -> None:
+def test_an_acknowledgement_on_another_types_topic_is_refused(world: World) -> None:
     """The topic names the type, and must name the right one."""
     device_id, token = world.bound()
     command = world.reset(device_id)
@@ -243,7 +243,7 @@ def test_a_word_on_another_types_topic(world: World) -> None:
     _refusals(world, lambda: world.say(topic, body), field="command_id", code="wrong_type", device_id=device_id)
 
 
-def test_refused_words_fill_neither_the_audit_trail_nor_the_table(world: World) -> None:
+def test_refused_acknowledgements_are_bounded_in_audit_and_table(world: World) -> None:
     """Ten events a minute per device, and the refusals that the rules keep; bad heartbeats use up none of the ten."""
     device_id, _ = world.bound()
     for _ in range(20):

@@ -32,7 +32,7 @@ def _refused(world: World, device_id: str, code: str, **body: Any) -> ConflictEr
     return refusal.value
 
 
-def test_a_command_carries_the_generation_of_its_token_and_its_end(world: World) -> None:
+def test_a_command_contains_generation_and_expiry(world: World) -> None:
     """Fetched by the token of the binding; open for ``ttl_seconds``."""
     device_id, _ = world.bound()
     command = world.create(device_id, "start_recording", params={"label": "round"}, ttl_seconds=60)
@@ -62,7 +62,7 @@ def test_no_command_while_a_reset_is_open_or_without_a_binding(world: World) -> 
     _refused(world, device_id, "reset_pending")
 
 
-def test_a_reset_is_no_plain_command(world: World) -> None:
+def test_a_reset_cannot_be_created_as_a_plain_command(world: World) -> None:
     """A reset unbinds too, so it is a separate verb."""
     device_id, _ = world.bound()
     _refused(world, device_id, "reset_not_a_command", kind="factory_reset")
@@ -92,7 +92,7 @@ def test_an_idempotency_key_is_the_devices_own(world: World) -> None:
     assert world.create(one, idempotency_key="k").id != world.create(other, idempotency_key="k").id
 
 
-def test_cancelling(world: World) -> None:
+def test_open_commands_can_be_cancelled(world: World) -> None:
     """Pending or delivered becomes cancelled; again is no-op; another end is 409; a stranger's is 404."""
     device_id, token = world.bound()
     command = world.create(device_id, "reboot")
@@ -129,7 +129,7 @@ def test_a_command_expires_at_its_time_and_not_before(world: World, delivered: b
     assert world.run(commands.expire) == 0
 
 
-def test_the_word_of_a_device_after_the_end_is_kept(world: World) -> None:
+def test_an_acknowledgement_after_the_end_is_stored(world: World) -> None:
     """Expired stays expired; what the device did is in the result."""
     device_id, token = world.bound()
     command = world.create(device_id, "reboot", ttl_seconds=1)
@@ -141,7 +141,7 @@ def test_the_word_of_a_device_after_the_end_is_kept(world: World) -> None:
     assert told.result == {"late_acknowledgement": {"status": "executed", "result": {"ok": True}}}
 
 
-def test_what_the_broker_is_to_hold(world: World) -> None:
+def test_open_commands_are_those_to_retain(world: World) -> None:
     """Every open command, oldest first; and topics that were closed lately, unless one is open there again."""
     one, token = world.bound()
     other, _ = world.bound("SN-2")
@@ -157,7 +157,7 @@ def test_what_the_broker_is_to_hold(world: World) -> None:
     assert command_sql.closed_since(world.view, world.now + 1) == []
 
 
-def test_a_page_of_commands(world: World) -> None:
+def test_commands_are_listed_in_pages(world: World) -> None:
     """Newest first, one row more than asked for when there are more, on from a cursor, of one status."""
     device_id, token = world.bound()
     made = []

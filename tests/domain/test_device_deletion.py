@@ -67,7 +67,7 @@ def test_a_device_with_an_open_reset_is_not_deleted(world: World) -> None:
     assert world.delete(device_id).deleted_at == world.now
 
 
-def test_a_deleted_device_is_not_heard(world: World) -> None:
+def test_messages_of_a_deleted_device_are_refused(world: World) -> None:
     """Heartbeats and acknowledgements over MQTT are refused; it comes online no more, goes offline no second time."""
     device_id, token = world.bound()
     world.beat(device_id, battery_percent=50)
@@ -108,7 +108,7 @@ def test_restoring_what_is_not_deleted_does_nothing(world: World) -> None:
     assert world.dump() == before
 
 
-def test_what_is_not_there_is_neither_deleted_nor_restored(world: World) -> None:
+def test_an_unknown_device_is_neither_deleted_nor_restored(world: World) -> None:
     """404 for unknown and for another project's devices, deleted or not; a deleted one is not deleted again."""
     home = world.project_id
     world.project_id = world.run(key_sql.create_project, "other ward")

@@ -39,7 +39,7 @@ def metadata(world: World, device_id: str) -> Any:
 # --- what changes and what is told ------------------------------------------------------------------------------------
 
 
-def test_a_change_is_told_once_and_dated(world: World) -> None:
+def test_a_change_records_one_event_and_its_time(world: World) -> None:
     """Only what was given changes; the event tells the new values and who did it."""
     device_id = world.register(name="Bed 2", metadata={"ward": 3})
     world.now += 1_000
@@ -69,7 +69,7 @@ def test_a_change_is_told_once_and_dated(world: World) -> None:
         {"settings": {"upload": {"off_peak_hours": None}}},
     ],
 )
-def test_what_changes_nothing_leaves_nothing(world: World, change: dict[str, Any]) -> None:
+def test_an_unchanged_value_records_no_event(world: World, change: dict[str, Any]) -> None:
     """No event, no new ``updated_at``: before and after are the same, to the byte."""
     device_id = world.register(name="Bed 2", metadata={"ward": 3})
     before = world.dump()
@@ -95,7 +95,7 @@ def test_a_refused_change_changes_nothing(world: World) -> None:
     assert world.dump() == before
 
 
-def test_a_device_that_is_not_there_is_not_changed(world: World) -> None:
+def test_an_unknown_device_is_not_changed(world: World) -> None:
     """404 for another project's, a deleted and an unknown one."""
     device_id = world.register()
     world.delete(device_id)
@@ -132,7 +132,7 @@ def test_metadata_is_merged_key_by_key(world: World) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (1, 1.0), ({"a": 1}, {"a": True})])
-def test_values_that_are_the_same_to_python_alone_are_changes(world: World, old: Any, new: Any) -> None:
+def test_values_equal_only_in_python_count_as_changes(world: World, old: Any, new: Any) -> None:
     """JSON tells 1, 1.0 and true apart, and so do integrators."""
     device_id = world.register(metadata={"key": old})
     world.update(device_id, metadata={"key": new})
@@ -140,7 +140,7 @@ def test_values_that_are_the_same_to_python_alone_are_changes(world: World, old:
     assert world.events()[-1] == "device.updated"
 
 
-def test_metadata_cannot_grow_without_end(world: World) -> None:
+def test_metadata_is_bounded(world: World) -> None:
     """What is there counts, and the message says how to make room."""
     device_id = world.register(metadata={"a": "x" * 5_000})
     with pytest.raises(InvalidRequestError, match="8192 are the limit") as refusal:
@@ -312,7 +312,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(history=st.lists(changes(), max_size=4))
-def test_merging_settings(history: list[dict[str, Any]]) -> None:
+def test_settings_are_merged(history: list[dict[str, Any]]) -> None:
     """Whatever was changed before, each leaf has the last value given, or its default. Again changes nothing."""
     kept: dict[str, Any] = {}
     for change in history:
@@ -337,14 +337,14 @@ def _leaf(document: dict[str, Any], path: tuple[str, ...], otherwise: Any = None
 
 
 @given(first=changes(), second=changes())
-def test_a_difference_merged_is_what_it_was_taken_from(first: dict[str, Any], second: dict[str, Any]) -> None:
+def test_merging_a_difference_restores_the_original(first: dict[str, Any], second: dict[str, Any]) -> None:
     """``merge(a, difference(a, b)) == b`` for settings in full, and the difference of one from itself is empty."""
     one, other = with_defaults(changed({}, first)), with_defaults(changed({}, second))
     assert merge(one, difference(one, other)) == other
     assert difference(one, one) == {}
 
 
-def test_the_schema_of_a_change_tells_no_defaults() -> None:
+def test_the_schema_of_a_change_has_no_defaults() -> None:
     """A client that filled defaults in would set back what was left out; the schema needs no other schema."""
     text = json.dumps(device_settings.CHANGE_SCHEMA)
     assert '"default"' not in text

@@ -83,7 +83,7 @@ def test_a_binding_raises_the_generation_and_mints_its_token(world: World) -> No
     assert world.facts()["binding_generation"] == 1
 
 
-def test_the_secret_of_a_token_lies_nowhere(world: World) -> None:
+def test_the_secret_of_a_token_is_not_stored(world: World) -> None:
     """Only hashes are stored (section 1)."""
     secret = world.bind(world.register()).device_token
     assert not [line for line in world.dump() if secret[:12] in line]
@@ -118,7 +118,7 @@ def test_unbinding_an_unbound_device_does_nothing(world: World) -> None:
     assert world.dump() == before
 
 
-def test_the_arithmetic_of_generations(world: World) -> None:
+def test_generations_rise_by_one_per_bind(world: World) -> None:
     """Section 1: one more at each bind, unbind, reset; bound at 3, reset at 4, the command says 3, bound again at 5."""
     device_id = world.register()
     world.bind(device_id)
@@ -227,7 +227,7 @@ def test_a_bind_waits_until_the_old_reset_is_cleared(world: World) -> None:
     assert world.bind(device_id).device.binding_generation == 3
 
 
-def test_the_publisher_leaves_a_row_that_was_marked_again(world: World) -> None:
+def test_the_publisher_keeps_a_row_that_was_marked_again(world: World) -> None:
     """A row that is marked again while it is worked off has another number then, and stays."""
     device_id, _ = world.bound()
     world.reset(device_id)
@@ -239,6 +239,6 @@ def test_the_publisher_leaves_a_row_that_was_marked_again(world: World) -> None:
     assert outbox_sql.depth(world.view) == (3, world.now - 5_000)
 
 
-def test_the_depth_of_an_empty_outbox(world: World) -> None:
+def test_an_empty_outbox_has_depth_zero(world: World) -> None:
     """Nothing waits, since never."""
     assert outbox_sql.depth(world.view) == (0, None)

@@ -49,7 +49,7 @@ def test_a_new_binding_has_another_key_and_generation(world: World) -> None:
     assert began.base > before.device.binding_generation + epoch.STEP
 
 
-def test_a_bound_device_goes_on(world: World) -> None:
+def test_a_bound_device_keeps_its_token_after_a_restore(world: World) -> None:
     """Its token, generation and key stay, so that it obeys the next reset, and its receipt is taken."""
     device_id, token = world.bound()
     held = world.token(token)
@@ -94,7 +94,7 @@ def test_a_bound_device_obeys_commands_after_a_restore(world: World) -> None:
     assert world.create(device_id, "trigger_upload").seq == began.base + 1
 
 
-def test_numbers_of_commands_count_for_the_next_epoch(world: World) -> None:
+def test_sequence_numbers_rise_over_an_epoch(world: World) -> None:
     """A registry whose numbers are above its generations begins above both; so does one that the broker knows of."""
     device_id, _ = world.bound()
     with world.connection:
@@ -111,7 +111,7 @@ def test_numbers_of_commands_count_for_the_next_epoch(world: World) -> None:
     assert begin(world, known=found[1]).base > 2**30 + epoch.STEP
 
 
-def test_the_generation_is_above_all_that_is_known(world: World) -> None:
+def test_the_generation_is_above_all_known_ones(world: World) -> None:
     """Above the registry's own, above what is known from outside, and below 2^31, which firmware must hold."""
     device_id = world.register()
     world.bind(device_id)
@@ -124,7 +124,7 @@ def test_the_generation_is_above_all_that_is_known(world: World) -> None:
 
 
 @pytest.mark.parametrize("year", [1970, 2024, 2026, 2092, 2200])
-def test_a_wrong_clock_spoils_no_generation(world: World, year: int) -> None:
+def test_a_wrong_clock_does_not_affect_generations(world: World, year: int) -> None:
     """Far behind, far ahead: it rises all the same, and stays within 31 bits."""
     world.register()
     before = begin(world).base
@@ -207,7 +207,7 @@ def site(tmp_path: Path) -> DataDirectory:
     return made
 
 
-def test_a_start_as_usual_begins_no_epoch(site: DataDirectory) -> None:
+def test_a_normal_start_starts_no_epoch(site: DataDirectory) -> None:
     """After a stop, after a kill that came before the last note, and after a first start."""
     before = site.kids()
     assert site.start() == []
@@ -216,7 +216,7 @@ def test_a_start_as_usual_begins_no_epoch(site: DataDirectory) -> None:
     assert site.kids() == before
 
 
-def test_an_old_copy_begins_a_new_epoch(site: DataDirectory) -> None:
+def test_an_old_copy_starts_a_new_epoch(site: DataDirectory) -> None:
     """And once only: the next start goes on in it."""
     copy, before = site.copy("copy"), site.kids()
     site.work()
@@ -228,7 +228,7 @@ def test_an_old_copy_begins_a_new_epoch(site: DataDirectory) -> None:
     assert site.start() == []
 
 
-def test_an_old_copy_that_was_written_to_is_known_by_its_events(site: DataDirectory) -> None:
+def test_a_modified_old_copy_is_detected_by_its_events(site: DataDirectory) -> None:
     """The command line may have written to it before the gateway starts: it is as long, and tells something else."""
     copy = site.copy("copy")
     site.work(2)
@@ -238,7 +238,7 @@ def test_an_old_copy_that_was_written_to_is_known_by_its_events(site: DataDirect
     assert "its event 5 is" in reason
 
 
-def test_a_copy_of_another_epoch_is_one(site: DataDirectory) -> None:
+def test_a_copy_of_an_earlier_epoch_is_detected(site: DataDirectory) -> None:
     """The registry that a restore put aside, moved back by hand."""
     site.work(20)
     aside = site.copy("aside")
@@ -250,7 +250,7 @@ def test_a_copy_of_another_epoch_is_one(site: DataDirectory) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b'{"base": 1, "event_seq": 2}', b"\xff" * 512])
-def test_without_the_file_it_may_be_a_copy(site: DataDirectory, content: bytes | None) -> None:
+def test_a_missing_position_file_counts_as_a_copy(site: DataDirectory, content: bytes | None) -> None:
     """Moved to another machine by hand, or torn: a new epoch costs nothing that works."""
     place = site.settings.data_dir / POSITION_NAME
     place.unlink()
@@ -272,7 +272,7 @@ def test_a_registry_of_an_older_version_gets_its_id(site: DataDirectory) -> None
     assert len(site.start()) == 1
 
 
-def test_beside_a_running_gateway_nothing_is_judged(site: DataDirectory) -> None:
+def test_a_running_gateway_skips_the_check_for_copies(site: DataDirectory) -> None:
     """``gateway keys create`` looks at a registry whose gateway notes how far it is a moment later."""
     noted = read_position(site.settings.data_dir)
     assert noted is not None

@@ -35,7 +35,7 @@ def told(world: World, kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_device_that_changes_its_mind_causes_a_bounded_number_of_events(world: World) -> None:
+def test_a_toggling_device_causes_a_bounded_number_of_events(world: World) -> None:
     """Battery, storage and firmware change with each heartbeat; the other device still causes its own events."""
     device_id, _ = world.bound()
     other_id, _ = world.bound("SN-2")
@@ -52,7 +52,7 @@ def test_a_device_that_changes_its_mind_causes_a_bounded_number_of_events(world:
     assert [event["device_id"] for event in told(world, "device.low_battery")][-1] == other_id
 
 
-def test_what_was_suppressed_is_counted_and_told_once(world: World) -> None:
+def test_suppressed_events_are_counted_and_reported_once(world: World) -> None:
     """The next event says how many there were, the one after it says nothing of them."""
     device_id, _ = world.bound()
     for _ in range(SAVED + 6):
@@ -67,7 +67,7 @@ def test_what_was_suppressed_is_counted_and_told_once(world: World) -> None:
     assert [data.get("suppressed") for data in told(world, "device.low_battery")[SAVED:]] == [6, None]
 
 
-def test_what_is_so_still_is_told_when_there_is_room_again(world: World) -> None:
+def test_a_suppressed_state_is_recorded_once_the_budget_allows(world: World) -> None:
     """A device whose last turn was suppressed stays as it is: the next heartbeat with room tells."""
     device_id, _ = world.bound()
     for _ in range(SAVED + 1):
@@ -83,7 +83,7 @@ def test_what_is_so_still_is_told_when_there_is_room_again(world: World) -> None
     assert told(world, "device.updated")[-1]["firmware_version"] == "2.0"
 
 
-def test_a_flapping_device_is_left_as_it_is(world: World) -> None:
+def test_a_flapping_device_keeps_its_last_recorded_state(world: World) -> None:
     """Of presence both words come or none: ``offline`` is told of a device that was told to be online, and always."""
     device_id, _ = world.bound()
     for _ in range(SAVED + 5):
@@ -109,7 +109,7 @@ def flap(world: World, device_id: str) -> None:
     assert world.run(heartbeats.sweep_presence) == 1
 
 
-def test_a_clock_that_is_set_back_silences_nobody(world: World) -> None:
+def test_a_clock_that_is_set_back_suppresses_no_events(world: World) -> None:
     """What was paid for at a time that is to come counts no more."""
     device_id, _ = world.bound()
     world.beat(device_id, **ILL)
@@ -119,7 +119,7 @@ def test_a_clock_that_is_set_back_silences_nobody(world: World) -> None:
     assert len(told(world, "device.low_battery")) == 2
 
 
-def test_no_limit(tmp_path: Path) -> None:
+def test_without_a_limit_every_event_is_recorded(tmp_path: Path) -> None:
     """0 tells each."""
     with World(tmp_path, rules=Rules(device_events_per_hour=0)) as world:
         device_id, _ = world.bound()
@@ -133,7 +133,9 @@ def test_no_limit(tmp_path: Path) -> None:
     ("threshold", "charges", "crossings"),
     [(20, (21, 20, 21, 20, 24, 20), 1), (20, (20, 25, 20), 2), (97, (97, 99, 97, 100, 97), 2), (20, (20, None, 20), 1)],
 )
-def test_a_battery_has_two_edges(world: World, threshold: int, charges: tuple[int | None, ...], crossings: int) -> None:
+def test_battery_events_have_two_thresholds(
+    world: World, threshold: int, charges: tuple[int | None, ...], crossings: int
+) -> None:
     """One that lies at the threshold is low once, until it is charged five percent above it."""
     device_id, _ = world.bound()
     world.update(device_id, settings={"power": {"low_battery_threshold_percent": threshold}})
@@ -152,7 +154,7 @@ def test_a_battery_has_two_edges(world: World, threshold: int, charges: tuple[in
         (({"flags": 0, "storage_used_mb": 990}, {"flags": 0}, {"flags": 4}), 2),
     ],
 )
-def test_a_storage_has_two_edges(world: World, words: tuple[dict[str, Any], ...], crossings: int) -> None:
+def test_storage_events_have_two_thresholds(world: World, words: tuple[dict[str, Any], ...], crossings: int) -> None:
     """One that was full has room again at five percent, if it says how much; its word counts where it does not."""
     device_id, _ = world.bound()
     world.beat(device_id, flags=4, storage_used_mb=1_000, storage_total_mb=1_000)

@@ -99,7 +99,7 @@ TOPICS = Target(
 )
 
 
-def test_topics() -> None:
+def test_random_topics_never_break_the_parser() -> None:
     """None, or a topic that is written again exactly as it came."""
 
     def check(raw: bytes) -> None:
@@ -183,7 +183,7 @@ MESSAGES = Target(
 )
 
 
-def test_messages(stage: FuzzRegistry) -> None:
+def test_random_messages_never_break_the_registry(stage: FuzzRegistry) -> None:
     """A heartbeat, status or acknowledgement is taken, or refused and answered; a refused one changes nothing."""
 
     def check(raw: bytes) -> None:
@@ -267,7 +267,7 @@ CHANGE = objects(
 CHANGES = Target("changes", 0.14, encoded(CHANGE))
 
 
-def test_changes(stage: FuzzRegistry) -> None:
+def test_random_changes_never_break_the_registry(stage: FuzzRegistry) -> None:
     """`PATCH` of name, metadata and settings: refused with the field, or taken, and then it reads back the same."""
 
     def check(raw: bytes) -> None:
@@ -336,7 +336,7 @@ TOML = Target(
 )
 
 
-def test_toml_settings(tmp_path: Path) -> None:
+def test_random_toml_never_breaks_the_loader(tmp_path: Path) -> None:
     """A settings file is taken, or each thing that is wrong with it is named with its source, and no password is."""
     file = tmp_path / "gateway.toml"
 

@@ -44,7 +44,7 @@ def _checked(grant: str, jwk: Jwk) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(_decoded(header)), json.loads(_decoded(claims))
 
 
-def test_the_grant_of_a_reset_says_who_what_and_under_which_binding(world: World) -> None:
+def test_the_grant_of_a_reset_names_device_command_and_binding(world: World) -> None:
     """Who, what, with which params, as which of its type; no ``exp`` for a reset; ``kid`` as told at bind."""
     device_id = world.register()
     jwk = world.bind(device_id).grant_key
@@ -90,7 +90,7 @@ def test_the_number_rises_with_each_command_of_a_type(world: World) -> None:
     assert sent(device_id, "reboot") == 4
 
 
-def test_a_grant_ends_no_earlier_than_its_command(world: World) -> None:
+def test_a_grant_expires_no_earlier_than_its_command(world: World) -> None:
     """``exp`` counts in whole seconds: it is rounded up."""
     device_id, _ = world.bound()
     world.now = NOON + 1
@@ -99,7 +99,7 @@ def test_a_grant_ends_no_earlier_than_its_command(world: World) -> None:
     assert claims["exp"] == NOON // 1000 + 61
 
 
-def test_a_library_of_others_takes_the_grant(world: World) -> None:
+def test_another_library_verifies_the_grant(world: World) -> None:
     """PyJWT verifies it with the JWK alone: algorithm, audience, issuer."""
     device_id = world.register()
     jwk = world.bind(device_id).grant_key
@@ -128,7 +128,7 @@ def test_a_golden_grant(world: World) -> None:
     _checked(golden("grant.jwt").decode(), grants.public_key(world.view, kid))
 
 
-def test_a_changed_grant_is_no_grant(world: World) -> None:
+def test_a_modified_grant_does_not_verify(world: World) -> None:
     """Claims of one grant under the signature of another fail."""
     device_id, _ = world.bound()
     jwk = grants.public_key(world.view, world.run(grants.ensure_key))
@@ -141,7 +141,7 @@ def test_a_changed_grant_is_no_grant(world: World) -> None:
         _checked(forged, jwk)
 
 
-def test_a_device_is_commanded_with_the_key_it_was_bound_with(world: World) -> None:
+def test_commands_are_signed_with_the_key_of_the_binding(world: World) -> None:
     """A key that comes later signs for those who are bound later; an older binding keeps its own."""
     device_id = world.register()
     old = world.bind(device_id).grant_key
@@ -154,7 +154,7 @@ def test_a_device_is_commanded_with_the_key_it_was_bound_with(world: World) -> N
     _checked(world.reset(newcomer).grant_token, new)
 
 
-def test_the_key_is_made_once_and_named_by_its_thumbprint(world: World) -> None:
+def test_the_key_is_created_once_and_named_by_its_thumbprint(world: World) -> None:
     """RFC 7638: base64url(SHA-256) of the key's required members in lexical order."""
     kid = world.run(grants.ensure_key)
     assert world.run(grants.ensure_key) == kid

@@ -24,7 +24,7 @@ def _history(world: World) -> int:
     return count
 
 
-def test_a_heartbeat_is_stored_and_kept(world: World) -> None:
+def test_a_heartbeat_updates_state_and_history(world: World) -> None:
     """Its fields become the device's, and a line of its history with the radio it came over."""
     device_id, _ = world.bound()
     body = {
@@ -44,7 +44,7 @@ def test_a_heartbeat_is_stored_and_kept(world: World) -> None:
     assert (kept["device_state"], kept["flags"], kept["pending_recordings"]) == ("idle", 24, 2)
 
 
-def test_what_a_heartbeat_leaves_out_stays(world: World) -> None:
+def test_fields_missing_in_a_heartbeat_keep_their_value(world: World) -> None:
     """An empty one shows presence and changes nothing of what was known."""
     device_id, _ = world.bound()
     world.beat(device_id, battery_percent=80, storage_used_mb=7, storage_total_mb=9)
@@ -68,7 +68,7 @@ def test_a_replayed_heartbeat_is_stored_once(world: World) -> None:
     assert _history(world) == 2
 
 
-def test_heartbeats_without_a_time_are_each_their_own(world: World) -> None:
+def test_heartbeats_without_a_time_are_each_stored(world: World) -> None:
     """Nothing tells a replay from a new one, so each is stored."""
     device_id, _ = world.bound()
     world.beat(device_id, battery_percent=50)
@@ -97,7 +97,7 @@ def test_a_device_that_waits_for_its_reset_shows_presence_alone(world: World) ->
 
 
 @pytest.mark.parametrize("low", [{"battery_percent": 20}, {"flags": 2}, {"device_state": "lowBattery"}])
-def test_a_low_battery_is_told_once_per_crossing(world: World, low: dict[str, object]) -> None:
+def test_a_low_battery_is_recorded_once_per_crossing(world: World, low: dict[str, object]) -> None:
     """By its percentage (at or below the threshold), its flag or its state; again only after a recovery."""
     device_id, _ = world.bound()
     good = {"battery_percent": 80, "flags": 0, "device_state": "idle"}
@@ -110,7 +110,7 @@ def test_a_low_battery_is_told_once_per_crossing(world: World, low: dict[str, ob
     assert world.events().count("device.low_battery") == 2
 
 
-def test_a_low_battery_stays_low_while_nothing_says_otherwise(world: World) -> None:
+def test_a_low_battery_stays_low_without_a_new_value(world: World) -> None:
     """A device that tells its percentage now and its state then does not seem to recover in between."""
     device_id, _ = world.bound()
     for _ in range(3):
@@ -133,7 +133,7 @@ def test_the_threshold_is_the_devices_own(world: World) -> None:
 
 
 @pytest.mark.parametrize("full", [{"flags": 4}, {"device_state": "storageFull"}])
-def test_a_full_storage_is_told_once_per_crossing(world: World, full: dict[str, object]) -> None:
+def test_full_storage_is_recorded_once_per_crossing(world: World, full: dict[str, object]) -> None:
     """By its flag or its state; one that speaks of neither changes nothing."""
     device_id, _ = world.bound()
     for body in (full, {}, {"battery_percent": 80}, full):
@@ -144,7 +144,7 @@ def test_a_full_storage_is_told_once_per_crossing(world: World, full: dict[str, 
     assert world.events().count("device.storage_full") == 2
 
 
-def test_new_firmware_is_told_once(world: World) -> None:
+def test_new_firmware_is_recorded_once(world: World) -> None:
     """When it differs from what the registry knew."""
     device_id, _ = world.bound()
     for version in ("1.0", "1.0", "1.1"):
@@ -153,7 +153,7 @@ def test_new_firmware_is_told_once(world: World) -> None:
     assert world.device(device_id).firmware_version == "1.1"
 
 
-def test_history_and_events_grow_old(tmp_path: Path) -> None:
+def test_old_history_and_events_are_deleted(tmp_path: Path) -> None:
     """What is older than the settings keep goes, the oldest first; the rest stays."""
     with World(tmp_path, rules=Rules(heartbeat_history_days=1, event_history_days=2)) as world:
         device_id, _ = world.bound()

@@ -157,7 +157,7 @@ def _regrouped(batch: list[Parsed], with_token: set[str]) -> list[Parsed]:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 @given(batches=BATCHES)
-def test_a_batch_is_its_messages_one_by_one(batches: list[Any]) -> None:
+def test_a_batch_has_the_effect_of_its_messages_one_by_one(batches: list[Any]) -> None:
     """Whatever devices send, in any order: replays, refusals, offline messages, open resets, unknown devices.
 
     And whatever happens between two batches to what is remembered from one to the next.

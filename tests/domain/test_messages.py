@@ -86,7 +86,7 @@ def test_a_broken_status_is_refused(world: World, payload: bytes) -> None:
     assert _without_refusals(world) == before
 
 
-def test_an_empty_status_asks_for_nothing(world: World) -> None:
+def test_an_empty_status_is_ignored(world: World) -> None:
     """It clears what is retained, and the gateway receives its own clearing: neither presence nor a refusal."""
     device_id, _ = world.bound()
     before = world.dump()
@@ -96,7 +96,7 @@ def test_an_empty_status_asks_for_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("said", [b'{"status": "offline"}', b'{"status": "online"}', b"\xff"])
 @pytest.mark.parametrize("retain", [False, True])
-def test_what_a_deleted_device_leaves_behind_is_to_be_cleared(world: World, said: bytes, retain: bool) -> None:  # noqa: FBT001 - pytest gives it
+def test_retained_messages_of_a_deleted_device_are_cleared(world: World, said: bytes, retain: bool) -> None:  # noqa: FBT001 - pytest gives it
     """Section 3: its status goes, also the last will that its cut session leaves after all; that is no refusal."""
     device_id, _ = world.bound()
     world.delete(device_id)
@@ -167,7 +167,7 @@ def test_a_deleted_device_is_unknown(world: World) -> None:
     assert _without_refusals(world) == before
 
 
-def test_a_revoked_token_speaks_no_more(world: World) -> None:
+def test_a_message_under_a_revoked_token_is_refused(world: World) -> None:
     """What a session that is being cut still says is refused: no telemetry, no presence."""
     device_id, _ = world.bound()
     world.unbind(device_id)
@@ -187,7 +187,7 @@ def test_a_retained_heartbeat_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("topic", ["heartbeat", "ack"])
-def test_the_message_that_clears_a_retained_one_asks_for_nothing(world: World, topic: str) -> None:
+def test_the_message_that_clears_a_retained_one_is_ignored(world: World, topic: str) -> None:
     """Marked as retained, and empty: this is no refusal, whichever client cleared it."""
     device_id, _ = world.bound()
     before = _without_refusals(world)
@@ -196,7 +196,7 @@ def test_the_message_that_clears_a_retained_one_asks_for_nothing(world: World, t
     assert _without_refusals(world) == before
 
 
-def test_the_limit_of_a_payload(world: World) -> None:
+def test_a_payload_has_a_maximum_size(world: World) -> None:
     """65,536 bytes are taken, one more is not."""
     device_id, _ = world.bound()
     fits = b'{"x":"' + b"y" * (messages.MAX_PAYLOAD_BYTES - 8) + b'"}'
@@ -217,7 +217,7 @@ def test_the_table_of_refusals_is_bounded(tmp_path: Path) -> None:
         assert kept[-1]["payload"] == '{"flags": 324}'
 
 
-def test_secrets_are_blotted_out(world: World) -> None:
+def test_secrets_are_redacted(world: World) -> None:
     """In the payload, the name of a field, the topic: no prefix longer than 12 characters stays (section 1)."""
     device_id, token = world.bound()
     secret = token.removeprefix("dtok_")
@@ -244,7 +244,7 @@ def test_the_name_of_a_field_is_bounded(world: World) -> None:
     assert max(len(line) for line in world.dump()) < 2_000
 
 
-def test_what_a_device_is_told(world: World) -> None:
+def test_a_device_gets_the_reason_of_a_refusal(world: World) -> None:
     """``errors``: code, message and field (section 3), and the message says what to do."""
     device_id, _ = world.bound()
     told = {}
@@ -264,7 +264,7 @@ def test_what_a_device_is_told(world: World) -> None:
 
 
 @given(st.text(), st.binary(), st.booleans())
-def test_taking_apart_never_raises(topic: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001 - hypothesis draws it
+def test_parsing_a_topic_never_raises(topic: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001 - hypothesis draws it
     """Whatever comes: a model, or a refusal."""
     names = topics.Topics()
     for name in (topic, names.heartbeat("dev_1"), names.status("dev_1"), names.ack("dev_1", "reboot")):

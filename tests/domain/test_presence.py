@@ -50,7 +50,7 @@ def test_heartbeats_keep_a_device_online(world: World) -> None:
     assert _told(world) == ["device.online"]
 
 
-def test_a_will_or_a_clean_good_bye_ends_in_offline_soon(world: World) -> None:
+def test_a_will_or_an_offline_status_ends_in_offline_soon(world: World) -> None:
     """They are the same word; it is believed after the grace time, and told once however often it is said."""
     device_id, _ = world.bound()
     world.beat(device_id)
@@ -64,7 +64,7 @@ def test_a_will_or_a_clean_good_bye_ends_in_offline_soon(world: World) -> None:
     assert _told(world) == ["device.online", "device.offline"]
 
 
-def test_a_birth_shows_a_device(world: World) -> None:
+def test_an_online_status_marks_a_device_online(world: World) -> None:
     """Online before its first heartbeat, with no time of a heartbeat; and not for longer than the silence."""
     device_id, _ = world.bound()
     world.say(world.names.status(device_id), ONLINE)
@@ -73,7 +73,7 @@ def test_a_birth_shows_a_device(world: World) -> None:
     assert _later(world, SILENCE) == 1
 
 
-def test_a_flapping_link_makes_no_storm(world: World) -> None:
+def test_a_flapping_link_causes_few_events(world: World) -> None:
     """Will and birth, a hundred times, each within the grace time: one event."""
     device_id, _ = world.bound()
     world.beat(device_id)
@@ -85,7 +85,7 @@ def test_a_flapping_link_makes_no_storm(world: World) -> None:
     assert _told(world) == ["device.online"]
 
 
-def test_a_retained_birth_is_no_presence(world: World) -> None:
+def test_a_retained_online_status_is_ignored(world: World) -> None:
     """It may be older than the silence that followed it: the next heartbeat tells."""
     device_id, _ = world.bound()
     before = world.dump()
@@ -94,7 +94,7 @@ def test_a_retained_birth_is_no_presence(world: World) -> None:
 
 
 @pytest.mark.parametrize("body", [ONLINE, OFFLINE])
-def test_a_device_without_a_token_is_not_born(world: World, body: dict[str, str]) -> None:
+def test_a_device_without_a_token_is_not_marked_online(world: World, body: dict[str, str]) -> None:
     """Unbound, its token revoked: the session is being cut, and its last words show nothing."""
     device_id, _ = world.bound()
     world.unbind(device_id)
@@ -103,7 +103,7 @@ def test_a_device_without_a_token_is_not_born(world: World, body: dict[str, str]
     assert world.dump() == before
 
 
-def test_a_device_that_waits_for_its_reset_is_seen(world: World) -> None:
+def test_a_device_with_an_open_reset_has_presence(world: World) -> None:
     """``reset_only`` shows presence, by birth too."""
     device_id, _ = world.bound()
     world.reset(device_id)
@@ -111,7 +111,7 @@ def test_a_device_that_waits_for_its_reset_is_seen(world: World) -> None:
     assert world.device(device_id).connection == "online"
 
 
-def test_a_clock_that_steps_back_frees_presence_with_the_next_word(world: World) -> None:
+def test_after_a_clock_step_back_the_next_message_updates_presence(world: World) -> None:
     """A deadline that lies too far ahead is replaced, not kept."""
     device_id, _ = world.bound()
     world.beat(device_id)
@@ -120,7 +120,7 @@ def test_a_clock_that_steps_back_frees_presence_with_the_next_word(world: World)
     assert _later(world, SILENCE) == 1
 
 
-def test_a_sweep_takes_a_few_hundred_at_a_time(world: World) -> None:
+def test_a_sweep_processes_a_few_hundred_rows_at_a_time(world: World) -> None:
     """A fleet that goes dark at once does not hold up the writer; the next sweeps take the rest."""
     for number in range(501):
         device_id, _ = world.bound(f"SN-{number}")
@@ -129,7 +129,7 @@ def test_a_sweep_takes_a_few_hundred_at_a_time(world: World) -> None:
     assert _told(world).count("device.offline") == 501
 
 
-async def test_a_clock_that_jumps_while_silence_is_judged_takes_nobody(tmp_path: Path) -> None:
+async def test_a_clock_jump_during_the_sweep_marks_no_device_offline(tmp_path: Path) -> None:
     """It may jump after the gap was looked at and before the devices are: the next round forgives it."""
     with World(tmp_path) as world:
         device_id, _ = world.bound()

@@ -72,7 +72,7 @@ def test_an_open_command_is_signed_again(world: World) -> None:
     assert world.ack(world.again(reboot), "executed", token) is None
 
 
-def test_what_is_final_stays(world: World) -> None:
+def test_final_commands_keep_their_grant(world: World) -> None:
     """No device obeys it any more, so nothing is signed."""
     device_id, _ = world.bound()
     command = world.create(device_id)

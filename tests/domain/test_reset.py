@@ -61,7 +61,7 @@ def test_a_second_reset_is_the_same_reset(world: World, status: str) -> None:
     assert world.dump() == before
 
 
-def test_an_executed_reset_ends_everything(world: World) -> None:
+def test_an_executed_reset_ends_binding_tokens_and_commands(world: World) -> None:
     """Final, token revoked, session to be cut, topic to be cleared, told in two events."""
     device_id, token = world.bound()
     command = world.reset(device_id)
@@ -81,7 +81,7 @@ def test_an_executed_reset_ends_everything(world: World) -> None:
     assert (world.facts()["binding_generation"], of_the_device) == (1, 2)  # the token's: it was that of the bind
 
 
-def test_a_reset_that_is_executed_without_having_been_delivered(world: World) -> None:
+def test_a_reset_may_be_executed_without_delivered(world: World) -> None:
     """The word ``delivered`` may be lost; ``executed`` says more."""
     device_id, token = world.bound()
     command = world.reset(device_id)
@@ -117,7 +117,7 @@ def test_a_relayed_heartbeat_shows_presence_and_never_delivers(world: World) -> 
     assert world.again(command).status == "pending"
 
 
-def test_a_lost_acknowledgement_is_told_after_the_next_binding(world: World) -> None:
+def test_a_lost_acknowledgement_is_accepted_after_the_next_binding(world: World) -> None:
     """Power went between wipe and word: superseded, bound again, and the first heartbeat's ``last_command`` is kept."""
     device_id, token = world.bound()
     command = world.reset(device_id)
@@ -137,7 +137,7 @@ def test_a_lost_acknowledgement_is_told_after_the_next_binding(world: World) -> 
     assert world.events(seen) == ["device.online", "acknowledgement.late"]
 
 
-def test_a_word_that_was_heard_is_silent(world: World) -> None:
+def test_a_repeated_last_command_records_nothing(world: World) -> None:
     """Firmware goes on telling of its wipe: the command stays to the byte, nothing is refused, audited or published."""
     device_id, token = world.bound()
     command = world.reset(device_id)
@@ -194,7 +194,7 @@ def test_a_device_with_a_newer_generation_refuses_an_older_reset(world: World) -
     assert world.token_states(device_id)[-1] == "active"
 
 
-def test_a_former_owner_cannot_make_a_reset_fail(world: World) -> None:
+def test_a_token_of_an_earlier_binding_cannot_fail_a_reset(world: World) -> None:
     """A token of an older binding than the command's proves nothing about it."""
     device_id = world.register()
     former = world.bind(device_id).device_token
@@ -207,7 +207,7 @@ def test_a_former_owner_cannot_make_a_reset_fail(world: World) -> None:
     assert world.again(command).status == "pending"
 
 
-def test_a_reset_of_an_unbound_device_without_a_token(world: World) -> None:
+def test_a_reset_of_an_unbound_device_without_a_token_waits(world: World) -> None:
     """Accepted and queued with the device's own generation; the device cannot connect to fetch it; bind says 409."""
     device_id = world.register()
     command = world.reset(device_id)

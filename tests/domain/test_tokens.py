@@ -56,7 +56,7 @@ def test_the_old_token_is_good_until_the_new_one_is_used(world: World) -> None:
     assert (world.outbox(), world.events(4)) == ([], [])
 
 
-def test_a_device_that_asks_again_and_again(world: World) -> None:
+def test_repeated_refreshes_keep_two_tokens(world: World) -> None:
     """The one in use and the newest are good; those between, never used, are not."""
     device_id, old = world.bound()
     answers = [world.refresh(device_id, old) for _ in range(4)]
@@ -64,7 +64,7 @@ def test_a_device_that_asks_again_and_again(world: World) -> None:
     assert world.events(2) == ["token.refreshed", *["token.revoked", "token.refreshed"] * 3]
 
 
-def test_asking_with_the_new_token_is_its_first_use(world: World) -> None:
+def test_a_refresh_with_the_new_token_is_its_first_use(world: World) -> None:
     """The old one is revoked by that, and another new one is minted."""
     device_id, old = world.bound()
     second = world.refresh(device_id, old)
@@ -95,7 +95,7 @@ def test_a_reset_demotes_both_tokens(world: World) -> None:
 
 
 @pytest.mark.guarantee("G12")
-def test_a_token_that_waits_for_a_reset_gets_another_like_it(world: World) -> None:
+def test_a_reset_only_token_is_refreshed_to_reset_only(world: World) -> None:
     """Of the same generation, good for the reset alone; either receipt is good, and the first use ends the old one."""
     device_id, old = world.bound()
     world.refresh(device_id, old)
@@ -129,7 +129,7 @@ def test_a_refresh_is_refused_within_a_minute_of_the_last(world: World, used: bo
     world.run(devices.refresh, world.project_id, device_id, asking)
 
 
-def test_a_clock_that_was_set_back_keeps_no_device_waiting(world: World) -> None:
+def test_a_clock_that_was_set_back_does_not_delay_a_refresh(world: World) -> None:
     """A token that is dated ahead was not minted within the last minute."""
     device_id, old = world.bound()
     world.refresh(device_id, old)
@@ -148,7 +148,7 @@ def test_the_end_of_a_binding_is_the_end_of_both_tokens(world: World, end: objec
     assert devices.token_state(world.view, world.record(device_id).pk) is None
 
 
-def test_tokens_of_a_binding_are_not_kept_for_ever(world: World) -> None:
+def test_old_tokens_of_a_binding_are_deleted(world: World) -> None:
     """The newest eight of the binding stay, those that are good among them; other bindings keep theirs."""
     device_id, first = world.bound()
     world.unbind(device_id)

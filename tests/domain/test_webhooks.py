@@ -61,7 +61,7 @@ def only(world: World) -> Row:
     return row
 
 
-def test_what_happens_from_now_on_is_picked_up_once_and_in_order(world: World) -> None:
+def test_new_events_are_queued_once_and_in_order(world: World) -> None:
     """What happened before the webhook is not its business; each event makes one delivery."""
     world.bound("SN-0")
     webhook_id = created(world)
@@ -74,7 +74,7 @@ def test_what_happens_from_now_on_is_picked_up_once_and_in_order(world: World) -
     assert world.view.value("SELECT count(*) FROM deliveries") == 4
 
 
-def test_only_the_types_that_were_asked_for(world: World) -> None:
+def test_only_subscribed_types_are_delivered(world: World) -> None:
     """The cursor passes the others by, also many of them."""
     webhook_id = created(world, "device.bound")
     for number in range(120):
@@ -116,7 +116,7 @@ def test_the_schedule_of_the_contract(world: World) -> None:
     assert delivery_sql.next_due(world.view, world.now) is None
 
 
-def test_after_a_standstill_the_tries_do_not_come_at_once(world: World) -> None:
+def test_after_a_downtime_attempts_are_not_made_up_at_once(world: World) -> None:
     """A gateway that was down for a day goes on with the distances of the schedule."""
     webhook_id = created(world)
     world.register()
@@ -126,7 +126,7 @@ def test_after_a_standstill_the_tries_do_not_come_at_once(world: World) -> None:
     assert only(world)["next_attempt_at"] == world.now + 4 * MINUTE
 
 
-def test_a_failed_try_does_not_hold_up_the_next_event(world: World) -> None:
+def test_a_failed_attempt_does_not_delay_the_next_event(world: World) -> None:
     """It is tried again when it is due; the next goes on meanwhile."""
     webhook_id = created(world)
     device_id = world.register()
@@ -137,7 +137,7 @@ def test_a_failed_try_does_not_hold_up_the_next_event(world: World) -> None:
     assert sent(world, webhook_id) == ["device.registered"]
 
 
-def test_switched_off_nothing_is_sent_and_what_happens_is_left_out(world: World) -> None:
+def test_events_while_disabled_are_left_out(world: World) -> None:
     """What waited for another try goes on when it is switched on again."""
     webhook_id = created(world)
     device_id = world.register()
@@ -152,7 +152,7 @@ def test_switched_off_nothing_is_sent_and_what_happens_is_left_out(world: World)
     assert sent(world, webhook_id) == ["device.registered", "token.revoked", "device.unbound"]
 
 
-def test_switched_off_what_happened_before_is_kept(world: World) -> None:
+def test_events_before_the_disabling_are_kept(world: World) -> None:
     """However often it is switched: all that happened while it was on comes once and in order, and nothing else."""
     webhook_id = created(world)
     wanted = []
@@ -178,7 +178,7 @@ def told(world: World, webhook_id: str) -> list[str]:
     return serials
 
 
-def test_made_switched_off_it_begins_when_it_is_switched_on(world: World) -> None:
+def test_a_webhook_created_disabled_starts_when_it_is_enabled(world: World) -> None:
     """What happened before that is left out."""
     webhook_id = created(world, enabled=False)
     world.register("before")
@@ -218,7 +218,7 @@ def test_events_that_were_not_published_are_not_pruned(world: World) -> None:
     assert world.run(event_sql.prune, world.now - 365 * DAY, 100) == 2
 
 
-def test_a_replay_during_a_try_is_not_lost(world: World) -> None:
+def test_a_replay_during_an_attempt_is_not_lost(world: World) -> None:
     """Whatever comes of the try: it is told, and the event is sent again with all its tries."""
     webhook_id = created(world)
     world.register()
@@ -234,7 +234,7 @@ def test_a_replay_during_a_try_is_not_lost(world: World) -> None:
     assert only(world)["status"] == "delivered"
 
 
-def test_first_tries_come_in_order_whatever_the_clock_does(world: World) -> None:
+def test_first_attempts_are_in_order_despite_clock_changes(world: World) -> None:
     """Also when it is set back between two of them, before anybody has noticed."""
     webhook_id = created(world)
     wanted = [f"SN-{number}" for number in range(6)]
@@ -253,7 +253,7 @@ def test_enabling_what_is_enabled_loses_nothing(world: World) -> None:
     assert sent(world, webhook_id) == ["device.registered"]
 
 
-def test_a_replay_has_all_its_tries(world: World) -> None:
+def test_a_replay_has_all_its_attempts(world: World) -> None:
     """Whatever became of the delivery; a webhook that is off is a 409 that says what to do."""
     webhook_id = created(world)
     world.register()
@@ -269,7 +269,7 @@ def test_a_replay_has_all_its_tries(world: World) -> None:
     assert caught.value.code == "webhook_disabled"
 
 
-def test_a_word_on_a_delivery_that_is_gone_changes_nothing(world: World) -> None:
+def test_the_result_of_a_deleted_delivery_changes_nothing(world: World) -> None:
     """A webhook may be deleted while it is being tried."""
     webhook_id = created(world)
     world.register()
@@ -302,7 +302,7 @@ def test_a_rotated_secret_signs_no_longer_than_its_overlap(world: World) -> None
     assert row.secret != first
 
 
-def test_deliveries_go_with_their_time_and_with_their_events(world: World) -> None:
+def test_deliveries_are_deleted_by_age_and_with_their_events(world: World) -> None:
     """After the days of the setting, and with an event that is dropped; not while they are to be tried again."""
     webhook_id = created(world)
     world.register("SN-1")
@@ -336,7 +336,7 @@ def test_a_url_that_the_setting_forbids_is_refused_at_once(world: World) -> None
     assert row.url == "https://example.com/"
 
 
-def test_a_project_has_a_bounded_number(world: World) -> None:
+def test_webhooks_of_a_project_are_bounded(world: World) -> None:
     """One more is a 409 that says what to do."""
     for _ in range(webhooks.MOST_PER_PROJECT):
         created(world)

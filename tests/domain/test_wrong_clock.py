@@ -92,7 +92,9 @@ PRUNES = {
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("table", INSERTS)
-def test_rows_dated_ahead_do_not_stop_the_pruning(world: World, table: str, shape: list[tuple[bool, int]]) -> None:
+def test_rows_dated_in_the_future_do_not_stop_the_pruning(
+    world: World, table: str, shape: list[tuple[bool, int]]
+) -> None:
     """All that is old enough goes, a bounded number at a time, and nothing else."""
     world.register()
     world.run(webhooks.create, world.project_id, CreateWebhook(url="https://example.com/"), ACTOR)
@@ -105,7 +107,7 @@ def test_rows_dated_ahead_do_not_stop_the_pruning(world: World, table: str, shap
     assert world.view.value(f"SELECT count(*) FROM {table}") == rest  # noqa: S608 - a constant
 
 
-def test_history_with_any_blocks_is_pruned_as_it_grows_old(world: World) -> None:
+def test_history_in_any_block_order_is_pruned_by_age(world: World) -> None:
     """Runs of a tenth of the table are found wherever they lie; what is young stays, whatever lies beside it."""
     world.register()
     seed = random.SystemRandom().randrange(2**32)
@@ -122,7 +124,7 @@ def test_history_with_any_blocks_is_pruned_as_it_grows_old(world: World) -> None
 
 
 @pytest.mark.parametrize("ahead", [YEAR, 100_000, 10_000])
-def test_a_command_is_open_for_its_ttl_at_most(world: World, ahead: int) -> None:
+def test_a_command_is_open_for_at_most_its_ttl(world: World, ahead: int) -> None:
     """Queued while the clock was ahead, it counts from the correction of the clock; the device gets the new time."""
     device_id, _ = world.bound()
     world.now += ahead
@@ -167,7 +169,7 @@ def test_the_overlap_of_a_rotated_key_ends(world: World) -> None:
     assert [key_sql.by_secret(world.view, secret, world.now) is None for secret in (before, after)] == [True, False]
 
 
-def test_when_a_key_was_used_is_put_right(world: World) -> None:
+def test_last_use_times_in_the_future_are_corrected(world: World) -> None:
     """It is not shown as used in the future until that comes."""
     key_id, _ = world.run(key_sql.create, world.project_id, "back end")
     world.now += YEAR
@@ -177,7 +179,7 @@ def test_when_a_key_was_used_is_put_right(world: World) -> None:
     assert key_sql.require(world.view, key_id).last_used_at == world.now
 
 
-def test_refusals_dated_ahead_hide_no_new_one(world: World) -> None:
+def test_refusals_dated_in_the_future_hide_no_new_one(world: World) -> None:
     """Each device has its events of bad acknowledgements, so many in a minute, after the clock was set back as well."""
     device_id, _ = world.bound()
     command = world.create(device_id, "reboot")

@@ -65,7 +65,7 @@ async def test_it_is_valid_asyncapi() -> None:
     assert set(said["operations"]) == set(OPERATIONS)
 
 
-def test_the_copy_is_what_the_command_writes() -> None:
+def test_the_stored_copy_is_what_the_command_writes() -> None:
     """``python -m gateway.http.spec.asyncapi > docs/asyncapi.json``."""
     printed = subprocess.run(
         [sys.executable, "-m", "gateway.http.spec.asyncapi"], check=True, capture_output=True
@@ -74,7 +74,7 @@ def test_the_copy_is_what_the_command_writes() -> None:
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_its_examples_are_what_it_says(name: str) -> None:
+def test_the_examples_match_the_schemas(name: str) -> None:
     """Each by its own schema, on a topic of its channel."""
     for example in MESSAGES[name]["examples"]:
         parameters = DOCUMENT["components"]["parameters"]
@@ -125,7 +125,7 @@ async def listening(site: Site) -> AsyncIterator[Listener]:
             assert isinstance(outcome, asyncio.CancelledError), f"a message is not as the document says: {outcome!r}"
 
 
-async def test_every_message_travels_as_it_says(tmp_path: Path) -> None:
+async def test_every_message_matches_its_schema_on_the_wire(tmp_path: Path) -> None:
     """A device lives and is reset; each message of the document is sent, and each one that is sent is in it.
 
     The document's own examples are published as well: the gateway takes what the document says that it takes.

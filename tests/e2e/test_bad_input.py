@@ -89,7 +89,7 @@ BODIES: tuple[tuple[str, bytes, int, str], ...] = (
 
 @pytest.mark.parametrize(("body", "status", "code"), [case[1:] for case in BODIES], ids=[case[0] for case in BODIES])
 @pytest.mark.usefixtures("bound")
-async def test_a_bad_body(site: Site, body: bytes, status: int, code: str) -> None:
+async def test_a_bad_body_changes_nothing(site: Site, body: bytes, status: int, code: str) -> None:
     """The contract's error, with the field where there is one; no row is changed."""
     before = site.fingerprint()
     answer = await site.http.post("/v1/devices", content=body, headers={"Content-Type": "application/json"})
@@ -99,7 +99,7 @@ async def test_a_bad_body(site: Site, body: bytes, status: int, code: str) -> No
     assert site.fingerprint() == before
 
 
-async def test_bad_credentials_methods_and_paths(site: Site, bound: Bound) -> None:
+async def test_bad_credentials_methods_and_paths_are_refused(site: Site, bound: Bound) -> None:
     """401 without a good key, 404 for another project's device and unknown paths, 405 with Allow, 415, 400."""
     async with httpx.AsyncClient(base_url=site.gateway.url) as stranger:
         for header in ({}, {"Authorization": "Bearer sk_live_wrong"}, {"Authorization": "Basic eDp5"}):
@@ -129,7 +129,7 @@ async def test_bad_credentials_methods_and_paths(site: Site, bound: Bound) -> No
 
 
 @pytest.mark.usefixtures("bound")
-async def test_what_is_no_http_at_all(site: Site) -> None:
+async def test_bytes_that_are_not_http_are_refused(site: Site) -> None:
     """Garbage on the port is answered with 400 and closed."""
     address = httpx.URL(site.gateway.url)
     for garbage in (b"\x16\x03\x01\x02\x00\x01\x00 TLS to a plain port\r\n\r\n", b"GET\r\n\r\n", b"\0" * 100):
@@ -154,7 +154,9 @@ PAYLOADS: tuple[tuple[str, bytes, str | None], ...] = (
 
 
 @pytest.mark.parametrize(("payload", "field"), [case[1:] for case in PAYLOADS], ids=[case[0] for case in PAYLOADS])
-async def test_a_bad_heartbeat_over_mqtt(site: Site, bound: Bound, payload: bytes, field: str | None) -> None:
+async def test_a_bad_heartbeat_over_mqtt_changes_nothing(
+    site: Site, bound: Bound, payload: bytes, field: str | None
+) -> None:
     """Refused, kept for diagnosis, and answered on the device's `errors` topic; no row is changed."""
     before, kept = site.fingerprint(), site.count("SELECT count(*) FROM refusals")
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
@@ -170,7 +172,7 @@ async def test_a_bad_heartbeat_over_mqtt(site: Site, bound: Bound, payload: byte
 
 
 @pytest.mark.usefixtures("bound")
-async def test_a_bad_acknowledgement_over_mqtt(site: Site) -> None:
+async def test_a_bad_acknowledgement_over_mqtt_changes_nothing(site: Site) -> None:
     """For nothing, with a bad receipt, of another type: refused, kept, audited; the command stays as it is."""
     wiped_later = await site.device(f"ACK{secrets.token_hex(4)}").provision(end_user_id="eu_2")
     device_id = wiped_later.device_id
@@ -195,7 +197,7 @@ async def test_a_bad_acknowledgement_over_mqtt(site: Site) -> None:
     assert "acknowledgement.refused" in await site.events(device_id)
 
 
-async def test_topics_of_others_over_mqtt(site: Site, bound: Bound) -> None:
+async def test_topics_of_other_devices_are_denied(site: Site, bound: Bound) -> None:
     """A device that writes where it may not changes nothing: not for its neighbour, not for the integrators."""
     victim = await site.device(f"VICTIM{secrets.token_hex(4)}").provision(end_user_id="eu_2")
     await site.synced()
@@ -220,7 +222,7 @@ async def test_topics_of_others_over_mqtt(site: Site, bound: Bound) -> None:
     assert await site.get(victim.device_id) == before
 
 
-async def test_a_payload_of_1_mib_over_mqtt(site: Site, bound: Bound) -> None:
+async def test_a_payload_of_1_mib_over_mqtt_changes_nothing(site: Site, bound: Bound) -> None:
     """The broker closes that connection; nothing is stored."""
     before = site.fingerprint()
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:

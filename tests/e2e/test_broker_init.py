@@ -89,7 +89,7 @@ async def beside(folder: Path, *options: str) -> AsyncIterator[BrokerInitDeploym
 
 
 @pytest.mark.parametrize("prefix", ["", "plant/7/"])
-async def test_a_reset_with_what_was_written(tmp_path: Path, prefix: str) -> None:
+async def test_a_reset_works_with_the_written_files(tmp_path: Path, prefix: str) -> None:
     """TLS by a private authority; the doctor finds nothing wrong; an integrator's account receives the events."""
     async with beside(tmp_path, "--prefix", prefix) as site:
         key = await site.key()
@@ -124,7 +124,7 @@ async def test_a_reset_with_what_was_written(tmp_path: Path, prefix: str) -> Non
         assert await site.broker.stop() == 0
 
 
-async def test_with_a_certificate_from_elsewhere(tmp_path: Path) -> None:
+async def test_a_certificate_of_another_authority_is_used(tmp_path: Path) -> None:
     """The operator's chain and key are what the broker shows, and their authority is whom the gateway trusts."""
     authority = make_authority(tmp_path / "ca")
     pair = authority.server("own", ["localhost"])
@@ -142,7 +142,7 @@ async def test_with_a_certificate_from_elsewhere(tmp_path: Path) -> None:
         assert '"online"' in await site.integrator_hears("gateways/+/status")
 
 
-async def test_it_says_what_comes_next(tmp_path: Path) -> None:
+async def test_the_next_steps_are_printed(tmp_path: Path) -> None:
     """For people: what became of each file, where the passwords are (and no password), how both are started."""
     line = (script("gateway"), "broker", "init", str(tmp_path / "site"), "--user", ME, "--broker-user", ME)
     outcome = await run(*line)
@@ -159,7 +159,7 @@ async def test_it_says_what_comes_next(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes for another user")
-async def test_it_says_that_the_units_user_cannot_run_it(tmp_path: Path) -> None:
+async def test_an_unreadable_program_for_the_units_user_is_reported(tmp_path: Path) -> None:
     """Called from a directory that only root may enter, as after an installation into root's home."""
     (tmp_path / "closed").mkdir(mode=0o700)
     shutil.copy(script("gateway"), tmp_path / "closed" / "gateway")
@@ -173,7 +173,7 @@ async def test_it_says_that_the_units_user_cannot_run_it(tmp_path: Path) -> None
     assert any("cannot run that" in each for each in written["problems"])
 
 
-async def test_what_is_refused_is_said_in_a_line(tmp_path: Path) -> None:
+async def test_refusals_are_one_line(tmp_path: Path) -> None:
     """Without a traceback, and without a file."""
     options = ("--user", ME, "--broker-user", ME, "--tls", "none", "--host", "0.0.0.0")  # noqa: S104 - it is refused
     outcome = await run(script("gateway"), "broker", "init", str(tmp_path / "site"), *options)

@@ -54,7 +54,7 @@ async def registered(site: Site, serial: str) -> dict[str, Any]:
     return device
 
 
-async def test_waiting_for_a_reset(site: Site) -> None:
+async def test_a_command_waits_for_a_reset(site: Site) -> None:
     """``--wait`` says each step as the device makes it, and ends with 0 once the device has wiped itself."""
     device = site.device("WAIT-1")
     await device.provision(end_user_id="eu_1")
@@ -66,7 +66,7 @@ async def test_waiting_for_a_reset(site: Site) -> None:
     assert said.err.splitlines()[-1] == "executed: the device carried it out"
 
 
-async def test_a_reset_from_the_shell_is_carried_out(site: Site) -> None:
+async def test_a_reset_from_the_shell_is_executed(site: Site) -> None:
     """Another process wrote it: the gateway notices, the device gets it over MQTT and wipes itself, once."""
     device = site.device("SHELL-1")
     device_id = (await device.provision(end_user_id="eu_1")).device_id
@@ -82,7 +82,7 @@ async def test_a_reset_from_the_shell_is_carried_out(site: Site) -> None:
     assert events["data"]["actor"] == "cli"
 
 
-async def test_a_bind_from_the_shell_is_good_at_once(site: Site) -> None:
+async def test_a_bind_from_the_shell_takes_effect_at_once(site: Site) -> None:
     """The command waits until the broker knows the token, and tells where that broker is."""
     device_id = read(await local(site, "devices", "register", "SHELL-2", "--json"))["id"]
     said = await local(site, "devices", "bind", device_id, "eu_1", "--json")
@@ -105,7 +105,7 @@ async def test_a_superseding_bind_from_the_shell(site: Site) -> None:
     await site.broker_agrees()
 
 
-async def test_over_http(site: Site) -> None:
+async def test_commands_work_over_http(site: Site) -> None:
     """With a URL, and with a key alone at the gateway of the directory; the actor is the key."""
     device_id = read(await remote(site, "devices", "register", "HTTP-1", "--json", GATEWAY_URL=site.gateway.url))["id"]
     for where in (["--url", f"{site.gateway.url}/"], ["--data-dir", str(site.gateway.data)]):
@@ -116,7 +116,7 @@ async def test_over_http(site: Site) -> None:
     assert "--project" in refused.err
 
 
-async def test_exit_codes_over_http(site: Site) -> None:
+async def test_exit_codes_over_http_are_documented_ones(site: Site) -> None:
     """4: not there; 5: forbidden by the state; 6: not for this key, or no key at all."""
     url = site.gateway.url
     bound = read(await remote(site, "devices", "register", "HTTP-2", "--json", GATEWAY_URL=url))["id"]
@@ -130,7 +130,7 @@ async def test_exit_codes_over_http(site: Site) -> None:
 
 
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
-async def test_what_answers_is_no_gateway(site: Site, status: str) -> None:
+async def test_another_server_is_reported_as_not_a_gateway(site: Site, status: str) -> None:
     """A proxy's page, or another server: the message says to check the URL."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -156,7 +156,7 @@ async def test_a_revoked_key_is_refused_at_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("over_http", [True, False])
-async def test_events_are_followed(site: Site, tmp_path: Path, *, over_http: bool) -> None:
+async def test_events_tail_follows_new_events(site: Site, tmp_path: Path, *, over_http: bool) -> None:
     """What happens later is printed as it comes, a JSON document a line, each once; Ctrl-C ends it with 130."""
     where = ["--url", site.gateway.url] if over_http else ["--data-dir", str(site.gateway.data)]
     environment = clean_environment(GATEWAY_API_KEY=site.key) if over_http else clean_environment()
@@ -185,7 +185,7 @@ async def test_events_are_followed(site: Site, tmp_path: Path, *, over_http: boo
         assert "Traceback" not in tail.err
 
 
-async def test_a_narrow_terminal_folds_no_id(site: Site) -> None:
+async def test_a_narrow_terminal_does_not_wrap_ids(site: Site) -> None:
     """However narrow the window is said to be; and a reader that goes away early is no trouble."""
     device_id = read(await local(site, "devices", "register", "NARROW", "--json"))["id"]
     environment = clean_environment(COLUMNS="20")
@@ -196,7 +196,7 @@ async def test_a_narrow_terminal_folds_no_id(site: Site) -> None:
     assert "Traceback" not in early.err
 
 
-async def test_where_the_gateway_is(tmp_path: Path) -> None:
+async def test_the_gateway_is_found_by_its_endpoint_file(tmp_path: Path) -> None:
     """The file says it while the gateway runs; after a stop it is gone."""
     async with running_site(tmp_path, "embedded") as site:
         file = site.gateway.data / "gateway.url"
@@ -208,7 +208,7 @@ async def test_where_the_gateway_is(tmp_path: Path) -> None:
         assert not file.exists()
 
 
-async def test_backup_and_restore_of_a_gateway_that_works(tmp_path: Path) -> None:
+async def test_a_running_gateway_is_backed_up_and_restored(tmp_path: Path) -> None:
     """A copy is taken while devices talk; restore wants the gateway stopped; then all is as it was, and goes on."""
     async with running_site(tmp_path, "mosquitto") as site:
         device = site.device("BEFORE")
@@ -254,7 +254,7 @@ async def test_a_shell_completes_ids(site: Site) -> None:
     assert answer.out.split() == [f"plain,{device_id}"], answer.err
 
 
-async def test_a_tail_over_http_follows_the_stream_and_takes_it_up_again(tmp_path: Path) -> None:
+async def test_events_tail_over_http_resumes_the_stream(tmp_path: Path) -> None:
     """What happens while the gateway is away or just after it came back is told too, each event once and in order."""
     async with running_site(tmp_path, "embedded") as own:
         first = (await registered(own, "TAIL-0"))["id"]

@@ -53,7 +53,7 @@ def _ids(gateway: GatewayProcess, table: str, order: str) -> list[str]:
 
 
 @pytest.mark.parametrize("beside", ["cancel-resets", "reset"])
-async def test_the_command_line_and_the_gateway_never_meet(tmp_path: Path, beside: str) -> None:
+async def test_command_line_and_gateway_never_create_the_same_id(tmp_path: Path, beside: str) -> None:
     """Both write at once behind the newest id: nothing is refused, and ids rise in the order of the commits."""
     gateway = GatewayProcess(tmp_path / "gateway")
     async with started(gateway):

@@ -50,7 +50,7 @@ def settings_of(**more: str) -> Settings:
     return load({}, {**environment(), **more}, None).settings
 
 
-def test_what_is_copied_is_sent_to_the_engine() -> None:
+def test_copied_files_are_in_the_build_context() -> None:
     """Each file that the Dockerfile copies exists, and .dockerignore lets it through."""
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copied = [
@@ -62,7 +62,7 @@ def test_what_is_copied_is_sent_to_the_engine() -> None:
         assert any(fnmatch.fnmatch(each, pattern) for pattern in allowed), f".dockerignore keeps {each} out"
 
 
-def test_the_image_is_closed_until_it_is_opened() -> None:
+def test_the_image_listens_on_loopback_by_default() -> None:
     """It runs as its own user, and listens beyond itself only with a certificate or when told that it may."""
     said = dict(instructions())
     assert said["USER"] == "gateway"
@@ -76,7 +76,7 @@ def test_the_image_is_closed_until_it_is_opened() -> None:
         settings_of()
 
 
-def test_the_compose_file_opens_this_machine_alone() -> None:
+def test_the_compose_file_publishes_loopback_ports_only() -> None:
     """Ports on loopback, no capability, nothing shared with other containers or the host, and known settings."""
     compose = service()
     assert all(each.startswith("127.0.0.1:") for each in compose["ports"])
@@ -102,7 +102,7 @@ def contained(writable: Path, *command: str) -> tuple[str, ...]:
     return (*outer, "bash", "-euc", READ_ONLY, "contained", str(writable), *command)
 
 
-async def test_it_lives_on_a_read_only_root(tmp_path: Path) -> None:
+async def test_the_container_runs_on_a_read_only_root(tmp_path: Path) -> None:
     """Serve with a managed Mosquitto, be healthy and ready, make a key, stop cleanly: nothing else is written."""
     refused = await run(*contained(tmp_path, "touch", str(ROOT / "written")))
     assert refused.code != 0, "the root can be written: the test would show nothing"

@@ -30,7 +30,7 @@ async def refused(data: Path, *words: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702, 0o1777])
-async def test_a_directory_that_others_may_write(tmp_path: Path, mode: int) -> None:
+async def test_a_data_directory_writable_by_others_is_refused(tmp_path: Path, mode: int) -> None:
     """They could put another registry into place."""
     data = tmp_path / "data"
     data.mkdir()
@@ -39,7 +39,7 @@ async def test_a_directory_that_others_may_write(tmp_path: Path, mode: int) -> N
 
 
 @AS_ROOT
-async def test_a_directory_of_another_user(tmp_path: Path) -> None:
+async def test_a_data_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     """Its owner could do the same, whatever its mode."""
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
@@ -47,7 +47,7 @@ async def test_a_directory_of_another_user(tmp_path: Path) -> None:
     await refused(data, str(NOBODY), "chown -R 0")
 
 
-async def test_a_directory_that_others_may_read(tmp_path: Path) -> None:
+async def test_a_data_directory_readable_by_others_gives_a_warning(tmp_path: Path) -> None:
     """It starts, since each file has its own mode, and warns."""
     gateway = GatewayProcess(tmp_path, keep_ports=False)
     gateway.data.mkdir()
@@ -58,7 +58,7 @@ async def test_a_directory_that_others_may_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o620])
-async def test_settings_that_others_may_write(tmp_path: Path, mode: int) -> None:
+async def test_a_settings_file_writable_by_others_is_refused(tmp_path: Path, mode: int) -> None:
     """A file that was found by default is not trusted then; one that is named with --config is the caller's choice."""
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
@@ -71,7 +71,7 @@ async def test_settings_that_others_may_write(tmp_path: Path, mode: int) -> None
 
 
 @AS_ROOT
-async def test_settings_of_another_user(tmp_path: Path) -> None:
+async def test_a_settings_file_of_another_user_is_refused(tmp_path: Path) -> None:
     """The same for their owner; commands do not believe them either."""
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
@@ -84,7 +84,7 @@ async def test_settings_of_another_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".gateway.url.new", "gateway.url", ".doctor.json.new", "doctor.json"])
-async def test_a_link_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
+async def test_a_symbolic_link_instead_of_a_file_is_replaced(tmp_path: Path, name: str) -> None:
     """It is taken away, and what it leads to stays as it was."""
     victim = tmp_path / "victim"
     victim.write_text("precious\n")

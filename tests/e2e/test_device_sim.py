@@ -30,7 +30,7 @@ def is_a_helpful_failure(outcome: Outcome, *words: str, code: int = 1) -> None:
 
 @pytest.mark.parametrize("kind", BROKERS)
 @pytest.mark.parametrize("radio", ["wifi", "cellular"])
-async def test_a_device_lives_until_it_is_reset(tmp_path: Path, kind: BrokerKind, radio: str) -> None:
+async def test_a_device_runs_until_it_is_reset(tmp_path: Path, kind: BrokerKind, radio: str) -> None:
     """`run --until-reset`: registered, bound, online; reset over HTTP it has wiped its flash and exits with 0."""
     async with running_site(tmp_path, kind) as site:
         flash = tmp_path / "flash"
@@ -51,7 +51,7 @@ async def test_a_device_lives_until_it_is_reset(tmp_path: Path, kind: BrokerKind
         await site.broker_agrees()
 
 
-async def test_a_device_goes_on_with_its_flash(tmp_path: Path) -> None:
+async def test_a_device_continues_from_its_flash(tmp_path: Path) -> None:
     """Stopped and started again it needs no key, is the same device, and is not bound a second time."""
     async with running_site(tmp_path, "embedded") as site:
         options = ("run", "--interval", "0.2", "--flash", str(tmp_path / "flash"), "--json")
@@ -70,7 +70,7 @@ async def test_a_device_goes_on_with_its_flash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-async def test_a_fleet_lives_and_is_summed_up(tmp_path: Path, kind: BrokerKind) -> None:
+async def test_a_fleet_runs_and_prints_a_summary(tmp_path: Path, kind: BrokerKind) -> None:
     """Twenty devices of one seed: all bound, all heard, none failed; the table and the JSON say so."""
     async with running_site(tmp_path, kind) as site:
         environment = clean_environment(GATEWAY_API_KEY=site.key, GATEWAY_URL=site.gateway.url)
@@ -90,9 +90,7 @@ async def test_a_fleet_lives_and_is_summed_up(tmp_path: Path, kind: BrokerKind) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_fleet_that_is_short_of_devices_says_so_when_it_is_stopped(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+async def test_a_fleet_with_missing_devices_reports_them_at_the_end(tmp_path: Path, number: signal.Signals) -> None:
     """One of three could not be bound: the others live, and the signal ends it with the reason and exit code 1."""
     async with running_site(tmp_path, "embedded") as site:
         taken = (await site.http.post("/v1/devices", json={"serial_number": "SIM-5-00001"})).json()["id"]
@@ -111,7 +109,7 @@ async def test_a_fleet_that_is_short_of_devices_says_so_when_it_is_stopped(
         assert "Traceback" not in fleet.err
 
 
-async def test_a_fleet_stopped_while_it_is_provisioned_says_so(tmp_path: Path) -> None:
+async def test_a_fleet_stopped_during_provisioning_reports_it(tmp_path: Path) -> None:
     """Ctrl-C before all devices were bound is no success: the exit code is 1 and the message has the number."""
     async with running_site(tmp_path, "embedded", "--rate-limit-per-minute", "20") as site:
         fleet = simulator(site, tmp_path, "fleet", "--count", "40", "--radio-mix", "wifi=1")
@@ -125,7 +123,7 @@ async def test_a_fleet_stopped_while_it_is_provisioned_says_so(tmp_path: Path) -
         assert re.search(r"error: Stopped before \d+ of 40 devices were provisioned\.", fleet.err)
 
 
-async def test_a_wrong_key(tmp_path: Path) -> None:
+async def test_a_wrong_key_is_an_error(tmp_path: Path) -> None:
     """401, and how a key is made; the same for a key that may only read."""
     async with running_site(tmp_path, "embedded") as site:
         one = (script("device-sim"), "run", "--url", site.gateway.url, "--key")
@@ -135,13 +133,13 @@ async def test_a_wrong_key(tmp_path: Path) -> None:
         assert (await site.http.get("/v1/devices")).json()["data"] == []
 
 
-async def test_no_key() -> None:
+async def test_a_missing_key_is_an_error() -> None:
     """Wrong usage, and both ways to name one."""
     outcome = await run(script("device-sim"), "run")
     is_a_helpful_failure(outcome, "--api-key-file", "GATEWAY_API_KEY", code=2)
 
 
-async def test_no_gateway() -> None:
+async def test_an_unreachable_gateway_is_an_error() -> None:
     """No server at the URL: the message has the URL, and how to start one."""
     with closed_port() as port:
         url = f"http://127.0.0.1:{port}"
@@ -149,7 +147,7 @@ async def test_no_gateway() -> None:
     is_a_helpful_failure(outcome, url, "gateway serve")
 
 
-async def test_a_device_that_is_bound_already(tmp_path: Path) -> None:
+async def test_a_bound_serial_number_is_an_error(tmp_path: Path) -> None:
     """Without its flash it cannot go on: 409, and the ways out."""
     async with running_site(tmp_path, "embedded") as site:
         await site.device("SN1").provision(end_user_id="eu_1")

@@ -79,7 +79,7 @@ def _accounted_for(block: Block, sources: str) -> bool:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
-async def test_the_first_steps(shell: Shell, page: str) -> None:
+async def test_the_first_steps_run(shell: Shell, page: str) -> None:
     """Serve, a key, a device that lives, and its reset, until the device is wiped."""
     serve, prepare, simulate, reset, *rest = run_by("start", ROOT / page)
     async with started(shell.living(serve, "gateway")) as gateway:
@@ -95,7 +95,7 @@ async def test_the_first_steps(shell: Shell, page: str) -> None:
             assert "reset.requested" in (await shell.run(block)).out
 
 
-async def test_the_same_request_again(shell: Shell) -> None:
+async def test_the_idempotency_blocks_run(shell: Shell) -> None:
     """The call of docs/http.md binds, and leaves a device that is bound."""
     (call,) = run_by("idempotency", ROOT / "docs" / "http.md")
     async with started(
@@ -108,7 +108,7 @@ async def test_the_same_request_again(shell: Shell) -> None:
         assert json.loads((await shell.run(call)).out)["end_user_id"] == "eu_42"
 
 
-async def test_backup_and_restore(shell: Shell) -> None:
+async def test_the_backup_blocks_run(shell: Shell) -> None:
     """As docs/store.md has it, asked before it replaces anything."""
     (block,) = run_by("backup", ROOT / "docs" / "store.md")
     await run("gateway", "keys", "create", "--name", "k", environment=shell.environment, folder=shell.folder)
@@ -117,7 +117,7 @@ async def test_backup_and_restore(shell: Shell) -> None:
     assert (shell.folder / "gateway.db").exists()
 
 
-async def test_signatures_of_webhooks(shell: Shell) -> None:
+async def test_the_webhook_signature_blocks_run(shell: Shell) -> None:
     """The code of docs/http.md accepts a delivery of a real gateway, and refuses a changed one."""
     (block,) = run_by("signatures", ROOT / "docs" / "http.md")
     async with (
@@ -154,7 +154,7 @@ def _judge(block: Block, secret: str, body: bytes, headers: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("page", ["settings.md", "other-brokers.md"])
-def test_settings_files(tmp_path: Path, page: str) -> None:
+def test_the_settings_files_are_valid(tmp_path: Path, page: str) -> None:
     """Each is read without a complaint, and holds what it says."""
     for block in run_by("settings", ROOT / "docs" / page):
         file = tmp_path / "gateway.toml"
@@ -164,7 +164,7 @@ def test_settings_files(tmp_path: Path, page: str) -> None:
         assert set(tomllib.loads(block.code)) <= set(type(loaded.settings).model_fields)
 
 
-def test_the_scrape_configuration(tmp_path: Path) -> None:
+def test_the_scrape_configuration_is_valid(tmp_path: Path) -> None:
     """Prometheus' own tool takes it."""
     (block,) = run_by("promtool", ROOT / "docs" / "metrics.md")
     file = tmp_path / "prometheus.yml"

@@ -100,7 +100,7 @@ async def reading(integrator: Integrator, stack: contextlib.AsyncExitStack, lang
 
 
 @pytest.mark.parametrize(("language", "kind"), REACHED)
-async def test_the_guides_programs_read_along(language: str, kind: BrokerKind, tmp_path: Path) -> None:
+async def test_the_guides_programs_receive_the_events(language: str, kind: BrokerKind, tmp_path: Path) -> None:
     """Each shows the device that is there, what changes, what happens, and that the device is deleted."""
     async with integrating(tmp_path, kind) as integrator, contextlib.AsyncExitStack() as stack:
         site = integrator.site
@@ -117,7 +117,7 @@ async def test_the_guides_programs_read_along(language: str, kind: BrokerKind, t
 
 
 @pytest.mark.parametrize("kind", ["embedded", "mosquitto"])
-async def test_the_programs_run_one_after_the_other(kind: BrokerKind, tmp_path: Path) -> None:
+async def test_the_programs_run_in_sequence(kind: BrokerKind, tmp_path: Path) -> None:
     """In the order of the guide, with its one account: each gets what the session before it subscribed to."""
     async with integrating(tmp_path, kind) as integrator:
         site = integrator.site
@@ -133,7 +133,7 @@ async def test_the_programs_run_one_after_the_other(kind: BrokerKind, tmp_path: 
                 assert program.runs, program.err
 
 
-async def test_the_example_for_ones_own_pytest_passes(tmp_path: Path) -> None:
+async def test_the_pytest_example_passes(tmp_path: Path) -> None:
     """It passes as part of another project, in a separate folder."""
     (block,) = run_by("device-sim", GUIDES[1])
     (tmp_path / "test_returned.py").write_text(block.code)

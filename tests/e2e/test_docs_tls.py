@@ -52,7 +52,7 @@ async def served(tmp_path: Path, blocks: list[str]) -> AsyncIterator[Path]:
         yield tmp_path
 
 
-async def test_the_way_with_an_authority_of_ones_own(served: Path, blocks: list[str]) -> None:
+async def test_the_steps_with_a_private_authority_work(served: Path, blocks: list[str]) -> None:
     """Each command does what the page says, up to a simulated device that is reset."""
     client, device = blocks[1], blocks[3]
     commands, simulator = client.rstrip().rsplit("\n", 1)
@@ -68,7 +68,7 @@ async def test_the_way_with_an_authority_of_ones_own(served: Path, blocks: list[
     assert re.search(r"subject=CN ?= ?dev_", outcome.out)
 
 
-async def test_the_way_with_openssl(tmp_path: Path, blocks: list[str]) -> None:
+async def test_the_steps_with_openssl_work(tmp_path: Path, blocks: list[str]) -> None:
     """The certificate that OpenSSL makes is one that OpenSSL, and the gateway, take."""
     outcome = await _shell(tmp_path, blocks[2])
     assert "my-server.pem: OK" in outcome.out

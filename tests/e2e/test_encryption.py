@@ -16,7 +16,7 @@ def seed(data: Path) -> bytes:
         return bytes(connection.execute("SELECT private_key FROM signing_keys").fetchone()[0])
 
 
-async def test_it_is_encrypted_at_the_start_and_needs_its_key_from_then_on(tmp_path: Path) -> None:
+async def test_secrets_are_encrypted_at_the_start_and_need_the_key_afterwards(tmp_path: Path) -> None:
     """The secret is gone from the disk, the same gateway starts again, and one without the key says what it wants."""
     plain = GatewayProcess(tmp_path, keep_ports=False)
     async with started(plain):

@@ -127,7 +127,7 @@ def fill(where: Path) -> None:
                 continue
 
 
-async def test_the_disk_is_full(tmp_path: Path) -> None:
+async def test_the_gateway_recovers_from_a_full_disk(tmp_path: Path) -> None:
     """Writes are refused with what to do; the log says it once; with room again all that was said is stored."""
     with a_small_disk(tmp_path / "gateway" / "data"):
         async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
@@ -141,7 +141,7 @@ async def test_the_disk_is_full(tmp_path: Path) -> None:
             assert await site.gateway.stop() == 0
 
 
-async def test_the_data_directory_is_read_only(tmp_path: Path) -> None:
+async def test_a_read_only_data_directory_is_reported(tmp_path: Path) -> None:
     """A gateway on it does not start, says which directory, and what to do."""
     data = tmp_path / "data"
     with a_small_disk(data):
@@ -155,7 +155,7 @@ async def test_the_data_directory_is_read_only(tmp_path: Path) -> None:
         assert "Make it writable" in refused.err
 
 
-async def test_another_program_locks_the_registry(tmp_path: Path) -> None:
+async def test_the_gateway_recovers_from_a_locked_registry(tmp_path: Path) -> None:
     """A backup tool that hangs, say: waited for, then said; and well again as soon as it lets go."""
     async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
         with closing(sqlite3.connect(site.gateway.data / DATABASE_NAME, isolation_level=None)) as other:
@@ -167,7 +167,7 @@ async def test_another_program_locks_the_registry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["torn", "flipped"])
-async def test_the_tail_of_the_wal_is_damaged(tmp_path: Path, how: str) -> None:
+async def test_a_damaged_end_of_the_wal_loses_nothing_else(tmp_path: Path, how: str) -> None:
     """A power cut tears the last write: the gateway starts, and both sides agree on what is left."""
     async with running_site(tmp_path, "mosquitto") as site:
         async with a_living_device(site) as (_, device_id):
@@ -191,7 +191,7 @@ def spoil(wal: Path, how: str) -> None:
 
 
 @pytest.mark.damages_registry
-async def test_the_registry_is_damaged_while_it_is_served(tmp_path: Path) -> None:
+async def test_a_registry_damaged_at_run_time_is_reported(tmp_path: Path) -> None:
     """What can be read is served, what cannot says to restore a backup; nothing is acknowledged that is not stored."""
     async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
         await site.gateway.kill()
@@ -218,7 +218,7 @@ def damage_table(file: Path, table: str) -> None:
         raw.write(b"\xa5" * size)
 
 
-async def test_the_broker_refuses_what_the_gateway_publishes(tmp_path: Path) -> None:
+async def test_the_gateway_recovers_from_refused_publishes(tmp_path: Path) -> None:
     """Without its rights a reset is accepted, and /ready names the missing ones; with them the reset goes out."""
     async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
         rights = site.broker.files.acl.read_text()
@@ -233,7 +233,7 @@ async def test_the_broker_refuses_what_the_gateway_publishes(tmp_path: Path) -> 
         await site.broker_agrees()
 
 
-async def test_the_broker_hangs(tmp_path: Path) -> None:
+async def test_the_gateway_recovers_from_a_hanging_broker(tmp_path: Path) -> None:
     """It keeps its connections and answers nothing: resets are taken all the same, and go when it answers again."""
     short = "--mqtt-keepalive-seconds", "5"
     async with running_site(tmp_path, "mosquitto", *short) as site, a_living_device(site) as (device, device_id):

@@ -66,7 +66,9 @@ async def served(site: Site, device: SimulatedDevice) -> float:
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-async def test_one_device_floods(tmp_path: Path, kind: BrokerKind, record_property: Measured) -> None:
+async def test_a_flooding_device_does_not_slow_others(
+    tmp_path: Path, kind: BrokerKind, record_property: Measured
+) -> None:
     """It offers over 10,000 messages a second, is warned, and keeps its budget; another device works and is reset.
 
     Memory levels off, the queue is bounded, and the log reports it without too many lines.
@@ -99,7 +101,7 @@ async def _all_heard(site: Site, wild: FloodingDevice) -> bool:
     return await heard(site) >= wild.taken
 
 
-async def test_one_key_at_its_limit(tmp_path: Path) -> None:
+async def test_a_key_at_its_limit_does_not_slow_others(tmp_path: Path) -> None:
     """It hears when to come again; another key is served."""
     async with running_site(tmp_path, "embedded", "--rate-limit-per-minute", "30") as site:
         other = await site.gateway.new_key()
@@ -111,7 +113,7 @@ async def test_one_key_at_its_limit(tmp_path: Path) -> None:
         assert served.status_code == httpx.codes.OK
 
 
-async def test_guesses_from_one_address(tmp_path: Path) -> None:
+async def test_credential_guesses_do_not_slow_others(tmp_path: Path) -> None:
     """They hear when to come again, and the log of them is short; a good key at the same address is served."""
     async with running_site(tmp_path, "embedded", "--refused-credentials-per-minute", "30") as site:
         guess = {"Authorization": "Bearer sk_live_0000000000000000000000000000000000"}
@@ -144,7 +146,7 @@ async def idlers(site: Site, count: int, beginning: bytes) -> AsyncIterator[list
             writer.transport.abort()
 
 
-async def test_idle_and_slow_connections(tmp_path: Path) -> None:
+async def test_idle_and_slow_connections_do_not_slow_others(tmp_path: Path) -> None:
     """A thousand that say nothing, a thousand that never come to an end: there is a place for who has a request."""
     async with running_site(tmp_path, "embedded", "--http-connections", str(PLACES)) as site:
         async with idlers(site, IDLE, b"") as silent, idlers(site, IDLE, SLOW) as slow:
@@ -159,7 +161,7 @@ async def test_idle_and_slow_connections(tmp_path: Path) -> None:
         assert "Traceback" not in site.gateway.err
 
 
-async def test_the_log_does_not_drown(tmp_path: Path) -> None:
+async def test_a_flood_does_not_fill_the_log(tmp_path: Path) -> None:
     """Hundreds of requests of strangers: a bounded number of lines a second, and the next tells what is missing."""
     async with running_site(tmp_path, "embedded", "--log-lines-per-second", str(LINES)) as site:
         for _ in range(10):

@@ -19,7 +19,7 @@ async def _told_by_the_doctor(site: Site) -> dict[str, Any]:
     return dict(finding)
 
 
-async def test_firmware_of_today_lives_on_with_a_token_of_then(tmp_path: Path) -> None:
+async def test_current_firmware_works_with_a_former_token(tmp_path: Path) -> None:
     """It derives, is refused, refreshes over HTTP and is in; until then the doctor counts it and names the remedy."""
     former = former_registry(tmp_path / "gateway" / "data")
     async with running_site(tmp_path, "embedded") as site:

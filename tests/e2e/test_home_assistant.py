@@ -123,7 +123,7 @@ async def test_home_assistant_shows_each_device(tmp_path: Path) -> None:
         assert home.complaints == []
 
 
-async def test_switched_off_everything_is_taken_back(tmp_path: Path) -> None:
+async def test_switching_it_off_removes_all_entities(tmp_path: Path) -> None:
     """At the next start without the option: the device is gone there, and its state is still told."""
     data = tmp_path / "gateway" / "data"
     data.mkdir(parents=True, mode=0o700)

@@ -40,7 +40,7 @@ async def one_life(site: Site, number: int, up: asyncio.Event) -> dict[str, Any]
     return bound
 
 
-async def test_killed_between_effect_and_answer(tmp_path: Path) -> None:
+async def test_a_kill_between_effect_and_answer_repeats_nothing(tmp_path: Path) -> None:
     """The gateway is killed again and again while calls are under way: each has one effect and its one answer.
 
     A second bind would be a 409, a second command too: with the key both get the answer that was lost.

@@ -38,7 +38,7 @@ async def test_a_reset_is_fetched_although_the_new_token_was_lost(kind: BrokerKi
         await comes_back_and_is_wiped(site, device, device_id)
 
 
-async def test_the_old_token_opens_nothing_once_the_new_one_has_spoken(tmp_path: Path) -> None:
+async def test_the_old_token_is_revoked_at_the_first_use_of_the_new_one(tmp_path: Path) -> None:
     """At Mosquitto, over MQTT alone: its holder could else throw the device out, and take its place."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
@@ -58,7 +58,7 @@ async def test_the_old_token_opens_nothing_once_the_new_one_has_spoken(tmp_path:
             await raw.ping()
 
 
-async def test_a_device_waits_until_it_may_ask_again(tmp_path: Path) -> None:
+async def test_a_device_waits_until_it_may_refresh_again(tmp_path: Path) -> None:
     """429 meanwhile; it asks with each heartbeat that is due, and is back with the token that it gets."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, _ = await a_device_away(site)
@@ -72,7 +72,7 @@ async def test_a_device_waits_until_it_may_ask_again(tmp_path: Path) -> None:
         assert device.counts["token_refreshed"] == 1
 
 
-async def test_a_revoked_device_asks_once(tmp_path: Path) -> None:
+async def test_a_revoked_device_requests_a_refresh_once(tmp_path: Path) -> None:
     """401 is final: it keeps trying the broker, slowly, and does not ask for a token again."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)

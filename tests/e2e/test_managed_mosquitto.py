@@ -109,7 +109,7 @@ async def own(folder: Path, *, tls: bool = False) -> AsyncIterator[ManagedGatewa
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_a_reset_by_a_broker_of_its_own(tmp_path: Path, tls: bool) -> None:  # noqa: FBT001
+async def test_a_reset_works_over_the_managed_broker(tmp_path: Path, tls: bool) -> None:  # noqa: FBT001
     """One command: a device is bound, lives and is reset by a real Mosquitto; SIGTERM ends both, the broker last."""
     async with own(tmp_path, tls=tls) as site:
         scheme = "mqtts" if tls else "mqtt"
@@ -153,7 +153,7 @@ async def test_a_reset_by_a_broker_of_its_own(tmp_path: Path, tls: bool) -> None
     assert "mosquitto.log" in order
 
 
-async def test_a_broker_that_dies_comes_back(tmp_path: Path) -> None:
+async def test_a_broker_that_exits_is_restarted(tmp_path: Path) -> None:
     """The end is logged, and the broker restarts with current accounts: a token revoked meanwhile is refused."""
     async with own(tmp_path) as site:
         kept, revoked = await site.bound("SN1"), await site.bound("SN2")
@@ -169,7 +169,7 @@ async def test_a_broker_that_dies_comes_back(tmp_path: Path) -> None:
         assert await site.answer(revoked) == wire.NOT_AUTHORISED
 
 
-async def test_what_a_killed_gateway_left_is_ended_and_nothing_is_lost(tmp_path: Path) -> None:
+async def test_the_orphaned_broker_of_a_killed_gateway_is_replaced(tmp_path: Path) -> None:
     """`kill -9`: its Mosquitto goes on alone; the next start ends it, runs its own, and gets what devices said."""
     async with own(tmp_path) as site:
         bound = await site.bound()
@@ -200,7 +200,7 @@ async def _serial_shown(site: ManagedGateway) -> str:
     return serial
 
 
-async def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
+async def test_a_renewed_certificate_is_loaded(tmp_path: Path) -> None:
     """Mosquitto shows the new one to new clients, keeps those who are there, and the gateway still knows its broker.
 
     A broken renewal changes nothing, also when the broker is signalled for another reason.
@@ -230,7 +230,7 @@ async def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
         assert (await site.settled())["certificates"][0]["error"] is None
 
 
-async def test_doctor_knows_it(tmp_path: Path) -> None:
+async def test_doctor_checks_the_managed_broker(tmp_path: Path) -> None:
     """A healthy one is healthy to the doctor, who finds it by the data directory alone."""
     async with own(tmp_path, tls=True) as site:
         options = (*site.gateway.options, "--data-dir", str(site.gateway.data))
@@ -256,7 +256,7 @@ BROKEN = "case $1 in -h) echo 'mosquitto version 2.0.99';; *) echo 'Error: it is
 
 
 @pytest.mark.parametrize(("program", "why"), [(OLD, "is 1.6, and 2.0 or newer is needed"), (BROKEN, "it is broken")])
-async def test_auto_takes_the_embedded_one_where_it_must(tmp_path: Path, program: str, why: str) -> None:
+async def test_auto_selects_the_embedded_broker_otherwise(tmp_path: Path, program: str, why: str) -> None:
     """An old Mosquitto, or one that does not start: it says which and why. Asked for by name it is an error."""
     environment = _program(tmp_path, program)
     gateway = GatewayProcess(tmp_path / "auto", "--broker", "auto", environment=environment)
@@ -271,7 +271,7 @@ async def test_auto_takes_the_embedded_one_where_it_must(tmp_path: Path, program
     assert (outcome.code, why in outcome.err) == (1, True), outcome.err
 
 
-async def test_auto_takes_mosquitto_where_it_can(tmp_path: Path) -> None:
+async def test_auto_selects_mosquitto_if_available(tmp_path: Path) -> None:
     """Here it is installed, so that is what runs."""
     gateway = GatewayProcess(tmp_path, "--broker", "auto")
     async with started(gateway):
@@ -281,7 +281,7 @@ async def test_auto_takes_mosquitto_where_it_can(tmp_path: Path) -> None:
         assert await gateway.stop() == 0
 
 
-async def test_an_address_that_is_taken(tmp_path: Path) -> None:
+async def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
     """It is said in a line, with what to do; the program ends with 1."""
     async with Mosquitto(tmp_path) as other:
         where = ("--data-dir", str(tmp_path / "data"), "--http", "127.0.0.1:0", "--mqtt", f"{other.host}:{other.port}")
@@ -321,7 +321,7 @@ def _owner_of(pid: int) -> set[int]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to drop")
-async def test_started_as_root_it_is_not_root(tmp_path: Path) -> None:
+async def test_started_by_root_it_drops_privileges(tmp_path: Path) -> None:
     """Below folders of root alone it reads its files again, saves, and finds what it saved as root before."""
     gateway = GatewayProcess(tmp_path, "--broker", "mosquitto")
     left = gateway.data / "mosquitto" / "persistence" / "mosquitto.db"

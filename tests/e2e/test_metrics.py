@@ -13,7 +13,7 @@ async def figures(site: Site) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^(gateway_\S+) (\S+)$", text, re.MULTILINE)}
 
 
-async def test_a_life_in_figures(tmp_path: Path) -> None:
+async def test_metrics_follow_a_device_through_its_life_cycle(tmp_path: Path) -> None:
     """Bound, heard, reset, cut off: heartbeats, the way from socket to acknowledgement, stages, access, events."""
     async with running_site(tmp_path, "mosquitto") as site:
         device = site.device()

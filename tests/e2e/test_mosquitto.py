@@ -23,7 +23,7 @@ Trouble = Callable[[Path], AbstractAsyncContextManager[Path]]
 TIMES = 6
 
 
-async def test_a_token_that_was_handed_out_opens_the_broker(tmp_path: Path) -> None:
+async def test_an_answered_token_is_accepted_by_the_broker(tmp_path: Path) -> None:
     """After bind and after refresh, at once: the answer came when Mosquitto had read the password file."""
     async with running_site(tmp_path, "mosquitto") as site:
         for number in range(TIMES):
@@ -56,7 +56,7 @@ async def _bound(site: Site, serial: str) -> tuple[str, str]:
     return device_id, (await site.post(f"{device_id}/bind", {"end_user_id": "eu_1"}))["device_token"]
 
 
-async def test_a_broker_that_goes_by_another_file_is_named(tmp_path: Path) -> None:
+async def test_a_broker_with_another_password_file_is_reported(tmp_path: Path) -> None:
     """A signal without effect is no success: /ready says which settings to check."""
     async with Mosquitto(tmp_path) as broker:
         other = tmp_path / "other-passwords"
@@ -71,7 +71,7 @@ async def test_a_broker_that_goes_by_another_file_is_named(tmp_path: Path) -> No
             assert not (await http.get("/ready")).json()["ready"]
 
 
-async def test_a_gateway_that_cannot_signal_says_so(tmp_path: Path) -> None:
+async def test_a_gateway_that_cannot_signal_reports_it(tmp_path: Path) -> None:
     """At the start, in /ready and in the doctor; it works all the same."""
     async with Mosquitto(tmp_path) as broker:
         gateway = _beside(tmp_path, broker, "--mosquitto-password-file", str(broker.password_file))
@@ -139,7 +139,7 @@ ANOTHER_USER = [(_somebody_elses_broker, "may not be signalled by this user: run
         *(ANOTHER_USER if os.geteuid() == 0 else ()),
     ],
 )
-async def test_a_signal_that_cannot_be_sent_is_told(tmp_path: Path, trouble: Trouble, says: str) -> None:
+async def test_a_signal_that_cannot_be_sent_is_reported(tmp_path: Path, trouble: Trouble, says: str) -> None:
     """In the log at the start, in /ready, which is 503, and as an error of the doctor; and a bind says so too."""
     async with Mosquitto(tmp_path) as broker, trouble(tmp_path) as pid_file:
         files = ("--mosquitto-password-file", str(broker.password_file), "--mosquitto-pid-file", str(pid_file))
@@ -161,7 +161,7 @@ async def test_a_signal_that_cannot_be_sent_is_told(tmp_path: Path, trouble: Tro
             assert (outcome.code, says in outcome.out) == (7, True), outcome.out
 
 
-async def test_a_restarted_broker_with_an_old_password_file_is_put_right(tmp_path: Path) -> None:
+async def test_a_restarted_broker_with_an_old_password_file_is_repaired(tmp_path: Path) -> None:
     """An operator restored a backup: once the gateway is connected, clients that this admitted are cut and stay out."""
     async with running_site(tmp_path, "mosquitto") as site:
         device_id, token = await _bound(site, "SN1")
@@ -180,7 +180,7 @@ async def test_a_restarted_broker_with_an_old_password_file_is_put_right(tmp_pat
         assert device_id not in site.broker.password_file.read_text()
 
 
-async def test_a_lost_password_file_comes_back(tmp_path: Path) -> None:
+async def test_a_lost_password_file_is_written_again(tmp_path: Path) -> None:
     """Without one Mosquitto does not start and no client connects: the gateway notices by itself."""
     async with running_site(tmp_path, "mosquitto") as site:
         device_id, token = await _bound(site, "SN1")
@@ -193,7 +193,7 @@ async def test_a_lost_password_file_comes_back(tmp_path: Path) -> None:
         assert await site.connect_answer(device_id, token) == wire.ACCEPTED
 
 
-async def test_an_account_of_mosquitto_passwd_is_in_force_soon(tmp_path: Path) -> None:
+async def test_an_account_of_mosquitto_passwd_takes_effect_soon(tmp_path: Path) -> None:
     """No operator has to reload the broker for it: the gateway sees the change, keeps it, and reloads the broker."""
     async with running_site(tmp_path, "mosquitto") as site:
         await run(local.binary("mosquitto_passwd"), "-b", str(site.broker.password_file), "ops", "ops-password")
@@ -206,7 +206,7 @@ async def test_an_account_of_mosquitto_passwd_is_in_force_soon(tmp_path: Path) -
         assert "ops:" in site.broker.password_file.read_text()
 
 
-async def test_a_reloader_signals_in_the_gateways_place(tmp_path: Path) -> None:
+async def test_a_reloader_signals_for_the_gateway(tmp_path: Path) -> None:
     """A revoked device is cut as ever; without the reloader the gateway says what to start, and is in step after."""
     async with Mosquitto(tmp_path) as broker:
         place = tmp_path / "reload"

@@ -201,7 +201,7 @@ async def test_no_device_crashes_mosquitto(tmp_path: Path) -> None:
             assert made.died() == [], f"after {numbers.stop} rounds"
 
 
-async def test_sessions_that_a_restart_brings_back_crash_nothing(tmp_path: Path) -> None:
+async def test_restored_sessions_do_not_crash_mosquitto(tmp_path: Path) -> None:
     """The broker no longer knows their passwords, so each SIGHUP would cut them: they are ended before the first."""
     async with attack(tmp_path) as made:
         bounds = [await made.bound(f"AWAY-{number}") for number in range(4)]

@@ -7,7 +7,7 @@ from tests.e2e.support import running, running_site
 from tests.support.page import signed_in
 
 
-async def test_a_reset_is_watched_from_asked_for_to_executed(tmp_path: Path) -> None:
+async def test_the_page_follows_a_reset_to_its_end(tmp_path: Path) -> None:
     """It is asked for on the page while the device is away; when the device is back, the page follows by itself."""
     async with running_site(tmp_path / "site", "mosquitto") as site:
         device = site.device("WATCHED-1")
@@ -34,7 +34,7 @@ async def test_a_reset_is_watched_from_asked_for_to_executed(tmp_path: Path) -> 
             assert await visitor.has_button("Reset")
 
 
-async def test_the_connection_is_lost_and_regained(tmp_path: Path) -> None:
+async def test_the_page_reconnects_after_a_lost_connection(tmp_path: Path) -> None:
     """Killed, the gateway is missed in words; started again, the page goes on by itself, and misses nothing."""
     async with running_site(tmp_path / "site", "embedded") as site:
         await site.api.call("POST", "/v1/devices", {"serial_number": "BP-1"})
@@ -60,7 +60,7 @@ async def test_the_connection_is_lost_and_regained(tmp_path: Path) -> None:
             await visitor.live()
 
 
-async def test_without_its_broker_nothing_claims_to_know_who_is_online(tmp_path: Path) -> None:
+async def test_without_the_broker_presence_is_shown_as_unknown(tmp_path: Path) -> None:
     """Mosquitto dies: the page and the commands say so, and call no device online or offline; it comes back."""
     async with running_site(tmp_path / "site", "mosquitto") as site:
         device = site.device("WATCHED-1")

@@ -50,7 +50,7 @@ async def test_port_0_is_picked_and_printed(tmp_path: Path) -> None:
             await writer.wait_closed()
 
 
-async def test_the_first_start_says_how_to_make_a_key(tmp_path: Path) -> None:
+async def test_the_first_start_prints_how_to_create_a_key(tmp_path: Path) -> None:
     """The hint can be pasted: it names program and data directory. Once a key is there it is gone."""
     gateway = GatewayProcess(tmp_path, keep_ports=False)
     async with started(gateway):
@@ -92,7 +92,7 @@ async def test_it_stops_with_devices_connected_and_requests_open(
 
 
 @pytest.mark.parametrize("number", STOPS)
-async def test_it_stops_though_the_broker_hangs(tmp_path: Path, number: signal.Signals) -> None:
+async def test_it_stops_while_the_broker_hangs(tmp_path: Path, number: signal.Signals) -> None:
     """A Mosquitto that is stopped in its tracks (SIGSTOP) answers nothing; the gateway ends with 0 within 5 s."""
     async with running_site(tmp_path, "mosquitto") as site:
         with stopped_in_its_tracks(site.broker.pid):
@@ -102,7 +102,7 @@ async def test_it_stops_though_the_broker_hangs(tmp_path: Path, number: signal.S
         assert "Traceback" not in site.gateway.err
 
 
-async def test_it_stops_though_the_broker_is_away(tmp_path: Path) -> None:
+async def test_it_stops_while_the_broker_is_down(tmp_path: Path) -> None:
     """While it tries to reconnect, too."""
     async with running_site(tmp_path, "mosquitto") as site:
         await site.broker.kill()
@@ -135,7 +135,7 @@ async def test_a_second_start_on_the_same_data_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("taken", "free"), [("--http", "--mqtt"), ("--mqtt", "--http")])
-async def test_a_port_that_is_taken(tmp_path: Path, taken: str, free: str) -> None:
+async def test_a_port_in_use_is_an_error(tmp_path: Path, taken: str, free: str) -> None:
     """The error names the address, the option and what to do; nothing is left running."""
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         address = f"127.0.0.1:{somebody.getsockname()[1]}"
@@ -143,7 +143,7 @@ async def test_a_port_that_is_taken(tmp_path: Path, taken: str, free: str) -> No
     is_a_clear_refusal(outcome, address, f"{taken} HOST:PORT")
 
 
-async def test_a_data_directory_that_can_not_be_one(tmp_path: Path) -> None:
+async def test_an_unusable_data_directory_is_an_error(tmp_path: Path) -> None:
     """A path below a file: an error that names it and the way out (root may write anywhere else)."""
     (tmp_path / "file").write_text("in the way")
     outcome = await serve(tmp_path / "file" / "data")
@@ -151,7 +151,7 @@ async def test_a_data_directory_that_can_not_be_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.damages_registry
-async def test_a_registry_that_is_none(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_registry_is_an_error(tmp_path: Path) -> None:
     """A file that is no database is left alone and named."""
     data = tmp_path / "data"
     data.mkdir()
@@ -162,7 +162,7 @@ async def test_a_registry_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.damages_registry
-async def test_a_registry_that_is_damaged(tmp_path: Path) -> None:
+async def test_a_damaged_registry_is_an_error(tmp_path: Path) -> None:
     """Pages overwritten in the middle: an error and no traceback, however far the start gets."""
     gateway = GatewayProcess(tmp_path, keep_ports=False)
     async with started(gateway):
@@ -178,7 +178,7 @@ async def test_a_registry_that_is_damaged(tmp_path: Path) -> None:
     is_a_clear_refusal(await serve(gateway.data), "gateway.db")
 
 
-async def test_a_registry_of_a_newer_program_is_refused_or_kept(tmp_path: Path) -> None:
+async def test_a_registry_of_a_newer_version_is_refused_unchanged(tmp_path: Path) -> None:
     """What an unknown table holds is still there after a run."""
     gateway = GatewayProcess(tmp_path, keep_ports=False)
     async with started(gateway):
@@ -192,7 +192,7 @@ async def test_a_registry_of_a_newer_program_is_refused_or_kept(tmp_path: Path) 
         assert database.execute("SELECT fact FROM of_tomorrow").fetchall() == [("kept",)]
 
 
-async def test_keys_are_made_and_listed_while_the_gateway_runs(tmp_path: Path) -> None:
+async def test_keys_are_created_and_listed_while_the_gateway_runs(tmp_path: Path) -> None:
     """A new key works at once; the list shows its name and scopes and never the key."""
     async with running_site(tmp_path, "embedded") as site:
         key = await site.gateway.new_key("--scope", "devices:read")
@@ -206,7 +206,7 @@ async def test_keys_are_made_and_listed_while_the_gateway_runs(tmp_path: Path) -
         assert key[:12] in listed.out
 
 
-async def test_keys_of_a_registry_that_is_not_there(tmp_path: Path) -> None:
+async def test_keys_of_a_missing_registry_are_an_error(tmp_path: Path) -> None:
     """Listing says so and makes nothing; a key without a name is refused."""
     listed = await run(script("gateway"), "keys", "list", "--data-dir", str(tmp_path / "typo"))
     is_a_clear_refusal(listed, str(tmp_path / "typo"), "--data-dir", code=4)
@@ -216,7 +216,7 @@ async def test_keys_of_a_registry_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
 
 
-async def test_nothing_secret_is_logged(tmp_path: Path) -> None:
+async def test_no_secret_is_logged(tmp_path: Path) -> None:
     """Neither keys nor device tokens nor the broker's password stand in what a whole story writes, at debug level."""
     async with running_site(tmp_path, "mosquitto", "--log-level", "debug") as site:
         device = site.device()

@@ -84,7 +84,7 @@ def stored_of_each(site: Site) -> list[int]:
     return [site.count(of_one + str(number + 1)) for number in range(FLOODERS)]
 
 
-async def test_a_heartbeat_with_its_puback_outlives_a_kill(tmp_path: Path, record_property: Measured) -> None:
+async def test_an_acknowledged_heartbeat_survives_a_kill(tmp_path: Path, record_property: Measured) -> None:
     """One each of 240 devices, and `kill -9` with the last PUBACK."""
     async with running_site(tmp_path, "embedded") as site:
         devices = await bound(site, SAY_ONE)
@@ -140,7 +140,7 @@ async def _all_say(site: Site, devices: list[Bound], status: str) -> None:
     await site.synced()
 
 
-async def test_what_devices_said_of_their_reset_outlives_a_kill(tmp_path: Path) -> None:
+async def test_acknowledgements_of_resets_survive_a_kill(tmp_path: Path) -> None:
     """`delivered`, and later `executed`: each with its PUBACK, although the latter ends the session; then a kill."""
     async with running_site(tmp_path, "embedded") as site:
         devices = await bound(site, RESETS)

@@ -35,7 +35,7 @@ async def gone(rabbitmq: RabbitMq, device_id: str) -> None:
     )
 
 
-async def test_the_whole_story_of_a_reset(tmp_path: Path, rabbitmq: RabbitMq) -> None:
+async def test_a_reset_goes_from_request_to_executed(tmp_path: Path, rabbitmq: RabbitMq) -> None:
     """Bind, heartbeat, reset, token revoked, session cut, topic cleared; then bind again, no wipe, and unbind."""
     async with running_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
         device = site.device()
@@ -77,7 +77,7 @@ async def test_the_whole_story_of_a_reset(tmp_path: Path, rabbitmq: RabbitMq) ->
         ]
 
 
-async def test_a_device_that_was_away_fetches_its_reset(tmp_path: Path, rabbitmq: RabbitMq) -> None:
+async def test_an_offline_device_fetches_its_reset_later(tmp_path: Path, rabbitmq: RabbitMq) -> None:
     """It lies retained, is handed out by its topic's full name, and published again after a restart of the gateway."""
     async with running_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
         device = site.device(radio="cellular")
@@ -98,7 +98,7 @@ async def test_a_device_that_was_away_fetches_its_reset(tmp_path: Path, rabbitmq
         assert await retained(site, topic(device_id)) is None
 
 
-async def test_the_doctor_finds_it_sound(tmp_path: Path, rabbitmq: RabbitMq) -> None:
+async def test_the_doctor_finds_no_problem(tmp_path: Path, rabbitmq: RabbitMq) -> None:
     """Strangers are refused, the made-up device reaches nothing, and open commands are found by name."""
     async with running_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
         device_id = (await site.device().provision(end_user_id="eu_1")).device_id
@@ -117,7 +117,7 @@ async def _examined(site: Site) -> dict[tuple[str, str], dict[str, str]]:
     return {(each["area"], each["name"]): each for each in json.loads(outcome.out)["findings"]}
 
 
-async def test_an_api_that_refuses_the_gateway_is_said(tmp_path: Path, rabbitmq: RabbitMq) -> None:
+async def test_an_api_that_refuses_the_gateway_is_reported(tmp_path: Path, rabbitmq: RabbitMq) -> None:
     """A wrong password there: /ready is not ready and names the setting, and never the password."""
     wrong = f"rabbitmq+http://gateway_admin:not-its-password@{rabbitmq.host}:{rabbitmq.api_port}"
     options = [*rabbitmq_options(tmp_path, rabbitmq), "--broker-api-url", wrong]

@@ -77,7 +77,7 @@ async def test_a_device_that_is_online_is_reset(tmp_path: Path, kind: BrokerKind
 
 
 @pytest.mark.guarantee("G3")
-async def test_the_reset_of_a_device_that_is_switched_off_lies_retained(tmp_path: Path) -> None:
+async def test_the_reset_of_an_offline_device_is_retained(tmp_path: Path) -> None:
     """Mosquitto itself holds the signed command, as `mosquitto_sub -v` prints it, until the device is back."""
     async with running_site(tmp_path, "mosquitto") as site:
         device = site.device(radio="cellular")
@@ -115,7 +115,7 @@ async def _mosquitto_sub(site: Site, name: str) -> str:
 
 
 @pytest.mark.guarantee("G3")
-async def test_the_embedded_broker_keeps_the_reset_for_a_device_that_is_switched_off(tmp_path: Path) -> None:
+async def test_the_embedded_broker_keeps_the_reset_of_an_offline_device(tmp_path: Path) -> None:
     """With the token that is good for its reset alone the device is handed the command, and obeys it later."""
     async with running_site(tmp_path, "embedded") as site:
         device = site.device(radio="cellular")
@@ -179,7 +179,7 @@ async def test_a_device_over_http_alone_is_reset(tmp_path: Path, kind: BrokerKin
 
 
 @both
-async def test_a_device_that_is_provisioned_again_is_not_wiped(tmp_path: Path, kind: BrokerKind) -> None:
+async def test_a_device_that_is_bound_again_is_not_wiped(tmp_path: Path, kind: BrokerKind) -> None:
     """After its reset a device is bound again and works, with a new token and nothing of the old reset left."""
     async with running_site(tmp_path, kind) as site:
         device = site.device()
@@ -203,7 +203,7 @@ async def test_a_device_that_is_provisioned_again_is_not_wiped(tmp_path: Path, k
 
 
 @both
-async def test_a_reset_leaves_the_neighbours_alone(tmp_path: Path, kind: BrokerKind) -> None:
+async def test_a_reset_does_not_affect_other_devices(tmp_path: Path, kind: BrokerKind) -> None:
     """Of three devices online one is wiped; the others keep session, token and binding."""
     async with running_site(tmp_path, kind) as site:
         devices = [site.device(f"SN{number}") for number in range(3)]

@@ -37,7 +37,7 @@ async def comes_back_and_is_wiped(site: Site, device: SimulatedDevice, device_id
 
 
 @pytest.mark.guarantee("G1")
-async def test_a_reset_while_the_broker_is_down(tmp_path: Path) -> None:
+async def test_a_reset_during_a_broker_outage_is_published_afterwards(tmp_path: Path) -> None:
     """200 at once; when the broker is back the command lies there, and the device obeys."""
     async with running_site(tmp_path, "mosquitto") as site:
         device = site.device()
@@ -58,7 +58,7 @@ async def test_a_reset_while_the_broker_is_down(tmp_path: Path) -> None:
         await site.broker_agrees()
 
 
-async def test_a_bind_while_the_broker_is_down_is_good_once_it_is_back(tmp_path: Path) -> None:
+async def test_a_bind_during_a_broker_outage_takes_effect_afterwards(tmp_path: Path) -> None:
     """The answer comes though the broker cannot be told, says so, and the token works later."""
     async with running_site(tmp_path, "mosquitto", "--bind-broker-wait-seconds", "0.2") as site:
         await site.broker.stop()
@@ -73,7 +73,7 @@ async def test_a_bind_while_the_broker_is_down_is_good_once_it_is_back(tmp_path:
 
 @pytest.mark.guarantee("G2")
 @pytest.mark.parametrize("kind", BROKERS)
-async def test_the_gateway_is_killed_right_after_its_answer(tmp_path: Path, kind: BrokerKind) -> None:
+async def test_a_reset_survives_a_kill_right_after_its_answer(tmp_path: Path, kind: BrokerKind) -> None:
     """`kill -9` some milliseconds after the 200, ten times over: what was accepted is executed, exactly once.
 
     The embedded broker dies with the gateway. What a device said to it in its last instant, and has no PUBACK for, is
@@ -101,7 +101,7 @@ async def test_the_gateway_is_killed_right_after_its_answer(tmp_path: Path, kind
         assert len({each["command_id"] for each in details(device, "reset_begun")}) == ROUNDS
 
 
-async def test_the_device_obeys_while_the_gateway_is_down(tmp_path: Path) -> None:
+async def test_a_reset_executed_during_a_gateway_outage_is_recorded_afterwards(tmp_path: Path) -> None:
     """Mosquitto keeps the word of the device for the gateway's session; started again, it completes the reset."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
@@ -121,7 +121,7 @@ async def test_the_device_obeys_while_the_gateway_is_down(tmp_path: Path) -> Non
         assert await site.retained() == {}
 
 
-async def test_heartbeats_that_come_while_the_gateway_is_down_are_stored_later(tmp_path: Path) -> None:
+async def test_heartbeats_during_a_gateway_outage_are_stored_afterwards(tmp_path: Path) -> None:
     """A persistent session: each heartbeat that the broker took is in the history once the gateway is back."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
@@ -135,7 +135,7 @@ async def test_heartbeats_that_come_while_the_gateway_is_down_are_stored_later(t
 
 
 @pytest.mark.guarantee("G7")
-async def test_the_broker_loses_its_retained_messages(tmp_path: Path) -> None:
+async def test_lost_retained_commands_are_published_again(tmp_path: Path) -> None:
     """Restarted with an empty store it is given the open commands again, and only those."""
     async with running_site(tmp_path, "mosquitto") as site:
         away, away_id = await a_device_away(site, "AWAY")
@@ -163,7 +163,7 @@ async def _lie_there(site: Site, wanted: dict[str, bytes]) -> bool:
 
 
 @pytest.mark.guarantee("G7")
-async def test_the_broker_holds_what_is_no_longer_open(tmp_path: Path) -> None:
+async def test_retained_commands_that_are_closed_are_cleared(tmp_path: Path) -> None:
     """Left overs of a command that is final, of a command that is another one now, and of a stranger are put right."""
     async with running_site(tmp_path, "mosquitto") as site:
         over, over_id = await a_device_away(site, "OVER")
@@ -185,7 +185,7 @@ async def test_the_broker_holds_what_is_no_longer_open(tmp_path: Path) -> None:
         assert json.loads(lying[topic(open_id)])["id"] == second["id"] != first["id"]
 
 
-async def test_an_old_reset_does_not_wipe_a_device_that_was_provisioned_anew(tmp_path: Path) -> None:
+async def test_an_old_reset_does_not_wipe_a_device_that_was_bound_again(tmp_path: Path) -> None:
     """Its flash erased, it knows no command ids; the generation alone makes it refuse, and it says why."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
@@ -265,7 +265,7 @@ def _payload(command: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-async def test_a_gateway_that_is_stopped_and_started_knows_everything(tmp_path: Path, kind: BrokerKind) -> None:
+async def test_a_restarted_gateway_keeps_its_state(tmp_path: Path, kind: BrokerKind) -> None:
     """Devices, tokens and open commands are there after a restart; the embedded broker holds them again too."""
     async with running_site(tmp_path, kind) as site:
         device, device_id = await a_device_away(site)

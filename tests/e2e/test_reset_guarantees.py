@@ -108,7 +108,7 @@ async def test_a_reset_can_be_cancelled_until_it_is_delivered(site: Site, serial
 
 
 @pytest.mark.guarantee("G9")
-async def test_a_reset_that_is_delivered_can_not_be_cancelled(site: Site, serial: str) -> None:
+async def test_a_delivered_reset_cannot_be_cancelled(site: Site, serial: str) -> None:
     """After `delivered` a cancel is 409 and changes nothing; the device carries the reset out."""
     device, device_id, command = await reset_while_away(site, serial)
     assert (await acknowledge(site, token_of(device), command, "delivered"))["status"] == "delivered"
@@ -121,7 +121,7 @@ async def test_a_reset_that_is_delivered_can_not_be_cancelled(site: Site, serial
 
 
 @pytest.mark.guarantee("G10")
-async def test_a_reset_that_failed_can_be_asked_for_again(site: Site, serial: str) -> None:
+async def test_a_failed_reset_can_be_requested_again(site: Site, serial: str) -> None:
     """`failed` ends the command with its error and leaves the token its way; a new reset is a new command."""
     device, device_id, first = await reset_while_away(site, serial)
     token = token_of(device)
@@ -160,7 +160,7 @@ async def test_the_reset_of_an_unbound_device_waits_for_a_binding(site: Site, se
     await site.broker_agrees()
 
 
-async def test_a_device_that_nobody_knows_can_not_be_reset(site: Site) -> None:
+async def test_an_unknown_device_cannot_be_reset(site: Site) -> None:
     """404 for an unknown id and for an invalid one, 400 for a path that hides something, and nothing is queued."""
     before = site.fingerprint()
     answer = await site.http.post("/v1/devices/dev_%00/reset")
@@ -173,7 +173,7 @@ async def test_a_device_that_nobody_knows_can_not_be_reset(site: Site) -> None:
 
 
 @pytest.mark.guarantee("G5")
-async def test_power_lost_between_wipe_and_acknowledgement(site: Site, serial: str) -> None:
+async def test_a_power_cut_between_wipe_and_acknowledgement_is_reported_later(site: Site, serial: str) -> None:
     """Bound again with `supersede_reset`, the device says late that it obeyed; its command stays cancelled."""
     device = site.device(serial, faults=SeededFaults(random.Random(1), power_cuts=["publish:ack:executed"]))  # noqa: S311 - faults
     binding = await device.provision(end_user_id="eu_1")
@@ -233,7 +233,7 @@ async def test_a_device_that_was_reset_by_hand_is_bound_again(site: Site, serial
     assert (reset_by_hand.counts["command_received"], reset_by_hand.counts["reset_begun"]) == (0, 0)
 
 
-async def test_a_retained_command_is_found_by_its_device_alone(site: Site, serial: str) -> None:
+async def test_a_retained_command_is_readable_by_its_device_alone(site: Site, serial: str) -> None:
     """Another device, authenticated, that asks for everything is handed nothing of this device's reset."""
     _, device_id, _ = await reset_while_away(site, serial)
     await site.synced()
@@ -248,7 +248,7 @@ async def test_a_retained_command_is_found_by_its_device_alone(site: Site, seria
 
 
 @pytest.mark.guarantee("G12")
-async def test_an_old_token_that_is_reset_only_reaches_nothing_but_its_reset(site: Site, serial: str) -> None:
+async def test_a_reset_only_token_can_only_fetch_its_reset(site: Site, serial: str) -> None:
     """Telemetry over MQTT is not stored any more; HTTP says 401 to all but heartbeat, acknowledgement and refresh."""
     device, device_id, _ = await reset_while_away(site, serial)
     token = token_of(device)

@@ -50,7 +50,7 @@ async def _as_a_snapshot(site: Site, copy: Path) -> None:
 
 
 @pytest.mark.parametrize("put_back", [_restored, _copied_back, _on_another_machine, _as_a_snapshot])
-async def test_a_reset_of_the_lost_registry_wipes_nobody(tmp_path: Path, put_back: object) -> None:
+async def test_a_reset_of_the_lost_registry_wipes_no_device(tmp_path: Path, put_back: object) -> None:
     """The device that was bound after the restore refuses it, stays bound, and obeys a reset that is meant for it."""
     assert callable(put_back)
     async with running_site(tmp_path, "mosquitto") as site:
@@ -79,7 +79,7 @@ async def test_a_reset_of_the_lost_registry_wipes_nobody(tmp_path: Path, put_bac
         assert await site.retained() == {}
 
 
-async def test_who_is_bound_in_the_backup_goes_on(tmp_path: Path) -> None:
+async def test_a_device_bound_in_the_backup_keeps_working(tmp_path: Path) -> None:
     """A bound device obeys the next reset, an open reset reaches its device, and the broker holds what is open."""
     async with running_site(tmp_path, "mosquitto") as site:
         bound, waiting = site.device("SN1"), site.device("SN2")

@@ -50,14 +50,14 @@ async def _statuses(site: Site, ids: Sequence[str]) -> list[str]:
     return [(await site.newest(each))["status"] for each in ids]
 
 
-async def test_where_to_begin(sessions: RunbookSessions) -> None:
+async def test_section_where_to_start(sessions: RunbookSessions) -> None:
     """The first block, on an installation that is well."""
     async with sessions("embedded") as session:
         outcome = await session.follow("Runbook: the worst mornings")
         assert outcome.code in WORKS, outcome.out
 
 
-async def test_the_broker_lost_everything(sessions: RunbookSessions) -> None:
+async def test_section_broker_lost_everything(sessions: RunbookSessions) -> None:
     """With an empty store it is made a copy of the registry again: commands, accounts, and nothing else."""
     async with sessions() as session:
         site = session.site
@@ -75,7 +75,7 @@ async def test_the_broker_lost_everything(sessions: RunbookSessions) -> None:
             assert await site.connect_answer(device["id"], device["device_token"]) == 0
 
 
-async def test_the_disk_is_full(sessions: RunbookSessions) -> None:
+async def test_section_disk_is_full(sessions: RunbookSessions) -> None:
     """503 while nothing can be written, nothing half done, and it goes on by itself when there is room."""
     async with sessions("embedded") as session:
         site = session.site
@@ -97,7 +97,7 @@ async def test_the_disk_is_full(sessions: RunbookSessions) -> None:
         assert await _statuses(site, [device["id"]]) == ["pending"]
 
 
-async def test_the_registry_is_damaged(sessions: RunbookSessions) -> None:
+async def test_section_registry_is_damaged(sessions: RunbookSessions) -> None:
     """Doctor sees it, the backup serves, and what was asked for since can be read out of the damaged file."""
     async with sessions("embedded") as session:
         site = session.site
@@ -133,7 +133,7 @@ def _damage(registry: Path) -> None:
         file.write(b"\xff" * size)
 
 
-async def test_the_registry_was_copied_back(sessions: RunbookSessions) -> None:
+async def test_section_registry_was_copied_back(sessions: RunbookSessions) -> None:
     """The gateway finds it, begins a new epoch and says so; the runbook's commands show who is bound."""
     async with sessions() as session:
         site = session.site
@@ -155,7 +155,7 @@ async def test_the_registry_was_copied_back(sessions: RunbookSessions) -> None:
         await site.broker_agrees()
 
 
-async def test_the_machine_is_lost(sessions: RunbookSessions) -> None:
+async def test_section_machine_is_lost(sessions: RunbookSessions) -> None:
     """From a backup on an empty data directory: the same id and keys, so the same devices obey."""
     async with sessions() as session:
         site = session.site
@@ -174,7 +174,7 @@ async def test_the_machine_is_lost(sessions: RunbookSessions) -> None:
                 await site.becomes(device_id, "executed")
 
 
-async def test_an_api_key_leaked(sessions: RunbookSessions) -> None:
+async def test_section_api_key_leaked(sessions: RunbookSessions) -> None:
     """It opens nothing from then on; what it did is told by its id."""
     async with sessions("embedded") as session:
         site = session.site
@@ -193,7 +193,7 @@ async def test_an_api_key_leaked(sessions: RunbookSessions) -> None:
         assert device["id"] in told.out.splitlines()[-1]
 
 
-async def test_evidence_is_kept_before_anything_is_put_right(sessions: RunbookSessions) -> None:
+async def test_evidence_is_stored_before_any_repair(sessions: RunbookSessions) -> None:
     """A forged receipt is in the audit trail that was kept, and so is the registry of that moment."""
     async with sessions() as session:
         site = session.site
@@ -212,7 +212,7 @@ async def test_evidence_is_kept_before_anything_is_put_right(sessions: RunbookSe
         assert contents(session.folder / "backup" / "evidence.db").devices == 1
 
 
-async def test_the_gateways_password_leaked(sessions: RunbookSessions) -> None:
+async def test_section_gateways_password_leaked(sessions: RunbookSessions) -> None:
     """The old one opens nothing; a device whose reset was made to fail is found, and wiped after all."""
     async with sessions() as session:
         site = session.site
@@ -244,7 +244,7 @@ async def test_the_gateways_password_leaked(sessions: RunbookSessions) -> None:
                 await site.becomes(device_id, "executed")
 
 
-async def test_a_signing_key_leaked(sessions: RunbookSessions) -> None:
+async def test_section_signing_key_leaked(sessions: RunbookSessions) -> None:
     """New bindings get another key; those that know the old one are named, and obey it for their reset."""
     async with sessions("embedded") as session:
         site = session.site
@@ -261,7 +261,7 @@ async def test_a_signing_key_leaked(sessions: RunbookSessions) -> None:
         assert published == [anew["grant_key"]]
 
 
-async def test_a_device_was_stolen(sessions: RunbookSessions) -> None:
+async def test_section_device_was_stolen(sessions: RunbookSessions) -> None:
     """Found by its serial number, reset, and its token opens its reset alone."""
     async with sessions("embedded") as session:
         device = await _bound(session.site, "BP-000123")
@@ -273,7 +273,7 @@ async def test_a_device_was_stolen(sessions: RunbookSessions) -> None:
             assert refused.status_code == httpx.codes.UNAUTHORIZED
 
 
-async def test_a_fleet_was_reset_by_mistake(sessions: RunbookSessions) -> None:
+async def test_section_fleet_was_reset_by_mistake(sessions: RunbookSessions) -> None:
     """Those that were away are held back, at the broker too, and can be bound again; the list says to whom."""
     async with sessions() as session:
         site = session.site
@@ -290,7 +290,7 @@ async def test_a_fleet_was_reset_by_mistake(sessions: RunbookSessions) -> None:
         await site.post(f"{ids[0]}/bind", {"end_user_id": "eu_0"})
 
 
-async def test_the_clock_was_wrong(sessions: RunbookSessions) -> None:
+async def test_section_clock_was_wrong(sessions: RunbookSessions) -> None:
     """What expired meanwhile is listed."""
     async with sessions("embedded") as session:
         device = await _bound(session.site, "SN1")
@@ -301,7 +301,7 @@ async def test_the_clock_was_wrong(sessions: RunbookSessions) -> None:
             assert "command.expired" in outcome.out
 
 
-async def test_the_gateway_does_not_start(sessions: RunbookSessions) -> None:
+async def test_section_gateway_does_not_start(sessions: RunbookSessions) -> None:
     """Settings with their sources, and what doctor finds, also while none runs."""
     async with sessions("embedded") as session:
         await session.site.gateway.stop()
@@ -310,7 +310,7 @@ async def test_the_gateway_does_not_start(sessions: RunbookSessions) -> None:
         assert "gateway" in outcome.out
 
 
-async def test_a_device_is_refused_by_the_broker(sessions: RunbookSessions) -> None:
+async def test_section_device_is_refused_by_the_broker(sessions: RunbookSessions) -> None:
     """An operator restored yesterday's password file: the comparison admits the device again."""
     async with sessions() as session:
         site = session.site
@@ -334,7 +334,7 @@ async def _let_in(site: Site, device: dict[str, Any]) -> bool:
     return not await _refused(site, device)
 
 
-async def test_a_receiver_was_down(sessions: RunbookSessions) -> None:
+async def test_section_receiver_was_down(sessions: RunbookSessions) -> None:
     """What failed is sent again, each event once, under the id that it has."""
     async with receiving() as receiver, sessions("embedded", "--webhook-allow-loopback") as session:
         site = session.site
@@ -354,7 +354,7 @@ async def test_a_receiver_was_down(sessions: RunbookSessions) -> None:
         assert sorted(ids[:2]) == sorted(ids[2:])
 
 
-def test_every_block_has_its_morning() -> None:
+def test_every_block_of_the_runbook_has_a_test() -> None:
     """A section of the runbook with a block and without a test of its own would never have been tried."""
     source = Path(__file__).read_text(encoding="utf-8")
     for block in BLOCKS:

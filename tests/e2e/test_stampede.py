@@ -109,7 +109,7 @@ class DeviceFleet:
                 self.inside.discard(device_id)
 
 
-async def test_everybody_comes_at_once(tmp_path: Path) -> None:
+async def test_a_whole_fleet_reconnects_at_once(tmp_path: Path) -> None:
     """The broker restarts under a connected fleet; resets that were asked for meanwhile reach their devices.
 
     It is stopped so that it saves its sessions. Without the gateway's session the broker would confirm heartbeats that

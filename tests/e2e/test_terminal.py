@@ -28,7 +28,7 @@ def over_http(site: Site, key: str | None = None) -> dict[str, str]:
     return clean_environment(GATEWAY_API_KEY=key or site.key, GATEWAY_URL=site.gateway.url)
 
 
-async def test_top_is_live_and_goes_by_keys(site: Site) -> None:
+async def test_top_updates_and_reacts_to_keys(site: Site) -> None:
     """A device appears when it comes; keys narrow the list; q ends it with 0 and leaves the terminal as it was."""
     device = site.device("TOP-1")
     await device.provision(end_user_id="eu_1")
@@ -50,7 +50,7 @@ async def test_top_is_live_and_goes_by_keys(site: Site) -> None:
         assert "Traceback" not in terminal.seen
 
 
-async def test_top_outlives_its_gateway(tmp_path: Path) -> None:
+async def test_top_survives_a_gateway_restart(tmp_path: Path) -> None:
     """Killed, it is missed in words; started again, the view goes on; Ctrl-C ends it with 130."""
     async with running_site(tmp_path, "embedded") as own:
         await own.api.call("POST", "/v1/devices", {"serial_number": "TOP-1"})
@@ -66,7 +66,7 @@ async def test_top_outlives_its_gateway(tmp_path: Path) -> None:
             assert "Traceback" not in terminal.seen
 
 
-async def test_top_says_when_the_key_is_no_longer_good(site: Site) -> None:
+async def test_top_reports_a_revoked_key(site: Site) -> None:
     """The terminal is given back, then a line that says why; exit code 6."""
     made = await run(
         script("gateway"), "keys", "create", "--name", "brief", "--json", "--data-dir", str(site.gateway.data)
@@ -82,7 +82,7 @@ async def test_top_says_when_the_key_is_no_longer_good(site: Site) -> None:
 
 
 @pytest.mark.parametrize("remote", [True, False])
-async def test_watch_tells_a_life_as_it_happens(site: Site, tmp_path: Path, *, remote: bool) -> None:
+async def test_watch_prints_events_as_they_happen(site: Site, tmp_path: Path, *, remote: bool) -> None:
     """Heartbeats and the steps of a reset, each once, as lines of JSON; over HTTP and on the data directory."""
     device = site.device(f"WATCH-{remote}")
     device_id = (await device.provision(end_user_id="eu_1")).device_id
@@ -108,7 +108,7 @@ async def test_watch_tells_a_life_as_it_happens(site: Site, tmp_path: Path, *, r
     assert "Traceback" not in watch.err
 
 
-async def test_watch_for_people(site: Site, tmp_path: Path) -> None:
+async def test_watch_prints_lines(site: Site, tmp_path: Path) -> None:
     """First how the device is, then a line for each thing that happens, without heartbeats if so wished."""
     device = site.device("WATCH-PEOPLE")
     device_id = (await device.provision(end_user_id="eu_1")).device_id
@@ -125,9 +125,7 @@ async def test_watch_for_people(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "term"), [("NO_COLOR", "1", "xterm"), ("IGNORED", "", "dumb")])
-async def test_nothing_is_coloured_where_nobody_wants_it(
-    name: str, value: str, term: str, site: Site, tmp_path: Path
-) -> None:
+async def test_colours_can_be_switched_off(name: str, value: str, term: str, site: Site, tmp_path: Path) -> None:
     """With NO_COLOR, and on a dumb terminal: the log of `serve` and the tables are plain."""
     settings = clean_environment(GATEWAY_HTTP="127.0.0.1:0", GATEWAY_MQTT="127.0.0.1:0", **{name: value})
     serve = (script("gateway"), "serve", "--data-dir", str(tmp_path / "data"))
@@ -141,14 +139,14 @@ async def test_nothing_is_coloured_where_nobody_wants_it(
         assert "\x1b" not in terminal.seen
 
 
-async def test_a_table_is_coloured_otherwise(site: Site) -> None:
+async def test_tables_are_coloured_by_default(site: Site) -> None:
     """The heading is bold: what the test above looks for is there without its conditions."""
     async with at_terminal(script("gateway"), "devices", "list", environment=over_http(site)) as terminal:
         assert await terminal.ended() == 0
         assert "\x1b[1m" in terminal.seen
 
 
-async def test_a_narrow_terminal_cuts_no_id(site: Site) -> None:
+async def test_a_narrow_terminal_does_not_truncate_ids(site: Site) -> None:
     """A device per block, a line per column; every id stands whole on its line. Wide: a line per device."""
     made = await site.api.call("POST", "/v1/devices", {"serial_number": "NARROW-1"})
     command = (script("gateway"), "devices", "list", "--search", "NARROW-1")

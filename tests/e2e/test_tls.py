@@ -98,7 +98,7 @@ def _device(site: TlsGateway, api: GatewayApi, serial: str, **options: Any) -> S
     )
 
 
-async def test_a_reset_over_https_and_mqtts(tmp_path: Path) -> None:
+async def test_a_reset_works_over_https_and_mqtts(tmp_path: Path) -> None:
     """Nothing in a device's life needs a listener without TLS; devices receive the addresses with TLS."""
     async with secured(tmp_path) as site, site.client() as client:
         assert site.gateway.url.startswith("https://")
@@ -122,7 +122,7 @@ async def test_a_reset_over_https_and_mqtts(tmp_path: Path) -> None:
             await eventually(executed, "the reset is executed")
 
 
-async def test_strangers_to_tls_are_turned_away(tmp_path: Path) -> None:
+async def test_plain_text_clients_are_refused(tmp_path: Path) -> None:
     """Plain HTTP and plain MQTT get nothing; who trusts another authority does not go on; TLS before 1.2 is refused."""
     async with secured(tmp_path) as site:
         host, port = site.gateway.host, site.gateway.port
@@ -145,7 +145,7 @@ async def test_strangers_to_tls_are_turned_away(tmp_path: Path) -> None:
         assert (await site.ready())["ready"]
 
 
-async def test_the_gateways_own_door_takes_no_device(tmp_path: Path) -> None:
+async def test_the_gateways_own_listener_accepts_no_device(tmp_path: Path) -> None:
     """The listener without TLS, which the gateway uses, is on loopback, and a good token opens nothing there."""
     async with secured(tmp_path) as site:
         bound = await site.bound("SN1")
@@ -159,7 +159,7 @@ async def test_the_gateways_own_door_takes_no_device(tmp_path: Path) -> None:
             assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.ACCEPTED
 
 
-async def test_device_certificates(tmp_path: Path) -> None:
+async def test_device_certificates_are_required_and_checked(tmp_path: Path) -> None:
     """Over both, a device needs its token and the certificate made out to its id; the one alone opens nothing."""
     async with secured(tmp_path, client_certificates=True) as site:
         bound, other = await site.bound("SN1"), await site.bound("SN2")
@@ -187,7 +187,7 @@ async def _mqtt_and_http(site: TlsGateway, bound: Json, pair: Pair | None) -> tu
         return wire.CLOSED, status
 
 
-async def test_a_simulated_device_shows_its_certificate(tmp_path: Path) -> None:
+async def test_a_simulated_device_presents_its_certificate(tmp_path: Path) -> None:
     """`device-sim run --cert-file --key-file` lives where devices are asked for one."""
     async with secured(tmp_path, client_certificates=True) as site, site.client() as client:
         device_id = (await client.post("/v1/devices", json={"serial_number": "SN1"})).json()["id"]
@@ -204,7 +204,7 @@ async def test_a_simulated_device_shows_its_certificate(tmp_path: Path) -> None:
         assert (await living).code == 0
 
 
-async def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
+async def test_a_renewed_certificate_is_loaded(tmp_path: Path) -> None:
     """New clients get the new one, those who are connected stay; after SIGHUP at once."""
     async with secured(tmp_path) as site:
         bound = await site.bound("SN1")
@@ -241,7 +241,7 @@ async def test_a_broken_renewal_changes_nothing(tmp_path: Path) -> None:
         assert [each["error"] for each in (await site.ready())["certificates"]] == [None, None]
 
 
-async def test_an_expired_certificate_is_told(tmp_path: Path) -> None:
+async def test_an_expired_certificate_is_reported(tmp_path: Path) -> None:
     """`/ready` is not, and the doctor names the file, although the listener still shows it."""
     async with secured(tmp_path) as site:
         expired(site.authority, site.pair)
@@ -263,7 +263,7 @@ def _anybody() -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("way", ["data directory", "--ca-file"])
-async def test_the_command_line_knows_the_gateway(tmp_path: Path, way: str) -> None:
+async def test_the_command_line_trusts_the_gateway(tmp_path: Path, way: str) -> None:
     """On its machine by the certificate that its data directory names, from elsewhere by the authority; else no."""
     async with secured(tmp_path) as site:
         environment = clean_environment(GATEWAY_API_KEY=site.key)
@@ -278,7 +278,7 @@ async def test_the_command_line_knows_the_gateway(tmp_path: Path, way: str) -> N
             assert (outcome.code, "certificate" in outcome.err) == (1, True)
 
 
-async def test_doctor_over_tls(tmp_path: Path) -> None:
+async def test_doctor_works_over_tls(tmp_path: Path) -> None:
     """A healthy gateway with TLS and device certificates is healthy to the doctor, who sees how long they are valid."""
     async with secured(tmp_path, client_certificates=True) as site:
         outcome = await run(script("gateway"), "doctor", "--json", "--data-dir", str(site.gateway.data), *site.options)
@@ -293,7 +293,7 @@ async def test_doctor_over_tls(tmp_path: Path) -> None:
     ("authority", "own", "connected"),
     [("right", True, True), ("right", False, False), ("wrong", True, False), ("none", True, False)],
 )
-async def test_the_link_to_a_broker(tmp_path: Path, authority: str, own: bool, connected: bool) -> None:  # noqa: FBT001
+async def test_the_connection_to_a_broker_uses_tls(tmp_path: Path, authority: str, own: bool, connected: bool) -> None:  # noqa: FBT001
     """The broker is verified by the authority that is named, and shown our certificate where it asks; else no link."""
     right, wrong = make_authority(tmp_path / "tls"), make_authority(tmp_path / "wrong")
     pair = server_pair(right)

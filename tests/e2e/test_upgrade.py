@@ -50,7 +50,7 @@ def _copies(gateway: GatewayProcess) -> list[Path]:
     return sorted(gateway.data.glob(f"{DATABASE_NAME}.m*"))
 
 
-async def test_a_newer_command_line_leaves_a_running_gateway_its_registry(tmp_path: Path) -> None:
+async def test_a_newer_command_line_does_not_migrate_a_registry_in_use(tmp_path: Path) -> None:
     """It says which version runs and to restart it; it migrates nothing, also not by its own command for that."""
     gateway = GatewayProcess(tmp_path)
     async with started(gateway):
@@ -76,7 +76,7 @@ async def test_a_newer_command_line_leaves_a_running_gateway_its_registry(tmp_pa
     assert _copies(gateway) == []
 
 
-async def test_the_gateway_that_serves_migrates_after_a_copy(tmp_path: Path) -> None:
+async def test_a_starting_gateway_migrates_after_a_copy(tmp_path: Path) -> None:
     """The log names both schemas and the copy; the older version then refuses, and runs on the copy put back."""
     gateway = GatewayProcess(tmp_path)
     async with started(gateway):
@@ -108,7 +108,7 @@ async def test_the_gateway_that_serves_migrates_after_a_copy(tmp_path: Path) -> 
         await gateway.stop()
 
 
-async def test_a_gateway_says_that_its_registry_was_migrated_beneath_it(tmp_path: Path) -> None:
+async def test_a_gateway_reports_a_registry_migrated_at_run_time(tmp_path: Path) -> None:
     """By a program that ignores the lock: log, /ready and doctor report it, and no more is written or acknowledged."""
     gateway = GatewayProcess(tmp_path)
     async with started(gateway):
@@ -141,7 +141,7 @@ async def test_a_gateway_says_that_its_registry_was_migrated_beneath_it(tmp_path
 
 
 @pytest.mark.parametrize("option", ["--copy", "--no-copy"])
-async def test_the_schema_is_migrated_while_no_gateway_runs(tmp_path: Path, option: str) -> None:
+async def test_a_command_migrates_while_no_gateway_runs(tmp_path: Path, option: str) -> None:
     """The command says from, to, and where the copy lies; a second time there is nothing to do."""
     gateway = GatewayProcess(tmp_path)
     async with started(gateway):

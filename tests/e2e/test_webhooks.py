@@ -35,7 +35,7 @@ async def trail(site: Site) -> list[str]:
     return [event["id"] for event in reversed(listed.json()["data"])]
 
 
-async def test_what_happened_is_delivered_although_the_gateway_is_killed(tmp_path: Path) -> None:
+async def test_events_are_delivered_although_the_gateway_is_killed(tmp_path: Path) -> None:
     """``kill -9`` in the middle of a try, again and again: after the restart nothing is missing, each under its id."""
     async with receiving() as receiver, running_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
         receiver.open.clear()
@@ -60,7 +60,7 @@ async def test_what_happened_is_delivered_although_the_gateway_is_killed(tmp_pat
         assert all(each.is_signed_with(webhook["secret"]) for each in receiver.received)
 
 
-async def test_what_was_delivered_is_not_sent_again_after_a_kill(tmp_path: Path) -> None:
+async def test_delivered_events_are_not_sent_again_after_a_kill(tmp_path: Path) -> None:
     """Once its outcome is committed."""
     async with receiving(OK) as receiver, running_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
         webhook = await hooked(site, receiver.url)
@@ -79,7 +79,7 @@ async def test_what_was_delivered_is_not_sent_again_after_a_kill(tmp_path: Path)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_stream_is_taken_up_where_it_broke_off(tmp_path: Path, how: signal.Signals) -> None:
+async def test_a_stream_resumes_where_it_broke(tmp_path: Path, how: signal.Signals) -> None:
     """A stop ends it cleanly and in time, a kill breaks it; by ``Last-Event-ID`` nothing is missed."""
     async with running_site(tmp_path, "embedded", "--webhook-allow-loopback") as site, asyncio.timeout(GUARD_SECONDS):
         seen: list[str] = []

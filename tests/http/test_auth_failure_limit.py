@@ -54,7 +54,7 @@ def test_each_address_has_its_own_count() -> None:
     assert refusals(strangers, "192.0.2.2", 1) == [False]
 
 
-def test_the_next_minute_begins_anew() -> None:
+def test_the_next_minute_starts_a_new_count() -> None:
     """``Retry-After`` says when that is; a clock that is set back locks no caller out."""
     hand = ManualClock()
     strangers = AuthFailureLimiter(1, hand)
@@ -69,7 +69,7 @@ def test_the_next_minute_begins_anew() -> None:
     assert refusals(strangers, "192.0.2.1", 1) == [False]
 
 
-def test_only_so_many_addresses_are_remembered() -> None:
+def test_remembered_addresses_are_bounded() -> None:
     """A caller that uses ever new addresses fills no memory: the one not seen for longest is forgotten."""
     strangers = AuthFailureLimiter(1, ManualClock(), most_addresses=3)
     for last in range(1, 5):
@@ -91,7 +91,7 @@ def test_only_so_many_addresses_are_remembered() -> None:
         (None, "unknown"),
     ],
 )
-def test_whom_an_address_stands_for(address: str | None, counted_as: str) -> None:
+def test_an_address_is_counted_by_its_network(address: str | None, counted_as: str) -> None:
     """Of IPv6 a whole network is one subscriber's; what is no address is one stranger like any other."""
     assert address_of(from_(address)) == counted_as
 
@@ -101,7 +101,7 @@ def shown(credential: str) -> Scope:
     return {**from_("192.0.2.1"), "headers": [(b"authorization", f"Bearer {credential}".encode())]}
 
 
-def test_one_bad_credential_has_a_share() -> None:
+def test_one_bad_credential_has_a_bounded_share() -> None:
     """A device that tries its revoked token without end leaves the others at its site 270 of 300 clear answers."""
     strangers = AuthFailureLimiter(300, ManualClock())
     stuck = [strangers.refused(shown("dtok_revoked")) for _ in range(1_000)]
@@ -114,7 +114,7 @@ def test_one_bad_credential_has_a_share() -> None:
     assert refusals(strangers, "192.0.2.2", 1) == [False]
 
 
-async def test_strangers_fill_no_log(tmp_path: Path) -> None:
+async def test_failures_do_not_fill_the_log(tmp_path: Path) -> None:
     """So many lines a minute of one address, whatever is asked for; keys keep theirs; what was left out is told."""
     async with limited(tmp_path, 0) as api, asyncio.TaskGroup() as group:
         nobody = api.as_(None)
@@ -134,7 +134,7 @@ async def test_strangers_fill_no_log(tmp_path: Path) -> None:
     ]
 
 
-def test_strangers_from_everywhere_fill_no_log() -> None:
+def test_failures_from_many_addresses_do_not_fill_the_log() -> None:
     """From ever new addresses it is 50 lines a second, and no more addresses are remembered than elsewhere."""
     hand = ManualClock()
     lines = StrangerLines(hand)
@@ -148,12 +148,12 @@ def test_strangers_from_everywhere_fill_no_log() -> None:
     assert [(line["lines"], line["addresses"]) for line in told] == [(MOST_ADDRESSES, MOST_ADDRESSES)]
 
 
-def test_no_limit() -> None:
+def test_without_a_limit_no_failure_is_blocked() -> None:
     """0 never says so."""
     assert not any(refusals(AuthFailureLimiter(0, ManualClock()), "192.0.2.1", 1_000))
 
 
-async def test_strangers_wait_and_others_do_not(tmp_path: Path) -> None:
+async def test_failing_addresses_are_blocked_and_others_are_not(tmp_path: Path) -> None:
     """401 until the limit, then 429 that says when, whatever was wrong; the good key at the same address is served."""
     async with limited(tmp_path) as api:
         wrong, nobody = api.as_(WRONG), api.as_(None)
@@ -175,7 +175,7 @@ async def test_strangers_wait_and_others_do_not(tmp_path: Path) -> None:
         error(await wrong.get("/v1/devices"), 401, "unauthorized")
 
 
-async def test_calls_with_a_good_credential_count_for_nothing(tmp_path: Path) -> None:
+async def test_calls_with_a_valid_credential_are_not_counted(tmp_path: Path) -> None:
     """However many there are, and refused for another reason."""
     async with limited(tmp_path, 1) as api:
         reader = api.as_(await api.another_key("devices:read"))
@@ -185,7 +185,7 @@ async def test_calls_with_a_good_credential_count_for_nothing(tmp_path: Path) ->
         error(await api.as_(WRONG).get("/v1/devices"), 401, "unauthorized")
 
 
-async def test_the_log_tells_it_once(tmp_path: Path) -> None:
+async def test_the_block_is_logged_once(tmp_path: Path) -> None:
     """Which address it was, when it comes to the limit; of what is refused after that there is no line."""
     async with limited(tmp_path) as api:
         with structlog.testing.capture_logs() as lines:

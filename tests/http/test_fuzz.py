@@ -193,7 +193,7 @@ def no_bug_in_the_log() -> Iterator[None]:
     assert [line for line in logged if line["log_level"] in ("error", "critical")] == []
 
 
-async def test_requests(tmp_path: Path) -> None:
+async def test_random_requests_never_break_the_api(tmp_path: Path) -> None:
     """Answered below 500; a refusal names what to do, changes nothing and shows no secret."""
     async with serving(tmp_path, rate_limit_per_minute=0) as api:
         served = FuzzedApi(api, await api.bound())
@@ -214,7 +214,7 @@ def _on_the_wire(raw: bytes) -> bytes:
 BYTES = Target("bytes", 0.01, mangled(_REQUESTS.map(_on_the_wire)))
 
 
-async def test_bytes_on_the_socket(tmp_path: Path) -> None:
+async def test_random_bytes_never_break_the_server(tmp_path: Path) -> None:
     """Whatever comes over a connection, its end is heard and others are served as before."""
     async with serving(tmp_path, rate_limit_per_minute=0) as api:
         served = FuzzedApi(api, await api.bound())

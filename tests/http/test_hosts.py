@@ -28,7 +28,7 @@ def allowed(**options: object) -> tuple[str, ...]:
     return load(options, {}).settings.allowed_hosts
 
 
-def test_the_default_is_strict_where_only_this_machine_can_ask() -> None:
+def test_on_loopback_host_names_are_checked_by_default() -> None:
     """Elsewhere a service's name, or that of a load balancer, is in ``Host``, and a certificate keeps others out."""
     assert allowed() == allowed(http="localhost:0") == allowed(http="[::1]:0") == ()
     assert allowed(http="0.0.0.0:80", insecure_listen=True) == ("*",)
@@ -37,13 +37,13 @@ def test_the_default_is_strict_where_only_this_machine_can_ask() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "a:80", "http://a", "a,*", "auto,a", "*a", "a b", "a,", "[::1]"])
-def test_what_is_no_host_name_is_refused(wrong: str) -> None:
+def test_an_invalid_host_name_is_refused(wrong: str) -> None:
     """At the start, by the setting's name."""
     with pytest.raises(SettingsError, match=r"^http_allowed_hosts: .* should be auto"):
         load({"http_allowed_hosts": wrong}, {})
 
 
-async def test_a_page_that_points_its_name_to_this_machine_gets_nothing(tmp_path: Path) -> None:
+async def test_dns_rebinding_is_refused(tmp_path: Path) -> None:
     """400 that names the setting for every call and page, with a key and without; addresses and localhost are ours."""
     async with (
         serving(tmp_path, allowed_hosts=allowed()) as api,
@@ -60,7 +60,7 @@ async def test_a_page_that_points_its_name_to_this_machine_gets_nothing(tmp_path
                 assert (await page.get(path, headers={"Host": host})).status_code == 200, host
 
 
-async def test_names_that_are_allowed(tmp_path: Path) -> None:
+async def test_allowed_host_names_are_served(tmp_path: Path) -> None:
     """To the letter, and beneath a name, but not that name."""
     names = allowed(http_allowed_hosts="api.example.com,*.fleet.lan")
     async with serving(tmp_path, allowed_hosts=names) as api, httpx.AsyncClient(base_url=api.url, verify=TLS) as client:

@@ -35,7 +35,7 @@ async def test_the_same_request_gets_the_same_answer(api: Api) -> None:
     body(await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}), 200)
 
 
-async def test_a_lost_bind_gives_its_token_again(api: Api) -> None:
+async def test_a_repeated_bind_answers_the_same_token(api: Api) -> None:
     """The one token of the one binding; it is live."""
     device = await api.registered()
     path, asked = f"/v1/devices/{device['id']}/bind", {"end_user_id": "eu_1"}
@@ -65,7 +65,7 @@ async def test_another_path_under_the_same_key_is_refused(api: Api) -> None:
     assert await count(api, "SELECT count(*) FROM commands") == 1
 
 
-async def test_order_and_spaces_make_no_other_body(api: Api) -> None:
+async def test_key_order_and_spaces_do_not_change_the_body(api: Api) -> None:
     """Clients write the members of a document in any order."""
     first = await api.back_end.post(
         "/v1/devices", content=b'{"serial_number":"BP-1","name":"x"}', headers={**JSON, **keyed("a")}
@@ -76,7 +76,7 @@ async def test_order_and_spaces_make_no_other_body(api: Api) -> None:
     same(first, again)
 
 
-async def test_a_key_is_its_callers_own(api: Api) -> None:
+async def test_an_idempotency_key_belongs_to_its_caller(api: Api) -> None:
     """The same word of two API keys, and of another project, are two requests."""
     mine = body(await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 201)
     colleague, stranger = api.as_(await api.another_key()), api.as_(await api.another_key(project="two"))
@@ -86,7 +86,7 @@ async def test_a_key_is_its_callers_own(api: Api) -> None:
     assert body(other, 201)["id"] != mine["id"]
 
 
-async def test_a_device_has_its_own_too(api: Api) -> None:
+async def test_a_device_has_separate_idempotency_keys(api: Api) -> None:
     """An acknowledgement that comes again is taken once; the next binding's device gets nothing of it."""
     bound = await api.bound()
     asked: Json = {"json": {"status": "delivered"}, "headers": keyed("h")}
@@ -114,7 +114,7 @@ async def test_a_refused_acknowledgement_is_refused_again(api: Api) -> None:
     assert await count(api, "SELECT count(*) FROM idempotency") == 0
 
 
-async def test_a_revoked_credential_gets_no_old_answer(api: Api) -> None:
+async def test_a_revoked_credential_gets_no_stored_answer(api: Api) -> None:
     """Who may call is asked first."""
     key = await api.another_key()
     client = api.as_(key)
@@ -147,7 +147,7 @@ async def test_after_a_rotation_nothing_is_done_twice(api: Api) -> None:
         [("Idempotency-Key", "a"), ("Idempotency-Key", "b")],
     ],
 )
-async def test_what_is_no_key(api: Api, headers: Any) -> None:
+async def test_an_invalid_idempotency_key_is_refused(api: Api, headers: Any) -> None:
     """Refused, with the name of the header, and nothing is done."""
     told = error(
         await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}, headers=headers), 400, "invalid_request"
@@ -156,7 +156,7 @@ async def test_what_is_no_key(api: Api, headers: Any) -> None:
     assert await count(api, "SELECT count(*) FROM devices") == 0
 
 
-async def test_other_methods_take_no_notice(api: Api) -> None:
+async def test_other_methods_ignore_the_key(api: Api) -> None:
     """GET is safe as it is."""
     answer = await api.back_end.get("/v1/devices", headers=keyed("a b"))
     assert "Idempotent-Replay" not in answer.headers
@@ -175,7 +175,7 @@ def _asked(operation: AnyOperation, caller: Caller) -> Json:
 
 
 @pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.id)
-async def test_the_answer_is_kept_in_the_transaction_of_the_effect(
+async def test_the_answer_is_stored_in_the_transaction_of_the_effect(
     caller: Caller, operation: AnyOperation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it cannot be kept nothing is done: whichever call it is, no row has changed (the fixture looks)."""
@@ -189,7 +189,7 @@ async def test_the_answer_is_kept_in_the_transaction_of_the_effect(
         assert answer.status_code >= 400
 
 
-async def test_a_bind_without_its_answer_is_none(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bind_whose_answer_cannot_be_stored_is_undone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The token of a binding is shown once: if it cannot be kept, nothing is bound."""
     device = await api.registered()
     await api.settled()
@@ -204,7 +204,7 @@ async def test_a_bind_without_its_answer_is_none(api: Api, monkeypatch: pytest.M
     assert api.dump() == before
 
 
-async def test_what_a_part_did_is_not_done_again(api: Api) -> None:
+async def test_a_completed_step_is_not_repeated(api: Api) -> None:
     """A call of several transactions that died between them: the next one goes on where it ended."""
     done: list[str] = []
 
@@ -231,7 +231,7 @@ def _work(api: Api) -> UnitOfWork:
     return UnitOfWork(api.store, ScanLimiter(), api.key_id, idempotent=idempotent)
 
 
-async def test_a_bulk_reset_that_comes_again_is_the_same(api: Api) -> None:
+async def test_a_repeated_bulk_reset_gets_the_same_answer(api: Api) -> None:
     """Also for a device that has executed it since, which is not reset again."""
     bound = await api.bound()
     asked: Json = {"json": {"device_ids": [bound["id"], "dev_nobody"]}, "headers": keyed("bulk")}
@@ -246,7 +246,7 @@ async def test_a_bulk_reset_that_comes_again_is_the_same(api: Api) -> None:
 # --- at the same time -------------------------------------------------------------------------------------------------
 
 
-async def test_many_at_the_same_time_are_one(api: Api) -> None:
+async def test_many_concurrent_requests_have_one_effect(api: Api) -> None:
     """Twenty binds of one device with one key: one binding, one token, twenty times the same answer."""
     device = await api.registered()
     path, asked = f"/v1/devices/{device['id']}/bind", {"end_user_id": "eu_1"}
@@ -261,7 +261,7 @@ SENT = st.tuples(st.sampled_from(["k1", "k2", "k3", None]), st.sampled_from(["BP
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(waves=st.lists(st.lists(SENT, min_size=1, max_size=8), min_size=1, max_size=3))
-def test_concurrent_retries(waves: list[list[tuple[str | None, str, bool]]]) -> None:
+def test_concurrent_retries_have_one_effect(waves: list[list[tuple[str | None, str, bool]]]) -> None:
     """Registrations with few keys, in waves that are sent at once: a key has one body, one answer and one effect.
 
     The first that is committed under a key settles it: all with its body are answered alike, all others are refused.

@@ -9,7 +9,7 @@ from tests.http.support import Api, Json, body, error
 DAY_MS = 86_400_000
 
 
-async def test_what_is_kept_holds_no_secret(api: Api) -> None:
+async def test_stored_answers_contain_no_secret(api: Api) -> None:
     """Neither the answer in clear nor what opens it lies in the registry: not the credential, not the header."""
     device = await api.registered()
     key = "0d0dd5a2-5f8c-4c39-8a7a-1f4c5a6f9c11"
@@ -29,7 +29,7 @@ async def test_what_is_kept_holds_no_secret(api: Api) -> None:
     assert password.encode() not in row["answer"]
 
 
-async def test_heartbeats_leave_no_answers(api: Api) -> None:
+async def test_heartbeats_store_no_answers(api: Api) -> None:
     """Under a new key each time, with a large command open: nothing is kept. One that comes again is stored once."""
     bound = await api.bound()
     params = {"filler": "x" * 16_000}
@@ -46,7 +46,7 @@ async def test_heartbeats_leave_no_answers(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/devices/bulk/reset", "/v1/devices/bulk/reset/cancel"])
-async def test_a_dry_run_leaves_no_answer(api: Api, path: str) -> None:
+async def test_a_dry_run_stores_no_answer(api: Api, path: str) -> None:
     """It changes nothing; its key is still good for the real one."""
     bound = await api.bound()
     asked: Json = {"device_ids": [bound["id"]]}
@@ -94,7 +94,7 @@ async def what_is_counted_is_there(api: Api) -> None:
     assert [tuple(row) for row in counted] == [tuple(row) for row in there]
 
 
-async def test_errors_are_not_kept(api: Api) -> None:
+async def test_errors_are_not_stored(api: Api) -> None:
     """A refused request is tried again under the same key: the reason may be gone."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}/commands"
@@ -104,7 +104,7 @@ async def test_errors_are_not_kept(api: Api) -> None:
     body(await api.back_end.post(path, json={"type": "reboot"}, headers=keyed("c")), 201)
 
 
-async def test_it_is_kept_for_a_day(api: Api) -> None:
+async def test_answers_are_stored_for_a_day(api: Api) -> None:
     """A minute before the day is over it is replayed, after it the request is a new one; then the old row goes."""
     asked: Json = {"json": {"serial_number": "BP-1"}, "headers": keyed("a")}
     first = await api.back_end.post("/v1/devices", **asked)
@@ -117,7 +117,7 @@ async def test_it_is_kept_for_a_day(api: Api) -> None:
     assert await api.store.write(idempotency_sql.prune) == 1
 
 
-async def test_their_number_is_bounded(api: Api) -> None:
+async def test_the_number_of_answers_is_bounded(api: Api) -> None:
     """The oldest go."""
     for number in range(5):
         await api.back_end.post("/v1/devices", json={"serial_number": f"BP-{number}"}, headers=keyed(str(number)))

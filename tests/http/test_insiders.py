@@ -19,7 +19,7 @@ def bearer(secret: str) -> dict[str, str]:
     return BY_PROXY | {"Authorization": f"Bearer {secret}"}
 
 
-async def test_metrics_are_not_for_strangers(api: Api) -> None:
+async def test_metrics_need_a_key_that_may_read_devices(api: Api) -> None:
     """A key that may read devices opens them; none, another scope, a device's token and a wrong one do not."""
     other = await api.another_key("webhooks:read")
     device = await api.bound()
@@ -32,7 +32,7 @@ async def test_metrics_are_not_for_strangers(api: Api) -> None:
     assert (await client.get("/metrics", headers=bearer(api.key))).status_code == 200
 
 
-async def test_a_token_for_metrics_is_asked_of_everybody(tmp_path: Path) -> None:
+async def test_a_metrics_token_is_required_of_every_caller(tmp_path: Path) -> None:
     """Also on the machine; it opens nothing else."""
     async with serving(tmp_path, metrics_token=TOKEN) as api:
         client = api.as_(None)
@@ -43,7 +43,7 @@ async def test_a_token_for_metrics_is_asked_of_everybody(tmp_path: Path) -> None
         error(await client.get("/v1/devices", headers=bearer(TOKEN)), 401, "unauthorized")
 
 
-async def test_metrics_are_made_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_are_computed_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many ask."""
     made = 0
     make = Scrape._made  # noqa: SLF001 - what it costs is what is counted
@@ -60,7 +60,7 @@ async def test_metrics_are_made_once_a_second(tmp_path: Path, monkeypatch: pytes
     assert made == 1
 
 
-async def test_ready_keeps_words_from_strangers(api: Api) -> None:
+async def test_ready_hides_details_from_remote_callers(api: Api) -> None:
     """They hear that something is wrong; a key that may read devices, and who is on the machine, hear what."""
     api.readiness["ready"] = False
     api.readiness["broker"] |= {"connected": False, "error": "mqtt://10.1.2.3:1883 refused"}
@@ -78,7 +78,7 @@ async def test_ready_keeps_words_from_strangers(api: Api) -> None:
     error(await client.get("/ready", headers=bearer("sk_live_" + "x" * 34)), 401, "unauthorized")
 
 
-async def test_ready_is_told_without_a_registry(api: Api) -> None:
+async def test_ready_is_answered_without_a_registry(api: Api) -> None:
     """A key that cannot be looked up makes a stranger, and no error in place of what is wrong."""
     api.readiness["ready"] = False
     api.readiness["registry"] |= {"error": "the disk at /srv/secret is gone"}
@@ -104,7 +104,7 @@ async def test_ready_is_told_without_a_registry(api: Api) -> None:
         ("127.0.0.1", "127.0.0.1", b"x-real-ip", False),
     ],
 )
-def test_who_is_on_the_machine(client: str, server: str, header: bytes | None, *, local: bool) -> None:
+def test_local_callers_are_recognised(client: str, server: str, header: bytes | None, *, local: bool) -> None:
     """By the connection, unless a proxy says that it sends for another."""
     headers = [] if header is None else [(header, b"127.0.0.1")]
     scope: Scope = {"client": (client, 1), "server": (server, 2), "headers": headers}

@@ -33,7 +33,7 @@ async def test_a_callers_request_id_is_logged_beside_ours(api: Api, given: str) 
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\tb", "ä".encode(), "<script>", "dtok_0123456789abcdef"])
-async def test_an_odd_request_id_is_left_out(api: Api, given: str | bytes) -> None:
+async def test_an_invalid_request_id_is_left_out(api: Api, given: str | bytes) -> None:
     """It reaches neither the answer nor the log."""
     headers = {b"X-Request-Id": given.encode() if isinstance(given, str) else given}
     with capture_logs() as logs:
@@ -43,7 +43,7 @@ async def test_an_odd_request_id_is_left_out(api: Api, given: str | bytes) -> No
     assert not [line for line in logs if "client_request_id" in line]
 
 
-async def test_one_line_in_the_log(api: Api) -> None:
+async def test_each_request_is_one_log_line(api: Api) -> None:
     """Method, path template, status, duration, ids, address and who it was; never a secret, nor the path as it came."""
     bound = await api.bound()
     device = api.as_(bound["device_token"])
@@ -77,7 +77,7 @@ async def test_one_line_in_the_log(api: Api) -> None:
     assert not [secret for secret in SECRETS if secret in json.dumps(logs)]
 
 
-async def test_a_mistake_of_the_gateway_is_a_500_with_the_request_id(api: Api) -> None:
+async def test_an_internal_error_is_a_500_with_the_request_id(api: Api) -> None:
     """``internal_error`` for the caller; traceback and id for the operator of the gateway."""
     device = await api.registered()
     await api.store.write(lambda tx: tx.run("UPDATE devices SET metadata = 'no JSON'"))
@@ -92,7 +92,7 @@ async def test_a_mistake_of_the_gateway_is_a_500_with_the_request_id(api: Api) -
     body(await api.as_(None).get("/health"), 200)
 
 
-async def test_a_database_that_cannot_be_written_is_503(api: Api) -> None:
+async def test_an_unwritable_database_is_a_503(api: Api) -> None:
     """With ``Retry-After``; nothing was changed, reads go on, and later the same request succeeds."""
     await api.registered("BP-0")
     await api.settled()
@@ -111,7 +111,7 @@ async def test_a_database_that_cannot_be_written_is_503(api: Api) -> None:
     await api.registered("BP-9")
 
 
-async def test_health_says_exactly_this(api: Api) -> None:
+async def test_health_has_the_documented_body(api: Api) -> None:
     """Byte for byte, without a credential."""
     answer = await api.as_(None).get("/health")
     assert (answer.status_code, answer.content) == (
@@ -120,7 +120,7 @@ async def test_health_says_exactly_this(api: Api) -> None:
     )
 
 
-async def test_without_a_database(tmp_path: Path) -> None:
+async def test_without_a_database_requests_are_503(tmp_path: Path) -> None:
     """``/health`` says ``unhealthy`` with 503, the API 503 instead of failing; both recover by themselves."""
 
     async def synced(_device_pk: int, _seconds: float) -> bool:
@@ -142,7 +142,7 @@ async def test_without_a_database(tmp_path: Path) -> None:
             body(await client.get("/health"), 200)
 
 
-async def test_ready_tells_the_facts(api: Api) -> None:
+async def test_ready_reports_the_state(api: Api) -> None:
     """200 when all is well, 503 with the same facts when the broker is away."""
     assert body(await api.as_(None).get("/ready"), 200) == api.readiness
     api.readiness["ready"] = False
@@ -150,7 +150,7 @@ async def test_ready_tells_the_facts(api: Api) -> None:
     assert body(await api.as_(None).get("/ready"), 503) == api.readiness
 
 
-async def test_the_keys_that_sign_are_public(api: Api) -> None:
+async def test_signing_keys_are_published(api: Api) -> None:
     """None before the first device is bound; then the one that devices are given, also for caches."""
     assert body(await api.as_(None).get("/.well-known/jwks.json"), 200) == {"keys": []}
     bound = await api.bound()
@@ -189,7 +189,7 @@ async def test_the_rate_limit_counts_each_key_and_each_device(tmp_path: Path) ->
         assert quota(await api.back_end.get("/v1/devices")) == (4, 3)
 
 
-async def test_without_a_rate_limit_nothing_runs_out(tmp_path: Path) -> None:
+async def test_without_a_rate_limit_no_request_is_refused(tmp_path: Path) -> None:
     """Limit 0 means no limit: the headers name a number so large that no client ever waits."""
     async with serving(tmp_path, rate_limit_per_minute=0) as api:
         for _ in range(3):
@@ -198,7 +198,7 @@ async def test_without_a_rate_limit_nothing_runs_out(tmp_path: Path) -> None:
             assert remaining >= NO_LIMIT - 3
 
 
-async def test_many_at_once(api: Api) -> None:
+async def test_concurrent_requests_are_served(api: Api) -> None:
     """A hundred registrations of ten serial numbers at the same time make ten devices."""
     requests = [api.back_end.post("/v1/devices", json={"serial_number": f"BP-{n % 10}"}) for n in range(100)]
     answers = await asyncio.gather(*requests)

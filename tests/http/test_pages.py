@@ -87,7 +87,7 @@ class _Tags(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-async def test_nothing_is_inline_or_from_elsewhere(api: Api) -> None:
+async def test_nothing_is_inline_or_from_other_origins(api: Api) -> None:
     """No inline script, style or handler; every address is the gateway's own."""
     async with httpx.AsyncClient(base_url=api.url, verify=TLS) as client:
         texts = {path: (await client.get(path)).text for path in FILES}

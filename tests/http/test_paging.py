@@ -48,7 +48,7 @@ async def another_command(api: Api, device: Json) -> str:
 
 @settings(max_examples=15, deadline=None)
 @given(before=st.integers(0, 9), limit=st.integers(1, 4), writes=WRITES)
-def test_commands_and_events_by_cursor(before: int, limit: int, writes: list[int]) -> None:
+def test_commands_and_events_are_paged_by_cursor(before: int, limit: int, writes: list[int]) -> None:
     """What was there at the first page comes exactly once, newest first, whatever is written meanwhile."""
     asyncio.run(_by_cursor(before, limit, writes))
 
@@ -73,7 +73,7 @@ async def _by_cursor(before: int, limit: int, writes: list[int]) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(before=st.integers(0, 12), limit=st.integers(1, 5), writes=WRITES)
-def test_devices_by_offset(before: int, limit: int, writes: list[int]) -> None:
+def test_devices_are_paged_by_offset(before: int, limit: int, writes: list[int]) -> None:
     """New devices push the known ones on, so some may come twice; none is missed, and the order holds."""
     asyncio.run(_by_offset(before, limit, writes))
 
@@ -130,7 +130,7 @@ async def test_a_page_that_would_be_too_long_ends_early(api: Api) -> None:
     assert (len(pages), len(seen), len(set(seen))) == (2, 100, 100)
 
 
-async def test_the_newest_comes_first_although_the_clock_was_set_back(tmp_path: Path) -> None:
+async def test_the_newest_is_first_although_the_clock_was_set_back(tmp_path: Path) -> None:
     """Ids go on after those that are there when the gateway starts again, an hour before it stopped."""
     async with serving(tmp_path, rate_limit_per_minute=0) as api:
         api.clock.ahead = 3_600_000

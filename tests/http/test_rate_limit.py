@@ -26,7 +26,7 @@ def allowed(limiter: RateLimiter, caller: str) -> bool:
     return limiter.take(caller)[1] is None
 
 
-def test_so_many_in_a_minute(hand: ManualClock) -> None:
+def test_a_bounded_number_of_requests_a_minute_is_served(hand: ManualClock) -> None:
     """Then none until the next one; the headers and ``Retry-After`` say when that is. Each caller for itself."""
     limiter = RateLimiter(2, hand)
     assert [allowed(limiter, "a") for _ in range(3)] == [True, True, False]
@@ -39,7 +39,7 @@ def test_so_many_in_a_minute(hand: ManualClock) -> None:
     assert limiter.take("a")[0].remaining == 1
 
 
-def test_whoever_keeps_asking_is_let_in_again(hand: ManualClock) -> None:
+def test_a_persistent_caller_is_served_again_later(hand: ManualClock) -> None:
     """Refused requests do not make the wait longer."""
     limiter = RateLimiter(1, hand)
     for _ in range(600):
@@ -48,7 +48,7 @@ def test_whoever_keeps_asking_is_let_in_again(hand: ManualClock) -> None:
     assert allowed(limiter, "a")
 
 
-def test_a_clock_that_steps_back_locks_nobody_out(hand: ManualClock) -> None:
+def test_a_clock_that_steps_back_blocks_no_caller(hand: ManualClock) -> None:
     """It is another minute, with a separate count."""
     limiter = RateLimiter(1, hand)
     assert allowed(limiter, "a")
@@ -57,7 +57,7 @@ def test_a_clock_that_steps_back_locks_nobody_out(hand: ManualClock) -> None:
     assert not allowed(limiter, "a")
 
 
-def test_only_so_many_callers_are_remembered(hand: ManualClock) -> None:
+def test_remembered_callers_are_bounded(hand: ManualClock) -> None:
     """The one not seen for longest is forgotten first."""
     limiter = RateLimiter(1, hand, most_callers=3)
     for caller in "abcd":
@@ -66,7 +66,7 @@ def test_only_so_many_callers_are_remembered(hand: ManualClock) -> None:
     assert allowed(limiter, "a")
 
 
-def test_no_limit(hand: ManualClock) -> None:
+def test_without_a_limit_no_request_is_refused(hand: ManualClock) -> None:
     """0 limits no caller, and by the headers no caller has to wait."""
     limiter = RateLimiter(0, hand)
     assert all(allowed(limiter, "a") for _ in range(1_000))

@@ -100,7 +100,7 @@ WRONG_FIELDS: list[tuple[str, Json, str]] = [
 ]
 
 
-async def test_a_body_that_is_none(caller: Caller) -> None:
+async def test_an_invalid_body_is_refused(caller: Caller) -> None:
     """400 ``invalid_request`` (heartbeats ignore unknown fields), 413 for what is too large; nothing else."""
     for operation in WITH_BODY:
         for content in NO_BODIES:
@@ -116,7 +116,7 @@ def _refused(operation_id: str, content: bytes, answer: httpx.Response) -> None:
     assert details["problems"][0]["field"] == details["field"], operation_id
 
 
-async def test_unknown_fields(caller: Caller) -> None:
+async def test_unknown_fields_are_refused(caller: Caller) -> None:
     """Refused by name, whatever they are called; heartbeats alone take them (held elsewhere)."""
     for operation in WITH_BODY:
         if operation.id == "send_heartbeat":
@@ -127,7 +127,7 @@ async def test_unknown_fields(caller: Caller) -> None:
                 assert name[:128] in [problem["field"] for problem in details["problems"]]
 
 
-async def test_a_field_that_is_wrong(caller: Caller) -> None:
+async def test_an_invalid_field_is_refused(caller: Caller) -> None:
     """400 ``invalid_request`` that names the field in its details and says in words what it should be."""
     by_id = {operation.id: operation for operation in OPERATIONS}
     for operation_id, content, field in WRONG_FIELDS:
@@ -137,7 +137,7 @@ async def test_a_field_that_is_wrong(caller: Caller) -> None:
             assert answer["message"].startswith(f"{field}: ")
 
 
-async def test_all_that_is_wrong_is_named(caller: Caller) -> None:
+async def test_all_invalid_fields_are_named(caller: Caller) -> None:
     """Several problems come in one answer, each once, and a bounded number of them."""
     wrong = {"battery_percent": "x", "flags": 256, "connection_type": ["a", "b"]}
     answer = await caller.device.post("/v1/devices/me/heartbeat", json=wrong)
@@ -153,7 +153,7 @@ async def test_all_that_is_wrong_is_named(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 5_000])
-async def test_numbers_that_nothing_can_hold(caller: Caller, number: bytes) -> None:
+async def test_unrepresentable_numbers_are_refused(caller: Caller, number: bytes) -> None:
     """Neither in a field nor deep in a document."""
     content = b'{"battery_percent":' + number + b"}"
     answer = await caller.device.post("/v1/devices/me/heartbeat", content=content, headers=JSON)
@@ -163,7 +163,7 @@ async def test_numbers_that_nothing_can_hold(caller: Caller, number: bytes) -> N
     assert error(answer, 400, "invalid_request")["details"]["field"] in ("metadata", None)
 
 
-async def test_odd_documents_are_kept_to_the_letter(api: Api) -> None:
+async def test_unusual_documents_are_stored_unchanged(api: Api) -> None:
     """NUL, astral characters, empty names, numbers of thirty digits and nesting come back as they were sent."""
     nested: Json = {}
     for _ in range(50):
@@ -175,7 +175,7 @@ async def test_odd_documents_are_kept_to_the_letter(api: Api) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_that_is_too_large(caller: Caller, *, chunked: bool) -> None:
+async def test_a_too_large_body_is_refused(caller: Caller, *, chunked: bool) -> None:
     """413 past 64 KiB, whether its length was announced or not."""
     content = json.dumps({"filler": "x" * 70_000}).encode()
 
@@ -198,7 +198,7 @@ async def test_a_body_of_exactly_the_limit_is_read(api: Api) -> None:
     body(await api.back_end.get("/v1/devices"), 200)
 
 
-async def test_a_body_that_is_not_json(caller: Caller) -> None:
+async def test_a_body_that_is_not_json_is_refused(caller: Caller) -> None:
     """415 by its headers, and the message says which one to send."""
     for operation in WITH_BODY:
         for headers in (
@@ -217,13 +217,13 @@ async def test_a_body_that_is_not_json(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/json", "APPLICATION/JSON; charset=UTF-8", "application/vnd.x+json"])
-async def test_json_by_other_names(api: Api, kind: str) -> None:
+async def test_other_json_content_types_are_accepted(api: Api, kind: str) -> None:
     """Parameters, case and the ``+json`` suffix are fine."""
     content = json.dumps({"serial_number": "BP-1"}).encode()
     body(await api.back_end.post("/v1/devices", content=content, headers={"Content-Type": kind}), 201)
 
 
-async def test_duplicate_keys_are_no_accident(api: Api) -> None:
+async def test_of_duplicate_keys_the_last_one_counts(api: Api) -> None:
     """The last one counts, as everywhere in Python and JavaScript."""
     content = b'{"serial_number":"BP-1","serial_number":"BP-2"}'
     answer = await api.back_end.post("/v1/devices", content=content, headers=JSON)

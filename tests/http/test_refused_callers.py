@@ -20,7 +20,7 @@ NO_CREDENTIALS = (
 )
 
 
-async def test_without_a_credential(caller: Caller) -> None:
+async def test_a_missing_credential_is_refused(caller: Caller) -> None:
     """401 that says how to authenticate, before the body is looked at."""
     nobody = caller.api.as_(None)
     for operation in GUARDED:
@@ -31,7 +31,7 @@ async def test_without_a_credential(caller: Caller) -> None:
                 assert "Authorization: Bearer" in error(answer, 401, "unauthorized")["message"]
 
 
-async def test_with_a_credential_that_is_none(caller: Caller) -> None:
+async def test_a_malformed_credential_is_refused(caller: Caller) -> None:
     """401, whatever stands in the header."""
     nobody = caller.api.as_(None)
     for operation in GUARDED:
@@ -42,7 +42,7 @@ async def test_with_a_credential_that_is_none(caller: Caller) -> None:
                 error(answer, 401, "unauthorized")
 
 
-async def test_two_credentials_are_none(caller: Caller) -> None:
+async def test_two_credentials_are_refused(caller: Caller) -> None:
     """Two ``Authorization`` headers are 401, also when both are good."""
     good = ("Authorization", f"Bearer {caller.api.key}")
     error(await caller.api.as_(None).get("/v1/devices", headers=[good, good]), 401, "unauthorized")
@@ -54,7 +54,7 @@ async def test_the_scheme_is_matched_without_case(api: Api) -> None:
 
 
 @pytest.mark.parametrize("how", ["revoked_at = 1", "expires_at = 1"])
-async def test_a_key_that_is_over(api: Api, how: str) -> None:
+async def test_an_expired_or_revoked_key_is_refused(api: Api, how: str) -> None:
     """A revoked or expired key is 401."""
     client = api.as_(await api.another_key())
     body(await client.get("/v1/devices"), 200)
@@ -62,7 +62,7 @@ async def test_a_key_that_is_over(api: Api, how: str) -> None:
     error(await client.get("/v1/devices"), 401, "unauthorized")
 
 
-async def test_a_key_without_the_scope(api: Api) -> None:
+async def test_a_key_without_the_scope_is_refused(api: Api) -> None:
     """403 that names the scope; for the device's own calls, that it takes a device token."""
     device = await api.registered()
     for operation in GUARDED:
@@ -133,7 +133,7 @@ async def test_an_error_never_repeats_a_secret(caller: Caller) -> None:
             assert secret[:13] not in answer.text
 
 
-def test_the_table_gives_every_operation_its_rights() -> None:
+def test_every_operation_has_its_scope_in_the_table() -> None:
     """No operation is closed to every caller, or open to device tokens without a device in its path."""
     for operation in OPERATIONS:
         assert operation.access.public == (not operation.path.startswith("/v1/"))

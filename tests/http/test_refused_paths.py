@@ -29,7 +29,7 @@ NO_IDS = (
 HIDING = ("%00", "%0a", "dev_1%0d%0aX-Evil:%201", "%ff%fe", "%ed%a0%80", "%2f")
 
 
-async def test_a_query_that_is_wrong(caller: Caller) -> None:
+async def test_an_invalid_query_is_refused(caller: Caller) -> None:
     """400: an unknown parameter, one that is there twice, one that is not UTF-8."""
     for operation in WITH_QUERY:
         for query, field in WRONG_QUERIES:
@@ -59,13 +59,13 @@ async def test_a_query_that_is_wrong(caller: Caller) -> None:
         ("/v1/devices/{device_id}/events", "cursor=evt_nobody", "cursor"),
     ],
 )
-async def test_a_parameter_out_of_range(caller: Caller, path: str, query: str, field: str) -> None:
+async def test_a_parameter_out_of_range_is_refused(caller: Caller, path: str, query: str, field: str) -> None:
     """400 ``invalid_request`` that names the parameter."""
     answer = await caller.api.back_end.get(f"{path.format(**caller.path)}?{query}")
     assert error(answer, 400, "invalid_request")["details"]["field"] == field
 
 
-async def test_a_post_takes_no_query(caller: Caller) -> None:
+async def test_a_query_on_a_post_is_refused(caller: Caller) -> None:
     """400, since it would be ignored."""
     for operation in WITH_BODY:
         with trying(operation.id):
@@ -73,7 +73,7 @@ async def test_a_post_takes_no_query(caller: Caller) -> None:
             assert answer["details"]["field"] == "end_user_id"
 
 
-async def test_ids_of_nothing(caller: Caller) -> None:
+async def test_unknown_ids_are_refused(caller: Caller) -> None:
     """404 for whatever stands where an id should, on every operation that has one; 400 for what hides something."""
     for operation in GUARDED:
         for name in ("device_id", "command_id"):
@@ -91,7 +91,7 @@ async def test_ids_of_nothing(caller: Caller) -> None:
 @pytest.mark.parametrize(
     "path", ["/v1", "/v1/", "/v1/devices/", "/v1//devices", "/v1/Devices", "/v1/devices%20", "/v1/nowhere", "/v1/a/b/c"]
 )
-async def test_a_path_that_is_not_there(caller: Caller, path: str) -> None:
+async def test_an_unknown_path_is_refused(caller: Caller, path: str) -> None:
     """Beneath ``/v1`` 401 without a credential, else 404; no redirect for a slash, and to the letter."""
     url = caller.api.url + path
     for method in ("GET", "POST", "OPTIONS"):
@@ -103,14 +103,14 @@ async def test_a_path_that_is_not_there(caller: Caller, path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/page", "/nowhere", "/health/", "/ready%20", "/v2/devices", "/v10", "/../etc/passwd"]
 )
-async def test_a_path_beside_the_api_that_is_not_there(caller: Caller, path: str) -> None:
+async def test_an_unknown_path_outside_the_api_is_refused(caller: Caller, path: str) -> None:
     """404, with and without a credential."""
     url = httpx.URL(caller.api.url).copy_with(raw_path=path.encode())
     for client in (caller.api.as_(None), caller.api.back_end):
         error(await client.get(url), 404, "not_found")
 
 
-async def test_a_method_that_is_not_there(caller: Caller) -> None:
+async def test_an_unknown_method_is_refused(caller: Caller) -> None:
     """405 ``method_not_allowed`` with ``Allow``; beneath ``/v1`` 401 without a credential."""
     paths = {operation.path: caller.url(operation) for operation in GUARDED}
     for template, path in paths.items():
@@ -129,7 +129,7 @@ async def test_a_method_that_is_not_there(caller: Caller) -> None:
     assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
-async def test_options_tells_the_methods(api: Api) -> None:
+async def test_options_lists_the_methods(api: Api) -> None:
     """204 with ``Allow`` and no body, for anybody: no secret is in it."""
     answer = await api.as_(None).options("/v1/devices")
     assert (answer.status_code, answer.headers["allow"], answer.content) == (204, "GET, HEAD, OPTIONS, POST", b"")

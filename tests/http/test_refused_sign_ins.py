@@ -44,7 +44,7 @@ def refused(folder: Path) -> list[dict[str, Any]]:
     return [{**json.loads(event.data), "project": event.project} for event in reversed(events)]
 
 
-async def test_each_is_counted_and_told_by_address(tmp_path: Path) -> None:
+async def test_each_refusal_is_counted_by_address(tmp_path: Path) -> None:
     """HTTP and MQTT alike; what was good before names its key, to its project; no credential is in any of it."""
 
     def make(tx: Tx) -> dict[str, tuple[str, str]]:
@@ -107,7 +107,7 @@ async def test_a_flood_writes_a_bounded_number_of_rows(tmp_path: Path) -> None:
     assert sum("sources" in each for each in found) == 3
 
 
-async def test_more_addresses_than_are_told_apart(tmp_path: Path) -> None:
+async def test_addresses_beyond_the_bound_are_counted_together(tmp_path: Path) -> None:
     """A hundred thousand in a minute take no more memory than a thousand; the most frequent address is reported."""
     now = 1_700_000_000_000 // HOUR_MS * HOUR_MS
 
@@ -125,7 +125,7 @@ async def test_more_addresses_than_are_told_apart(tmp_path: Path) -> None:
     assert sum(each["count"] for each in found) == 200_000
 
 
-async def test_what_comes_while_it_is_written_or_cannot_be_is_not_lost(tmp_path: Path) -> None:
+async def test_refusals_during_a_failed_write_are_not_lost(tmp_path: Path) -> None:
     """A refusal during the commit counts in the next event; after a commit that failed all of it is told later."""
     now = 1_700_000_000_000 // HOUR_MS * HOUR_MS
     refusal = RefusedSignIn("http", "unknown", "192.0.2.1")

@@ -68,7 +68,7 @@ async def _never(*_: Any) -> Any:
         ("/v1/devices/a\n", "/v1/devices/{device_id}", {"device_id": "a\n"}),
     ],
 )
-async def test_what_serves_a_path(path: str, template: str, parameters: dict[str, str]) -> None:
+async def test_a_path_finds_its_route(path: str, template: str, parameters: dict[str, str]) -> None:
     """What is written in a template goes before a parameter, which stands for any segment."""
     assert await RecordedRoute().get(path) == (template, parameters)
 
@@ -87,6 +87,6 @@ async def test_what_serves_a_path(path: str, template: str, parameters: dict[str
         "/v1/a/b/c",
     ],
 )
-async def test_what_nothing_serves(path: str) -> None:
+async def test_unknown_paths_have_no_route(path: str) -> None:
     """To the letter: no slash more or less, and no parameter is empty."""
     assert await RecordedRoute().get(path) == ("unknown", {})

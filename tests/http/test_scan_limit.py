@@ -72,7 +72,7 @@ async def several(ask: Callable[[], Any], number: int) -> list[httpx.Response]:
     return list(await asyncio.gather(*(ask() for _ in range(number))))
 
 
-async def test_one_caller_has_a_bounded_number_open(api: Api) -> None:
+async def test_concurrent_searches_of_a_caller_are_bounded(api: Api) -> None:
     """The next is a 429 that says when to come again; meanwhile all else is answered, and afterwards all of it."""
     await api.registered("BP-1")
     key = api.as_(await api.another_key("devices:read"))
@@ -99,7 +99,7 @@ def newest_key(api: Api) -> str:
     return str(newest)
 
 
-async def test_what_may_look_at_many_rows_waits_with_the_searches(api: Api) -> None:
+async def test_every_scan_of_many_rows_counts_as_a_search(api: Api) -> None:
     """Deliveries with one status, and streams that go on after an event that is no longer kept; without that none."""
     asked = {"url": "https://example.com/", "events": ["*"]}
     path = f"/v1/webhooks/{body(await api.back_end.post('/v1/webhooks', json=asked), 201)['id']}/deliveries"
@@ -114,7 +114,7 @@ async def test_what_may_look_at_many_rows_waits_with_the_searches(api: Api) -> N
         assert answer.status_code == httpx.codes.OK
 
 
-async def test_another_caller_does_not_wait_behind_the_queue_of_one(api: Api) -> None:
+async def test_callers_do_not_wait_behind_the_queue_of_another(api: Api) -> None:
     """One credential has one thread at a time."""
     await api.registered("BP-1")
     one, other = [api.as_(await api.another_key("devices:read")) for _ in range(2)]
@@ -125,7 +125,7 @@ async def test_another_caller_does_not_wait_behind_the_queue_of_one(api: Api) ->
         body(answer, 200)
 
 
-async def test_a_search_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+async def test_a_search_beyond_its_deadline_is_aborted(tmp_path: Path) -> None:
     """503 with the remedy, and its thread serves the next; a search that waits for too long is given up, too."""
     async with serving(tmp_path, scans=ScanLimiter(seconds=0.01)) as api:
         await api.store.write(lambda tx: hostile_devices(tx, api.project_id))
@@ -150,7 +150,7 @@ async def whole_gateway(folder: Path) -> AsyncIterator[Running]:
         yield site
 
 
-async def test_while_a_key_searches_devices_are_let_in_and_cut(tmp_path: Path) -> None:
+async def test_searches_do_not_delay_logins_and_revocations(tmp_path: Path) -> None:
     """Twelve searches hang; a device connects, is unbound and loses its session; health and the device are answered."""
     async with whole_gateway(tmp_path) as site, AsyncExitStack() as stack:
         _, secret = await site.store.write(lambda tx: key_sql.create(tx, site.registry.project_id, "back end"))

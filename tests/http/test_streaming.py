@@ -46,7 +46,7 @@ def open_streams(api: Api) -> int:
     return api.services.streams.count
 
 
-async def test_what_happens_from_now_on_comes_as_the_list_shows_it(api: Api) -> None:
+async def test_streamed_events_equal_listed_ones(api: Api) -> None:
     """Not what was before; each with its id and type, in the order of the commits."""
     await api.registered("BP-0")
     async with following(api) as stream:
@@ -56,7 +56,7 @@ async def test_what_happens_from_now_on_comes_as_the_list_shows_it(api: Api) -> 
         assert came[::-1] == body(await api.back_end.get("/v1/events", params={"limit": "2"}), 200)["data"]
 
 
-async def test_it_goes_on_after_the_last_event_that_was_seen(api: Api) -> None:
+async def test_a_stream_resumes_after_the_last_event_id(api: Api) -> None:
     """By the header or by the query, the header first; what was seen does not come again."""
     for number in range(5):
         await api.registered(f"BP-{number}")
@@ -70,7 +70,7 @@ async def test_it_goes_on_after_the_last_event_that_was_seen(api: Api) -> None:
         assert [event["id"] for event in await stream.take(2)] == (await trail(api))[4:]
 
 
-async def test_an_event_that_is_no_longer_kept_is_found_by_its_time(api: Api) -> None:
+async def test_a_deleted_last_event_is_resumed_by_its_time(api: Api) -> None:
     """What is still there and younger comes; an id from the future waits for what is to come."""
     for number in range(4):
         await api.registered(f"BP-{number}")
@@ -83,7 +83,7 @@ async def test_an_event_that_is_no_longer_kept_is_found_by_its_time(api: Api) ->
         assert [event["id"] for event in await stream.take(1)] == (await trail(api))[-1:]
 
 
-async def test_nothing_is_missed_while_much_happens(api: Api) -> None:
+async def test_no_event_is_missed_under_load(api: Api) -> None:
     """Streams that are opened in the middle of writes, broken off and taken up again give every event once."""
     await api.registered("first")
     last = (await trail(api))[0]
@@ -101,7 +101,7 @@ async def test_nothing_is_missed_while_much_happens(api: Api) -> None:
     assert seen == await trail(api)
 
 
-async def test_filtered_by_type_and_device(api: Api) -> None:
+async def test_a_stream_is_filtered_by_type_and_device(api: Api) -> None:
     """As the list is; and it goes on after an event that did not match."""
     one = await api.registered("BP-1")
     async with (
@@ -118,7 +118,7 @@ async def test_filtered_by_type_and_device(api: Api) -> None:
         assert [event["type"] for event in await of_both.take(1)] == ["device.unbound"]
 
 
-async def test_another_project_gets_its_own_alone(api: Api) -> None:
+async def test_a_stream_contains_its_project_alone(api: Api) -> None:
     """Neither new events nor, by the id of one, old ones."""
     first = await api.registered("BP-1")
     other = await api.another_key(project="two")
@@ -132,7 +132,7 @@ async def test_another_project_gets_its_own_alone(api: Api) -> None:
             assert event["data"]["device_id"] != first["id"]
 
 
-async def test_a_comment_comes_when_nothing_happens(tmp_path: Path) -> None:
+async def test_an_idle_stream_sends_comments(tmp_path: Path) -> None:
     """So that neither end, nor anything between them, takes the connection for dead; also while others are busy."""
     async with (
         serving(tmp_path, stream_heartbeat_seconds=0.05) as api,
@@ -145,7 +145,7 @@ async def test_a_comment_comes_when_nothing_happens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last_event_id", ["junk", "dev_1", "evt_", "evt_x y", "evt_" + "x" * 65])
-async def test_an_id_that_is_none(api: Api, last_event_id: str) -> None:
+async def test_an_invalid_last_event_id_is_refused(api: Api, last_event_id: str) -> None:
     """400 that names the header, or the parameter."""
     answer = await api.back_end.get(PATH, headers={"Last-Event-ID": last_event_id})
     assert error(answer, 400, "invalid_request")["details"]["field"] == "Last-Event-ID"
@@ -153,14 +153,14 @@ async def test_an_id_that_is_none(api: Api, last_event_id: str) -> None:
     assert error(answer, 400, "invalid_request")["details"]["field"] == "last_event_id"
 
 
-async def test_an_empty_id_is_none(api: Api) -> None:
+async def test_an_empty_last_event_id_is_ignored(api: Api) -> None:
     """As browsers send it before they have seen an event."""
     async with following(api, last_event_id="") as stream:
         await api.registered()
         assert len(await stream.take(1)) == 1
 
 
-async def test_head_opens_nothing(api: Api) -> None:
+async def test_head_opens_no_stream(api: Api) -> None:
     """The headers of a stream, and its end."""
     async with httpx.AsyncClient(base_url=api.url, headers={"Authorization": f"Bearer {api.key}"}) as client:
         answer = await client.head(PATH)
@@ -168,7 +168,7 @@ async def test_head_opens_nothing(api: Api) -> None:
     assert open_streams(api) == 0
 
 
-async def test_a_key_has_a_bounded_number(tmp_path: Path) -> None:
+async def test_streams_of_a_key_are_bounded(tmp_path: Path) -> None:
     """One more is a 429 that says what to do; when one is closed there is room again; another key is not concerned."""
     async with serving(tmp_path, streams=StreamLimiter(StreamLimits(per_key=2))) as api:
         async with following(api), following(api):
@@ -182,7 +182,7 @@ async def test_a_key_has_a_bounded_number(tmp_path: Path) -> None:
             pass
 
 
-async def test_there_is_a_bounded_number_in_all(tmp_path: Path) -> None:
+async def test_the_total_number_of_streams_is_bounded(tmp_path: Path) -> None:
     """One more is a 503 that says when to come again."""
     async with serving(tmp_path, streams=StreamLimiter(StreamLimits(total=1))) as api, following(api):
         answer = await api.as_(await api.another_key()).get(PATH)
@@ -190,7 +190,7 @@ async def test_there_is_a_bounded_number_in_all(tmp_path: Path) -> None:
         assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_no_key_keeps_the_others_out(tmp_path: Path) -> None:
+async def test_the_streams_of_a_key_do_not_block_other_keys(tmp_path: Path) -> None:
     """One key takes all places; each stream of another takes one of its, until they have as many."""
     async with (
         serving(tmp_path, streams=StreamLimiter(StreamLimits(per_key=10, total=4))) as api,
@@ -230,7 +230,7 @@ async def rotated(api: Api, key_id: str) -> None:
 
 
 @pytest.mark.parametrize("end", [revoked, expired, rotated])
-async def test_it_ends_when_the_key_is_over(api: Api, end: Callable[[Api, str], Awaitable[None]]) -> None:
+async def test_a_stream_ends_with_its_key(api: Api, end: Callable[[Api, str], Awaitable[None]]) -> None:
     """Cleanly, whether or not anything happens on it; the streams of other keys go on."""
     key = await api.another_key()
     key_id = await api.store.read(lambda view: str(view.value("SELECT id FROM api_keys WHERE name = 'another'")))
@@ -249,7 +249,7 @@ def test_a_revoked_key_is_noticed_in_time() -> None:
     assert StreamLimits().recheck_seconds <= 0.5
 
 
-async def test_a_registry_that_cannot_be_read_is_told_once() -> None:
+async def test_an_unreadable_registry_is_logged_once() -> None:
     """However often the stream looks; it goes on, and ends when the key is found to be over."""
     streams, refused = StreamLimiter(StreamLimits(recheck_seconds=0.01)), StoreError("away")
     looks = 0
@@ -274,7 +274,7 @@ async def test_a_registry_that_cannot_be_read_is_told_once() -> None:
     assert [log["event"] for log in logs].count("http.stream_not_checked") == 1
 
 
-async def test_it_ends_with_the_gateway(tmp_path: Path) -> None:
+async def test_a_stream_ends_with_the_gateway(tmp_path: Path) -> None:
     """Cleanly, with all that was committed, and without using up the time that a stop may take."""
     streams: list[Reader] = []
     async with contextlib.AsyncExitStack() as clients:
@@ -290,7 +290,7 @@ async def test_it_ends_with_the_gateway(tmp_path: Path) -> None:
     assert "http.requests_cut" not in events_logged
 
 
-async def test_while_the_gateway_stops_nobody_opens_another(api: Api) -> None:
+async def test_no_stream_opens_during_the_stop(api: Api) -> None:
     """503: a client comes again when it is back."""
     api.services.streams.close()
     error(await api.back_end.get(PATH), 503, "service_unavailable")
@@ -333,7 +333,7 @@ async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
         assert not [log for log in logs if log["log_level"] == "error"]
 
 
-async def test_a_client_that_goes_is_noticed(api: Api) -> None:
+async def test_a_disconnected_client_is_noticed(api: Api) -> None:
     """Its place is free without an event, a comment or a time that has to pass."""
     async with following(api):
         assert open_streams(api) == 1

@@ -121,7 +121,7 @@ def test_a_heartbeat_may_be_empty_and_may_say_more() -> None:
         ("flags", 0, 255),
     ],
 )
-def test_bounds_of_numbers(field: str, least: int, most: int) -> None:
+def test_numbers_have_bounds(field: str, least: int, most: int) -> None:
     """The bounds themselves are good, one beyond is not; a text is not a number and neither is true."""
     for good in (least, most):
         assert getattr(Heartbeat.model_validate_json(json.dumps({field: good})), field) == good
@@ -131,7 +131,7 @@ def test_bounds_of_numbers(field: str, least: int, most: int) -> None:
 
 
 @pytest.mark.parametrize(("field", "longest"), [("firmware_version", 32), ("device_name", 64)])
-def test_bounds_of_texts(field: str, longest: int) -> None:
+def test_texts_have_bounds(field: str, longest: int) -> None:
     """Counted in characters; a NUL is refused."""
     assert getattr(Heartbeat.model_validate_json(json.dumps({field: "ü" * longest})), field) == "ü" * longest
     assert _refused(Heartbeat, {field: "x" * (longest + 1)}) == field
@@ -147,7 +147,7 @@ def test_a_time_is_rfc_3339_with_a_zone(sent_at: object) -> None:
     assert _refused(Heartbeat, {"sent_at": sent_at}) == "sent_at"
 
 
-def test_the_radio_comes_from_the_list_or_from_the_flags() -> None:
+def test_the_radio_is_derived_from_the_list_or_the_flags() -> None:
     """``connection_type`` first, then bit 3 (WiFi) and bit 4 (LTE)."""
     assert Heartbeat(connection_type=[Radio.BLE], flags=8).radio == Radio.BLE
     assert Heartbeat(flags=8).radio == Radio.WIFI
@@ -194,7 +194,7 @@ ACK = {"command_id": "cmd_1", "status": "executed"}
         (Empty, {"force": True}, "force"),
     ],
 )
-def test_what_is_refused(kind: type[BaseModel], body: dict[str, Any], field: str) -> None:
+def test_invalid_payloads_are_refused(kind: type[BaseModel], body: dict[str, Any], field: str) -> None:
     """Unknown fields, other types, other sizes: each refusal names its field."""
     assert _refused(kind, body) == field
 
@@ -210,7 +210,7 @@ def test_a_name_is_counted_in_utf16_units() -> None:
     "payload",
     [b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe{}", b'{"a":' * 5_000, b"[" * 50_000, b"\xef\xbb\xbf{}", b"{}{}"],
 )
-def test_what_is_no_object(payload: bytes) -> None:
+def test_a_payload_that_is_no_object_is_refused(payload: bytes) -> None:
     """Broken, other than an object, not UTF-8, nested without end."""
     for kind in (Heartbeat, Status, Ack, RegisterDevice, Empty):
         _refused(kind, payload)
@@ -220,7 +220,7 @@ def test_what_is_no_object(payload: bytes) -> None:
     st.binary()
     | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(lambda x: json.dumps(x).encode())
 )
-def test_no_bytes_make_the_edge_raise_anything_else(payload: bytes) -> None:
+def test_random_bytes_raise_no_other_error(payload: bytes) -> None:
     """A model or a ValidationError: nothing else comes out of parsing."""
     for kind in (Heartbeat, Status, Ack):
         try:

@@ -88,13 +88,13 @@ def test_a_number_that_may_have_a_fraction_is_not_asked_to_be_an_integer() -> No
         ),
     ],
 )
-def test_what_it_should_be(kind: type[BaseModel], body: dict[str, Any], message: str) -> None:
+def test_messages_say_what_is_expected(kind: type[BaseModel], body: dict[str, Any], message: str) -> None:
     """The sentence names the field and says what to send instead."""
     assert refused(kind, json.dumps(body).encode()).message == message
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999"])
-def test_numbers_that_are_none(number: bytes) -> None:
+def test_invalid_numbers_are_explained(number: bytes) -> None:
     """In a field and inside a document."""
     assert refused(Heartbeat, b'{"battery_percent":' + number + b"}").message == (
         "battery_percent: should be a finite number."
@@ -104,7 +104,7 @@ def test_numbers_that_are_none(number: bytes) -> None:
     )
 
 
-def test_what_is_no_json() -> None:
+def test_invalid_json_is_explained() -> None:
     """Where it breaks off, under the name of the whole; no field is to blame."""
     refusal = refused(Heartbeat, b'{"flags":')
     assert refusal.message == (
@@ -114,7 +114,7 @@ def test_what_is_no_json() -> None:
     assert refused(Heartbeat, b"[]").message == "The body: should be an object."
 
 
-def test_a_parameter_of_the_query() -> None:
+def test_a_query_parameter_is_named() -> None:
     """Text that is no number."""
     with pytest.raises(ValidationError) as caught:
         ListDevices.model_validate({"limit": "many", "offset": "1.5", "status": "", "sorted": "name"})
@@ -127,7 +127,7 @@ def test_a_parameter_of_the_query() -> None:
     }
 
 
-def test_names_are_the_senders() -> None:
+def test_messages_use_the_names_of_the_sender() -> None:
     """A name that holds a secret is blotted out, one without end is cut; at most twenty problems are told."""
     token = "dtok_0123456789abcdef"
     many = {token: 1, "x" * 60_000: 1} | {f"field_{number}": 1 for number in range(100)}
@@ -153,7 +153,7 @@ def test_settings_are_named_from_the_body_on() -> None:
         (b"[]", None, "The payload: should be an object."),
     ],
 )
-def test_a_device_hears_the_same(payload: bytes, field: str | None, message: str) -> None:
+def test_a_device_gets_the_same_message(payload: bytes, field: str | None, message: str) -> None:
     """Over MQTT the refusal has the field and the sentence that HTTP answers with."""
     names = Topics()
     body = parse(names, Message(names.heartbeat("dev_1"), payload)).body
@@ -161,7 +161,7 @@ def test_a_device_hears_the_same(payload: bytes, field: str | None, message: str
     assert getattr(body, "message", "").startswith(message)
 
 
-def test_a_device_hears_the_name_of_an_unknown_field() -> None:
+def test_a_device_gets_the_name_of_an_unknown_field() -> None:
     """Also of one that is called "int"."""
     names = Topics()
     payload = b'{"command_id": "cmd_1", "status": "failed", "error": {"code": "x", "int": 1}}'
@@ -169,7 +169,7 @@ def test_a_device_hears_the_name_of_an_unknown_field() -> None:
     assert getattr(body, "field", "") == "error.int"
 
 
-def test_a_field_that_was_misspelt_is_told_what_was_meant() -> None:
+def test_a_misspelt_field_gets_a_suggestion() -> None:
     """The nearest known name, where one is near; a field inside of another has no list of names to compare with."""
 
     class Query(BaseModel, extra="forbid"):

@@ -62,7 +62,7 @@ async def works(testbed: MqttTestbed) -> None:
 
 
 @on_every_broker
-async def test_faults_do_not_end_the_connection(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_errors_do_not_end_the_connection(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages, comparison and publishing fail again and again; devices are served on the one connection."""
     monkeypatch.setattr(background_publisher, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(background_publisher, "STORE_RETRY_SECONDS", 0.01)
@@ -109,7 +109,7 @@ class BlockedPublisher:
             raise StoreError("the disk is full")
 
 
-async def test_a_fault_on_the_way_out_holds_up_no_stop() -> None:
+async def test_an_error_during_the_stop_does_not_delay_it() -> None:
     """It takes the place of the cancellation, which ends the outlet all the same."""
     outlet = BlockedPublisher()
     running = asyncio.create_task(

@@ -100,7 +100,7 @@ async def status(testbed: MqttTestbed, command: CommandRecord) -> str:
 
 @pytest.mark.guarantee("G9")
 @on_every_broker
-async def test_a_wiped_devices_reset_is_not_cancelled_over_an_unread_word(kind: str, tmp_path: Path) -> None:
+async def test_a_reset_with_an_unread_executed_cannot_be_cancelled(kind: str, tmp_path: Path) -> None:
     """503 while its word cannot be read, and then the 409 that the word asks for."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -118,7 +118,7 @@ async def test_a_wiped_devices_reset_is_not_cancelled_over_an_unread_word(kind: 
 
 @pytest.mark.guarantee("G9")
 @on_mosquitto
-async def test_a_delivered_reset_that_waits_unread_is_too_late_to_cancel(kind: str, tmp_path: Path) -> None:
+async def test_a_reset_with_an_unread_delivered_cannot_be_cancelled(kind: str, tmp_path: Path) -> None:
     """The same for ``delivered``: 409 ``reset_pending``, after a gateway that was away has come back."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -152,7 +152,7 @@ async def test_many_cancels_read_the_backlog_once(kind: str, tmp_path: Path) -> 
 
 
 @on_mosquitto
-async def test_what_never_left_is_cancelled_without_the_broker(kind: str, tmp_path: Path) -> None:
+async def test_an_unpublished_reset_is_cancelled_without_the_broker(kind: str, tmp_path: Path) -> None:
     """No device can have obeyed it."""
     async with open_testbed(kind, tmp_path) as testbed:
         device = await testbed.bound()
@@ -161,7 +161,7 @@ async def test_what_never_left_is_cancelled_without_the_broker(kind: str, tmp_pa
 
 
 @on_mosquitto
-async def test_a_publish_that_nobody_answered_counts_as_sent(kind: str, tmp_path: Path) -> None:
+async def test_an_unacknowledged_publish_counts_as_sent(kind: str, tmp_path: Path) -> None:
     """The link is lost after the command may have left: it is in the outbox still, and yet the device may have it."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -181,7 +181,7 @@ async def test_a_publish_that_nobody_answered_counts_as_sent(kind: str, tmp_path
 
 
 @on_mosquitto
-async def test_a_bind_that_supersedes_knows_of_the_wipe(kind: str, tmp_path: Path) -> None:
+async def test_a_superseding_bind_reads_the_report_of_the_wipe_first(kind: str, tmp_path: Path) -> None:
     """The word that waits is taken in first, so the reset is executed and not superseded."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -195,7 +195,7 @@ async def test_a_bind_that_supersedes_knows_of_the_wipe(kind: str, tmp_path: Pat
 
 
 @on_mosquitto
-async def test_another_process_has_the_backlog_read(kind: str, tmp_path: Path) -> None:
+async def test_another_process_can_have_the_backlog_read(kind: str, tmp_path: Path) -> None:
     """The command line asks through the registry, and is answered once all is committed."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()

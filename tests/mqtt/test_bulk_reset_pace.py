@@ -46,7 +46,7 @@ async def compared(testbed: MqttTestbed) -> None:
 
 
 @on_every_broker
-async def test_each_goes_out_in_its_turn(kind: str, tmp_path: Path) -> None:
+async def test_resets_are_published_at_the_set_pace(kind: str, tmp_path: Path) -> None:
     """One after the other as time goes on; a reset of one device, and a cancelled one, do not wait for their turn."""
     async with open_testbed(kind, tmp_path, rules=SLOW) as testbed:
         await testbed.start()
@@ -88,7 +88,7 @@ async def test_the_pace_survives_restarts_and_lost_links(kind: str, tmp_path: Pa
 
 
 @on_every_broker
-async def test_turns_missed_without_a_broker_are_not_made_up_at_once(kind: str, tmp_path: Path) -> None:
+async def test_turns_missed_in_an_outage_are_not_made_up_at_once(kind: str, tmp_path: Path) -> None:
     """Back after all turns are over, the gateway publishes one, and then the next in its time."""
     async with open_testbed(kind, tmp_path, rules=SLOW) as testbed:
         await testbed.start()
@@ -105,7 +105,7 @@ async def test_turns_missed_without_a_broker_are_not_made_up_at_once(kind: str, 
 
 
 @on_every_broker
-async def test_a_clock_that_is_set_back_holds_up_nobody(kind: str, tmp_path: Path) -> None:
+async def test_a_clock_that_is_set_back_does_not_delay_resets(kind: str, tmp_path: Path) -> None:
     """The first waits for a step at most, not for as long as the clock went back; the others follow."""
     async with open_testbed(kind, tmp_path, rules=SLOW) as testbed:
         await testbed.start()
@@ -126,7 +126,7 @@ async def test_a_clock_that_is_set_back_holds_up_nobody(kind: str, tmp_path: Pat
 
 
 @on_every_broker
-async def test_no_command_comes_before_its_turn(kind: str, tmp_path: Path) -> None:
+async def test_no_reset_is_published_before_its_turn(kind: str, tmp_path: Path) -> None:
     """By the real clock, at the pace of the default setting, in the order in which they were asked for."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()

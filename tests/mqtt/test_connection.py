@@ -55,7 +55,7 @@ async def onlooker(testbed: MqttTestbed) -> AsyncIterator[wire.Wire]:
 
 
 @on_every_broker
-async def test_birth_will_and_farewell(kind: str, tmp_path: Path) -> None:
+async def test_online_will_and_offline_are_published(kind: str, tmp_path: Path) -> None:
     """Online at connect; offline by the last will when the link dies, online again; offline at a clean stop, once."""
     async with open_testbed(kind, tmp_path) as testbed, onlooker(testbed) as other:
         await testbed.start()
@@ -90,7 +90,7 @@ async def test_a_stop_is_a_clean_disconnect(kind: str, tmp_path: Path) -> None:
 
 
 @on_mosquitto
-async def test_a_failure_of_ours_leaves_by_the_will(kind: str, tmp_path: Path) -> None:
+async def test_an_internal_error_publishes_the_will(kind: str, tmp_path: Path) -> None:
     """When the gateway gives up a connection that is still good, it does not stay `online` on the broker."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -128,7 +128,7 @@ async def test_the_session_at_the_broker_never_expires(tmp_path: Path) -> None:
         assert b"\x11\xff\xff\xff\xff" in testbed.proxy.last_connect
 
 
-async def test_without_auto_a_refused_version_is_said_so(tmp_path: Path) -> None:
+async def test_without_auto_a_refused_version_is_reported(tmp_path: Path) -> None:
     """It keeps trying what it was told to."""
     async with open_testbed("embedded", tmp_path) as testbed:
         testbed.address = replace(testbed.address, version="5")
@@ -138,7 +138,7 @@ async def test_without_auto_a_refused_version_is_said_so(tmp_path: Path) -> None
         assert "does not speak this version of MQTT" in error
 
 
-async def test_mqtt_5_is_spoken_where_the_broker_does(tmp_path: Path) -> None:
+async def test_mqtt_5_is_used_if_the_broker_supports_it(tmp_path: Path) -> None:
     """`auto` stays with 5 on Mosquitto, also when the broker was away for a while."""
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
         testbed.auto_version = True
@@ -152,7 +152,7 @@ async def test_mqtt_5_is_spoken_where_the_broker_does(tmp_path: Path) -> None:
 
 
 @on_mosquitto
-async def test_pauses_grow_also_after_each_successful_connect(kind: str, tmp_path: Path) -> None:
+async def test_pauses_grow_after_short_connections_too(kind: str, tmp_path: Path) -> None:
     """Cut right after each CONNACK the gateway slows down: the pauses double, jittered, up to the longest."""
     async with open_testbed(kind, tmp_path) as testbed:
         testbed.pauses, testbed.proxy.cut_after = FAST, wire.Kind.CONNACK
@@ -169,7 +169,7 @@ async def test_pauses_grow_also_after_each_successful_connect(kind: str, tmp_pat
         await testbed.settled()
 
 
-async def test_a_server_that_closes_without_a_word_is_noticed_at_once(tmp_path: Path) -> None:
+async def test_a_closed_connection_is_noticed_at_once(tmp_path: Path) -> None:
     """No ten seconds of waiting for a CONNACK that cannot come; `auto` tries the other version meanwhile."""
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
         testbed.auto_version, testbed.proxy.closed = True, True
@@ -183,7 +183,7 @@ async def test_a_server_that_closes_without_a_word_is_noticed_at_once(tmp_path: 
 
 
 @on_every_broker
-async def test_a_wrong_password_is_said_so_and_tried_again(kind: str, tmp_path: Path) -> None:
+async def test_a_wrong_password_is_logged_and_retried(kind: str, tmp_path: Path) -> None:
     """The status names the setting to look at; nothing of the password is in it."""
     async with open_testbed(kind, tmp_path) as testbed:
         good = testbed.address
@@ -200,7 +200,7 @@ async def test_a_wrong_password_is_said_so_and_tried_again(kind: str, tmp_path: 
         await testbed.start()
 
 
-async def test_nobody_listens(tmp_path: Path) -> None:
+async def test_a_closed_port_is_retried(tmp_path: Path) -> None:
     """No broker at that port: said so, tried again."""
     with closed_port() as port:
         async with open_testbed("mosquitto-5", tmp_path) as testbed:
@@ -210,7 +210,7 @@ async def test_nobody_listens(tmp_path: Path) -> None:
             assert f"127.0.0.1:{port} cannot be reached" in error
 
 
-async def test_refused_publishes_stay_in_the_outbox_and_show(tmp_path: Path) -> None:
+async def test_refused_publishes_stay_in_the_outbox_and_are_reported(tmp_path: Path) -> None:
     """Under MQTT 5 a broker that refuses is seen: not ready, the reason named, and put right with its rights."""
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
         assert isinstance(testbed.broker, MosquittoUnderTest)
@@ -239,7 +239,7 @@ async def _is_online(testbed: MqttTestbed, device: Device) -> bool:
     return "device.online" in await testbed.events(device)
 
 
-async def test_under_3_1_1_a_refused_publish_cannot_be_seen(tmp_path: Path) -> None:
+async def test_under_3_1_1_a_refused_publish_is_not_noticed(tmp_path: Path) -> None:
     """That version has no word for it: the broker acknowledges and drops. The next comparison finds out."""
     async with open_testbed("mosquitto-3.1.1", tmp_path) as testbed:
         assert isinstance(testbed.broker, MosquittoUnderTest)
@@ -255,7 +255,7 @@ async def test_under_3_1_1_a_refused_publish_cannot_be_seen(tmp_path: Path) -> N
         assert len(await testbed.retained()) == 1
 
 
-async def test_a_stop_does_not_wait_for_a_broker_that_hangs(tmp_path: Path) -> None:
+async def test_a_stop_does_not_wait_for_a_hanging_broker(tmp_path: Path) -> None:
     """SIGSTOPped, with megabytes on their way to it: the gateway logs that `offline` was not published, and ends."""
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
         assert isinstance(testbed.broker, MosquittoUnderTest)
@@ -291,7 +291,7 @@ def frozen(pid: int) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["mosquitto-5"])
-async def test_a_stop_while_the_broker_does_not_answer_connect(kind: str, tmp_path: Path) -> None:
+async def test_a_stop_during_an_unanswered_connect_is_clean(kind: str, tmp_path: Path) -> None:
     """The TCP connection is there, CONNACK is not: the stop waits for neither, and nothing is left behind."""
     async with open_testbed(kind, tmp_path) as testbed:
         assert isinstance(testbed.broker, MosquittoUnderTest)
@@ -304,7 +304,7 @@ async def test_a_stop_while_the_broker_does_not_answer_connect(kind: str, tmp_pa
         await testbed.start()
 
 
-async def test_a_stop_while_the_connect_is_on_its_way(tmp_path: Path) -> None:
+async def test_a_stop_during_the_connect_is_clean(tmp_path: Path) -> None:
     """A host that answers no SYN (its backlog is full): the connect in its thread comes to nothing."""
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
         with contextlib.ExitStack() as stack:

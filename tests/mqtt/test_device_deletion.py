@@ -42,7 +42,7 @@ async def cleared(testbed: MqttTestbed) -> None:
 
 
 @on_every_broker
-async def test_what_a_revoked_device_had_retained_is_cleared(kind: str, tmp_path: Path) -> None:
+async def test_the_retained_status_of_a_revoked_device_is_cleared(kind: str, tmp_path: Path) -> None:
     """A heartbeat and acknowledgements would come again at each connect, long after the device's binding has ended."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -88,7 +88,7 @@ async def test_a_deleted_device_is_cut_and_leaves_no_status(kind: str, tmp_path:
         assert (await testbed.events(device))[-1] == "device.deleted"
 
 
-async def test_a_session_that_is_cut_for_it_has_no_last_word(tmp_path: Path) -> None:
+async def test_a_session_cut_by_a_deletion_publishes_no_will(tmp_path: Path) -> None:
     """Embedded: its last will is not published (Mosquitto publishes none either), and its status is cleared."""
     async with open_testbed("embedded", tmp_path) as testbed:
         await testbed.start()
@@ -107,7 +107,7 @@ async def test_a_session_that_is_cut_for_it_has_no_last_word(tmp_path: Path) -> 
 
 
 @on_every_broker
-async def test_what_was_deleted_while_the_gateway_was_away_is_cleared(kind: str, tmp_path: Path) -> None:
+async def test_devices_deleted_during_an_outage_are_cleared(kind: str, tmp_path: Path) -> None:
     """Its status and its open command; another's stay."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -153,7 +153,7 @@ async def test_a_device_that_is_back_keeps_its_status(kind: str, tmp_path: Path)
 
 
 @on_every_broker
-async def test_a_deleted_device_is_not_heard(kind: str, tmp_path: Path) -> None:
+async def test_messages_of_a_deleted_device_are_refused(kind: str, tmp_path: Path) -> None:
     """Where a broker still takes its heartbeats and acknowledgements they are refused, kept, and change nothing."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -174,7 +174,7 @@ async def test_a_deleted_device_is_not_heard(kind: str, tmp_path: Path) -> None:
         assert await testbed.events(device) == told
 
 
-async def test_where_the_broker_tells_not_what_it_holds(tmp_path: Path) -> None:
+async def test_without_retained_wildcards_the_status_is_cleared_by_name(tmp_path: Path) -> None:
     """Section 3: no retained messages for a wildcard there, so the statuses of lately deleted devices go unseen."""
     async with open_testbed("mosquitto-3.1.1", tmp_path) as testbed:
         lately, restored = await testbed.bound(), await testbed.bound("SN-2")

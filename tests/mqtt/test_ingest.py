@@ -74,7 +74,7 @@ async def test_a_heartbeat_is_acknowledged_after_its_commit(kind: str, tmp_path:
 
 
 @on_every_broker
-async def test_what_devices_say_meanwhile_reaches_a_gateway_that_was_away(kind: str, tmp_path: Path) -> None:
+async def test_messages_during_an_outage_reach_the_gateway(kind: str, tmp_path: Path) -> None:
     """Heartbeats and acknowledgements wait in the persistent session at the broker."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -104,7 +104,7 @@ async def _confirmed(client: wire.Wire) -> bool:
 
 
 @on_every_broker
-async def test_while_sqlite_cannot_commit_nothing_is_lost(kind: str, tmp_path: Path) -> None:
+async def test_no_message_is_lost_while_commits_fail(kind: str, tmp_path: Path) -> None:
     """A write that SQLite refuses is tried again and acknowledged only then."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -131,7 +131,7 @@ async def test_while_sqlite_cannot_commit_nothing_is_lost(kind: str, tmp_path: P
 
 @on_mosquitto
 @pytest.mark.parametrize("triggers", [[POISON], [POISON, NO_REFUSALS]], ids=["kept", "cannot even be kept"])
-async def test_a_message_that_nobody_foresaw_holds_up_no_other(kind: str, tmp_path: Path, triggers: list[str]) -> None:
+async def test_an_unforeseen_message_does_not_block_others(kind: str, tmp_path: Path, triggers: list[str]) -> None:
     """The others of its batch are stored; it is logged with its traceback, kept if that can be, and acknowledged."""
 
     def prepare(tx: Tx) -> None:
@@ -252,7 +252,7 @@ async def test_a_reset_in_the_middle_of_a_batch(kind: str, tmp_path: Path) -> No
 
 
 @on_every_broker
-async def test_an_executed_reset_survives_an_id_that_is_taken(kind: str, tmp_path: Path) -> None:
+async def test_an_executed_reset_survives_an_id_collision(kind: str, tmp_path: Path) -> None:
     """Another process minted the ids of its events first: the acknowledgement is taken all the same, and once."""
     ids = CollidingIds()
     context = Context(Rules(gateway_id="gw_test"), clock=ShiftedClock(), ids=ids)

@@ -48,7 +48,7 @@ async def key(testbed: MqttTestbed) -> str:
 
 
 @on_every_broker
-async def test_a_restart_is_no_new_epoch(kind: str, tmp_path: Path, logs: list[Any]) -> None:
+async def test_a_restart_starts_no_epoch(kind: str, tmp_path: Path, logs: list[Any]) -> None:
     """Its own status of before is what the broker has, and it goes on."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -62,7 +62,7 @@ async def test_a_restart_is_no_new_epoch(kind: str, tmp_path: Path, logs: list[A
 
 
 @on_mosquitto
-async def test_a_snapshot_is_known_by_the_last_status(kind: str, tmp_path: Path, logs: list[Any]) -> None:
+async def test_a_snapshot_is_detected_by_the_last_status(kind: str, tmp_path: Path, logs: list[Any]) -> None:
     """The retained status counts more events than the registry holds: a device that is bound now gets another key."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -84,7 +84,9 @@ async def test_a_snapshot_is_known_by_the_last_status(kind: str, tmp_path: Path,
 
 
 @on_mosquitto
-async def test_a_snapshot_is_known_by_a_command_it_does_not_have(kind: str, tmp_path: Path, logs: list[Any]) -> None:
+async def test_a_snapshot_is_detected_by_an_unknown_retained_command(
+    kind: str, tmp_path: Path, logs: list[Any]
+) -> None:
     """Killed, so that the last status is old: the retained reset is this gateway's own, and the registry lost it."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -105,7 +107,7 @@ async def test_a_snapshot_is_known_by_a_command_it_does_not_have(kind: str, tmp_
 
 
 @on_mosquitto
-async def test_a_stranger_begins_no_epoch(kind: str, tmp_path: Path, logs: list[Any]) -> None:
+async def test_a_status_of_another_gateway_starts_no_epoch(kind: str, tmp_path: Path, logs: list[Any]) -> None:
     """Who may publish there can neither sign a command, nor use one of before the epoch, nor speak for a registry."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -132,7 +134,7 @@ async def test_a_stranger_begins_no_epoch(kind: str, tmp_path: Path, logs: list[
 
 
 @on_every_broker
-async def test_a_status_that_is_nested_deeply_keeps_no_gateway_away(kind: str, tmp_path: Path, logs: list[Any]) -> None:
+async def test_a_deeply_nested_status_does_not_block_the_start(kind: str, tmp_path: Path, logs: list[Any]) -> None:
     """Neither one in the place of its own nor one of another gateway: both say nothing, and it serves."""
     async with open_testbed(kind, tmp_path) as testbed:
         testbed.share()
@@ -144,7 +146,7 @@ async def test_a_status_that_is_nested_deeply_keeps_no_gateway_away(kind: str, t
         assert put_back(logs) == []
 
 
-async def test_the_status_says_how_far_the_registry_is(tmp_path: Path) -> None:
+async def test_the_status_contains_the_position_of_the_registry(tmp_path: Path) -> None:
     """Which registry, which epoch, how many events: other gateways that look for a second one read it, too."""
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
         await testbed.bound()

@@ -21,7 +21,7 @@ class Clock:
 
 
 @on_every_broker
-async def test_a_flood_of_acknowledgements_holds_nobody_up_and_loses_no_word(kind: str, tmp_path: Path) -> None:
+async def test_a_flood_of_acknowledgements_delays_no_device_and_loses_none(kind: str, tmp_path: Path) -> None:
     """What is over the budget is refused unread, whatever type it names; a word that changes its command is taken."""
     rules = Rules(gateway_id="gw_test", device_messages_per_second=5)
     async with open_testbed(kind, tmp_path, context=Context(rules=rules, clock=Clock())) as testbed:

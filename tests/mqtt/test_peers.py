@@ -60,7 +60,7 @@ def refused(connection: BrokerConnection, gateway_id: str) -> bool:
 
 @on_every_broker
 @pytest.mark.parametrize("gateway_id", ["gw_other", "gw_test"])
-async def test_the_second_gateway_stays_away_until_it_is_alone(kind: str, gateway_id: str, tmp_path: Path) -> None:
+async def test_the_second_gateway_waits_until_it_is_alone(kind: str, gateway_id: str, tmp_path: Path) -> None:
     """It clears nothing of the first one's, is not ready and says why; when the first one stops it takes over."""
     async with open_testbed(kind, tmp_path) as testbed, another(testbed, gateway_id) as second:
         testbed.share()
@@ -82,7 +82,7 @@ async def test_the_second_gateway_stays_away_until_it_is_alone(kind: str, gatewa
 
 
 @on_mosquitto
-async def test_what_a_dead_gateway_left_blocks_nobody(kind: str, tmp_path: Path) -> None:
+async def test_the_status_of_a_dead_gateway_blocks_no_other(kind: str, tmp_path: Path) -> None:
     """A retained ``online`` whose gateway is gone is no gateway, at the first start and later."""
     async with open_testbed(kind, tmp_path) as testbed:
         testbed.share()
@@ -95,7 +95,7 @@ async def test_what_a_dead_gateway_left_blocks_nobody(kind: str, tmp_path: Path)
 
 
 @on_every_broker
-async def test_a_gateway_that_was_killed_is_not_its_own_rival(kind: str, tmp_path: Path) -> None:
+async def test_a_restarted_gateway_does_not_count_as_its_own_peer(kind: str, tmp_path: Path) -> None:
     """It comes back on the same registry at once, whatever status it left."""
     async with open_testbed(kind, tmp_path) as testbed:
         testbed.share()
@@ -107,7 +107,7 @@ async def test_a_gateway_that_was_killed_is_not_its_own_rival(kind: str, tmp_pat
 
 
 @on_every_broker
-async def test_what_is_retained_is_compared_without_a_reconnect(kind: str, tmp_path: Path) -> None:
+async def test_retained_messages_are_reconciled_without_a_reconnect(kind: str, tmp_path: Path) -> None:
     """A retained command that another client removed is there again after the interval."""
     async with open_testbed(kind, tmp_path) as testbed:
         testbed.pauses = replace(QUICK, compare_seconds=0.3)

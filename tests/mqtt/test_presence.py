@@ -77,7 +77,7 @@ async def test_a_killed_device_is_offline_after_the_grace_once(kind: str, tmp_pa
 
 
 @on_every_broker
-async def test_a_flapping_link_makes_no_storm_of_events(kind: str, tmp_path: Path) -> None:
+async def test_a_flapping_link_causes_few_events(kind: str, tmp_path: Path) -> None:
     """Six lives within the grace: one event, and online at the end."""
     async with open_testbed(kind, tmp_path, rules=RULES) as testbed:
         await testbed.start()
@@ -127,7 +127,7 @@ async def test_silence_ends_in_offline_and_a_heartbeat_in_online(kind: str, tmp_
 
 
 @on_every_broker
-async def test_a_retained_birth_is_not_believed(kind: str, tmp_path: Path) -> None:
+async def test_a_retained_online_status_is_ignored(kind: str, tmp_path: Path) -> None:
     """A gateway that comes back is handed a status of long ago: it may be older than the silence that followed."""
     async with open_testbed(kind, tmp_path, rules=RULES) as testbed:
         device = await testbed.bound()
@@ -138,7 +138,7 @@ async def test_a_retained_birth_is_not_believed(kind: str, tmp_path: Path) -> No
         assert await testbed.events(device, "device.o%line") == []
 
 
-async def test_the_running_sweeper_does_it_by_itself(tmp_path: Path) -> None:
+async def test_the_running_worker_expires_commands_and_presence(tmp_path: Path) -> None:
     """A command expires and is cleared, a silent device goes offline, without anybody asking."""
     async with open_testbed("mosquitto-5", tmp_path, rules=RULES | {"silence_ms": 1_500}) as testbed:
         await testbed.start()
@@ -165,7 +165,7 @@ async def _offline(testbed: MqttTestbed, device: Device) -> bool:
     return await connection(testbed, device) == "offline"
 
 
-async def test_the_sweeper_outlives_what_nobody_foresaw(tmp_path: Path) -> None:
+async def test_the_worker_survives_unforeseen_errors(tmp_path: Path) -> None:
     """One sweep fails with a bug; it is logged with its traceback, and the next one works."""
     trigger = "CREATE TRIGGER bug BEFORE UPDATE ON commands BEGIN SELECT RAISE(ABORT, 'a bug'); END"
     async with open_testbed("mosquitto-5", tmp_path, rules=RULES) as testbed:
@@ -205,7 +205,7 @@ async def test_old_history_goes_in_short_transactions(tmp_path: Path) -> None:
 
 
 @on_every_broker
-async def test_a_clock_that_is_set_back_keeps_nobody_online(kind: str, tmp_path: Path) -> None:
+async def test_a_clock_that_is_set_back_keeps_no_device_online(kind: str, tmp_path: Path) -> None:
     """An hour back: heartbeats, resets and orders of events go on, and silence is counted from then."""
     async with open_testbed(kind, tmp_path, rules=RULES) as testbed:
         await testbed.start()
@@ -304,7 +304,7 @@ async def test_a_pause_of_the_process_takes_no_device_offline(kind: str, tmp_pat
 
 
 @on_mosquitto
-async def test_silence_is_judged_only_with_the_backlog_read(kind: str, tmp_path: Path) -> None:
+async def test_silence_is_checked_only_after_the_backlog_is_read(kind: str, tmp_path: Path) -> None:
     """A heartbeat waits unread: the device is not offline, whatever its deadline says."""
     async with open_testbed(kind, tmp_path, rules=RULES) as testbed:
         await testbed.start()
@@ -324,7 +324,7 @@ async def test_silence_is_judged_only_with_the_backlog_read(kind: str, tmp_path:
 
 
 @on_every_broker
-async def test_a_stale_farewell_takes_no_device_offline_that_speaks_http(kind: str, tmp_path: Path) -> None:
+async def test_a_stale_offline_status_does_not_affect_a_device_over_http(kind: str, tmp_path: Path) -> None:
     """What lies retained is older than what was heard over HTTP; of a device that was there over MQTT it is news."""
     async with open_testbed(kind, tmp_path, rules=RULES) as testbed:
         device, other = await testbed.bound(), await testbed.bound("SN-2")
@@ -343,7 +343,7 @@ async def test_a_stale_farewell_takes_no_device_offline_that_speaks_http(kind: s
 
 
 @on_every_broker
-async def test_the_gateways_own_farewell_is_cleared_at_the_bind(kind: str, tmp_path: Path) -> None:
+async def test_the_gateways_offline_status_is_cleared_at_the_bind(kind: str, tmp_path: Path) -> None:
     """It was put there when the old token was revoked, and says nothing of the new binding."""
     async with open_testbed(kind, tmp_path, rules=RULES) as testbed:
         await testbed.start()

@@ -49,7 +49,7 @@ async def final(testbed: MqttTestbed, device: Device, command: CommandRecord) ->
 
 
 @on_every_broker
-async def test_a_reset_lies_retained_until_it_is_final(kind: str, tmp_path: Path) -> None:
+async def test_a_reset_is_retained_until_it_is_final(kind: str, tmp_path: Path) -> None:
     """A device that subscribes to the topic's full name gets it, retained; once final the topic is empty."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -85,7 +85,7 @@ async def test_the_bytes_of_a_command(tmp_path: Path) -> None:
 
 
 @on_mosquitto
-async def test_any_order_of_verbs_ends_in_step(kind: str, tmp_path: Path) -> None:
+async def test_any_order_of_operations_ends_in_sync(kind: str, tmp_path: Path) -> None:
     """100 devices open, close and open commands again while the link dies now and then; at the end both agree."""
     seed = 20_261_110
     print(f"seed {seed}")  # noqa: T201 - pytest shows it on failure
@@ -154,7 +154,7 @@ async def test_a_reset_while_the_broker_is_down_is_published_when_it_is_back(kin
 
 @pytest.mark.guarantee("G7")
 @on_every_broker
-async def test_a_broker_that_lost_everything_gets_it_back(kind: str, tmp_path: Path) -> None:
+async def test_a_broker_that_lost_its_messages_gets_them_again(kind: str, tmp_path: Path) -> None:
     """After the reconnect the retained messages are there again; how long that took is printed."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -177,7 +177,7 @@ def _said(logs: list[Any], event: str) -> list[Any]:
 
 @pytest.mark.guarantee("G7")
 @on_every_broker
-async def test_what_lies_on_the_broker_for_no_reason_is_cleared(kind: str, tmp_path: Path) -> None:
+async def test_orphaned_retained_messages_are_cleared(kind: str, tmp_path: Path) -> None:
     """A bogus message, an old command of a closed reset, one of an unknown device, one of an unknown type."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -201,7 +201,7 @@ async def test_what_lies_on_the_broker_for_no_reason_is_cleared(kind: str, tmp_p
 
 
 @on_mosquitto
-async def test_a_broker_that_gives_no_retained_messages_to_wildcards(kind: str, tmp_path: Path) -> None:
+async def test_a_broker_without_retained_wildcards_is_reconciled(kind: str, tmp_path: Path) -> None:
     """Like RabbitMQ: open commands are published again and topics that were closed lately are cleared, unseen."""
     async with open_testbed(kind, tmp_path) as testbed:
         assert isinstance(testbed.broker, MosquittoUnderTest)
@@ -226,7 +226,7 @@ async def test_a_broker_that_gives_no_retained_messages_to_wildcards(kind: str, 
 
 
 @on_every_broker
-async def test_the_gateway_does_not_hear_itself(kind: str, tmp_path: Path) -> None:
+async def test_the_gateway_does_not_receive_its_own_messages(kind: str, tmp_path: Path) -> None:
     """What it publishes is no message to refuse; after the comparison the broker sends it no commands any more."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -248,7 +248,7 @@ async def _heartbeats(testbed: MqttTestbed) -> int:
 
 
 @on_mosquitto
-async def test_a_command_while_the_comparison_is_on_is_not_lost(kind: str, tmp_path: Path) -> None:
+async def test_a_command_during_the_reconciliation_is_not_lost(kind: str, tmp_path: Path) -> None:
     """Opened and closed during the retained scan: in step at the end, in every order of the two."""
     async with open_testbed(kind, tmp_path) as testbed:
         devices = [await testbed.bound(f"SN-{n}") for n in range(20)]
@@ -286,7 +286,7 @@ async def test_a_row_marked_again_while_it_is_published_stays(kind: str, tmp_pat
         assert last.id.encode() in held
 
 
-async def test_marks_of_the_outbox_wait_for_a_gateway_that_never_ran(tmp_path: Path) -> None:
+async def test_outbox_rows_wait_for_the_first_start(tmp_path: Path) -> None:
     """What was committed before the first connect is published at it."""
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
 

@@ -39,7 +39,7 @@ async def _attends(session: Mqtt5Session, broker: ScriptedBroker) -> None:
 
 
 @pytest.mark.parametrize("what", [_asks, _attends])
-async def test_a_rest_ends_when_something_is_expected(what: Callable[..., Any]) -> None:
+async def test_a_pause_ends_when_a_reply_is_expected(what: Callable[..., Any]) -> None:
     """The socket is read again as soon as the broker was asked something, or a device may answer."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         assert isinstance(session, Mqtt5Session)
@@ -51,7 +51,7 @@ async def test_a_rest_ends_when_something_is_expected(what: Callable[..., Any]) 
         assert [each.message.payload for each in await session.receive_batch()] == [b"one"]
 
 
-async def test_there_is_no_rest_while_something_is_expected() -> None:
+async def test_there_is_no_pause_while_a_reply_is_expected() -> None:
     """Neither after a command, nor while an answer of the broker is outstanding: what comes is read at once."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         assert isinstance(session, Mqtt5Session)
@@ -78,7 +78,7 @@ async def test_a_device_that_may_answer_is_not_kept_waiting() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mosquitto-3.1.1", "embedded"])
-async def test_neither_is_it_under_3_1_1(kind: str, tmp_path: Path) -> None:
+async def test_under_3_1_1_a_waiting_device_is_not_delayed(kind: str, tmp_path: Path) -> None:
     """A rest that has begun ends, and the next is short."""
     async with open_testbed(kind, tmp_path) as testbed, _joined(testbed) as session:
         resting = asyncio.create_task(session.pause_reading_for(LONG))
@@ -88,14 +88,14 @@ async def test_neither_is_it_under_3_1_1(kind: str, tmp_path: Path) -> None:
         await session.pause_reading_for(LONG)
 
 
-async def test_no_rest_is_long_where_a_puback_waits_for_the_commit(tmp_path: Path) -> None:
+async def test_pauses_are_short_while_a_puback_waits_for_the_commit(tmp_path: Path) -> None:
     """The embedded broker answers a device when the gateway has committed: the next commit follows soon, always."""
     async with open_testbed("embedded", tmp_path) as testbed, _joined(testbed) as session:
         for _ in range(3):
             await session.pause_reading_for(LONG)
 
 
-async def test_a_gateway_that_stops_in_a_rest_hears_that_its_farewell_was_taken() -> None:
+async def test_a_stop_during_a_pause_waits_for_the_puback_of_offline() -> None:
     """The rest is cancelled, and the socket read again."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         assert isinstance(session, Mqtt5Session)
@@ -106,7 +106,7 @@ async def test_a_gateway_that_stops_in_a_rest_hears_that_its_farewell_was_taken(
         await _asks(session, broker)
 
 
-async def test_a_connection_that_ends_ends_the_rest() -> None:
+async def test_a_closed_connection_ends_the_pause() -> None:
     """Also when it is closed from here."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         assert isinstance(session, Mqtt5Session)

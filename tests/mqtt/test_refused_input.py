@@ -106,7 +106,7 @@ async def test_answers_are_throttled_for_each_device(kind: str, tmp_path: Path) 
 
 
 @on_mosquitto
-async def test_a_mebibyte_costs_the_device_its_connection_and_nobody_else(kind: str, tmp_path: Path) -> None:
+async def test_a_mebibyte_closes_the_connection_of_its_device_alone(kind: str, tmp_path: Path) -> None:
     """Above what the broker takes at all the device is cut off there; the gateway never sees it."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -120,7 +120,7 @@ async def test_a_mebibyte_costs_the_device_its_connection_and_nobody_else(kind: 
             await good_one_is_stored(testbed, device, client, 41)
 
 
-async def test_a_mebibyte_that_a_generous_broker_lets_through_is_refused(tmp_path: Path) -> None:
+async def test_a_mebibyte_passed_by_the_broker_is_refused(tmp_path: Path) -> None:
     """A broker without a limit: the gateway refuses it, says so, and keeps a short piece of it."""
     async with open_testbed("mosquitto-5", tmp_path, settings="max_packet_size 20000000") as testbed:
         await testbed.start()
@@ -136,7 +136,7 @@ async def test_a_mebibyte_that_a_generous_broker_lets_through_is_refused(tmp_pat
 
 
 @on_every_broker
-async def test_topics_that_are_nobodys(kind: str, tmp_path: Path) -> None:
+async def test_unknown_topics_are_refused(kind: str, tmp_path: Path) -> None:
     """Invalid ids, unknown devices, unknown types: kept, not answered, harmless."""
     topics = [
         "devices/dev_UNKNOWN/heartbeat",
@@ -160,7 +160,7 @@ async def test_topics_that_are_nobodys(kind: str, tmp_path: Path) -> None:
 
 
 @on_every_broker
-async def test_a_device_that_speaks_for_another_is_not_heard(kind: str, tmp_path: Path) -> None:
+async def test_a_message_on_the_topic_of_another_device_is_dropped(kind: str, tmp_path: Path) -> None:
     """Heartbeats, statuses and wills on foreign topics end at the broker."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -206,7 +206,7 @@ async def test_a_retained_heartbeat_is_refused_and_cleared(kind: str, tmp_path: 
 
 
 @on_every_broker
-async def test_an_acknowledgement_that_was_retained_is_taken_and_cleared(kind: str, tmp_path: Path) -> None:
+async def test_a_retained_acknowledgement_is_processed_and_cleared(kind: str, tmp_path: Path) -> None:
     """It says what it says, and does not come again at the next connect."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()

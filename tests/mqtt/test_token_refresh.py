@@ -39,7 +39,7 @@ async def state(testbed: MqttTestbed, device: Device) -> str:
     return await testbed.store.read(read)
 
 
-async def test_the_old_session_lives_until_the_new_token_connects(tmp_path: Path) -> None:
+async def test_the_old_session_stays_until_the_new_token_connects(tmp_path: Path) -> None:
     """Embedded: both tokens connect; the first connect of the new one takes over, stays, and ends the old one."""
     async with open_testbed("embedded", tmp_path) as testbed:
         await testbed.start()
@@ -58,7 +58,7 @@ async def test_the_old_session_lives_until_the_new_token_connects(tmp_path: Path
         assert await testbed.events(device, "token.%") == ["token.refreshed", "token.revoked"]
 
 
-async def test_the_old_token_comes_back_as_often_as_it_likes(tmp_path: Path) -> None:
+async def test_the_old_token_can_reconnect_until_the_first_use(tmp_path: Path) -> None:
     """Embedded: the answer was lost, so the device goes on with what it has, also after it asked again."""
     async with open_testbed("embedded", tmp_path) as testbed:
         await testbed.start()
@@ -92,7 +92,7 @@ async def test_a_first_use_over_http_cuts_the_old_session(tmp_path: Path) -> Non
 
 
 @on_mosquitto
-async def test_where_the_broker_holds_one_password_it_is_the_new_one(kind: str, tmp_path: Path) -> None:
+async def test_a_broker_with_one_password_holds_the_new_one(kind: str, tmp_path: Path) -> None:
     """Mosquitto: the old session is cut, the new token connects; the old one is good in the registry, over HTTP."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
@@ -125,7 +125,7 @@ async def test_the_first_message_of_the_new_token_ends_the_old_one(kind: str, tm
 
 
 @on_mosquitto
-async def test_what_the_old_token_said_is_no_use_of_the_new_one(kind: str, tmp_path: Path) -> None:
+async def test_messages_of_the_old_token_are_no_first_use_of_the_new_one(kind: str, tmp_path: Path) -> None:
     """Heartbeats that wait at the broker, its will and an online that is retained: the answer may have been lost."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()

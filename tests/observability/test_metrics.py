@@ -94,7 +94,7 @@ async def test_a_reset_is_seen_in_its_stages(api: Api) -> None:
     assert after["gateway_events_total", "reset.completed"] == 1
 
 
-async def test_what_was_undone_is_not_counted(api: Api) -> None:
+async def test_rolled_back_writes_are_not_counted(api: Api) -> None:
     """A write that fails takes its figures along, and leaves those of the others in its group."""
     device = await api.registered()
 
@@ -124,7 +124,7 @@ async def test_requests_are_timed_by_template(api: Api) -> None:
     assert counts["other", "-", "401"] == 20
 
 
-async def test_nothing_is_named(api: Api) -> None:
+async def test_metrics_contain_no_device_or_key(api: Api) -> None:
     """No id, no serial number and no secret is in it."""
     device = await api.bound("SERIAL-17")
     await api.reset(device["id"])
@@ -134,7 +134,7 @@ async def test_nothing_is_named(api: Api) -> None:
     assert not re.search(r"\b(proj|dev|eu|cmd|evt|wh|key)_[A-Za-z0-9]|dtok_|[sr]k_(live|test)_", text)
 
 
-async def test_prometheus_finds_no_fault(api: Api) -> None:
+async def test_promtool_accepts_the_metrics(api: Api) -> None:
     """``promtool check metrics``, which also knows what is good style."""
     await api.reset((await api.bound())["id"])
     checked = subprocess.run(  # noqa: ASYNC221 - nothing else is to be served meanwhile
@@ -161,7 +161,7 @@ def _bare(name: str) -> str:
     return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
 
 
-async def test_dashboard_and_alerts_ask_for_what_there_is(api: Api) -> None:
+async def test_dashboard_and_alerts_use_existing_metrics(api: Api) -> None:
     """A name that is not told would leave a panel empty, and an alert silent for ever."""
     told = await _names(api)
     dashboard = json.loads((MONITORING / "grafana.json").read_text(encoding="utf-8"))

@@ -113,7 +113,7 @@ async def test_a_reset_is_one_trace(tmp_path: Path) -> None:
         assert collector.services == {"device-gateway"}
 
 
-async def test_the_trace_goes_over_mqtt_and_comes_back(tmp_path: Path) -> None:
+async def test_the_trace_context_travels_over_mqtt_and_back(tmp_path: Path) -> None:
     """MQTT 5: the command carries the trace context, and an answer's span is a child of the context that it carries.
 
     A device that sends the context of another trace has its answer accepted for the command alone.
@@ -141,7 +141,7 @@ async def test_the_trace_goes_over_mqtt_and_comes_back(tmp_path: Path) -> None:
         assert executed.parent_span_id == published.span_id
 
 
-async def test_a_trace_outlives_the_gateway(tmp_path: Path) -> None:
+async def test_a_trace_continues_after_a_restart(tmp_path: Path) -> None:
     """The command waits, the gateway is killed, and what the device says afterwards belongs to the request of then."""
     async with receiving() as receiver:
         collector = Collector(receiver)
@@ -159,7 +159,7 @@ async def test_a_trace_outlives_the_gateway(tmp_path: Path) -> None:
         assert {each.trace_id for each in acknowledged} == {request.trace_id}
 
 
-async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
+async def test_an_unreachable_collector_delays_nothing(tmp_path: Path) -> None:
     """The reset is done, and the gateway stops in time."""
     async with running_site(tmp_path, "embedded", "--otlp-endpoint", "http://127.0.0.1:1") as site:
         device = site.device()
@@ -177,7 +177,7 @@ def test_without_an_endpoint_the_library_is_not_even_loaded() -> None:
     assert said.stdout.strip() == "[]"
 
 
-async def test_what_is_missing_is_named(tmp_path: Path) -> None:
+async def test_a_missing_library_is_named(tmp_path: Path) -> None:
     """Without the packages of the extra the gateway does not start, and says what to install."""
     (tmp_path / "opentelemetry.py").write_text("raise ImportError('no such package', name='opentelemetry')\n")
     outcome = await run(

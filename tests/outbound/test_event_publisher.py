@@ -69,7 +69,7 @@ async def written(testbed: MqttTestbed) -> bool:
 
 
 @on_every_broker
-async def test_events_are_told_in_order_as_cloudevents(kind: str, tmp_path: Path) -> None:
+async def test_events_are_published_in_order_as_cloudevents(kind: str, tmp_path: Path) -> None:
     """Every attribute, on a topic of the event's type; not retained."""
     async with told(kind, tmp_path) as testbed, testbed.admin() as witness:
         await testbed.start()
@@ -96,7 +96,7 @@ async def test_events_are_told_in_order_as_cloudevents(kind: str, tmp_path: Path
             }
 
 
-async def test_what_happens_to_no_device_is_not_published(tmp_path: Path) -> None:
+async def test_events_without_a_device_are_not_published(tmp_path: Path) -> None:
     """A hundred keys between two devices: the devices alone are told of, and the number moves past the keys."""
 
     def keys_come(tx: Tx) -> None:
@@ -117,7 +117,7 @@ async def test_what_happens_to_no_device_is_not_published(tmp_path: Path) -> Non
 
 
 @on_every_broker
-async def test_what_happened_while_the_broker_was_away_is_told_after(kind: str, tmp_path: Path) -> None:
+async def test_events_during_a_broker_outage_are_published_afterwards(kind: str, tmp_path: Path) -> None:
     """The gateway goes on after what the broker has taken."""
     async with told(kind, tmp_path) as testbed:
         await testbed.start()
@@ -135,7 +135,7 @@ async def test_what_happened_while_the_broker_was_away_is_told_after(kind: str, 
             assert ids(await heard(witness, expected[-1])) == expected
 
 
-async def test_a_gateway_that_dies_tells_again_rather_than_never(tmp_path: Path) -> None:
+async def test_after_a_kill_events_are_published_at_least_once(tmp_path: Path) -> None:
     """The number of the last one told is written later: what it is behind comes twice, under the same id."""
     async with told("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
         await testbed.start()
@@ -149,7 +149,7 @@ async def test_a_gateway_that_dies_tells_again_rather_than_never(tmp_path: Path)
         assert ids(await heard(witness, events[-1])) == events
 
 
-async def test_how_far_it_is_gets_written_once_it_is_quiet(tmp_path: Path) -> None:
+async def test_the_position_is_stored_once_it_is_idle(tmp_path: Path) -> None:
     """One number in the registry, not a row an event."""
     async with told("mosquitto-5", tmp_path) as testbed:
         await testbed.start()
@@ -157,7 +157,7 @@ async def test_how_far_it_is_gets_written_once_it_is_quiet(tmp_path: Path) -> No
         await eventually(partial(written, testbed), "the number of the newest event is written down")
 
 
-async def test_what_happens_while_it_is_switched_off_is_left_out(tmp_path: Path) -> None:
+async def test_events_while_disabled_are_left_out(tmp_path: Path) -> None:
     """A year of history is not published when it is switched on."""
     async with told("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
         await witness.subscribe(EVENTS)
@@ -178,7 +178,7 @@ async def test_what_happens_while_it_is_switched_off_is_left_out(tmp_path: Path)
         assert ids(await heard(witness, expected[-1])) == expected
 
 
-async def test_under_mqtt_5_subscribers_are_told_what_it_is(tmp_path: Path) -> None:
+async def test_under_mqtt_5_events_have_a_content_type(tmp_path: Path) -> None:
     """The content types of CloudEvents and of JSON, and that the payload is text."""
     async with told("mosquitto-5", tmp_path) as testbed:
         testbed.outlets = [*testbed.outlets, partial(showing, testbed)]

@@ -42,7 +42,7 @@ async def becomes(testbed: MqttTestbed, wanted: set[str], where: str = ANNOUNCED
 
 
 @on_every_broker
-async def test_an_announcement_that_is_nested_deeply_is_left_alone(kind: str, tmp_path: Path) -> None:
+async def test_a_deeply_nested_announcement_is_left_alone(kind: str, tmp_path: Path) -> None:
     """It is not one of ours, and reading it does not end the connection."""
     async with open_testbed(kind, tmp_path, rules=ON) as testbed:
         testbed.outlets = [partial(announcing, testbed)]
@@ -58,7 +58,7 @@ async def test_an_announcement_that_is_nested_deeply_is_left_alone(kind: str, tm
 
 
 @on_every_broker
-async def test_ours_follow_and_others_stay(kind: str, tmp_path: Path) -> None:
+async def test_own_announcements_follow_and_foreign_ones_stay(kind: str, tmp_path: Path) -> None:
     """Announced, deleted while the gateway is away, forgotten by the broker; a foreign one is neither ours to clear."""
     async with open_testbed(kind, tmp_path, rules=ON) as testbed:
         testbed.outlets = [partial(announcing, testbed)]
@@ -79,7 +79,7 @@ async def test_ours_follow_and_others_stay(kind: str, tmp_path: Path) -> None:
         await becomes(testbed, set(FOREIGN) | {ours[stays.id]})
 
 
-async def test_another_prefix_moves_them(tmp_path: Path) -> None:
+async def test_a_changed_prefix_moves_the_announcements(tmp_path: Path) -> None:
     """What lay beneath the old one is taken back."""
     async with open_testbed("mosquitto-5", tmp_path, rules=ON) as testbed:
         testbed.outlets = [partial(announcing, testbed)]
@@ -112,7 +112,7 @@ async def told_empty(testbed: MqttTestbed, wanted: set[str]) -> None:
 
 
 @on_every_broker
-async def test_a_home_assistant_that_was_away_hears_of_deleted_devices(kind: str, tmp_path: Path) -> None:
+async def test_deletions_reach_a_home_assistant_that_was_offline(kind: str, tmp_path: Path) -> None:
     """Deleted while it was away: nothing of that is retained, so it is said again when it comes; each time."""
     async with open_testbed(kind, tmp_path, rules=ON) as testbed:
         testbed.outlets = [partial(announcing, testbed), partial(withdrawing, testbed)]
@@ -127,7 +127,7 @@ async def test_a_home_assistant_that_was_away_hears_of_deleted_devices(kind: str
 
 
 @on_every_broker
-async def test_a_home_assistant_that_was_away_hears_that_nothing_is_announced(kind: str, tmp_path: Path) -> None:
+async def test_the_end_of_announcements_reaches_a_home_assistant_that_was_offline(kind: str, tmp_path: Path) -> None:
     """Announced in an earlier run, switched off, and the broker forgot: all are taken back when it comes."""
     async with open_testbed(kind, tmp_path) as testbed:
         device = await testbed.bound()
@@ -140,7 +140,7 @@ async def test_a_home_assistant_that_was_away_hears_that_nothing_is_announced(ki
 
 
 @on_every_broker
-async def test_nobody_is_told_where_nothing_was_ever_announced(kind: str, tmp_path: Path) -> None:
+async def test_without_earlier_announcements_nothing_is_cleared(kind: str, tmp_path: Path) -> None:
     """The gateway does not even listen then."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.bound()

@@ -38,7 +38,7 @@ def marked(world: World) -> bool:
     return found
 
 
-def test_what_people_do_to_a_device_is_a_change(world: World) -> None:
+def test_operations_on_a_device_are_changes(world: World) -> None:
     """Registered, bound, changed, reset, deleted, restored; what is no part of the device object is not."""
     device_id = world.register()
     assert marked(world)
@@ -75,7 +75,7 @@ def test_what_people_do_to_a_device_is_a_change(world: World) -> None:
         {"firmware_version": "2"},
     ],
 )
-def test_a_heartbeat_that_says_something_new_is_a_change(world: World, device: str, said: dict[str, object]) -> None:
+def test_a_heartbeat_with_a_new_value_is_a_change(world: World, device: str, said: dict[str, object]) -> None:
     """Each field of the device object."""
     world.beat(device, **said)
     assert marked(world)
@@ -83,7 +83,7 @@ def test_a_heartbeat_that_says_something_new_is_a_change(world: World, device: s
     assert not marked(world)
 
 
-def test_a_heartbeat_that_says_nothing_new_is_none(world: World, device: str) -> None:
+def test_an_unchanged_heartbeat_is_no_change(world: World, device: str) -> None:
     """What is no part of the device object neither: nothing is written to the outbox at all."""
     world.beat(
         device,
@@ -96,7 +96,7 @@ def test_a_heartbeat_that_says_nothing_new_is_none(world: World, device: str) ->
     assert world.outbox() == []
 
 
-def test_when_it_was_last_heard_is_told_now_and_then(world: World, device: str) -> None:
+def test_the_time_of_the_last_heartbeat_is_mirrored_at_intervals(world: World, device: str) -> None:
     """A heartbeat a minute with nothing new in it: one in five is told, whenever its five minutes begin."""
     told = []
     for _ in range(20):
@@ -108,7 +108,7 @@ def test_when_it_was_last_heard_is_told_now_and_then(world: World, device: str) 
     assert [number for number, each in enumerate(told) if each] == [first, first + 5, first + 10, first + 15]
 
 
-def test_a_fleet_does_not_tell_all_at_once(tmp_path: Path) -> None:
+def test_the_marks_of_a_fleet_are_spread(tmp_path: Path) -> None:
     """The five minutes of fifty devices that are heard together begin at many moments."""
     with World(tmp_path, rules=Rules(mirrored=(outbox_sql.STATE,))) as world:
         fleet = [world.bound(f"SN-{number}")[0] for number in range(50)]
@@ -144,7 +144,7 @@ def test_a_state_is_marked_once_however_often_it_changes(world: World, device: s
     assert outbox_sql.newest(world.view) == rows[0]["seq"]
 
 
-def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
+def test_nothing_is_marked_without_a_mirror(tmp_path: Path) -> None:
     """Switched off it costs nothing, and a bind does not wait for it where it is on."""
     with World(tmp_path) as world:
         device_id = world.register()
@@ -157,7 +157,7 @@ def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
         assert outbox_sql.depth(world.view)[0] == 0
 
 
-def test_what_is_compared_is_all_but_the_time_of_the_last_heartbeat(world: World, device: str) -> None:
+def test_the_time_of_the_last_heartbeat_is_not_compared(world: World, device: str) -> None:
     """Also where that is the name of a key or of a device."""
     leaf = StateTopic(Topics())
     world.update(device, name='"last_heartbeat_at":"x",', metadata={"last_heartbeat_at": "y", "z": 1})

@@ -66,7 +66,7 @@ async def restore(testbed: MqttTestbed, device: Device) -> None:
 
 
 @on_every_broker
-async def test_the_state_follows_the_device_through_its_life(kind: str, tmp_path: Path) -> None:
+async def test_the_state_follows_the_device(kind: str, tmp_path: Path) -> None:
     """Bound, heard, reset, deleted, restored: retained is what GET /v1/devices/{id} answers, or nothing."""
     async with shown(kind, tmp_path) as testbed:
         await testbed.start()
@@ -89,7 +89,7 @@ async def test_the_state_follows_the_device_through_its_life(kind: str, tmp_path
 
 
 @on_every_broker
-async def test_what_the_broker_lost_or_holds_too_much_is_put_right(kind: str, tmp_path: Path) -> None:
+async def test_differences_at_the_broker_are_repaired(kind: str, tmp_path: Path) -> None:
     """Missing, old, of a deleted device, of an unknown one: after the next connect it is as it should be."""
     async with shown(kind, tmp_path) as testbed:
         await testbed.start()
@@ -106,7 +106,7 @@ async def test_what_the_broker_lost_or_holds_too_much_is_put_right(kind: str, tm
         await becomes(testbed, lost, old)
 
 
-async def test_a_broker_that_lost_everything_gets_it_back(tmp_path: Path) -> None:
+async def test_a_broker_that_lost_its_messages_gets_the_states_again(tmp_path: Path) -> None:
     """Mosquitto without its disk."""
     async with shown("mosquitto-5", tmp_path) as testbed:
         await testbed.start()
@@ -118,7 +118,7 @@ async def test_a_broker_that_lost_everything_gets_it_back(tmp_path: Path) -> Non
 
 
 @on_every_broker
-async def test_switched_off_it_takes_back_what_it_showed(kind: str, tmp_path: Path) -> None:
+async def test_switching_it_off_clears_the_states(kind: str, tmp_path: Path) -> None:
     """And shows all again when it is switched on."""
     async with shown(kind, tmp_path) as testbed:
         await testbed.start()
@@ -136,7 +136,7 @@ async def test_switched_off_it_takes_back_what_it_showed(kind: str, tmp_path: Pa
         await becomes(testbed, device)
 
 
-async def test_many_changes_between_two_looks_make_one_message(tmp_path: Path) -> None:
+async def test_many_changes_between_two_reads_make_one_message(tmp_path: Path) -> None:
     """The last of them: a subscriber sees no state that was gone before it could be told."""
     async with shown("mosquitto-5", tmp_path) as testbed, testbed.admin("other") as witness:
         await testbed.start()

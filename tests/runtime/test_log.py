@@ -97,14 +97,14 @@ def test_context_is_bound(stream: io.StringIO) -> None:
     assert [event["request_id"] for event in events(stream)] == ["req_1", "req_1"]
 
 
-def test_standard_logging_comes_in(stream: io.StringIO) -> None:
+def test_standard_logging_is_included(stream: io.StringIO) -> None:
     """A library's record becomes an event with the logger's name, its arguments filled in."""
     logging.getLogger("uvicorn.error").warning("cannot bind %s", "127.0.0.1")
     assert events(stream) == [{"event": "cannot bind 127.0.0.1", "level": "warning", "logger": "uvicorn.error"}]
 
 
 @pytest.mark.parametrize("name", ["amqtt.broker", "transitions.core", "mqtt", "uvicorn.access"])
-def test_talkative_libraries_stay_quiet(name: str) -> None:
+def test_verbose_libraries_are_limited_to_warnings(name: str) -> None:
     """Also at debug, where some of them would write packets with the passwords in them."""
     stream = io.StringIO()
     log.configure(level="debug", stream=stream)
@@ -121,7 +121,7 @@ def test_configuring_twice_writes_once(stream: io.StringIO) -> None:
     assert (stream.getvalue(), len(events(again))) == ("", 1)
 
 
-def test_warnings_come_in(stream: io.StringIO) -> None:
+def test_python_warnings_are_included(stream: io.StringIO) -> None:
     """A warning of Python's becomes an ordinary line of the log."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -193,12 +193,12 @@ def test_secrets_are_cut_from_tracebacks(stream: io.StringIO) -> None:
         ("http://127.0.0.1:8080/v1", "http://127.0.0.1:8080/v1"),
     ],
 )
-def test_other_secrets(text: str, expected: str) -> None:
+def test_other_kinds_of_secrets_are_cut(text: str, expected: str) -> None:
     """Grants, bearers, passwords in URLs and password entries go; what only resembles them stays."""
     assert redact(text) == expected
 
 
-def test_values_under_telling_keys_are_cut(stream: io.StringIO) -> None:
+def test_values_under_secret_keys_are_cut(stream: io.StringIO) -> None:
     """A password has no fixed form; the key reveals that it is one."""
     structlog.get_logger().info("a.b", password="hunter22", nested={"token": b"x"}, tokens=3)
     (event,) = events(stream)
@@ -221,7 +221,7 @@ def test_no_secret_survives_redaction(prefix: str, body: str, before: str, after
 @pytest.mark.parametrize("pattern", dict.fromkeys(pattern for _, pattern, _ in redaction.RULES))
 @settings(deadline=None)
 @given(data=st.data())
-def test_whatever_a_rule_cuts_is_looked_at(pattern: re.Pattern[str], data: st.DataObject) -> None:
+def test_every_redaction_rule_is_prefiltered(pattern: re.Pattern[str], data: st.DataObject) -> None:
     """Text is only searched where it has what a rule needs: everything that its pattern matches has that."""
     text = data.draw(st.from_regex(pattern))
     assert any(needed in text for needed, which, _ in redaction.RULES if which is pattern)
@@ -247,7 +247,7 @@ def run(code: str, **files: Any) -> subprocess.CompletedProcess[str]:
     ],
     ids=["main", "thread"],
 )
-def test_crash_is_an_event(code: str, status: int) -> None:
+def test_a_crash_is_logged_as_an_event(code: str, status: int) -> None:
     """An uncaught error is logged like everything else, redacted, and the exit status reveals it."""
     crashed = run(code, capture_output=True)
     (line,) = crashed.stderr.splitlines()
@@ -273,7 +273,7 @@ def terminal(code: str) -> str:
         return screen.read1().decode()
 
 
-def test_terminal_gets_lines_for_people() -> None:
+def test_a_terminal_gets_readable_lines() -> None:
     """A console line with the event and its facts, no JSON; secrets are cut there as well."""
     shown = terminal(f"structlog.get_logger().warning('device.bound', n=1, text='dtok_{BODY}')")
     assert "device.bound" in shown
@@ -281,7 +281,7 @@ def test_terminal_gets_lines_for_people() -> None:
     assert "{" not in shown
 
 
-def test_terminal_is_not_steered_by_what_is_logged() -> None:
+def test_logged_text_is_escaped_for_the_terminal() -> None:
     """A device's text can't clear the screen, nor start a line that looks like the gateway's."""
     shown = terminal(r"structlog.get_logger().warning('a.b', text='x\x1b[2J\nfake\x9b1m')")
     assert r"x\x1b[2J\x0afake\x9b1m" in shown
@@ -291,7 +291,7 @@ def test_terminal_is_not_steered_by_what_is_logged() -> None:
     assert not {"\u202e", "\u200b", "\u2028"} & set(turned)
 
 
-def test_of_one_kind_so_many_lines_a_second() -> None:
+def test_lines_of_one_kind_are_limited_per_second() -> None:
     """The rest is counted and told with the next; other kinds, and other levels, have their own."""
     now = [100.0]
     sparing = log.Sparing(2, lambda: now[0])
@@ -310,7 +310,7 @@ def test_of_one_kind_so_many_lines_a_second() -> None:
     assert passes("http.request") == {"event": "http.request"}
 
 
-def test_libraries_are_spared_too() -> None:
+def test_libraries_are_limited_too() -> None:
     """What asyncio says thousands of times in a second is written a few times; another library has its own."""
     stream = io.StringIO()
     log.configure("info", "json", stream, lines_per_second=200)

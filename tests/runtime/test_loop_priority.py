@@ -21,7 +21,7 @@ TRIES = 1_000
 GIVEN_UP_SECONDS = 20
 
 
-def test_the_loop_says_when_it_is_busy() -> None:
+def test_the_loop_reports_when_it_is_busy() -> None:
     """It is while a callback runs, and no longer when it waits for something, though it has worked before."""
     loop_priority = LoopPriority()
 
@@ -42,7 +42,7 @@ def _sees_it_rest(loop_priority: LoopPriority) -> bool:
     return False
 
 
-def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yielding_work_continues_when_the_loop_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not only when the longest time is over."""
     monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", 100 * GIVEN_UP_SECONDS)
     loop_priority = LoopPriority()
@@ -69,7 +69,7 @@ def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.Monke
         assert runner.run(work())
 
 
-def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
+def test_a_busy_loop_delays_bulk_work_by_a_bounded_time() -> None:
     """A thread that gives way goes on after a while, though the loop's callback still runs."""
     loop_priority = LoopPriority()
 
@@ -87,7 +87,7 @@ def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
         assert runner.run(work())
 
 
-def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_work_gets_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waited in vain runs as long before it waits again: a hundred more waits would take far longer."""
     monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", GIVEN_UP_SECONDS / 20)
     loop_priority = LoopPriority()
@@ -108,7 +108,7 @@ def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> N
         assert runner.run(work())
 
 
-def test_without_such_a_loop_nobody_waits() -> None:
+def test_with_another_loop_nothing_waits() -> None:
     """As on the command line, which works on the registry in a loop of asyncio's own."""
     assert not LoopPriority().busy
 
@@ -163,7 +163,7 @@ def site_fixture() -> Iterator[SteppedLoop]:
     site.close()
 
 
-def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: SteppedLoop) -> None:
+def test_unread_data_makes_the_loop_busy(site: SteppedLoop) -> None:
     """A caller waits for that already; no caller waits for bulk work."""
     assert not site.busy()
     site.far_bulk.send(b"x")
@@ -174,7 +174,7 @@ def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: SteppedLoop) -> None
     assert site.busy()
 
 
-def test_what_is_put_last_stays_so_while_it_is_not_read(site: SteppedLoop) -> None:
+def test_a_deprioritised_socket_stays_so_while_it_is_unread(site: SteppedLoop) -> None:
     """The connection to the broker stops reading now and then."""
     site.loop.deprioritise(site.bulk.fileno())
     site.loop.remove_reader(site.bulk)
@@ -183,7 +183,7 @@ def test_what_is_put_last_stays_so_while_it_is_not_read(site: SteppedLoop) -> No
     assert not site.busy()
 
 
-def test_what_is_forgotten_is_a_socket_like_any_other(site: SteppedLoop) -> None:
+def test_a_removed_socket_has_normal_priority(site: SteppedLoop) -> None:
     """The next socket may get the number of one that was closed."""
     site.loop.deprioritise(site.bulk.fileno())
     site.loop.remove_reader(site.bulk)
@@ -201,7 +201,7 @@ def test_a_socket_that_waits_to_be_written_makes_the_loop_busy(site: SteppedLoop
     assert not site.busy()
 
 
-def test_what_somebody_waits_for_comes_before_what_comes_in_bulk(site: SteppedLoop) -> None:
+def test_urgent_sockets_are_read_before_bulk_ones(site: SteppedLoop) -> None:
     """Whichever was there first, and also what that leads to in the next turn of the loop."""
     site.loop.deprioritise(site.bulk.fileno())
     site.far_bulk.send(b"x")
@@ -211,7 +211,7 @@ def test_what_somebody_waits_for_comes_before_what_comes_in_bulk(site: SteppedLo
     assert site.seen[:3] == ["call", "after call", "bulk"]
 
 
-def test_what_comes_in_bulk_waits_in_vain_for_no_loop(site: SteppedLoop) -> None:
+def test_bulk_sockets_are_read_in_a_busy_loop_too(site: SteppedLoop) -> None:
     """It comes in the end though the loop has something to do in each turn."""
     site.loop.deprioritise(site.bulk.fileno())
     site.far_bulk.send(b"x")
@@ -220,7 +220,7 @@ def test_what_comes_in_bulk_waits_in_vain_for_no_loop(site: SteppedLoop) -> None
     assert site.seen[0] == "bulk"
 
 
-def test_a_batch_breathes_before_each_part(tmp_path: Path) -> None:
+def test_a_batch_yields_before_each_part(tmp_path: Path) -> None:
     """So a request waits for one part of it, and for none of one that begins while it is worked on."""
     with World(tmp_path) as world:
         device_id, _ = world.bound()
@@ -236,7 +236,7 @@ def test_a_batch_breathes_before_each_part(tmp_path: Path) -> None:
         assert stored == [0, PART, 2 * PART]
 
 
-def test_a_single_heartbeat_does_not_breathe(tmp_path: Path) -> None:
+def test_a_single_heartbeat_does_not_yield(tmp_path: Path) -> None:
     """A caller waits for a heartbeat over HTTP, and it shares its transaction with others."""
     with World(tmp_path) as world:
         device_id, _ = world.bound()

@@ -44,7 +44,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({"home_assistant_prefix": "home/#"}, "home_assistant_prefix"),
     ],
 )
-def test_what_could_not_work_is_refused(options: dict[str, object], name: str) -> None:
+def test_conflicting_settings_are_refused(options: dict[str, object], name: str) -> None:
     """With the name of the one to change, what it needs, and without any secret."""
     with pytest.raises(SettingsError) as caught:
         load(options, {})
@@ -54,7 +54,7 @@ def test_what_could_not_work_is_refused(options: dict[str, object], name: str) -
     assert "hush" not in problem
 
 
-def test_beyond_loopback_the_endpoint_needs_the_certificate_of_http() -> None:
+def test_beyond_loopback_the_endpoint_needs_the_http_certificate() -> None:
     """Tokens must not cross a network in the clear."""
     given = {**ASKING, "broker_auth": "0.0.0.0:8081", "http_cert_file": "c", "http_key_file": "k"}
     assert str(load(given, {}).settings.broker_auth) == "0.0.0.0:8081"
@@ -74,7 +74,7 @@ def test_an_api_url_is_read_and_never_shows_its_secret() -> None:
     assert "key-of-api" not in repr(key)
 
 
-def test_the_shared_secret_is_made_once_and_kept(tmp_path: Path) -> None:
+def test_the_shared_secret_is_created_once(tmp_path: Path) -> None:
     """Made when missing, readable by its owner alone, and the same at each start."""
     file = tmp_path / "secret"
     made = shared_secret(file)
@@ -84,7 +84,7 @@ def test_the_shared_secret_is_made_once_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "short", "x" * 31, "x" * 20 + "/" + "x" * 20, "two words" * 9])
-def test_a_poor_secret_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_weak_secret_is_refused(content: str, tmp_path: Path) -> None:
     """Too short, or not fit for a path: said with what to do, and without the secret."""
     file = tmp_path / "secret"
     file.write_text(content)

@@ -50,7 +50,7 @@ def problems(
     return list(caught.value.problems)
 
 
-def test_defaults_are_valid_and_say_so() -> None:
+def test_defaults_are_valid_and_marked_as_defaults() -> None:
     """Nothing given: every default passes its own checks, and the source of each is the default."""
     loaded = load({}, {})
     assert loaded == Loaded(Settings(), dict.fromkeys(FIELDS, "default"))
@@ -106,7 +106,7 @@ def test_file_in_the_data_directory_cannot_move_it() -> None:
     ]
 
 
-def test_option_config_wins_over_the_variable() -> None:
+def test_option_config_overrides_the_variable() -> None:
     """--config names the file, else GATEWAY_CONFIG, and then the data directory's own is not read."""
     toml("refusals_kept = 1", "gateway-data/gateway.toml")
     first, second = toml("refusals_kept = 2", "a.toml"), toml("refusals_kept = 3", "b.toml")
@@ -123,7 +123,7 @@ def test_option_config_wins_over_the_variable() -> None:
         (b"\xff", "should be a readable TOML file: 'utf-8' codec"),
     ],
 )
-def test_unreadable_file(content: str | bytes | None, says: str) -> None:
+def test_an_unreadable_file_is_an_error(content: str | bytes | None, says: str) -> None:
     """A file that was named must be there and be TOML; the error names it."""
     file = Path("named.toml").absolute()
     if content is not None:
@@ -132,7 +132,7 @@ def test_unreadable_file(content: str | bytes | None, says: str) -> None:
     assert problem.startswith(f"{file}: {says}")
 
 
-def test_relative_paths_in_a_file_start_at_its_folder() -> None:
+def test_relative_paths_in_a_relative_file_are_relative_to_it() -> None:
     """So a file means the same wherever the command is run; absolute paths and none stay what they are."""
     file = toml(
         'data_dir = "data"\nbroker = "mqtts://b"\nbroker_ca_file = "/etc/ca.pem"\nmosquitto_pid_file = "none"\n',
@@ -143,7 +143,7 @@ def test_relative_paths_in_a_file_start_at_its_folder() -> None:
     assert settings.mosquitto_pid_file is None
 
 
-def test_toml_types() -> None:
+def test_toml_types_are_accepted() -> None:
     """TOML's own types are taken: lists, numbers, yes and no, MQTT version 5 without quotes."""
     file = toml(
         'models = ["a", "b"]\nmqtt_version = 5\ninsecure_listen = true\n'
@@ -212,7 +212,7 @@ def test_unknown_variable_is_a_warning() -> None:
         ),
     ],
 )
-def test_wrong_value_names_itself_its_source_and_what_it_should_be(name: str, value: str, says: str) -> None:
+def test_a_wrong_value_is_named_with_source_and_expectation(name: str, value: str, says: str) -> None:
     """The same sentence for the environment and the option, but for the source."""
     (from_option,) = problems({name: value})
     assert from_option.startswith(f"{name}: ")
@@ -236,21 +236,21 @@ def test_wrong_value_names_itself_its_source_and_what_it_should_be(name: str, va
         "[mqtt]\nhost = 1",
     ],
 )
-def test_wrong_type_in_toml(line: str) -> None:
+def test_a_wrong_type_in_toml_is_an_error(line: str) -> None:
     """A number, list or table where text belongs is refused with a sentence, never with a crash; true is not 1."""
     name = line.removeprefix("[").split("]")[0].split(" ")[0]
     (problem,) = problems({}, {}, toml(line))
     assert f"(from gateway.toml:{name}) should be " in problem
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     """One run tells everything that is wrong, from whatever source."""
     file = toml("refusals_kept = -1")
     told = problems({"http": "x"}, {"GATEWAY_LOG_LEVEL": "loud"}, file)
     assert [problem.split(":")[0] for problem in told] == ["http", "refusals_kept", "log_level"]
 
 
-def test_words_may_be_in_capitals() -> None:
+def test_booleans_may_be_in_capitals() -> None:
     """As the environment often has them."""
     settings = load({}, {"GATEWAY_LOG_LEVEL": "DEBUG", "GATEWAY_INSECURE_LISTEN": "TRUE"}).settings
     assert (settings.log_level, settings.insecure_listen) == ("debug", True)
@@ -260,7 +260,7 @@ def test_words_may_be_in_capitals() -> None:
     "address", ["0.0.0.0:80", "[::]:80", "192.168.1.5:80", "gateway.lan:80", "[::ffff:127.0.0.1]:80"]
 )
 @pytest.mark.parametrize("name", ["http", "mqtt"])
-def test_listening_beyond_loopback_needs_a_word(name: str, address: str) -> None:
+def test_listening_beyond_loopback_needs_consent(name: str, address: str) -> None:
     """Without TLS keys and tokens could be read on the network, so an operator has to confirm that this is intended."""
     (problem,) = problems({name: address})
     assert problem.startswith(f"{name}: '{address}' (from option --{name}) should be a loopback address")
@@ -297,7 +297,7 @@ def test_half_a_certificate_is_refused(given: dict[str, object], says: str) -> N
     assert problems(given) == [says]
 
 
-def test_paths_in_a_file_start_at_its_folder() -> None:
+def test_paths_in_a_file_are_relative_to_it() -> None:
     """All that are paths: the certificates too."""
     file = toml('http_cert_file = "tls/c.pem"\nhttp_key_file = "/etc/k.pem"')
     settings = load({}, {}, file).settings
@@ -305,12 +305,12 @@ def test_paths_in_a_file_start_at_its_folder() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.9.9.9:80", "[::1]:80", "localhost:80"])
-def test_loopback_needs_none(address: str) -> None:
+def test_listening_on_loopback_needs_no_consent(address: str) -> None:
     """All of 127/8, ::1 and localhost are this machine; a port 0 is fine."""
     assert str(load({"http": address}, {}).settings.http) == address
 
 
-def test_unused_listener_is_not_complained_about() -> None:
+def test_an_unused_listener_gives_no_error() -> None:
     """With a broker of one's own the embedded listener does not start."""
     load({"mqtt": "0.0.0.0:1883", "broker": "mqtt://b"}, {})
 
@@ -333,7 +333,7 @@ def test_unused_listener_is_not_complained_about() -> None:
         ({"mosquitto_pid_file": "p", "broker": "mqtt://b"}, "mosquitto_pid_file"),
     ],
 )
-def test_settings_without_effect_are_mistakes(options: dict[str, object], name: str) -> None:
+def test_settings_without_effect_are_errors(options: dict[str, object], name: str) -> None:
     """What could not take effect is told at the start, with the name of the one to change."""
     (problem,) = problems(options)
     assert problem.startswith(f"{name}: ")
@@ -348,7 +348,7 @@ def test_settings_without_effect_are_mistakes(options: dict[str, object], name: 
         ("mqtt://u@[::1]:5/", BrokerUrl(Address("::1", 5), tls=False, username="u", password=None)),
     ],
 )
-def test_broker_urls(url: str, expected: BrokerUrl) -> None:
+def test_broker_urls_are_parsed(url: str, expected: BrokerUrl) -> None:
     """Scheme, port, user; the default ports are the registered ones."""
     assert load({"broker": url}, {}).settings.broker == expected
 
@@ -378,7 +378,7 @@ def test_broker_password_is_percent_decoded_and_hidden() -> None:
         "mqtt://[h",
     ],
 )
-def test_broker_urls_that_are_none(url: str) -> None:
+def test_invalid_broker_urls_are_refused(url: str) -> None:
     """Each is refused as a broker, whatever the parser of URLs made of it."""
     (problem,) = problems({"broker": url})
     assert problem.startswith("broker: ")

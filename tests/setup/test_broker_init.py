@@ -51,7 +51,7 @@ def password(directory: Path, name: str) -> str:
     return dict(line.split(" ", 1) for line in lines(directory / "accounts") if not line.startswith("#"))[name]
 
 
-def test_the_set_fits_together(tmp_path: Path) -> None:
+def test_the_written_files_match_each_other(tmp_path: Path) -> None:
     """The gateway's settings name what Mosquitto's configuration names; no placeholder is left anywhere."""
     outcome = init(tmp_path / "site", port=8884, host=EVERYWHERE, names=("gateway.lan", "10.0.0.7"), prefix="plant/")
     directory = outcome.site.directory
@@ -68,7 +68,7 @@ def test_the_set_fits_together(tmp_path: Path) -> None:
     client_context(settings.broker_ca_file, directory / "mosquitto/server.pem", directory / "mosquitto/server.pem")
 
 
-def test_the_passwords_open_and_are_nowhere_else(tmp_path: Path) -> None:
+def test_the_passwords_work_and_are_stored_nowhere_else(tmp_path: Path) -> None:
     """Each has its entry; in the clear they stand in the file of accounts, and the gateway's in its settings."""
     directory = init(tmp_path / "site").site.directory
     entries = kept_entries(directory / "passwords/passwords")
@@ -80,7 +80,7 @@ def test_the_passwords_open_and_are_nowhere_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tls", ["trial", "none"])
-def test_a_second_time_changes_nothing(tmp_path: Path, tls: str) -> None:
+def test_a_repeated_run_changes_nothing(tmp_path: Path, tls: str) -> None:
     """Not a byte, and with no option given those of the first time count."""
     first = init(tmp_path / "site", tls=tls, port=8885, http="127.0.0.1:8086")
     before = contents(first.site.directory)
@@ -90,7 +90,7 @@ def test_a_second_time_changes_nothing(tmp_path: Path, tls: str) -> None:
     assert contents(first.site.directory) == before
 
 
-def test_another_option_brings_up_to_date_what_follows_from_it(tmp_path: Path) -> None:
+def test_a_changed_option_updates_the_dependent_files(tmp_path: Path) -> None:
     """And nothing else."""
     init(tmp_path / "site", tls="none")
     again = initialise(tmp_path / "site", InitOptions(port=1999))
@@ -98,7 +98,7 @@ def test_another_option_brings_up_to_date_what_follows_from_it(tmp_path: Path) -
     assert "listener 1999 127.0.0.1" in lines(tmp_path / "site" / CONFIG)
 
 
-def test_what_somebody_changed_stays(tmp_path: Path) -> None:
+def test_files_changed_by_hand_are_kept(tmp_path: Path) -> None:
     """It is said, and what would be new lies beside it; by force it is overwritten, and lies beside what is there."""
     init(tmp_path / "site")
     file = tmp_path / "site" / CONFIG
@@ -114,7 +114,7 @@ def test_what_somebody_changed_stays(tmp_path: Path) -> None:
     assert file.with_name("mosquitto.conf.old").read_text() == changed
 
 
-def test_files_of_somebody_else_are_not_ours(tmp_path: Path) -> None:
+def test_files_of_another_origin_are_not_overwritten(tmp_path: Path) -> None:
     """A mosquitto.conf that was there before the first time counts as changed."""
     file = tmp_path / "site" / CONFIG
     file.parent.mkdir(parents=True)
@@ -132,7 +132,7 @@ def test_the_password_file_is_the_gateways(tmp_path: Path) -> None:
     assert "dev_A:$6$entry" in lines(file)
 
 
-def test_noted_passwords_can_be_deleted(tmp_path: Path) -> None:
+def test_stored_passwords_can_be_deleted(tmp_path: Path) -> None:
     """Without the file of accounts the gateway keeps its password, and the integrator's is not made again."""
     directory = init(tmp_path / "site").site.directory
     secret = password(directory, "gateway")
@@ -163,7 +163,7 @@ def test_a_certificate_that_ends_soon_is_renewed(tmp_path: Path) -> None:
     client_context(directory / "ca.pem", file, file)
 
 
-def test_files_of_the_operator(tmp_path: Path) -> None:
+def test_files_of_the_operator_are_used(tmp_path: Path) -> None:
     """Chain and key become one file for the broker, and one for the API where others reach it; renewed, again."""
     authority = make_authority(tmp_path / "ca")
     pair = authority.server("own", ["mqtt.example.org"])
@@ -187,7 +187,7 @@ def test_files_of_the_operator(tmp_path: Path) -> None:
     }
 
 
-def test_relative_paths_are_those_of_the_first_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_stay_those_of_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A timer that calls it again runs in another folder."""
     make_authority(tmp_path / "ca").server("own", ["mqtt.example.org"])
     monkeypatch.chdir(tmp_path / "ca")
@@ -196,7 +196,7 @@ def test_relative_paths_are_those_of_the_first_time(tmp_path: Path, monkeypatch:
     assert set(initialise(tmp_path / "site", InitOptions()).files.values()) == {"unchanged"}
 
 
-def test_a_certificate_of_the_systems_authorities(tmp_path: Path) -> None:
+def test_a_certificate_of_a_public_authority_is_accepted(tmp_path: Path) -> None:
     """Without an authority to name, none is named; a wildcard covers its names."""
     pair = make_authority(tmp_path / "ca").server("own", ["*.example.org"])
     outcome = init(
@@ -227,7 +227,7 @@ def test_a_certificate_of_the_systems_authorities(tmp_path: Path) -> None:
         ({"cert_file": "c", "key_file": "k", "names": ("n",)}, "c cannot be used"),
     ],
 )
-def test_what_would_not_work_is_refused(tmp_path: Path, wish: dict[str, Any], message: str) -> None:
+def test_unusable_options_are_refused(tmp_path: Path, wish: dict[str, Any], message: str) -> None:
     """The message says what to do, and no settings are written for it."""
     with pytest.raises(Exception, match=message):
         init(tmp_path / "site", **wish)
@@ -248,7 +248,7 @@ def test_a_certificate_of_another_name_is_refused(tmp_path: Path) -> None:
         init(tmp_path / "site", names=("mqtt.example.org",), cert_file=str(pair.certificate), key_file=str(pair.key))
 
 
-def test_without_tls_if_somebody_says_so(tmp_path: Path) -> None:
+def test_tls_can_be_switched_off_explicitly(tmp_path: Path) -> None:
     """The gateway's settings are then told too."""
     directory = init(
         tmp_path / "site", tls="none", http="0.0.0.0:8080", host=EVERYWHERE, insecure_listen=True
@@ -262,7 +262,7 @@ def test_without_tls_if_somebody_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["device-gateway", "device-gateway-mosquitto", "device-gateway-reload"])
-def test_systemd_takes_the_units(tmp_path: Path, name: str) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
     """systemd-analyze finds nothing to complain about, and little that is left open."""
     tool = shutil.which("systemd-analyze")
     assert tool, "this test needs systemd-analyze: apt-get install systemd"
@@ -279,7 +279,7 @@ def test_systemd_takes_the_units(tmp_path: Path, name: str) -> None:
     assert subprocess.run(review, capture_output=True, text=True, check=False).returncode == 0
 
 
-def test_who_may_what(tmp_path: Path) -> None:
+def test_files_have_minimal_rights(tmp_path: Path) -> None:
     """No process has a right beyond its user; with users apart one of the broker's user reloads it, when asked."""
     unit = "systemd/device-gateway.service"
     same = init(tmp_path / "same").site.directory
@@ -324,7 +324,9 @@ def program(file: Path, text: str) -> Path:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it runs programs as another user")
 @pytest.mark.parametrize("why", ["closed directory", "closed interpreter", "fails", "not executable", "well"])
-def test_a_program_that_the_units_user_cannot_run(open_place: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+def test_a_program_the_units_user_cannot_run_is_reported(
+    open_place: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
     """It is tried as that user, and said with what to do; the set is written all the same."""
     closed = open_place / "closed"
     closed.mkdir(mode=0o700)
@@ -354,7 +356,9 @@ def test_a_program_that_the_units_user_cannot_run(open_place: Path, monkeypatch:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes files for another user")
-def test_a_place_that_the_units_user_cannot_reach(open_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_unreachable_for_the_units_user_is_reported(
+    open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Settings below a closed directory cannot be read, whatever their own mode."""
     monkeypatch.setattr("sys.argv", [str(program(open_place / "bin" / "gateway", "#!/bin/sh\n"))])
     (open_place / "root").mkdir(mode=0o700)
@@ -362,7 +366,7 @@ def test_a_place_that_the_units_user_cannot_reach(open_place: Path, monkeypatch:
     assert f"cannot enter {open_place}/root" in problem
 
 
-def test_who_runs_it_alone_has_no_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_user_installation_has_no_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a trial as oneself; a program without the right to run it is seen without being tried, too."""
     own = program(tmp_path / "gateway", "#!/bin/sh\n")
     monkeypatch.setattr("sys.argv", [str(own)])
@@ -374,7 +378,7 @@ def test_who_runs_it_alone_has_no_problems(tmp_path: Path, monkeypatch: pytest.M
     assert "is closed to it" in reason
 
 
-def test_the_record_holds_no_secret(tmp_path: Path) -> None:
+def test_the_manifest_contains_no_secret(tmp_path: Path) -> None:
     """What is remembered are the options and digests of files."""
     directory = init(tmp_path / "site", port=8884).site.directory
     record = json.loads((directory / ".broker-init.json").read_text())

@@ -52,7 +52,7 @@ def state_of(path: Path) -> tuple[int, int, int, bytes | None]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_link_in_each_place_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_symbolic_link_for_any_file_is_refused(name: str, tmp_path: Path) -> None:
     """What the link leads to keeps its owner, its mode and its content, and the error names the link."""
     site, victim = tmp_path / "site", tmp_path / "victim"
     init(site)
@@ -71,7 +71,7 @@ def test_a_link_in_each_place_is_refused(name: str, tmp_path: Path) -> None:
     assert state_of(victim) == before
 
 
-def test_a_second_name_of_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_hard_link_is_refused(tmp_path: Path) -> None:
     """A hard link is no link to be seen, and leads to the same file."""
     site, victim = tmp_path / "site", tmp_path / "victim"
     init(site)
@@ -106,7 +106,7 @@ def test_a_link_as_the_directory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes files for another user, who attacks meanwhile")
-def test_a_user_who_swaps_the_file_gets_nothing() -> None:
+def test_a_file_swapped_during_the_check_is_refused() -> None:
     """The gateway's user puts a link in the place of its password file again and again while root writes the set."""
     with TemporaryDirectory() as open_place:
         place = Path(open_place)

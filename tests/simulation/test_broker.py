@@ -70,7 +70,7 @@ def test_retained_messages_come_with_their_flag_at_each_subscription() -> None:
     run_virtually(scenario())
 
 
-def test_what_was_not_acknowledged_comes_again_and_what_waited_comes_then() -> None:
+def test_unacknowledged_messages_are_redelivered_before_queued_ones() -> None:
     """A persistent session keeps both, in order [MQTT-4.4.0-1]; one that was forgotten keeps neither."""
 
     async def scenario() -> None:
@@ -92,7 +92,7 @@ def test_what_was_not_acknowledged_comes_again_and_what_waited_comes_then() -> N
     run_virtually(scenario())
 
 
-def test_the_will_is_for_those_who_do_not_say_good_bye() -> None:
+def test_the_will_is_published_without_a_disconnect() -> None:
     """A cut and a takeover publish it, a DISCONNECT does not [MQTT-3.1.2-8, 3.14.4-3]."""
 
     async def scenario() -> None:
@@ -141,7 +141,7 @@ def test_rights_are_the_gateways_own() -> None:
     run_virtually(scenario())
 
 
-def test_a_broker_that_is_killed_comes_back_with_what_it_kept() -> None:
+def test_a_restarted_broker_has_the_state_it_kept() -> None:
     """No client is admitted meanwhile; retained messages and sessions are there or gone, as is asked for."""
 
     async def scenario() -> None:
@@ -161,7 +161,7 @@ def test_a_broker_that_is_killed_comes_back_with_what_it_kept() -> None:
     run_virtually(scenario())
 
 
-def test_without_a_timer_nobody_waits_for_ever() -> None:
+def test_a_wait_without_a_timer_is_an_error() -> None:
     """Time is virtual: a wait that nothing can end is said, not slept through."""
     with pytest.raises(StalledError):
         run_virtually(_for_ever())

@@ -11,7 +11,7 @@ from tests.simulation.shrink import Shrinker
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_planted_fault_is_caught(name: str) -> None:
+def test_a_mutant_is_detected(name: str) -> None:
     """Within a few hundred seeds, and by the invariant that it breaks."""
     mutant = MUTANTS[name]
     with mutant.apply():

@@ -59,7 +59,7 @@ async def test_a_device_is_looked_up_once(tmp_path: Path) -> None:
         assert await _selects(registered, batch) == 0
 
 
-async def test_a_token_that_was_revoked_meanwhile_opens_nothing(tmp_path: Path) -> None:
+async def test_a_token_revoked_by_another_process_is_refused(tmp_path: Path) -> None:
     """Though its device is remembered as one that has a token."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
@@ -71,7 +71,7 @@ async def test_a_token_that_was_revoked_meanwhile_opens_nothing(tmp_path: Path) 
         assert row.battery_percent == 79
 
 
-async def test_what_another_process_wrote_counts(tmp_path: Path) -> None:
+async def test_writes_of_another_process_are_seen(tmp_path: Path) -> None:
     """Such as the command line's, which unbinds a device beside the running gateway."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
@@ -81,7 +81,7 @@ async def test_what_another_process_wrote_counts(tmp_path: Path) -> None:
         assert {answer.refusal.code for answer in await _say(registered, device, 60, 59)} == {"token_revoked"}
 
 
-async def test_a_batch_that_was_undone_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_rolled_back_batch_leaves_no_cache_entry(tmp_path: Path) -> None:
     """Neither a place in the history, nor an event that counts as told."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
@@ -97,7 +97,7 @@ async def test_a_batch_that_was_undone_leaves_nothing_behind(tmp_path: Path) -> 
         assert [tuple(row) for row in chain] == [(1, None), (2, 1), (3, 2), (4, 3)]
 
 
-async def test_one_of_several_writes_that_was_undone_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_rolled_back_write_of_a_group_leaves_no_cache_entry(tmp_path: Path) -> None:
     """Writes share a transaction; one that fails is undone alone."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
@@ -115,7 +115,7 @@ async def test_one_of_several_writes_that_was_undone_leaves_nothing_behind(tmp_p
         assert [tuple(row) for row in rows] == [(1, None), (2, 1), (3, 2), (4, 3)]
 
 
-async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_failed_commit_leaves_no_cache_entry(tmp_path: Path) -> None:
     """A commit that fails undoes all: the same batch again is taken as if for the first time."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")

@@ -53,7 +53,7 @@ class Planned(View):
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_a_page_is_read_off_an_index_in_its_order(
+def test_a_page_is_read_from_an_index_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: dict[str, Any]
 ) -> None:
     """Where many devices pass the filters nothing is sorted, no table is read from end to end.

@@ -55,9 +55,7 @@ def check_index(world: World) -> None:
 
 
 @pytest.mark.parametrize("few", [0, 3, device_candidates.FEW])
-def test_a_search_finds_what_a_look_at_every_device_finds(
-    world: World, monkeypatch: pytest.MonkeyPatch, few: int
-) -> None:
+def test_a_search_finds_the_same_as_a_full_scan(world: World, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     """After registrations, bindings, new names and resets with any characters, for any part of any of it."""
     monkeypatch.setattr(device_candidates, "FEW", few)
     seed = random.SystemRandom().randrange(2**32)
@@ -87,7 +85,7 @@ def test_a_search_finds_what_a_look_at_every_device_finds(
     check_index(world)
 
 
-def test_what_was_undone_is_not_found(tmp_path: Path) -> None:
+def test_rolled_back_texts_are_not_found(tmp_path: Path) -> None:
     """In a group of writes one that raises leaves the index as it was, and the others' devices in it."""
 
     async def run() -> None:
@@ -118,7 +116,7 @@ def _writer(store: Store) -> Writer:
     return store._writer  # noqa: SLF001 - its queue
 
 
-def test_a_registry_from_before_the_index_is_taken_in(world: World) -> None:
+def test_a_registry_without_the_index_is_indexed(world: World) -> None:
     """As a migration does it, and after rows were written by other means."""
     world.register("SN-1")
     world.connection.execute("UPDATE devices SET name = 'elsewhere'")
@@ -127,7 +125,7 @@ def test_a_registry_from_before_the_index_is_taken_in(world: World) -> None:
     check_index(world)
 
 
-def test_pieces_are_spread_over_a_long_text() -> None:
+def test_search_terms_match_anywhere_in_a_long_text() -> None:
     """Eight at most, the first and the last among them; a text of two characters has none."""
     assert device_search.expression("ab") is None
     assert device_search.expression('a"b') == '"a""b"'

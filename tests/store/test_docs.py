@@ -32,7 +32,7 @@ def test_every_table_and_column_is_documented(tmp_path: Path) -> None:
     assert _told() == there
 
 
-def test_the_threat_model_names_tests_that_are_there() -> None:
+def test_the_threat_model_names_existing_tests() -> None:
     """A sentence there stands or falls with its test, so a renamed file is noticed."""
     tests = Path(__file__).parent.parent
     named = re.findall(r"`(\w+/test_\w+\.py)`", (STORE.parent / "threat-model.md").read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ def _meta(tx: Tx) -> int:
     return count
 
 
-async def test_a_full_disk(tmp_path: Path) -> None:
+async def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     """The write fails with what to do, those of its group with it, since none was committed; with room all goes on."""
     async with writing(tmp_path) as bench:
         bench.connection.execute("PRAGMA max_page_count = 1")  # SQLite makes it the present size: no more room
@@ -41,7 +41,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         assert await bench.writer.write(_meta) == 1
 
 
-async def test_a_lock_held_by_another_process(tmp_path: Path) -> None:
+async def test_a_lock_of_another_process_is_reported(tmp_path: Path) -> None:
     """Waited for, then said; written as soon as the other lets go."""
     async with writing(tmp_path) as bench:
         with closing(sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)) as other:
@@ -53,7 +53,7 @@ async def test_a_lock_held_by_another_process(tmp_path: Path) -> None:
         assert await bench.writer.write(names) == {"two"}
 
 
-async def test_a_read_only_database(tmp_path: Path) -> None:
+async def test_a_read_only_database_is_reported(tmp_path: Path) -> None:
     """The same, and the same again."""
     async with writing(tmp_path) as bench:
         bench.connection.execute("PRAGMA query_only = ON")
@@ -64,7 +64,7 @@ async def test_a_read_only_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.damages_registry
-async def test_a_damaged_database(tmp_path: Path) -> None:
+async def test_a_damaged_database_is_reported(tmp_path: Path) -> None:
     """Pages overwritten behind SQLite's back: an error of the store, not a crash, and the thread lives on."""
     with closing(open_database(tmp_path)) as connection:
         transact(connection, Context(), project("one"))
@@ -87,7 +87,7 @@ async def test_a_damaged_database(tmp_path: Path) -> None:
     "content", [b"not a database, whatever its name says. " * 100, b"SQLite format 3\0" + b"\xff" * 4096]
 )
 @pytest.mark.damages_registry
-def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_database_is_reported(tmp_path: Path, content: bytes) -> None:
     """Refused with its path; the file is left as it was."""
     (tmp_path / DATABASE_NAME).write_bytes(content)
     with pytest.raises(StoreError, match=DATABASE_NAME):
@@ -95,7 +95,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
     assert (tmp_path / DATABASE_NAME).read_bytes() == content
 
 
-def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+def test_an_unusable_directory_is_reported(tmp_path: Path) -> None:
     """A file in its place, a database that is a directory, one that is not there and may not be made."""
     (tmp_path / "file").write_text("x")
     (tmp_path / "data" / DATABASE_NAME).mkdir(parents=True)
@@ -106,7 +106,7 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
         connect(tmp_path / "nowhere" / DATABASE_NAME, read_only=True)
 
 
-def test_a_plain_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_is_rolled_back(tmp_path: Path) -> None:
     """The command line's way of writing: the same promises."""
 
     def half(tx: Tx) -> None:

@@ -24,7 +24,7 @@ def _answered_until_killed(data_dir: Path, answers: int) -> list[str]:
 
 @pytest.mark.guarantee("G2")
 @pytest.mark.parametrize("answers", [1, 50, 333])
-def test_what_was_answered_is_there_after_a_kill(tmp_path: Path, answers: int) -> None:
+def test_answered_writes_survive_a_kill(tmp_path: Path, answers: int) -> None:
     """Each device with its binding, its one reset, its outbox rows and its events, or not at all."""
     answered = _answered_until_killed(tmp_path, answers)
     assert len(answered) >= answers

@@ -10,7 +10,7 @@ from gateway.store.sqlite.connection import connect
 from tests.store.older_registry import some_data
 
 
-def test_serial_numbers_get_their_normal_form_unless_that_is_taken(tmp_path: Path) -> None:
+def test_serial_numbers_are_normalised_unless_they_would_collide(tmp_path: Path) -> None:
     """Of two that look alike each keeps its own; what is searched for is found as it is written then."""
     apart = {text: unicodedata.normalize("NFD", text) for text in ("Büro", "Çelik", "Ärzte")}
     before = {
@@ -48,7 +48,7 @@ def test_serial_numbers_get_their_normal_form_unless_that_is_taken(tmp_path: Pat
     assert [row[0] for row in found] == [2]
 
 
-def test_sessions_of_devices_with_one_binding_keep_their_rights_over_the_upgrade(tmp_path: Path) -> None:
+def test_sessions_of_devices_with_one_binding_keep_their_rights(tmp_path: Path) -> None:
     """One that was bound before, or whose token was never used, has a session of which nothing is known."""
     with closing(connect(tmp_path / DATABASE_NAME)) as connection:
         apply(connection, stop_before="m022_broker_sessions")
@@ -78,7 +78,7 @@ def test_sessions_of_devices_with_one_binding_keep_their_rights_over_the_upgrade
     assert [tuple(row) for row in rows] == [("dev_1", "dev_1", 2, 5)]
 
 
-def test_what_waits_for_integrators_keeps_its_place_over_the_upgrade(tmp_path: Path) -> None:
+def test_pending_events_keep_their_position(tmp_path: Path) -> None:
     """The kind of its rows and the names of its facts change; the numbers, and who comes next, do not."""
     with closing(connect(tmp_path / DATABASE_NAME)) as connection:
         apply(connection, stop_before="m029_mirror")

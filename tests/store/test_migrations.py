@@ -56,7 +56,7 @@ def _schema(connection: sqlite3.Connection) -> str:
     return "".join(" ".join(row[0].split()) + ";\n" for row in rows)
 
 
-def test_the_steps_that_have_landed_stay() -> None:
+def test_released_steps_are_unchanged() -> None:
     """A step is never renamed, dropped or moved: databases in the field remember it by its name."""
     assert STEPS[: len(LANDED)] == LANDED
 
@@ -78,7 +78,7 @@ def test_each_step_is_applied_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("present", range(len(STEPS)))
-def test_an_older_database_is_brought_up_with_its_data(tmp_path: Path, present: int) -> None:
+def test_an_older_database_is_migrated_with_its_data(tmp_path: Path, present: int) -> None:
     """From each earlier step, with a row in each of its tables: the same schema, and the rows are there."""
     with closing(connect(tmp_path / DATABASE_NAME)) as connection:
         apply(connection, stop_before=STEPS[present])
@@ -97,7 +97,7 @@ def test_every_table_is_covered_by_the_data_of_these_tests(tmp_path: Path) -> No
     assert {name for name in tables if not name.startswith(("sqlite_", "_sqlite_", "device_search"))} == set(ROWS)
 
 
-def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_step_is_rolled_back(tmp_path: Path) -> None:
     """It is undone whole, the ones before it stay, and the next start goes on from there."""
     with closing(connect(tmp_path / DATABASE_NAME)) as connection:
         apply(connection, stop_before=STEPS[2])
@@ -146,7 +146,7 @@ def test_a_database_of_a_newer_gateway_is_left_alone(tmp_path: Path) -> None:
         "UPDATE devices SET created_at = 'yesterday'",
     ],
 )
-def test_the_schema_refuses_what_must_not_be(tmp_path: Path, statement: str) -> None:
+def test_the_schema_refuses_invalid_rows(tmp_path: Path, statement: str) -> None:
     """Unknown states, a second open command of a type, a serial number twice, strangers, texts for numbers."""
     with World(tmp_path) as world:
         world.connection.execute("DELETE FROM projects")
@@ -155,7 +155,7 @@ def test_the_schema_refuses_what_must_not_be(tmp_path: Path, statement: str) -> 
             world.connection.execute(statement)
 
 
-def test_the_hot_questions_are_answered_by_an_index(tmp_path: Path) -> None:
+def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
     """What is asked for each heartbeat, each second or each connect walks no table from end to end."""
     asked = [
         "SELECT * FROM tokens WHERE hash = x'00'",

@@ -50,7 +50,7 @@ def due(world: World) -> list[str]:
     return [row.device_id for row in outbox_sql.due(world.view, world.now, 100) if row.kind == outbox_sql.COMMAND]
 
 
-def test_a_bulk_reset_goes_out_step_by_step(world: World) -> None:
+def test_a_bulk_reset_is_due_at_a_pace(world: World) -> None:
     """One every 20 ms; the next turn is known; what is not due is not published."""
     devices = some(world, 3)
     assert turns(world) == [STEP, 2 * STEP, 3 * STEP]
@@ -86,7 +86,7 @@ def test_the_pace_is_that_of_the_settings(tmp_path: Path) -> None:
     assert rules_of(Settings(data_dir=tmp_path, bulk_reset_per_second=7), "gw_1").bulk_reset_per_second == 7
 
 
-def test_turns_that_went_by_are_not_made_up_at_once(world: World) -> None:
+def test_missed_turns_are_not_made_up_at_once(world: World) -> None:
     """After an hour without a broker the first goes out now, the others follow at the old distance."""
     devices = some(world, 3)
     world.now += 3_600_000
@@ -96,7 +96,7 @@ def test_turns_that_went_by_are_not_made_up_at_once(world: World) -> None:
     assert turns(world) == [0, STEP, 2 * STEP]
 
 
-def test_a_clock_that_was_set_back_does_not_hold_the_fleet_up(world: World) -> None:
+def test_a_clock_that_was_set_back_does_not_delay_the_fleet(world: World) -> None:
     """With the next connection the pace begins again."""
     devices = some(world, 2)
     world.now -= 86_400_000
@@ -107,7 +107,7 @@ def test_a_clock_that_was_set_back_does_not_hold_the_fleet_up(world: World) -> N
     assert due(world) == devices[:1]
 
 
-def test_a_link_that_flaps_does_not_quicken_the_pace(world: World) -> None:
+def test_a_flapping_link_does_not_raise_the_pace(world: World) -> None:
     """A row that has not missed its turn keeps it, however often the connection is made again."""
     some(world, 2)
     world.now += STEP // 2
@@ -116,7 +116,7 @@ def test_a_link_that_flaps_does_not_quicken_the_pace(world: World) -> None:
     assert turns(world) == [STEP // 2, STEP // 2 + STEP]
 
 
-def test_what_is_not_paced_is_left_alone(world: World) -> None:
+def test_unpaced_rows_are_due_at_once(world: World) -> None:
     """Rows that are due at once stay so; with none that waits there is nothing to resume."""
     device_id, _ = world.bound()
     world.create(device_id, "reboot")
@@ -140,7 +140,7 @@ def test_urgent_rows_go_first(world: World) -> None:
     assert due(world) == [alone, second, first]
 
 
-def test_what_is_due_is_not_put_off(world: World) -> None:
+def test_a_due_row_is_not_postponed(world: World) -> None:
     """A topic that is out of step already goes out at once, although a paced reset marks it again."""
     device_id, _ = world.bound()
     world.reset(device_id)
@@ -166,7 +166,7 @@ def test_other_retained_topics_are_due_too(world: World) -> None:
     assert outbox_sql.next_due(world.view) is None
 
 
-def test_the_age_of_the_oldest_is_not_that_of_one_that_waits_for_its_turn(world: World) -> None:
+def test_the_age_of_the_oldest_ignores_paced_rows(world: World) -> None:
     """It counts from its turn on, so that ``/ready`` does not show a delay that is meant."""
     some(world, 1)
     assert outbox_sql.depth(world.view) == (1, NOON + STEP)

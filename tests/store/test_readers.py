@@ -53,7 +53,7 @@ async def test_no_purpose_waits_for_another(tmp_path: Path, busy: Purpose) -> No
                 assert await store.read(names, purpose) == {"ward"}
 
 
-async def test_a_read_is_given_up_at_its_deadline(tmp_path: Path) -> None:
+async def test_a_read_is_aborted_at_its_deadline(tmp_path: Path) -> None:
     """Its thread reads on, without a deadline that was not asked for, and the registry is not in trouble."""
     async with asyncio.timeout(GUARD_SECONDS), Store(tmp_path, Context()) as store:
         await store.write(project("ward"))
@@ -66,7 +66,7 @@ async def test_a_read_is_given_up_at_its_deadline(tmp_path: Path) -> None:
         assert store.trouble is None
 
 
-async def test_waiting_for_a_thread_counts(tmp_path: Path) -> None:
+async def test_waiting_for_a_thread_counts_towards_the_deadline(tmp_path: Path) -> None:
     """A query whose caller no longer waits is not begun."""
     begun = threading.Event()
     async with asyncio.timeout(GUARD_SECONDS), Store(tmp_path, Context()) as store:

@@ -43,7 +43,7 @@ def test_a_new_registry_is_not_copied(tmp_path: Path) -> None:
     assert _copies(tmp_path) == []
 
 
-def test_so_many_copies_are_kept(tmp_path: Path) -> None:
+def test_a_bounded_number_of_copies_is_kept(tmp_path: Path) -> None:
     """The newest; a backup that an operator put there is left alone."""
     (tmp_path / f"{DATABASE_NAME}.mine").write_text("kept")
     seen: list[Path] = []

@@ -25,7 +25,7 @@ def _modes(directory: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
 
 
-async def test_only_the_owner_may_look(tmp_path: Path) -> None:
+async def test_the_files_are_readable_by_the_owner_alone(tmp_path: Path) -> None:
     """0700 for the directory, 0600 for the database, its WAL and its index, also under an open umask."""
     before = os.umask(0)
     try:
@@ -50,7 +50,7 @@ def test_the_database_is_durable_to_the_last_commit(tmp_path: Path) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "trusted_schema": 0}
 
 
-async def test_what_is_written_is_there_after_a_restart(tmp_path: Path) -> None:
+async def test_written_data_survives_a_restart(tmp_path: Path) -> None:
     """Closed and opened again; the WAL is gone then."""
     async with Store(tmp_path, Context()) as store:
         await store.write(project("ward"))
@@ -79,7 +79,7 @@ async def test_a_read_sees_one_state(tmp_path: Path) -> None:
         assert await store.read(names) == {"one", "two"}
 
 
-async def test_a_look_sees_what_was_committed_last(tmp_path: Path) -> None:
+async def test_an_inline_read_sees_the_last_commit(tmp_path: Path) -> None:
     """Also by another process, and after one that raised: each begins a new transaction."""
     async with Store(tmp_path, Context()) as store:
         assert store.read_inline(names) == set()
@@ -96,7 +96,7 @@ def _broken(view: View) -> None:
     raise LookupError
 
 
-async def test_a_read_that_raises_spoils_no_other(tmp_path: Path) -> None:
+async def test_a_read_that_raises_does_not_affect_others(tmp_path: Path) -> None:
     """The same reader thread reads on, and sees what was committed since."""
     async with Store(tmp_path, Context()) as store:
         for number in range(4):
@@ -128,7 +128,7 @@ async def test_the_results_of_the_last_writes_reach_their_callers(tmp_path: Path
 _OPEN = "import pathlib, sys; from gateway.store import open_database; open_database(pathlib.Path(sys.argv[1])).close()"
 
 
-def test_processes_that_make_the_database_at_once(tmp_path: Path) -> None:
+def test_processes_can_create_the_database_concurrently(tmp_path: Path) -> None:
     """A first start beside a command line: each waits for the other, none meets half-made tables."""
     for attempt in range(2):
         data_dir = tmp_path / str(attempt)
@@ -136,7 +136,7 @@ def test_processes_that_make_the_database_at_once(tmp_path: Path) -> None:
         assert [process.wait(60) for process in started] == [0, 0, 0, 0]
 
 
-def test_opening_again_gives_up_no_lock(tmp_path: Path) -> None:
+def test_opening_twice_releases_no_lock(tmp_path: Path) -> None:
     """POSIX drops all locks that a process has on a file when it closes any descriptor of it; ours stay."""
     with closing(open_database(tmp_path)) as connection:
         transact(connection, Context(), project("ward"))
@@ -153,7 +153,7 @@ def test_opening_again_gives_up_no_lock(tmp_path: Path) -> None:
     assert "database is locked" in ended.stderr
 
 
-def test_a_database_of_one_thread_serves_another(tmp_path: Path) -> None:
+def test_a_connection_can_be_used_by_another_thread(tmp_path: Path) -> None:
     """Connections are made in one thread and used in the writer's."""
     with closing(open_database(tmp_path)) as connection:
         found: list[sqlite3.Row] = []
@@ -163,7 +163,7 @@ def test_a_database_of_one_thread_serves_another(tmp_path: Path) -> None:
     assert len(found) == 1
 
 
-async def test_the_log_is_brought_into_the_database_beside_the_writer(tmp_path: Path) -> None:
+async def test_checkpoints_run_beside_the_writer(tmp_path: Path) -> None:
     """While the store is open, and by no commit: the writer itself would only begin at ten thousand pages."""
     async with Store(tmp_path, Context()) as store:
         before = (tmp_path / DATABASE_NAME).stat().st_size
@@ -173,7 +173,7 @@ async def test_the_log_is_brought_into_the_database_beside_the_writer(tmp_path: 
         assert len(await store.read(names)) == ROWS
 
 
-async def test_a_log_that_cannot_be_brought_in_is_told() -> None:
+async def test_a_failed_checkpoint_is_reported() -> None:
     """The writer goes on: what is committed is safe in the log."""
 
     def connect() -> sqlite3.Connection:
@@ -190,7 +190,7 @@ async def test_a_log_that_cannot_be_brought_in_is_told() -> None:
     assert [each["event"] for each in logs] == ["store.not_checkpointed"]
 
 
-async def test_the_count_of_changed_rows_may_start_over() -> None:
+async def test_a_reset_change_counter_is_noticed() -> None:
     """SQLite's has 32 bits: a gateway that runs for months has the log brought in as before."""
     run: list[str] = []
 

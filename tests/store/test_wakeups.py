@@ -35,7 +35,7 @@ def _register(tx: Tx, project_id: str, serial: str) -> str:
     return str(device.id)
 
 
-async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
+async def test_each_commit_notifies_of_its_changes(tmp_path: Path) -> None:
     """Events wake their followers, a row in the outbox wakes the worker of its kind; no other task is woken."""
     rung: list[str] = []
     async with Store(tmp_path, Context(), RecordingListener(rung, kinds=True)) as store:
@@ -49,7 +49,7 @@ async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
         assert rung[4:] == ["command", "news"]
 
 
-async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:
+async def test_a_rollback_notifies_nothing(tmp_path: Path) -> None:
     """No commit, no bell."""
     rung: list[str] = []
     async with Store(tmp_path, Context(), RecordingListener(rung)) as store:
@@ -65,7 +65,7 @@ async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:
         assert rung == []
 
 
-async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
+async def test_changes_of_subscribers_notify(tmp_path: Path) -> None:
     """A webhook that is switched on, and a delivery that is replayed, are not left to wait for the next event."""
     rung: list[str] = []
     async with Store(tmp_path, Context(), RecordingListener(rung)) as store:
@@ -87,7 +87,7 @@ async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
         assert not await rings(lambda tx: webhook_sql.end_gap(tx, webhook.id))
 
 
-async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:
+async def test_a_wakeup_cleared_before_the_read_misses_nothing() -> None:
     """Every waiter is woken, and a waiter that takes the event afterwards waits for the next."""
     wakeups = Wakeups()
     first = wakeups.news

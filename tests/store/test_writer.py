@@ -25,7 +25,7 @@ def _committed(data_dir: Path) -> set[str]:
         return names(View(connection))
 
 
-async def test_writes_that_wait_share_one_commit(tmp_path: Path) -> None:
+async def test_queued_writes_share_one_commit(tmp_path: Path) -> None:
     """Sixty-four wait behind one: two commits in all, and each caller gets its own result."""
     async with writing(tmp_path) as bench:
         gate = Gate()
@@ -41,7 +41,7 @@ async def test_writes_that_wait_share_one_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["raises", "breaks a constraint", "does not fit"])
-async def test_one_that_raises_takes_nothing_of_the_others_with_it(tmp_path: Path, kind: str) -> None:
+async def test_a_failed_write_does_not_affect_its_group(tmp_path: Path, kind: str) -> None:
     """Its own rows go, its own caller hears of it; those before and after it in the group are committed."""
 
     def faulty(tx: Tx) -> None:
@@ -64,7 +64,7 @@ async def test_one_that_raises_takes_nothing_of_the_others_with_it(tmp_path: Pat
         assert bench.commits == 2
 
 
-async def test_one_that_is_alone_is_undone_as_a_whole(tmp_path: Path) -> None:
+async def test_a_failed_single_write_is_rolled_back(tmp_path: Path) -> None:
     """It gets its own error as it was raised, nothing of it is left or told, and it pays for no savepoint."""
     told: list[frozenset[str]] = []
 
@@ -98,7 +98,7 @@ async def test_a_result_comes_after_the_commit_that_holds_it(tmp_path: Path) -> 
         await asyncio.gather(*first, last)
 
 
-async def test_the_order_of_writes(tmp_path: Path) -> None:
+async def test_writes_run_in_order(tmp_path: Path) -> None:
     """Each kind in the order in which it came; groups of urgent ones and ordinary ones take turns."""
     order: list[str] = []
 
@@ -118,7 +118,7 @@ async def test_the_order_of_writes(tmp_path: Path) -> None:
     assert [each for each in order if each.startswith("u")] == [f"u{n}" for n in range(130)]
 
 
-async def test_a_caller_that_goes_away_loses_only_its_answer(tmp_path: Path) -> None:
+async def test_a_cancelled_caller_loses_only_its_answer(tmp_path: Path) -> None:
     """What was handed over is committed; the others get their results."""
     async with writing(tmp_path) as bench:
         gate = Gate()
@@ -131,7 +131,7 @@ async def test_a_caller_that_goes_away_loses_only_its_answer(tmp_path: Path) -> 
         assert _committed(tmp_path) == {"gone", "stays"}
 
 
-async def test_stopping_finishes_what_waits(tmp_path: Path) -> None:
+async def test_stopping_finishes_queued_writes(tmp_path: Path) -> None:
     """All that was handed over is committed and answered; what comes later is told to come again."""
     async with writing(tmp_path) as bench:
         gate = Gate()
@@ -147,7 +147,7 @@ async def test_stopping_finishes_what_waits(tmp_path: Path) -> None:
             await bench.writer.write(project("late"))
 
 
-async def test_commits_that_mark_the_outbox_are_told_before_their_results(tmp_path: Path) -> None:
+async def test_outbox_notifications_precede_results(tmp_path: Path) -> None:
     """The outbox workers are woken by those commits, and by no others."""
     told: list[frozenset[str]] = []
     async with writing(tmp_path, committed=told.append) as bench:
@@ -163,7 +163,7 @@ def _marked_device(tx: Tx) -> None:
     outbox_sql.mark_credential(tx, pk)
 
 
-async def test_a_bell_that_breaks_holds_no_result_back(tmp_path: Path) -> None:
+async def test_a_failing_notification_does_not_withhold_results(tmp_path: Path) -> None:
     """The error reaches the loop's handler, the result its caller."""
     broken: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
@@ -176,7 +176,7 @@ async def test_a_bell_that_breaks_holds_no_result_back(tmp_path: Path) -> None:
     assert isinstance(broken[0]["exception"], LookupError)
 
 
-async def test_a_long_write_hears_that_an_urgent_one_waits(tmp_path: Path) -> None:
+async def test_a_long_write_sees_that_an_urgent_one_waits(tmp_path: Path) -> None:
     """It can end in the middle, so that no other write waits for all of it."""
     heard: list[bool] = []
     async with writing(tmp_path) as bench:
@@ -196,7 +196,7 @@ async def test_a_long_write_hears_that_an_urgent_one_waits(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("company", [0, 2])
-async def test_a_write_that_met_a_taken_id_is_run_again(tmp_path: Path, company: int) -> None:
+async def test_a_write_with_an_id_collision_is_retried(tmp_path: Path, company: int) -> None:
     """Alone or in a group: undone and run again with a new id; nothing of the first run stays."""
     ids = CollidingIds()
 
@@ -223,7 +223,7 @@ async def test_a_write_that_met_a_taken_id_is_run_again(tmp_path: Path, company:
     assert [each.name for each in measured].count("runs") == 1
 
 
-async def test_an_id_that_is_taken_for_ever_is_an_error(tmp_path: Path) -> None:
+async def test_a_permanent_id_collision_is_an_error(tmp_path: Path) -> None:
     """A write that names the id itself is tried a few times, and then its caller hears of it; so without a writer."""
     async with writing(tmp_path) as bench:
         await bench.writer.write(lambda tx: tx.run("INSERT INTO projects VALUES ('proj_1', 'one', 1)"))
@@ -232,7 +232,7 @@ async def test_an_id_that_is_taken_for_ever_is_an_error(tmp_path: Path) -> None:
     assert _committed(tmp_path) == {"one"}
 
 
-def test_a_single_transaction_mints_again_too(tmp_path: Path) -> None:
+def test_a_single_transaction_retries_an_id_collision_too(tmp_path: Path) -> None:
     """The commands that write without a store, such as ``keys create``."""
     ids = CollidingIds()
     with closing(open_database(tmp_path)) as connection:

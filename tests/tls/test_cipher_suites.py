@@ -27,7 +27,7 @@ async def handshake(port: int, context: ssl.SSLContext) -> str:
     return suite
 
 
-async def test_a_listener_takes_tls_1_2_without_cbc(tmp_path: Path) -> None:
+async def test_a_listener_accepts_tls_1_2_without_cbc(tmp_path: Path) -> None:
     """A handshake with CBC suites alone fails; one with TLS 1.2 and AES-GCM or ChaCha20 does not."""
     pair = server_pair(authority := make_authority(tmp_path))
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key))
@@ -41,7 +41,7 @@ async def test_a_listener_takes_tls_1_2_without_cbc(tmp_path: Path) -> None:
             assert await handshake(server.address.port, client) == suite
 
 
-async def test_what_the_server_itself_refuses_says_to_stay_with_https(tmp_path: Path) -> None:
+async def test_refusals_of_the_server_have_hsts(tmp_path: Path) -> None:
     """``Strict-Transport-Security`` is in an answer that no application gave, too."""
     pair = server_pair(authority := make_authority(tmp_path))
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key), hsts_seconds=7)
@@ -54,7 +54,7 @@ async def test_what_the_server_itself_refuses_says_to_stay_with_https(tmp_path: 
     assert b"\r\nstrict-transport-security: max-age=7\r\n" in answer
 
 
-async def test_clients_take_tls_1_2_without_cbc(tmp_path: Path) -> None:
+async def test_clients_accept_tls_1_2_without_cbc(tmp_path: Path) -> None:
     """A server with CBC suites alone is refused by the gateway and by the simulator, and taken by others."""
     pair = server_pair(authority := make_authority(tmp_path))
     trusted = authority.files.certificate

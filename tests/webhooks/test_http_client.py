@@ -26,7 +26,7 @@ async def _guard() -> AsyncIterator[None]:
         yield
 
 
-async def test_a_receiver_that_does_not_answer(api: Api) -> None:
+async def test_a_receiver_that_does_not_answer_is_a_failure(api: Api) -> None:
     """Is a failure when the time is over; the answer that comes after that does not count."""
     async with receiving() as receiver, delivering(api, WebhookSender(seconds=0.2, allow_loopback=True)):
         receiver.open.clear()
@@ -53,7 +53,7 @@ async def test_a_redirect_is_not_followed(api: Api) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nX: \0\r\n\r\n"])
-async def test_an_answer_that_is_none(api: Api, answer: bytes) -> None:
+async def test_an_invalid_answer_is_a_failure(api: Api, answer: bytes) -> None:
     """Is a failure with a reason."""
     async with receiving(answer) as receiver, delivering(api):
         webhook = await hooked(api, receiver.url)
@@ -62,7 +62,7 @@ async def test_an_answer_that_is_none(api: Api, answer: bytes) -> None:
         assert delivery["error"].startswith("The connection broke: ")
 
 
-async def test_a_test_answers_what_came_back(api: Api) -> None:
+async def test_a_test_delivery_returns_the_answer(api: Api) -> None:
     """Signed like any event, of its own type, also while the webhook is switched off; nothing of it is kept."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     async with receiving(answer, BUSY) as receiver:
@@ -97,7 +97,7 @@ async def test_a_long_answer_is_not_read_to_its_end(api: Api) -> None:
         assert len(shown) == 1_024
 
 
-async def test_a_body_that_never_ends_does_not_make_a_failure(api: Api) -> None:
+async def test_an_endless_body_is_no_failure(api: Api) -> None:
     """The status counts; the wait for the body is short."""
     dripping = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbeginning"
     async with receiving(dripping) as receiver:
@@ -121,7 +121,7 @@ async def test_a_name_that_leads_to_this_machine_is_refused_when_connecting(api:
             await receiver.got(1)
 
 
-async def test_this_machine_is_out_of_reach_by_default(tmp_path: Path) -> None:
+async def test_loopback_is_refused_by_default(tmp_path: Path) -> None:
     """Nothing is sent there, whatever the URL calls it; neither to one that was made while that was allowed."""
     async with serving(tmp_path, allow_loopback=False) as api, receiving() as receiver:
         port = receiver.port
@@ -143,7 +143,7 @@ async def _set_url(api: Api, webhook: Json, url: str) -> None:
     await api.store.write(lambda tx: tx.run("UPDATE webhooks SET url = ? WHERE id = ?", url, webhook["id"]))
 
 
-async def test_a_name_that_cannot_be_resolved(api: Api) -> None:
+async def test_an_unresolvable_name_is_a_failure(api: Api) -> None:
     """Is a failure with that reason."""
     answer = await came_back(api, await hooked(api, "https://no-such-host.invalid/"))
     assert answer["error"] == "Could not connect: the name no-such-host.invalid cannot be resolved."

@@ -23,13 +23,13 @@ async def delivered(api: Api) -> tuple[str, Received]:
         return secret, (await receiver.got(1))[0]
 
 
-async def test_the_librarys_own_check_passes(api: Api) -> None:
+async def test_the_standard_webhooks_library_verifies_the_signature(api: Api) -> None:
     """With the secret as it was shown, on the bytes as they came."""
     secret, request = await delivered(api)
     assert Webhook(secret).verify(request.body, request.headers) == request.event
 
 
-async def test_whatever_is_changed_on_the_way_is_noticed(api: Api) -> None:
+async def test_any_modification_is_detected(api: Api) -> None:
     """Each header, a byte of the body, another webhook's secret."""
     secret, request = await delivered(api)
     changed = {
@@ -55,7 +55,7 @@ def passes(secret: str, request: Received) -> bool:
     return True
 
 
-async def test_a_rotated_secret_signs_beside_the_new_one_until_its_time_is_over(api: Api) -> None:
+async def test_a_rotated_secret_signs_until_its_overlap_ends(api: Api) -> None:
     """By the call, by a second rotation, and by time; deliveries that wait are signed as of their try."""
     async with receiving() as receiver, delivering(api):
         made = body(await api.back_end.post("/v1/webhooks", json={"url": receiver.url}), 201)
@@ -89,7 +89,7 @@ async def test_a_rotated_secret_signs_beside_the_new_one_until_its_time_is_over(
         assert [passes(each, request) for each in (third, fourth["secret"])] == [False, True]
 
 
-async def test_who_may_not_rotate(api: Api) -> None:
+async def test_rotation_needs_its_scope(api: Api) -> None:
     """A key without the scope, another project's webhook, and an overlap that is too long: nothing changes."""
     made = body(await api.back_end.post("/v1/webhooks", json={"url": "https://example.com/"}), 201)
     at = f"/v1/webhooks/{made['id']}"
@@ -99,7 +99,7 @@ async def test_who_may_not_rotate(api: Api) -> None:
     assert body(await api.back_end.get(at), 200) == {name: each for name, each in made.items() if name != "secret"}
 
 
-async def test_the_documents_own_words_check_both_signatures(api: Api) -> None:
+async def test_the_documented_code_verifies_both_signatures(api: Api) -> None:
     """The program in docs/http.md, as it stands there."""
     secret, request = await delivered(api)
     (code,) = [each.code for each in blocks(ROOT / "docs" / "http.md") if "standardwebhooks" in each.code]

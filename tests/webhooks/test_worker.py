@@ -22,7 +22,7 @@ async def _guard() -> AsyncIterator[None]:
         yield
 
 
-async def test_an_event_arrives_signed_and_as_the_list_shows_it(api: Api) -> None:
+async def test_an_event_arrives_signed_and_equal_to_the_listed_one(api: Api) -> None:
     """POST of the event as JSON with the headers of the contract; both signatures good, and bad with another secret."""
     async with receiving() as receiver, delivering(api):
         webhook = await hooked(api, receiver.url)
@@ -43,7 +43,7 @@ async def test_an_event_arrives_signed_and_as_the_list_shows_it(api: Api) -> Non
         assert (delivery["response_status"], delivery["error"], delivery["next_attempt_at"]) == (204, None, None)
 
 
-async def test_events_come_in_order(api: Api) -> None:
+async def test_events_arrive_in_order(api: Api) -> None:
     """Also when there are many of them."""
     async with receiving() as receiver, delivering(api):
         await hooked(api, receiver.url)
@@ -53,7 +53,7 @@ async def test_events_come_in_order(api: Api) -> None:
         assert [each.event["data"]["serial_number"] for each in came] == [f"BP-{number}" for number in range(30)]
 
 
-async def test_only_the_types_that_were_asked_for(api: Api) -> None:
+async def test_only_subscribed_types_arrive(api: Api) -> None:
     """The others make no delivery."""
     async with receiving() as receiver, delivering(api):
         webhook = await hooked(api, receiver.url, "device.bound", "device.unbound")
@@ -64,7 +64,7 @@ async def test_only_the_types_that_were_asked_for(api: Api) -> None:
         assert len(await deliveries(api, webhook)) == 2
 
 
-async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
+async def test_a_failure_is_retried_by_the_schedule(api: Api) -> None:
     """After a minute, then after four more; each try has a new signature, under the same id."""
     async with receiving(BUSY, BUSY) as receiver, delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
         webhook = await hooked(api, receiver.url)
@@ -85,7 +85,7 @@ async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
         assert third.is_signed_with(webhook["secret"])
 
 
-async def test_a_clock_that_is_set_back_holds_up_no_try(api: Api) -> None:
+async def test_a_clock_that_is_set_back_delays_no_attempt(api: Api) -> None:
     """The pause counts from then: a try that was a minute away is that still, not an hour and a minute."""
     async with receiving(BUSY, BUSY) as receiver, delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
         webhook = await hooked(api, receiver.url)
@@ -97,7 +97,7 @@ async def test_a_clock_that_is_set_back_holds_up_no_try(api: Api) -> None:
         await became(api, webhook, "pending", attempts=2)
 
 
-async def test_a_clock_that_was_set_back_while_nobody_looked(api: Api) -> None:
+async def test_a_clock_set_back_between_two_checks_delays_no_attempt(api: Api) -> None:
     """A worker that starts counts the pauses from now; those that are longer stay longer."""
     async with receiving(BUSY, BUSY) as receiver:
         async with delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
@@ -127,7 +127,7 @@ def _seconds_to_next(delivery: Json) -> float:
     return (following - tried).total_seconds()
 
 
-async def test_after_six_tries_it_is_failed_and_kept(api: Api) -> None:
+async def test_after_six_attempts_a_delivery_is_failed_and_kept(api: Api) -> None:
     """And can be found as such, and replayed."""
     async with receiving(*[BUSY] * 6) as receiver, delivering(api):
         webhook = await hooked(api, receiver.url)
@@ -147,7 +147,7 @@ async def test_after_six_tries_it_is_failed_and_kept(api: Api) -> None:
         assert receiver.received[-1].headers["webhook-id"] == receiver.received[0].headers["webhook-id"]
 
 
-async def test_a_receiver_that_is_down_gets_it_when_it_is_back(api: Api) -> None:
+async def test_a_receiver_gets_the_event_after_its_outage(api: Api) -> None:
     """The events of the meantime too."""
     async with receiving() as receiver:
         port, url = receiver.port, receiver.url
@@ -163,7 +163,7 @@ async def test_a_receiver_that_is_down_gets_it_when_it_is_back(api: Api) -> None
             assert serials == {"BP-1", "BP-2"}
 
 
-async def test_a_slow_receiver_holds_up_nobody_else(api: Api) -> None:
+async def test_a_slow_receiver_does_not_delay_others(api: Api) -> None:
     """While one does not answer another gets everything; the slow one goes on where it was."""
     async with receiving() as slow, receiving() as quick, delivering(api):
         slow.open.clear()
@@ -178,7 +178,7 @@ async def test_a_slow_receiver_holds_up_nobody_else(api: Api) -> None:
         assert [each.body for each in came] == [each.body for each in quick.received]
 
 
-async def test_a_bounded_number_is_under_way_at_a_time(api: Api) -> None:
+async def test_concurrent_deliveries_are_bounded(api: Api) -> None:
     """The rest waits for its turn."""
     async with receiving() as receiver, delivering(api, most_at_once=2):
         receiver.open.clear()
@@ -195,7 +195,7 @@ async def test_a_bounded_number_is_under_way_at_a_time(api: Api) -> None:
             await other.got(1)
 
 
-async def test_what_was_under_way_when_the_worker_died_comes_again(api: Api) -> None:
+async def test_interrupted_deliveries_are_repeated(api: Api) -> None:
     """At least once: under the same id, by which a receiver knows it."""
     async with receiving() as receiver:
         receiver.open.clear()
@@ -210,7 +210,7 @@ async def test_what_was_under_way_when_the_worker_died_comes_again(api: Api) -> 
             await became(api, webhook, "delivered")
 
 
-async def test_switched_off_nothing_is_sent(api: Api) -> None:
+async def test_a_disabled_webhook_gets_nothing(api: Api) -> None:
     """Not even what waits for another try, until it is switched on; a replay is a 409 that says so."""
     async with receiving(BUSY) as receiver, delivering(api):
         webhook = await hooked(api, receiver.url)
@@ -228,7 +228,7 @@ async def test_switched_off_nothing_is_sent(api: Api) -> None:
         assert [each.event["data"]["serial_number"] for each in came] == ["BP-1", "BP-3"]
 
 
-async def test_nothing_that_happened_while_it_was_on_is_lost(api: Api) -> None:
+async def test_no_event_while_enabled_is_lost(api: Api) -> None:
     """250 events wait for a receiver that does not answer when the webhook is switched off, and on again."""
     async with receiving() as receiver, delivering(api):
         receiver.open.clear()
@@ -246,7 +246,7 @@ async def test_nothing_that_happened_while_it_was_on_is_lost(api: Api) -> None:
         assert came == wanted
 
 
-async def test_a_replay_asked_for_during_a_try(api: Api) -> None:
+async def test_a_replay_during_an_attempt_is_made(api: Api) -> None:
     """It is sent once more when the try is over, although that succeeded."""
     async with receiving() as receiver, delivering(api):
         receiver.open.clear()
@@ -262,7 +262,7 @@ async def test_a_replay_asked_for_during_a_try(api: Api) -> None:
         await became(api, webhook, "delivered")
 
 
-async def test_a_webhook_that_is_deleted_while_it_is_tried(api: Api) -> None:
+async def test_a_webhook_deleted_during_an_attempt_ends_it(api: Api) -> None:
     """That try is the last, and the worker goes on."""
     async with receiving(BUSY) as receiver, receiving() as other, delivering(api):
         receiver.open.clear()
@@ -278,7 +278,7 @@ async def test_a_webhook_that_is_deleted_while_it_is_tried(api: Api) -> None:
         assert len(receiver.received) == 1
 
 
-async def test_projects_do_not_hear_each_other(api: Api) -> None:
+async def test_projects_do_not_receive_each_others_events(api: Api) -> None:
     """A webhook gets what happens in its project alone."""
     stranger = api.as_(await api.another_key(project="two"))
     async with receiving() as ours, receiving() as theirs, delivering(api):
@@ -308,7 +308,7 @@ async def test_a_delivery_belongs_to_its_webhook(api: Api) -> None:
         assert await deliveries(api, other) == []
 
 
-async def test_deliveries_page_by_page(api: Api) -> None:
+async def test_deliveries_are_paged(api: Api) -> None:
     """Each once, those of the newest events first."""
     async with receiving() as receiver, delivering(api):
         webhook = await hooked(api, receiver.url)
@@ -324,7 +324,7 @@ async def test_deliveries_page_by_page(api: Api) -> None:
         assert [each["event_id"] for each in page["data"] + rest["data"]] == came[::-1]
 
 
-async def test_the_log_tells_of_deliveries_and_no_secret(api: Api) -> None:
+async def test_deliveries_are_logged_without_secrets(api: Api) -> None:
     """Which event went where, and why not."""
     with capture_logs() as logs:
         async with receiving(BUSY) as receiver, delivering(api):

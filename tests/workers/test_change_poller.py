@@ -13,7 +13,7 @@ from gateway.workers.change_poller import ChangePoller
 from tests.domain.support import World
 
 
-async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
+async def test_a_foreign_commit_notifies(tmp_path: Path) -> None:
     """What another connection marks in the outbox, and the events that it writes, wake those who wait for either."""
     with World(tmp_path) as other:
         wakeups = Wakeups()
@@ -31,7 +31,7 @@ async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
                 await work
 
 
-async def test_without_news_nobody_is_woken(tmp_path: Path) -> None:
+async def test_without_a_change_nothing_is_notified(tmp_path: Path) -> None:
     """Other commits, and what was worked off, ring nothing."""
     with World(tmp_path) as other:
         wakeups = Wakeups()
@@ -47,7 +47,7 @@ async def test_without_news_nobody_is_woken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tls", [True, False])
 @pytest.mark.parametrize("host", ["127.0.0.1", "mqtt.example.com", "::1"])
-def test_whereabouts_are_read_as_they_were_written(tmp_path: Path, host: str, *, tls: bool) -> None:
+def test_the_endpoint_file_round_trips(tmp_path: Path, host: str, *, tls: bool) -> None:
     """While the gateway runs, and not after it."""
     told = Endpoints("http://127.0.0.1:8080", Address(host, 8883), tls)
     with published(tmp_path, told):
@@ -57,7 +57,7 @@ def test_whereabouts_are_read_as_they_were_written(tmp_path: Path, host: str, *,
 
 
 @pytest.mark.parametrize("content", [b"", b"one", b"http://x\nmqtt://nowhere\n", b"\xff\xff \xff", b"a b c"])
-def test_what_is_no_whereabouts_is_none(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_endpoint_file_is_ignored(tmp_path: Path, content: bytes) -> None:
     """Half written, or of another program."""
     (tmp_path / FILE_NAME).write_bytes(content)
     assert read(tmp_path) is None

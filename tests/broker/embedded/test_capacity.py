@@ -11,7 +11,7 @@ from tests.domain.support import World
 FLEET = 3
 
 
-async def test_it_is_said_once_a_day(tmp_path: Path) -> None:
+async def test_capacity_warning_is_logged_once_a_day(tmp_path: Path) -> None:
     """With one bound device too many, at the first look and then a day later, with what to do."""
     with World(tmp_path) as world:
         for number in range(FLEET):
@@ -27,7 +27,7 @@ async def test_it_is_said_once_a_day(tmp_path: Path) -> None:
     assert "--broker mosquitto" in logs[0]["message"]
 
 
-def test_the_documented_size() -> None:
+def test_documented_memory_size_holds() -> None:
     """500 bound devices are fine, one more is not; the documentation says the same."""
     assert outgrown(MOST_BOUND) is None
     assert "501 devices are bound" in str(outgrown(MOST_BOUND + 1))

@@ -76,7 +76,7 @@ def test_a_publish_is_decoded_as_it_was_sent(topic: str, payload: bytes, qos: in
     assert got.packet_id == (258 if qos else None)
 
 
-async def test_a_connect_has_a_limit_of_its_own() -> None:
+async def test_connect_has_a_separate_size_limit() -> None:
     """An unknown client cannot make the broker buffer a large packet: the length alone ends the connection."""
     reader = asyncio.StreamReader()
     reader.feed_data(b"\x10" + bytes([MAX_CONNECT_BYTES % 128 + 1 | 0x80, MAX_CONNECT_BYTES // 128 | 0x80, 1]))

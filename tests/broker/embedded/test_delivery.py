@@ -45,7 +45,7 @@ def puback(packet_id: int) -> Packet:
 
 
 @pytest.mark.parametrize("count", [1, 3, 20, 1_000])
-async def test_what_a_publisher_sent_before_it_disconnects_arrives(broker: EmbeddedBroker, count: int) -> None:
+async def test_messages_sent_before_a_disconnect_arrive(broker: EmbeddedBroker, count: int) -> None:
     """Pipelined and followed by DISCONNECT: all of it, in order. Of lots of twenty, plain amqtt loses part."""
     async with subscribed_gateway(broker) as gateway:
         async with connected(broker, "dev_A") as device:
@@ -65,7 +65,7 @@ async def test_connect_publish_and_disconnect_in_a_single_write(broker: Embedded
         assert [int(one) for one in await payloads_until_end_marker(broker, gateway)] == list(range(count))
 
 
-async def test_what_was_read_before_a_reset_still_counts(broker: EmbeddedBroker) -> None:
+async def test_packets_read_before_a_tcp_reset_count(broker: EmbeddedBroker) -> None:
     """The publisher closes without reading a single answer, so that the answers meet a closed socket."""
     async with subscribed_gateway(broker) as gateway:
         for _ in range(20):
@@ -77,7 +77,7 @@ async def test_what_was_read_before_a_reset_still_counts(broker: EmbeddedBroker)
                 await gateway.acknowledge(message)
 
 
-async def test_what_came_before_a_reset_counts_when_the_client_is_let_in_after_it() -> None:
+async def test_packets_before_a_tcp_reset_count_when_authentication_ends_after_it() -> None:
     """The authenticator takes its time; meanwhile the device has said all it had to say, and is gone."""
     asked, answer = asyncio.Event(), asyncio.Event()
 
@@ -122,7 +122,7 @@ async def test_an_unacknowledged_message_comes_again_after_the_reconnect(broker:
         assert (third.payload, third.duplicate) == (b"three", False)
 
 
-async def test_a_gateway_that_acknowledges_late_loses_nothing() -> None:
+async def test_a_gateway_that_acknowledges_late_loses_no_message() -> None:
     """3,000 heartbeats while it acknowledges none: 1,000 in flight, the rest as it acknowledges, each once."""
     async with (
         EmbeddedBroker(authenticate=authenticate, limits=BrokerLimits(unheard=3_000)) as broker,
@@ -142,7 +142,7 @@ async def test_a_gateway_that_acknowledges_late_loses_nothing() -> None:
         assert [await device.read_packet() for _ in range(3_000)] == [puback(n + 1) for n in range(3_000)]
 
 
-async def test_a_device_that_is_away_gets_what_came_at_qos_1_and_only_the_last_hundred() -> None:
+async def test_an_offline_device_gets_the_last_hundred_qos_1_messages() -> None:
     """Its persistent session holds a bounded number of messages, in order; QoS 0 is not kept."""
     limits = BrokerLimits(queued=100)
     async with (
@@ -165,7 +165,7 @@ async def test_a_device_that_is_away_gets_what_came_at_qos_1_and_only_the_last_h
             await assert_nothing_more(device)
 
 
-async def test_a_reconnect_does_not_bring_a_command_twice(broker: EmbeddedBroker) -> None:
+async def test_a_reconnect_does_not_deliver_a_command_twice(broker: EmbeddedBroker) -> None:
     """Queued for the session and retained: once from the queue. Retained ones come at SUBSCRIBE [MQTT-3.3.1-6]."""
     async with connected(broker, "gateway") as gateway:
         async with connected(broker, "dev_A", clean=False) as device:
@@ -178,7 +178,7 @@ async def test_a_reconnect_does_not_bring_a_command_twice(broker: EmbeddedBroker
             await assert_nothing_more(device)
 
 
-async def test_messages_that_wait_are_bounded_in_bytes() -> None:
+async def test_queued_messages_are_bounded_in_bytes() -> None:
     """A fleet that talks to a gateway that is away cannot fill the memory: the oldest goes, and its sender is told.
 
     It has no PUBACK and is cut off, so that it says it again; what came before that and fits is kept.
@@ -195,7 +195,7 @@ async def test_messages_that_wait_are_bounded_in_bytes() -> None:
             await assert_nothing_more(gateway)
 
 
-async def test_subscribing_and_leaving_do_not_disturb_a_delivery(broker: EmbeddedBroker) -> None:
+async def test_subscribe_and_unsubscribe_do_not_disturb_a_delivery(broker: EmbeddedBroker) -> None:
     """1,000 heartbeats while forty devices come, subscribe and go: plain amqtt with awaiting plugins lost half."""
     async with (
         subscribed_gateway(broker) as gateway,
@@ -211,7 +211,7 @@ async def test_subscribing_and_leaving_do_not_disturb_a_delivery(broker: Embedde
         assert [int(one) for one in got] == list(range(1_000))
 
 
-async def test_a_client_that_reads_nothing_holds_nobody_up(broker: EmbeddedBroker) -> None:
+async def test_a_client_that_reads_nothing_does_not_delay_others(broker: EmbeddedBroker) -> None:
     """It subscribes, and pings without ever reading an answer; the others are served meanwhile."""
     async with (
         connected(broker, "gateway") as gateway,

@@ -56,7 +56,7 @@ async def test_a_socket_that_stays_silent_is_closed() -> None:
                 assert await client.closed() == []
 
 
-async def test_authentication_that_hangs_ends_with_the_same_time_limit() -> None:
+async def test_authentication_that_hangs_is_closed_at_the_same_time_limit() -> None:
     """While the registry does not answer, no client is admitted and no socket is kept."""
 
     async def never(_: str, __: str | None, ___: str | None) -> None:
@@ -69,7 +69,7 @@ async def test_authentication_that_hangs_ends_with_the_same_time_limit() -> None
         assert await client.connect("dev_A", "dev_A", PASSWORD) == CLOSED
 
 
-async def test_silence_beyond_the_keepalive_ends_the_connection_with_its_will(broker: EmbeddedBroker) -> None:
+async def test_silence_beyond_the_keepalive_publishes_the_will(broker: EmbeddedBroker) -> None:
     """One and a half times the keepalive [MQTT-3.1.2-24]; plain amqtt waits for ever, and no will says `offline`."""
     will = Will("devices/dev_A/status", b"offline", retain=True)
     async with subscribed_gateway(broker) as gateway, connected(broker, "dev_A", keepalive=1, will=will) as device:
@@ -89,7 +89,7 @@ async def test_a_ping_keeps_the_connection_alive(broker: EmbeddedBroker) -> None
         await device.ping()
 
 
-async def test_a_packet_beyond_the_limit_ends_the_connection_unread() -> None:
+async def test_a_packet_beyond_the_limit_closes_the_connection_unread() -> None:
     """Its header is enough: nothing of it is waited for, let alone kept. Plain amqtt took 250 MB."""
     async with (
         EmbeddedBroker(authenticate=authenticate, max_packet_bytes=1_000) as broker,
@@ -137,7 +137,7 @@ async def test_a_malformed_packet_ends_that_connection_alone(broker: EmbeddedBro
         assert await payloads_until_end_marker(broker, gateway) == [b"before", b"offline", b"others go on"]
 
 
-async def test_filters_are_short(broker: EmbeddedBroker) -> None:
+async def test_topic_filters_have_a_maximum_length(broker: EmbeddedBroker) -> None:
     """Filters that an integrator may use, of 64 KB or of 33 levels, are refused; the longest that are taken work."""
     prefix, long = "devices/", "x" * (1_024 - len("devices//state"))
     async with connected(broker, "integrator", clean=False) as integrator:
@@ -151,7 +151,7 @@ async def test_filters_are_short(broker: EmbeddedBroker) -> None:
             assert (await integrator.read_publish()).payload == b"arrives"
 
 
-def test_what_waits_is_counted_with_its_topic() -> None:
+def test_queued_bytes_include_the_topic() -> None:
     """The limit is of bytes, wherever in the message they are."""
     backlog = Backlog(1_000)
     for _ in range(10):
@@ -172,7 +172,7 @@ def test_what_waits_is_counted_with_its_topic() -> None:
         Packet(Kind.CONNECT, 0, text("OTHER") + struct.pack("!BBH", 4, 2, 60) + text("x")).encode(),
     ],
 )
-async def test_what_does_not_begin_with_a_connect_is_closed(broker: EmbeddedBroker, opening: bytes) -> None:
+async def test_a_connection_that_does_not_start_with_connect_is_closed(broker: EmbeddedBroker, opening: bytes) -> None:
     """Another protocol, another packet, a CONNECT that contradicts itself: the end, without an answer."""
     async with Wire.open(broker.host, broker.port) as client:
         await client.send(opening)
@@ -191,7 +191,7 @@ async def test_clients_beyond_the_limit_are_refused() -> None:
         await eventually(lambda: _gets_in(broker, "dev_C"), "a place became free")
 
 
-async def test_integrators_leave_the_places_of_devices_free() -> None:
+async def test_integrators_leave_the_sessions_of_devices_free() -> None:
     """The share of integrators is bounded, for all their accounts together."""
     limits = BrokerLimits(connections=3, connections_others=1)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, connected(broker, "integrator"):
@@ -201,7 +201,7 @@ async def test_integrators_leave_the_places_of_devices_free() -> None:
             pass
 
 
-async def test_silent_sockets_lock_nobody_out() -> None:
+async def test_silent_sockets_do_not_block_other_clients() -> None:
     """Twelve hundred of them, and each of two hundred devices gets in at its first try."""
     async with EmbeddedBroker(authenticate=authenticate) as broker, contextlib.AsyncExitStack() as stack:
         for _ in range(1_200):
@@ -279,7 +279,7 @@ def numbered(count: int) -> list[Packet]:
     return [publish_packet("devices/dev_A/heartbeat", b"%d" % n, packet_id=n + 1) for n in range(count)]
 
 
-async def test_a_client_that_runs_wild_is_held_and_nobody_else() -> None:
+async def test_a_flooding_client_is_throttled_and_others_are_not() -> None:
     """Of 500 heartbeats no more than its share is taken until the gateway has those; another one's is not behind all.
 
     What is held is with its sender: nothing of it is lost, and all comes in its order.
@@ -311,7 +311,7 @@ async def acknowledged(gateway: Wire, count: int) -> AsyncIterator[bytes]:
         yield message.payload
 
 
-async def test_a_held_client_can_be_cut_and_comes_back_held() -> None:
+async def test_a_throttled_client_can_be_cut_and_stays_throttled_after_reconnect() -> None:
     """Its socket is closed although the gateway never takes what it sent, and a new connection is no way out."""
     limits = BrokerLimits(unheard=10)
     async with (
@@ -333,7 +333,7 @@ async def test_a_held_client_can_be_cut_and_comes_back_held() -> None:
             assert (await again.read_packet()).kind == Kind.PUBACK
 
 
-async def test_who_spoke_to_a_gateway_that_is_forgotten_is_cut_off() -> None:
+async def test_senders_to_a_removed_gateway_session_are_disconnected() -> None:
     """Messages that wait for a forgotten gateway session are lost: the sender is disconnected, and sends them again."""
     limits = BrokerLimits(unheard=10)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, connected(broker, "dev_A") as wild:

@@ -32,7 +32,7 @@ async def broker() -> AsyncIterator[EmbeddedBroker]:
         yield running
 
 
-async def test_overlapping_subscriptions_bring_a_message_once(broker: EmbeddedBroker) -> None:
+async def test_overlapping_subscriptions_deliver_a_message_once(broker: EmbeddedBroker) -> None:
     """At the best QoS that was granted [MQTT-3.3.5-1], and never above that of the message."""
     async with connected(broker, "gateway") as gateway, connected(broker, "dev_A") as device:
         assert await device.subscribe(REBOOT, qos=0) == [0]
@@ -46,7 +46,7 @@ async def test_overlapping_subscriptions_bring_a_message_once(broker: EmbeddedBr
         await assert_nothing_more(device)
 
 
-async def test_a_repeated_subscribe_replaces_the_qos_and_brings_the_retained_again(broker: EmbeddedBroker) -> None:
+async def test_a_repeated_subscribe_replaces_the_qos_and_resends_retained_messages(broker: EmbeddedBroker) -> None:
     """[MQTT-3.8.4-3]; a device that lost its place asks again and gets it."""
     async with connected(broker, "gateway") as gateway, connected(broker, "dev_A") as device:
         await gateway.publish(RESET, b"reset", qos=1, retain=True)
@@ -77,7 +77,7 @@ async def test_qos_2_arrives_once(broker: EmbeddedBroker) -> None:
         assert await payloads_until_end_marker(broker, gateway) == [b"once", b"once"]
 
 
-async def test_acknowledgements_for_nothing_do_no_harm(broker: EmbeddedBroker) -> None:
+async def test_acknowledgements_of_unknown_packets_are_ignored(broker: EmbeddedBroker) -> None:
     """A PUBACK and a PUBREL with ids that are not in use."""
     async with connected(broker, "dev_A") as device:
         await device.send(Packet(Kind.PUBACK, 0, b"\0\x07"), Packet(Kind.PUBREL, 2, b"\0\x07"))
@@ -85,7 +85,7 @@ async def test_acknowledgements_for_nothing_do_no_harm(broker: EmbeddedBroker) -
         await device.ping()
 
 
-async def test_aiomqtt_talks_to_it(broker: EmbeddedBroker) -> None:
+async def test_aiomqtt_publishes_and_subscribes(broker: EmbeddedBroker) -> None:
     """A device by aiomqtt (paho), QoS 1, with a will and a retained command, as the simulator will."""
     will = aiomqtt.Will(STATUS, b"offline", qos=1, retain=True)
     async with (
@@ -102,14 +102,14 @@ async def test_aiomqtt_talks_to_it(broker: EmbeddedBroker) -> None:
         assert (await gateway.read_publish()).payload == b"executed"
 
 
-async def test_aiomqtt_is_told_why_it_is_refused(broker: EmbeddedBroker) -> None:
+async def test_aiomqtt_gets_the_reason_of_a_refusal(broker: EmbeddedBroker) -> None:
     """Not a timeout: a return code."""
     with pytest.raises(aiomqtt.MqttError, match="Not authorized"):
         async with aiomqtt.Client(broker.host, broker.port, username="dev_A", password="wrong", identifier="dev_A"):
             pass
 
 
-async def test_mosquitto_clients_talk_to_it(broker: EmbeddedBroker) -> None:
+async def test_mosquitto_clients_publish_and_subscribe(broker: EmbeddedBroker) -> None:
     """`mosquitto_sub` and `mosquitto_pub`, as people try things out in a terminal."""
     access = ["-h", broker.host, "-p", str(broker.port), "-V", "mqttv311", "-P", PASSWORD, "-q", "1"]
     integrator = await asyncio.create_subprocess_exec(

@@ -51,7 +51,7 @@ async def site() -> AsyncIterator[CountingBroker]:
         yield made
 
 
-async def test_a_device_behind_a_failing_address_comes_in_at_once(site: CountingBroker) -> None:
+async def test_a_device_behind_a_failing_address_connects_at_once(site: CountingBroker) -> None:
     """Its name is known: it is answered while those that try passwords still wait, unread."""
     await site.fail()
     waiting = [asyncio.create_task(site.tries(f"dev_more{number}", "wrong")) for number in range(2 * SAVED)]
@@ -64,7 +64,7 @@ async def test_a_device_behind_a_failing_address_comes_in_at_once(site: Counting
     assert looked_up == 2 * SAVED - answers[UNAVAILABLE] < SAVED, "the rest cost no look-up"
 
 
-async def test_passwords_for_a_known_name_are_paced_too(site: CountingBroker) -> None:
+async def test_password_guesses_for_a_known_name_are_delayed_too(site: CountingBroker) -> None:
     """A client that knows a device's id has a few tries at once, then one a second; other devices are admitted."""
     await site.fail()
     tries = 4 * SAVED_SECONDS_OF_NAME
@@ -74,7 +74,7 @@ async def test_passwords_for_a_known_name_are_paced_too(site: CountingBroker) ->
     assert await site.tries(GOOD, PASSWORD) == ACCEPTED
 
 
-async def test_a_bounded_number_waits(site: CountingBroker) -> None:
+async def test_a_bounded_number_of_delayed_refusals_wait(site: CountingBroker) -> None:
     """For one more the oldest is closed without an answer."""
     await site.fail()
     beyond = 2 * SAVED
@@ -87,7 +87,7 @@ async def test_a_bounded_number_waits(site: CountingBroker) -> None:
             assert await client.connect(name, name, PASSWORD) == ACCEPTED
 
 
-async def test_a_few_failures_are_answered_as_they_were(site: CountingBroker) -> None:
+async def test_a_few_failures_are_answered_without_delay(site: CountingBroker) -> None:
     """A device with an old token hears at once that it is refused, and comes in with a new one."""
     for _ in range(SAVED // 2):
         assert await site.tries(GOOD, "old") == NOT_AUTHORISED
@@ -96,7 +96,7 @@ async def test_a_few_failures_are_answered_as_they_were(site: CountingBroker) ->
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_connection_can_be_aborted_while_its_time_runs_out(turns: int) -> None:
+async def test_a_delayed_connection_can_be_aborted(turns: int) -> None:
     """The evicted connection may be at the end of its time limit: the client that follows must not fail by that."""
     async with AcceptedSocket() as served:
         connection = await served.connection()

@@ -268,14 +268,14 @@ every_defect = pytest.mark.parametrize("shows", DEFECTS, ids=lambda defect: defe
 
 
 @every_defect
-async def test_the_embedded_broker_does_not(shows: Defect) -> None:
+async def test_the_embedded_broker_does_not_have_the_defect(shows: Defect) -> None:
     """The guard holds, by the very observation that shows the defect in plain amqtt."""
     async with EmbeddedBroker(authenticate=authenticate, connect_timeout=PATIENCE) as broker:
         assert not await shows(broker)
 
 
 @every_defect
-async def test_plain_amqtt_does(shows: Defect) -> None:
+async def test_plain_amqtt_has_the_defect(shows: Defect) -> None:
     """The guard is needed. When this fails after an upgrade of amqtt, the guard may be able to go."""
     async with plain_amqtt() as broker:
         assert await shows(broker)

@@ -33,7 +33,7 @@ def puback(packet_id: int, kind: Kind = Kind.PUBACK) -> Packet:
     return Packet(kind, 0, struct.pack("!H", packet_id))
 
 
-async def test_a_puback_waits_for_the_gateways_own(broker: EmbeddedBroker) -> None:
+async def test_a_puback_waits_for_the_gateways_puback(broker: EmbeddedBroker) -> None:
     """Nothing before it, whatever the device asks meanwhile; then it comes."""
     async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A") as device:
         await device.send(publish_packet(HEARTBEAT, b"x", packet_id=7))
@@ -57,7 +57,7 @@ async def test_pubacks_keep_the_order_of_the_connection(broker: EmbeddedBroker) 
         assert [await device.read_packet() for _ in range(4)] == [puback(n + 1) for n in range(4)]
 
 
-async def test_what_the_gateway_does_not_read_is_acknowledged_at_once(broker: EmbeddedBroker) -> None:
+async def test_messages_without_a_gateway_subscription_are_acknowledged_at_once(broker: EmbeddedBroker) -> None:
     """A topic that a client may not write, and the gateway's own words."""
     async with (
         manually_acknowledging(broker) as gateway,
@@ -71,7 +71,7 @@ async def test_what_the_gateway_does_not_read_is_acknowledged_at_once(broker: Em
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-async def test_no_device_is_heard_before_the_gateway_listens(broker: EmbeddedBroker, qos: int) -> None:
+async def test_device_messages_wait_until_the_gateway_has_subscribed(broker: EmbeddedBroker, qos: int) -> None:
     """After a restart devices are quicker than the gateway's SUBSCRIBE, and what it does not get would be lost."""
     async with connected(broker, "dev_A") as device, connected(broker, "dev_B") as other:
         await device.send(publish_packet(HEARTBEAT, b"early", qos=qos))
@@ -83,7 +83,7 @@ async def test_no_device_is_heard_before_the_gateway_listens(broker: EmbeddedBro
             await device.ping()
 
 
-async def test_a_device_that_waits_for_the_gateway_can_be_cut(broker: EmbeddedBroker) -> None:
+async def test_a_device_that_waits_for_its_puback_can_be_cut(broker: EmbeddedBroker) -> None:
     """And what it wanted to say is not heard."""
     async with connected(broker, "dev_A") as device:
         await device.send(publish_packet(HEARTBEAT, b"early"))
@@ -94,7 +94,7 @@ async def test_a_device_that_waits_for_the_gateway_can_be_cut(broker: EmbeddedBr
         await assert_nothing_more(gateway)
 
 
-async def test_who_says_good_bye_hears_first_that_all_was_taken(broker: EmbeddedBroker) -> None:
+async def test_a_disconnecting_device_gets_all_pubacks_first(broker: EmbeddedBroker) -> None:
     """Its connection is closed when its PUBACK is out."""
     async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A") as device:
         await device.send(publish_packet(HEARTBEAT, b"x"), DISCONNECT)
@@ -104,7 +104,7 @@ async def test_who_says_good_bye_hears_first_that_all_was_taken(broker: Embedded
         assert await device.closed() == [puback(1)]
 
 
-async def test_who_is_cut_hears_that_its_last_word_was_taken(broker: EmbeddedBroker) -> None:
+async def test_a_cut_device_gets_the_puback_of_its_last_message(broker: EmbeddedBroker) -> None:
     """`executed` ends the session that it came by: its PUBACK goes out before. Nothing that comes later is heeded."""
     will = Will("devices/dev_A/status", b"offline")
     async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A", will=will) as device:
@@ -118,7 +118,7 @@ async def test_who_is_cut_hears_that_its_last_word_was_taken(broker: EmbeddedBro
         await assert_nothing_more(gateway)
 
 
-async def test_who_is_cut_is_gone_although_the_gateway_takes_nothing(broker: EmbeddedBroker) -> None:
+async def test_a_cut_device_is_closed_although_the_gateway_acknowledges_nothing(broker: EmbeddedBroker) -> None:
     """A registry that cannot commit keeps no revoked session: the socket is closed without the PUBACK."""
     async with manually_acknowledging(broker) as gateway, connected(broker, "dev_A") as device:
         await device.send(publish_packet(ACK, b"executed"))
@@ -147,7 +147,7 @@ async def test_qos_2_is_confirmed_when_the_gateway_has_it(broker: EmbeddedBroker
             await assert_nothing_more(gateway)
 
 
-async def test_the_gateway_sees_that_a_heartbeat_was_to_be_retained(broker: EmbeddedBroker) -> None:
+async def test_the_gateway_sees_the_retain_flag_of_a_heartbeat(broker: EmbeddedBroker) -> None:
     """As MQTT 5 shows it under "retain as published", so that it can refuse it; a status is news, and kept."""
     async with subscribed_gateway(broker) as gateway, connected(broker, "dev_A") as device:
         for topic in (HEARTBEAT, "devices/dev_A/status"):

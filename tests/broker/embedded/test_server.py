@@ -61,7 +61,7 @@ async def broker() -> AsyncIterator[EmbeddedBroker]:
         ("gateway-1", "gateway", PASSWORD, ACCEPTED),
     ],
 )
-async def test_who_is_let_in(
+async def test_connect_is_accepted_or_refused_by_credentials(
     broker: EmbeddedBroker, client_id: str, username: str | None, password: str | None, code: int
 ) -> None:
     """Only clients with a name and a right password are admitted, and a device under its id alone."""
@@ -70,19 +70,19 @@ async def test_who_is_let_in(
         assert len(broker.sessions()) == (code == ACCEPTED)
 
 
-async def test_it_listens_on_loopback_unless_told_otherwise(broker: EmbeddedBroker) -> None:
+async def test_it_listens_on_loopback_by_default(broker: EmbeddedBroker) -> None:
     """A broker that was not opened to the network on purpose cannot be reached from it."""
     assert broker.host == "127.0.0.1"
 
 
-async def test_a_port_that_is_taken_is_an_error_of_its_own(broker: EmbeddedBroker) -> None:
+async def test_a_port_in_use_raises_its_specific_error(broker: EmbeddedBroker) -> None:
     """A second broker on the same port fails with the operating system's word, not with one of amqtt's."""
     with pytest.raises(OSError, match="address already in use"):
         async with EmbeddedBroker(authenticate=authenticate, port=broker.port):
             pass
 
 
-async def test_sessions_tell_who_is_connected(broker: EmbeddedBroker) -> None:
+async def test_sessions_list_connected_clients(broker: EmbeddedBroker) -> None:
     """Live sessions with role and token; an integrator is listed apart, so it cannot pass for a device."""
     async with connected(broker, "gateway"), connected(broker, "dev_A"), Wire.open(broker.host, broker.port) as thief:
         assert await thief.connect("dev_A", "integrator", PASSWORD) == ACCEPTED
@@ -94,7 +94,7 @@ async def test_sessions_tell_who_is_connected(broker: EmbeddedBroker) -> None:
     await eventually(lambda: not broker.sessions(), "all sessions ended")
 
 
-async def test_a_persistent_session_needs_a_name(broker: EmbeddedBroker) -> None:
+async def test_a_persistent_session_needs_a_client_id(broker: EmbeddedBroker) -> None:
     """Without a client id there is nothing to come back to [MQTT-3.1.3-8]."""
     async with Wire.open(broker.host, broker.port) as client:
         assert await client.connect("", "integrator", PASSWORD, clean=False) == IDENTIFIER_REJECTED
@@ -104,7 +104,7 @@ async def test_a_persistent_session_needs_a_name(broker: EmbeddedBroker) -> None
     ("level", "answer"),
     [(3, bytes([0, UNACCEPTABLE_PROTOCOL_VERSION])), (5, b"\x00\x84\x00"), (6, b"\x00\x84\x00")],
 )
-async def test_another_version_is_told_which_is_spoken(broker: EmbeddedBroker, level: int, answer: bytes) -> None:
+async def test_an_unsupported_version_gets_the_supported_one(broker: EmbeddedBroker, level: int, answer: bytes) -> None:
     """CONNACK 0x84 as MQTT 5 has it [MQTT 5, 3.2.2.2], or 0x01, then the end; it is logged only once."""
     with structlog.testing.capture_logs() as events:
         for _ in range(3):
@@ -116,7 +116,7 @@ async def test_another_version_is_told_which_is_spoken(broker: EmbeddedBroker, l
     assert told[0]["mqtt"] == {3: "3.1", 5: "5", 6: "level 6"}[level]
 
 
-async def test_a_client_of_mqtt_5_understands_the_refusal(broker: EmbeddedBroker) -> None:
+async def test_an_mqtt_5_client_can_decode_the_refusal(broker: EmbeddedBroker) -> None:
     """Aiomqtt (paho) is told the reason instead of waiting, so that its user knows what to set."""
     with pytest.raises(aiomqtt.MqttError, match="Unsupported protocol version"):
         async with aiomqtt.Client(
@@ -140,7 +140,7 @@ async def test_a_will_on_a_foreign_topic_is_refused_at_connect(broker: EmbeddedB
         assert await payloads_until_end_marker(broker, gateway) == []
 
 
-async def test_stopping_does_not_wait_for_anybody() -> None:
+async def test_stopping_does_not_wait_for_clients() -> None:
     """With clients that are idle, that do not read, that are half connected, and one that is being authenticated."""
     asked = asyncio.Event()
 
@@ -164,7 +164,7 @@ async def test_stopping_does_not_wait_for_anybody() -> None:
         assert await waiting.closed() == []
 
 
-async def test_amqtt_is_quiet_and_no_secret_is_logged(broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture) -> None:
+async def test_amqtt_logs_little_and_no_secret(broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture) -> None:
     """The chatter of amqtt, which would hold packets, stays off; a token in the wrong field is not told either."""
     caplog.set_level(logging.DEBUG)
     with structlog.testing.capture_logs() as events:

@@ -46,7 +46,7 @@ async def test_a_new_connection_takes_over_and_the_old_one_is_closed(broker: Emb
             assert list(broker.sessions()) == ["gateway", "dev_A"]
 
 
-async def test_a_takeover_brings_what_the_old_connection_had_not_acknowledged(broker: EmbeddedBroker) -> None:
+async def test_a_takeover_redelivers_unacknowledged_messages(broker: EmbeddedBroker) -> None:
     """A persistent session goes on with its subscriptions and messages, without a new SUBSCRIBE."""
     async with connected(broker, "gateway") as gateway, connected(broker, "dev_A", clean=False) as old:
         await old.subscribe(REBOOT)
@@ -59,7 +59,7 @@ async def test_a_takeover_brings_what_the_old_connection_had_not_acknowledged(br
             assert (await new.read_publish()).payload == b"next"
 
 
-async def test_what_the_old_connection_had_sent_but_nobody_read_is_dropped(broker: EmbeddedBroker) -> None:
+async def test_unread_packets_of_the_old_connection_are_dropped_at_a_takeover(broker: EmbeddedBroker) -> None:
     """Packets that lie in the buffers of a connection that was taken over count no more: the new one speaks."""
     async with subscribed_gateway(broker) as gateway:
         for _ in range(20):
@@ -85,7 +85,7 @@ async def test_a_clean_connect_ends_a_persistent_session(broker: EmbeddedBroker)
                 await device.disconnect()
 
 
-async def test_nothing_of_an_ended_session_stands_before_the_new_one(broker: EmbeddedBroker) -> None:
+async def test_no_message_of_an_ended_session_precedes_those_of_the_new_one(broker: EmbeddedBroker) -> None:
     """A subscription of the old one that matches too does not take the message."""
     async with connected(broker, "gateway") as gateway:
         async with connected(broker, "dev_A", clean=False) as device:
@@ -107,7 +107,7 @@ async def test_nothing_of_an_ended_session_stands_before_the_new_one(broker: Emb
     ],
 )
 @pytest.mark.parametrize("is_clean", [True, False])
-async def test_a_stranger_with_a_devices_client_id_does_not_disturb_it(
+async def test_a_wrong_password_with_a_devices_client_id_does_not_disturb_it(
     broker: EmbeddedBroker,
     client_id: str,
     username: str | None,
@@ -137,7 +137,7 @@ async def test_a_cut_closes_the_session_and_drops_its_will(broker: EmbeddedBroke
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_nothing_is_heard_after_a_cut_wherever_it_strikes(broker: EmbeddedBroker, turns: int) -> None:
+async def test_no_packet_is_processed_after_a_cut_at_any_point(broker: EmbeddedBroker, turns: int) -> None:
     """A heartbeat on its way when the cut comes, that many turns of the event loop later, is before it or lost."""
     async with subscribed_gateway(broker) as gateway, connected(broker, "dev_A", will=WILL) as device:
         await device.send(publish_packet(HEARTBEAT, b"heartbeat"))
@@ -147,7 +147,7 @@ async def test_nothing_is_heard_after_a_cut_wherever_it_strikes(broker: Embedded
         assert await payloads_until_end_marker(broker, gateway) in ([b"heartbeat"], [])
 
 
-async def test_after_a_cut_the_next_session_has_nothing_of_the_last(broker: EmbeddedBroker) -> None:
+async def test_after_a_cut_the_next_session_is_empty(broker: EmbeddedBroker) -> None:
     """Subscriptions, what was in flight and what was queued are gone, so a new owner of the device sees none of it."""
     async with connected(broker, "gateway") as gateway:
         async with connected(broker, "dev_A", clean=False) as device:
@@ -162,7 +162,7 @@ async def test_after_a_cut_the_next_session_has_nothing_of_the_last(broker: Embe
             assert await device.subscribe("devices/dev_A/errors") == [1]
 
 
-async def test_a_cut_drops_what_waits_for_a_device_that_is_away(broker: EmbeddedBroker) -> None:
+async def test_a_cut_drops_the_queue_of_an_offline_device(broker: EmbeddedBroker) -> None:
     """The cut reports that no client was connected, and still ends the session."""
     async with connected(broker, "gateway") as gateway:
         async with connected(broker, "dev_A", clean=False) as device:
@@ -193,7 +193,7 @@ async def test_a_cut_reaches_a_connect_that_is_just_being_authenticated() -> Non
         assert broker.sessions() == {}
 
 
-async def test_a_cut_device_that_was_deaf_is_gone_at_once(broker: EmbeddedBroker) -> None:
+async def test_a_cut_device_that_reads_nothing_is_closed_at_once(broker: EmbeddedBroker) -> None:
     """A full socket does not keep the session alive."""
     async with connected(broker, "gateway") as gateway, connected(broker, "dev_A") as deaf:
         await deaf.subscribe(REBOOT)

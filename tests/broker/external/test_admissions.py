@@ -110,7 +110,7 @@ async def test_a_reset_leaves_the_session_its_rights(fleet: Registry) -> None:
         assert await broker.grants(device)
 
 
-async def test_after_a_restore_no_session_has_rights_until_it_comes_again(fleet: Registry) -> None:
+async def test_after_a_restore_no_session_has_rights_until_it_reconnects(fleet: Registry) -> None:
     """The copy does not know who was let in after it was made."""
     clock, device = Clock(), await fleet.bound("SN-1")
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
@@ -123,7 +123,7 @@ async def test_after_a_restore_no_session_has_rights_until_it_comes_again(fleet:
         assert await broker.grants(device)
 
 
-async def test_a_new_token_waits_until_the_session_of_the_old_one_must_stand(fleet: Registry) -> None:
+async def test_a_new_token_is_refused_until_the_old_session_is_disconnected(fleet: Registry) -> None:
     """Else the broker might begin the old session after the new one, and that would have the new one's rights."""
     device = await fleet.bound("SN-1")
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID) as endpoint:

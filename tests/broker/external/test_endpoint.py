@@ -57,7 +57,7 @@ def entering(device: Bound) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("dialect", ["emqx", "vernemq", "mosquitto_go_auth", "amqtt", "rabbitmq"])
-async def test_recorded_questions_are_answered_as_their_broker_expects(
+async def test_recorded_broker_requests_get_the_expected_answers(
     dialect: str, fleet: Registry, endpoint: Endpoint
 ) -> None:
     """The golden requests of each dialect, byte for byte, and each answer, which must not be cached."""
@@ -76,7 +76,7 @@ async def test_recorded_questions_are_answered_as_their_broker_expects(
         assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_the_secret_may_stand_in_a_header(fleet: Registry, endpoint: Endpoint) -> None:
+async def test_the_secret_may_be_sent_in_a_header(fleet: Registry, endpoint: Endpoint) -> None:
     """For brokers that can send one it need not stand in a path, which gets into logs."""
     question = entering(await fleet.bound("SN-1"))
     for given, result in ((f"Bearer {SECRET}", "allow"), (SECRET, "deny"), (f"Bearer {SECRET}x", "deny"), ("", "deny")):
@@ -84,7 +84,7 @@ async def test_the_secret_may_stand_in_a_header(fleet: Registry, endpoint: Endpo
         assert (answer.status_code, answer.json()["result"]) == (200, result), given
 
 
-async def test_without_the_secret_every_question_is_answered_with_no(endpoint: Endpoint) -> None:
+async def test_requests_without_the_secret_are_denied(endpoint: Endpoint) -> None:
     """In the dialect of the broker, for an empty and a wrong secret, and the log never shows what was tried."""
     with capture_logs() as logs:
         for question in QUESTIONS:
@@ -117,7 +117,7 @@ async def _refused_without_secret(endpoint: Endpoint, question: str) -> None:
         (b"x" * (MAX_BODY_BYTES + 1), JSON),
     ],
 )
-async def test_what_cannot_be_understood_is_answered_with_no(body: bytes, kind: str, endpoint: Endpoint) -> None:
+async def test_malformed_requests_are_denied(body: bytes, kind: str, endpoint: Endpoint) -> None:
     """No body, half a body, another type, too deep, too long, no UTF-8: never an error that a broker could misread."""
     for question in QUESTIONS:
         for hook in ("auth_on_register", "auth_on_subscribe", "nonsense", ""):
@@ -125,7 +125,7 @@ async def test_what_cannot_be_understood_is_answered_with_no(body: bytes, kind: 
             assert is_a_no(question, await endpoint.ask(question, content=body, headers=headers))
 
 
-async def test_paths_and_methods_that_there_are_not(endpoint: Endpoint) -> None:
+async def test_unknown_paths_and_methods_are_refused(endpoint: Endpoint) -> None:
     """A broker with a mistake in its configuration admits no client; a path of no dialect is not found."""
     for path in ("emqx/authenticat", "emqx/", "emqx", "emqx/authenticate/x"):
         assert is_a_no("emqx", await endpoint.ask(path, json={}))
@@ -135,9 +135,7 @@ async def test_paths_and_methods_that_there_are_not(endpoint: Endpoint) -> None:
         assert (await endpoint.http.post(path, json={})).status_code == httpx.codes.NOT_FOUND
 
 
-async def test_a_registry_that_cannot_be_read_lets_nobody_in(
-    fleet: Registry, endpoint: Endpoint, tmp_path: Path
-) -> None:
+async def test_an_unreadable_registry_refuses_every_client(fleet: Registry, endpoint: Endpoint, tmp_path: Path) -> None:
     """The database fails at each look: the answer is no, in time, and the log says why."""
     device = await fleet.bound("SN-1")
     assert (await endpoint.ask("emqx/authenticate", json=entering(device))).json()["result"] == "allow"
@@ -151,7 +149,7 @@ async def test_a_registry_that_cannot_be_read_lets_nobody_in(
     assert (await endpoint.ask("emqx/authorize", json=topic)).json()["result"] == "deny"
 
 
-async def test_a_token_opens_what_its_state_says(fleet: Registry, endpoint: Endpoint) -> None:
+async def test_a_token_is_accepted_by_its_state(fleet: Registry, endpoint: Endpoint) -> None:
     """Active and waiting for a reset: in, with its own topics. Revoked: out, and its session may nothing any more."""
     device = await fleet.bound("SN-1")
     own = {"clientid": device.id, "username": device.id, "action": "publish", "topic": f"devices/{device.id}/status"}

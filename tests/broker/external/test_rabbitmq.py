@@ -98,7 +98,7 @@ async def test_subscriptions_and_queued_messages_end_with_the_token(testbed: Mqt
         assert (await client.read_publish()).payload == b"for the new owner"
 
 
-async def test_a_token_that_waits_for_its_reset_gets_in(testbed: MqttTestbed) -> None:
+async def test_a_reset_only_token_is_accepted(testbed: MqttTestbed) -> None:
     """`reset_only` admits the device over MQTT until the reset is cancelled; a reset ends no session."""
     device = await bound(testbed)
     async with testbed.join(device) as client:
@@ -144,7 +144,7 @@ def _connections(testbed: MqttTestbed) -> list[dict[str, str]]:
     return [row for row in rows if "user" in row]
 
 
-async def test_while_the_gateway_is_away_nobody_new_gets_in(testbed: MqttTestbed) -> None:
+async def test_new_connections_are_refused_while_the_gateway_is_down(testbed: MqttTestbed) -> None:
     """RabbitMQ cannot ask and refuses; when the gateway is back the same device is admitted."""
     device = await bound(testbed)
     await testbed.broker.stop()
@@ -155,7 +155,7 @@ async def test_while_the_gateway_is_away_nobody_new_gets_in(testbed: MqttTestbed
         await eventually(testbed.stored_batteries, "the heartbeat is stored")
 
 
-async def test_what_the_broker_lost_is_published_again_unseen(testbed: MqttTestbed) -> None:
+async def test_retained_messages_lost_by_the_broker_are_republished_without_a_scan(testbed: MqttTestbed) -> None:
     """No wildcard tells what is retained, so at a connect each open command is published again."""
     device = await bound(testbed)
     command = await testbed.reset(device)
@@ -172,7 +172,7 @@ async def test_what_the_broker_lost_is_published_again_unseen(testbed: MqttTestb
     assert found == command_sql.payload(command).model_dump_json().encode()
 
 
-async def test_what_the_broker_should_have_lost_is_cleared_unseen(testbed: MqttTestbed) -> None:
+async def test_obsolete_retained_messages_are_cleared_without_a_scan(testbed: MqttTestbed) -> None:
     """A command that came back although it was closed lately is cleared at a connect, without being seen."""
     device = await bound(testbed)
     command = await testbed.reset(device)
@@ -191,7 +191,7 @@ async def test_what_the_broker_should_have_lost_is_cleared_unseen(testbed: MqttT
 
 
 @pytest.mark.parametrize("asked", ["publish", "subscribe"])
-async def test_what_is_refused_ends_the_connection(testbed: MqttTestbed, asked: str) -> None:
+async def test_a_refused_operation_closes_the_connection(testbed: MqttTestbed, asked: str) -> None:
     """RabbitMQ has no other answer; the same device may come back at once."""
     device, other = await bound(testbed), await bound(testbed, "SN-2")
     async with testbed.join(device) as client:
@@ -218,7 +218,7 @@ async def test_a_connected_device_is_refused_while_the_gateway_is_away(testbed: 
     assert await testbed.stored_batteries() == []
 
 
-async def test_a_dot_is_a_level(testbed: MqttTestbed) -> None:
+async def test_a_dot_in_a_routing_key_is_a_topic_level(testbed: MqttTestbed) -> None:
     """An integrator hears `device.bound` as two levels, by the filter that it has everywhere."""
     password = await testbed.store.write(lambda tx: account_sql.create(tx, "integrator"))
     async with wire.Wire.open("127.0.0.1", testbed.broker.port) as integrator, testbed.admin() as admin:

@@ -58,7 +58,7 @@ async def with_a_queue(testbed: MqttTestbed, device: Device) -> None:
         await client.disconnect()
 
 
-async def test_a_session_that_cannot_be_ended_keeps_no_revocation_waiting(
+async def test_a_session_that_cannot_be_ended_does_not_delay_revocations(
     testbed: MqttTestbed, rabbitmq: RabbitMq
 ) -> None:
     """The gateway may not delete one device's queue: said in /ready, tried on, and done once it may."""
@@ -98,7 +98,7 @@ async def test_a_session_that_is_not_cut_has_no_rights_after_the_next_bind(rabbi
             await witness.publish(other.topic("heartbeat"), beat(81))
 
 
-async def test_revoking_home_assistant_keeps_no_revocation_waiting(testbed: MqttTestbed, rabbitmq: RabbitMq) -> None:
+async def test_revoking_home_assistant_does_not_delay_revocations(testbed: MqttTestbed, rabbitmq: RabbitMq) -> None:
     """Nor where the gateway's account has the rights that were documented before, without its queues."""
     device = await testbed.bound()
     password = await make(testbed, "home_assistant")
@@ -165,7 +165,9 @@ async def _is_enforced(testbed: MqttTestbed) -> bool:
     return all(row.old_sessions_cut for row in rows)
 
 
-async def test_after_the_api_was_away(testbed: MqttTestbed, rabbitmq: RabbitMq, record_property: Measured) -> None:
+async def test_revocation_is_in_time_after_an_api_outage(
+    testbed: MqttTestbed, rabbitmq: RabbitMq, record_property: Measured
+) -> None:
     """The broker's API does not answer while a token is revoked; another one is revoked when it is back."""
     async with Proxy(lambda: rabbitmq.api_port) as api:
         url = rabbitmq.api_url.replace(f":{rabbitmq.api_port}", f":{api.port}")

@@ -52,7 +52,7 @@ def certificate_in(tmp_path: Path) -> tuple[ServerCertificate, ssl.SSLContext]:
     return ServerCertificate("http", Files(pair.certificate, pair.key)), trusting_context(authority)
 
 
-async def test_on_loopback_it_speaks_http_and_makes_its_secret(fleet: Registry, tmp_path: Path) -> None:
+async def test_on_loopback_the_endpoint_uses_http_and_creates_its_secret(fleet: Registry, tmp_path: Path) -> None:
     """With the gateway's account from `broker`, and a secret that only its owner can read, also where HTTP has TLS."""
     certificate, _ = certificate_in(tmp_path)
     async with AsyncExitStack() as stack:
@@ -65,7 +65,7 @@ async def test_on_loopback_it_speaks_http_and_makes_its_secret(fleet: Registry, 
         assert answer.json()["result"] == "allow"
 
 
-async def test_beyond_loopback_it_speaks_https(fleet: Registry, tmp_path: Path) -> None:
+async def test_beyond_loopback_the_endpoint_uses_https(fleet: Registry, tmp_path: Path) -> None:
     """With the certificate of the API, and the secret of the file that was named."""
     certificate, trusted = certificate_in(tmp_path)
     secret = tmp_path / "secret"
@@ -82,7 +82,7 @@ async def test_beyond_loopback_it_speaks_https(fleet: Registry, tmp_path: Path) 
                 await http.post("/x/emqx/authenticate")
 
 
-async def test_refusals_are_told(fleet: Registry, tmp_path: Path) -> None:
+async def test_refusals_are_logged(fleet: Registry, tmp_path: Path) -> None:
     """A wrong password counts as a refused MQTT client, a wrong secret as a refused caller with its address."""
     refused: list[RefusedSignIn] = []
     settings = settings_at(tmp_path, "127.0.0.1:0")
@@ -98,7 +98,7 @@ async def test_refusals_are_told(fleet: Registry, tmp_path: Path) -> None:
     assert refused == [RefusedSignIn("mqtt", "unknown", ""), RefusedSignIn("broker_auth", "unknown", "127.0.0.1")]
 
 
-async def test_a_port_that_is_taken_names_its_setting(fleet: Registry, tmp_path: Path) -> None:
+async def test_a_port_in_use_names_its_setting(fleet: Registry, tmp_path: Path) -> None:
     """The start fails with the option to change, not with that of the API."""
     async with AsyncExitStack() as stack:
         url = await served(fleet, settings_at(tmp_path, "127.0.0.1:0"), None, stack)

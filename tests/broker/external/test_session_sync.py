@@ -82,7 +82,7 @@ async def let_in_before(fleet: Registry, device: Bound) -> None:
     assert await fleet.store.write(lambda tx: broker_session_sql.note(tx, device.id, device.id, token))
 
 
-async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry) -> None:
+async def test_sessions_without_a_valid_token_are_cut(fleet: Registry) -> None:
     """A reset ends no session. A revocation ends the device's session, and a session without a known token ends too."""
     scissors, clock = RecordedDisconnector(), Clock()
     admissions = Admissions(clock)
@@ -97,7 +97,7 @@ async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry
     assert sorted(scissors.cuts) == sorted([revoked.id, unknown.id])
 
 
-async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) -> None:
+async def test_a_session_that_may_start_during_the_cut_is_cut_again(fleet: Registry) -> None:
     """Let in a moment before the revocation, it may not be there yet to be cut: so once more, until it must be."""
     scissors, clock = RecordedDisconnector(), Clock()
     admissions = Admissions(clock)
@@ -114,7 +114,7 @@ async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) 
     assert scissors.cuts == [device.id] * 3
 
 
-async def test_a_new_owner_is_not_cut_for_the_old_one(fleet: Registry) -> None:
+async def test_a_session_of_a_new_binding_is_not_cut_for_the_old_one(fleet: Registry) -> None:
     """A device that was bound again and admitted with its new token has a new session: it took over the old one."""
     scissors = RecordedDisconnector()
     admissions = Admissions()
@@ -127,7 +127,7 @@ async def test_a_new_owner_is_not_cut_for_the_old_one(fleet: Registry) -> None:
     assert scissors.cuts == []
 
 
-async def test_at_the_start_those_without_a_good_token_are_cut(fleet: Registry) -> None:
+async def test_sessions_without_a_valid_token_are_cut_at_the_start(fleet: Registry) -> None:
     """Devices whose session has a revoked token, or one of which nothing is known; who is no device stays."""
     good, revoked, rebound, unknown = [await fleet.bound(f"SN-{number}") for number in range(4)]
     for device in (good, revoked, rebound):
@@ -161,7 +161,7 @@ async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) 
     assert sorted(scissors.cuts) == ["integrator_new", "integrator_old", "integrator_old-7"]
 
 
-async def test_integrators_of_which_nothing_is_known_are_cut_once(fleet: Registry) -> None:
+async def test_integrator_sessions_of_unknown_origin_are_cut_once(fleet: Registry) -> None:
     """Rotated while the gateway was away: after its start the session is cut, and after the next start it stays."""
     await fleet.store.write(lambda tx: account_sql.create(tx, "integrator"))
     client = Client("integrator-1", "integrator")
@@ -178,7 +178,7 @@ async def test_integrators_of_which_nothing_is_known_are_cut_once(fleet: Registr
     assert scissors.cuts == ["integrator-1"] * 2
 
 
-async def test_a_session_that_cannot_be_cut_keeps_no_other_waiting(fleet: Registry) -> None:
+async def test_a_session_that_cannot_be_cut_does_not_delay_others(fleet: Registry) -> None:
     """Twenty of them, of which some answer never: the others are settled at once, and the trouble is told."""
     stuck = [await fleet.bound(f"SN-{number}") for number in range(20)]
     fine = await fleet.bound("SN-fine")
@@ -214,7 +214,7 @@ async def left_are(access: SessionSync, fleet: Registry, stuck: list[Bound]) -> 
     await eventually(only_they, "all others are settled")
 
 
-async def test_clients_of_one_integrator_are_remembered_up_to_a_bound(fleet: Registry) -> None:
+async def test_remembered_clients_of_an_integrator_are_bounded(fleet: Registry) -> None:
     """Those that were let in last, in the registry too; of the others nothing is known any more."""
     await fleet.store.write(lambda tx: account_sql.create(tx, "integrator"))
     made = (await fleet.store.read(lambda view: account_sql.require(view, "integrator"))).created_at
@@ -230,7 +230,7 @@ async def test_clients_of_one_integrator_are_remembered_up_to_a_bound(fleet: Reg
     assert kept[-1] == made
 
 
-async def test_without_an_api_it_says_what_it_cannot_do(fleet: Registry) -> None:
+async def test_without_an_api_the_limitation_is_reported(fleet: Registry) -> None:
     """The outbox is worked off all the same, since there is nothing to do."""
     access = SessionSync(fleet.store, Admissions(), None)
     await fleet.bound("SN-1")
@@ -270,7 +270,7 @@ async def api_of(
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "emqx", "vernemq"])
-async def test_each_api_is_asked_in_its_own_way(kind: str) -> None:
+async def test_each_broker_api_gets_its_own_request_format(kind: str) -> None:
     """The golden calls, in their order, with the credentials, and what is read from the recorded answers."""
     golden = json.loads(GOLDEN.read_text())[kind]
     async with api_of(kind, golden["answers"]) as (recorded, cutter):
@@ -293,7 +293,7 @@ async def test_an_api_that_refuses_is_named_without_its_secret(kind: str, status
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "emqx", "vernemq"])
-async def test_an_api_that_is_away_is_named(kind: str) -> None:
+async def test_an_unreachable_api_is_named(kind: str) -> None:
     """Nothing counts as connected, and the message says that the API does not answer."""
     user = "key" if kind == "vernemq" else "key:secret"
     with closed_port() as port, pytest.raises(UnavailableError, match="does not answer") as caught:

@@ -18,7 +18,7 @@ USERS = {A: "token-of-A", B: "token-of-B"}
 HEARTBEAT = f"devices/{A}/heartbeat"
 
 
-def test_everything_is_filled_in(tmp_path: Path) -> None:
+def test_no_placeholder_is_left_in_the_files(tmp_path: Path) -> None:
     """No placeholder is left, and the paths, the port and the prefix are where they were given."""
     rendered = broker_config.render(tmp_path / "b", port=1883, host="::1", prefix="plant/7/", user="broker")
     config, acl = rendered.config.read_text(), rendered.acl.read_text()
@@ -34,7 +34,7 @@ def test_everything_is_filled_in(tmp_path: Path) -> None:
     assert rendered.persistence_dir.is_dir()
 
 
-def test_files_can_lie_anywhere(tmp_path: Path) -> None:
+def test_file_paths_can_be_chosen(tmp_path: Path) -> None:
     """Password file, pid file and persistence are taken from where an administrator wants them."""
     rendered = broker_config.render(
         tmp_path,
@@ -48,7 +48,7 @@ def test_files_can_lie_anywhere(tmp_path: Path) -> None:
     assert rendered.persistence_dir.is_dir()
 
 
-def test_a_certificate_makes_it_tls(tmp_path: Path) -> None:
+def test_a_certificate_enables_tls(tmp_path: Path) -> None:
     """Chain and key are named, and an authority for clients where every client is to show a certificate."""
     tls = broker_config.Tls(tmp_path / "c.pem", tmp_path / "c.key")
     lines = broker_config.render(tmp_path, port=8883, tls=tls).config.read_text().splitlines()
@@ -75,7 +75,7 @@ def test_a_certificate_makes_it_tls(tmp_path: Path) -> None:
         ({"pid_file": Path("/run/pid ")}, "pid_file: "),
     ],
 )
-def test_values_that_break_out_of_the_files_are_refused(
+def test_values_that_would_inject_configuration_are_refused(
     tmp_path: Path, values: dict[str, object], message: str
 ) -> None:
     """A line break, a wildcard or a pattern in a value would be another rule; nothing is written then."""
@@ -101,7 +101,7 @@ async def test_gateway_may_hold_many_messages_unacknowledged(tmp_path: Path) -> 
         assert [(await gateway.read_publish()).payload for _ in range(500)] == _numbers(500)
 
 
-async def test_much_is_kept_for_a_gateway_that_is_away(tmp_path: Path) -> None:
+async def test_the_queue_for_an_offline_gateway_is_large(tmp_path: Path) -> None:
     """Its persistent session takes more than Mosquitto's default of 1,000, in order, and over a restart too."""
     async with Mosquitto(tmp_path, users=USERS) as broker:
         async with broker.client("gateway", clean=False) as gateway:
@@ -189,13 +189,13 @@ async def test_harness_says_why_a_broker_does_not_start(tmp_path: Path) -> None:
             pass
 
 
-async def test_waiting_in_vain_says_for_what() -> None:
+async def test_a_wait_that_fails_names_its_condition() -> None:
     """The failure names what was waited for and the last value seen."""
     with pytest.raises(AssertionError, match=r"did not come to pass that pigs fly \(last seen: 0\)"):
         await eventually(lambda: 0, "pigs fly", guard_seconds=0.05)
 
 
-def test_ports_lie_below_those_of_clients() -> None:
+def test_default_ports_are_below_the_ephemeral_range() -> None:
     """The kernel hands out ports from 32768 on to clients; a broker there would collide with one."""
     assert FIRST_PORT <= free_port() < EPHEMERAL_START == 32_768
 

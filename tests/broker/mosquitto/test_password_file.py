@@ -38,7 +38,7 @@ def password_file(directory: Path, pid_file: Path | None = None) -> PasswordFile
     return PasswordFile(directory / "passwords", pid_file=pid_file, fixed={"gateway": GATEWAY})
 
 
-def test_entry_is_what_mosquitto_reads() -> None:
+def test_an_entry_has_mosquittos_format() -> None:
     """`$6$`, the salt in base64, SHA-512 over password and salt in base64."""
     digest = base64.b64encode(hashlib.sha512(b"dtok_1" + SALT).digest()).decode()
     assert password_entry("dtok_1", SALT) == f"$6$dHdlbHZlIGJ5dGVz${digest}"
@@ -80,7 +80,7 @@ def test_unchanged_file_is_left_alone(tmp_path: Path) -> None:
     assert passwords.write([("dev_A", GATEWAY)])
 
 
-def test_file_is_for_the_gateway_and_the_broker_only(tmp_path: Path) -> None:
+def test_the_file_is_readable_by_gateway_and_broker_only(tmp_path: Path) -> None:
     """Mode 0640 whatever it was, and the group that an administrator gave it stays over every write."""
     passwords = password_file(tmp_path)
     passwords.write([])
@@ -97,7 +97,7 @@ def _another_group(own: int) -> int:
     return own + 1 if os.geteuid() == 0 else max({*os.getgroups(), own}, key=lambda group: group != own)
 
 
-def test_killed_writer_leaves_nothing_that_disturbs(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_no_file_that_blocks_the_next(tmp_path: Path) -> None:
     """Half a draft of a gateway that was killed is replaced, and no other file stays beside the password file."""
     passwords = password_file(tmp_path)
     (tmp_path / ".passwords.new").write_text("half a li")
@@ -106,7 +106,7 @@ def test_killed_writer_leaves_nothing_that_disturbs(tmp_path: Path) -> None:
     assert passwords.path.read_text() == f"dev_A:{GATEWAY}\ngateway:{GATEWAY}\n"
 
 
-def test_unwritable_place_is_a_domain_error(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_a_domain_error(tmp_path: Path) -> None:
     """The message names the file and what must be writable."""
     with pytest.raises(PasswordFileError, match=r"passwords cannot be written \(No such file.* must be writable"):
         password_file(tmp_path / "missing").write([])
@@ -136,7 +136,7 @@ def test_hostile_entries_are_refused(tmp_path: Path, entry: str) -> None:
 
 
 @pytest.mark.parametrize("username", ["gateway", "dev_A"])
-def test_nobody_is_there_twice(tmp_path: Path, username: str) -> None:
+def test_each_user_name_appears_once(tmp_path: Path, username: str) -> None:
     """A device named like a fixed user does not replace it, and no user has two passwords."""
     with pytest.raises(PasswordEntryError, match=f"user name {username} is there twice"):
         password_file(tmp_path).write([("dev_A", GATEWAY), (username, GATEWAY)])
@@ -169,7 +169,7 @@ def test_only_whole_lines_are_ever_written(tmp_path_factory: pytest.TempPathFact
         assert dict(line.split(":") for line in lines) == {"gateway": GATEWAY, **users}
 
 
-def test_without_pid_file_nobody_is_signalled(tmp_path: Path) -> None:
+def test_without_a_pid_file_no_process_is_signalled(tmp_path: Path) -> None:
     """No pid file is a choice: another program reloads the broker."""
     password_file(tmp_path, pid_file=None).reload()
 
@@ -214,7 +214,7 @@ async def running(program: Path, pid_file: Path) -> AsyncIterator[asyncio.subpro
         await process.wait()
 
 
-async def test_left_over_pid_file_signals_no_other_program(tmp_path: Path) -> None:
+async def test_a_stale_pid_file_signals_no_other_program(tmp_path: Path) -> None:
     """When the process id belongs to another program by now, that program is left alone."""
     sleep = Path(shutil.which("sleep") or "")
     async with running(sleep, tmp_path / "mosquitto.pid") as process:
@@ -223,7 +223,7 @@ async def test_left_over_pid_file_signals_no_other_program(tmp_path: Path) -> No
         assert process.returncode is None
 
 
-async def test_broker_that_is_starting_is_not_killed_by_the_signal(tmp_path: Path) -> None:
+async def test_a_starting_broker_is_not_killed_by_the_signal(tmp_path: Path) -> None:
     """Mosquitto writes its pid file before it handles SIGHUP, which would end it until then."""
     starting = tmp_path / "mosquitto"
     shutil.copy(shutil.which("sleep") or "", starting)
@@ -233,7 +233,7 @@ async def test_broker_that_is_starting_is_not_killed_by_the_signal(tmp_path: Pat
         assert process.returncode is None
 
 
-async def test_somebody_elses_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_of_another_user_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the kernel does not let us signal it, the message says which right is missing."""
 
     def refuse(*_: object) -> None:
@@ -245,7 +245,7 @@ async def test_somebody_elses_broker(tmp_path: Path, monkeypatch: pytest.MonkeyP
             password_file(tmp_path, broker.pid_file).reload()
 
 
-async def test_stopped_broker_is_said_to_be_gone(tmp_path: Path) -> None:
+async def test_a_stopped_broker_is_reported(tmp_path: Path) -> None:
     """After `kill -9` the pid file is still there; the message says that the next start reads the password file."""
     async with Mosquitto(tmp_path) as broker:
         await broker.kill()

@@ -37,7 +37,7 @@ def _write(file: PasswordFile, sentinel: ReloadProbe, **more: str) -> None:
 
 
 @pytest.mark.parametrize("forgotten", [0, 1, 2])
-async def test_a_forgotten_signal_is_sent_again(tmp_path: Path, forgotten: int) -> None:
+async def test_an_ignored_signal_is_sent_again(tmp_path: Path, forgotten: int) -> None:
     """As soon as the new file counts as loaded, clients in it are admitted, and all others are refused."""
     async with Mosquitto(tmp_path, users={"old": "old-password"}) as broker:
         target = ProbeTarget(Address(broker.host, broker.port))
@@ -52,7 +52,7 @@ async def test_a_forgotten_signal_is_sent_again(tmp_path: Path, forgotten: int) 
                 pass
 
 
-async def test_a_signal_that_never_has_its_effect_is_an_error(tmp_path: Path) -> None:
+async def test_a_signal_without_effect_is_an_error(tmp_path: Path) -> None:
     """It says which file and which settings to look at."""
     async with Mosquitto(tmp_path) as broker:
         file = _file(broker, TRIES)

@@ -70,7 +70,7 @@ def by(uid: int, work: Callable[[], None]) -> str:
 
 
 @AS_ROOT
-async def test_a_user_without_rights_has_a_revoked_device_cut(tmp_path: Path, place: Path) -> None:
+async def test_an_unprivileged_gateway_gets_a_revoked_device_cut(tmp_path: Path, place: Path) -> None:
     """By asking; by itself it may not signal Mosquitto, and a third user is answered nothing but no."""
     async with Mosquitto(tmp_path, users={"dev_A": "token"}) as broker, broker.client("dev_A") as device:
         entry = password_entry("x")
@@ -91,7 +91,7 @@ async def test_a_user_without_rights_has_a_revoked_device_cut(tmp_path: Path, pl
             assert await broker.connect_answer("dev_A", "dev_A", "token") == NOT_AUTHORISED
 
 
-async def test_what_the_reloader_cannot_do_is_said_to_the_gateway(tmp_path: Path, place: Path) -> None:
+async def test_a_failure_of_the_reloader_is_reported_to_the_gateway(tmp_path: Path, place: Path) -> None:
     """No reloader, and a pid file that names no process: each with its remedy."""
     with pytest.raises(BrokerSignalError, match=r"nobody answers at .*device-gateway-reload"):
         reloader.ask(place)
@@ -101,7 +101,7 @@ async def test_what_the_reloader_cannot_do_is_said_to_the_gateway(tmp_path: Path
         reloader.ask(place)  # its socket is left, and nobody listens
 
 
-def test_whoever_has_put_itself_in_the_reloaders_place_cannot_hold_the_gateway(place: Path) -> None:
+def test_a_fake_reloader_cannot_block_the_gateway(place: Path) -> None:
     """An answer without end is read to its bound, and written out so that it steers no terminal."""
     with reloader.listening(place) as bound:
 

@@ -210,7 +210,7 @@ async def test_will_on_a_foreign_topic_is_never_sent(broker: Mosquitto, *, retai
         assert not victim.inbox
 
 
-async def test_foreign_client_id_takes_over_nothing(broker: Mosquitto) -> None:
+async def test_a_foreign_client_id_takes_over_no_session(broker: Mosquitto) -> None:
     """The client id is the user name whatever the CONNECT says: B under A's id is B, and A keeps its session."""
     topic = f"{broker.prefix}devices/{A}/commands/reboot"
     async with broker.client(A, clean=False) as victim, broker.client("gateway") as gateway:
@@ -224,7 +224,7 @@ async def test_foreign_client_id_takes_over_nothing(broker: Mosquitto) -> None:
         assert (await victim.read_publish()).payload == b"for A"
 
 
-async def test_wrong_credentials_are_refused_and_disturb_nobody(broker: Mosquitto) -> None:
+async def test_wrong_credentials_are_refused_and_disturb_no_session(broker: Mosquitto) -> None:
     """No name, no password, a wrong one, another device's: refused; the device whose name was used stays connected."""
     async with broker.client(A) as device:
         for username, password in ((None, None), (A, None), (A, "wrong"), (A, USERS[B]), (A, ""), ("dev_C", "x")):

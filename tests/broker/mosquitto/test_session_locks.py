@@ -48,7 +48,7 @@ async def test_a_locked_user_is_out_and_others_are_not(tmp_path: Path) -> None:
             assert await watching.read_until("devices/dev_B/status") == [], "no last will came before it"
 
 
-async def test_a_session_that_is_away_ends(tmp_path: Path) -> None:
+async def test_an_offline_session_ends(tmp_path: Path) -> None:
     """Its queued messages do not arrive afterwards, and the broker counts no disconnected client."""
     async with Mosquitto(tmp_path, users=USERS) as broker:
         locks = _locks(broker)
@@ -80,7 +80,7 @@ async def test_locks_of_an_earlier_run_are_released(tmp_path: Path) -> None:
             assert await broker.connect_answer(name, name, USERS[name]) == wire.ACCEPTED
 
 
-async def test_nobody_else_steers_the_plugin(tmp_path: Path) -> None:
+async def test_only_the_gateway_controls_the_plugin(tmp_path: Path) -> None:
     """A device, an integrator and the gateway's own account ask it for an account: none is made."""
     async with Mosquitto(tmp_path, users=USERS) as broker:
         target = ProbeTarget(Address(broker.host, broker.port))
@@ -103,7 +103,7 @@ async def test_nobody_else_steers_the_plugin(tmp_path: Path) -> None:
             assert {each.topic for each in probe.heard} == {"devices/dev_A/errors"}
 
 
-async def test_a_broker_without_the_plugin_is_said(tmp_path: Path) -> None:
+async def test_a_broker_without_the_plugin_is_reported(tmp_path: Path) -> None:
     """Its version, and what to do; the gateway goes on without locks."""
     async with Mosquitto(tmp_path, users=USERS, plugin=None) as broker:
         locks = _locks(broker)

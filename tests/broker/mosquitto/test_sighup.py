@@ -101,7 +101,7 @@ async def test_clean_connect_forgets_the_queue(tmp_path: Path) -> None:
             assert not device.inbox
 
 
-async def test_sessions_cut_again_and_again_come_back(tmp_path: Path) -> None:
+async def test_sessions_that_are_cut_repeatedly_reconnect(tmp_path: Path) -> None:
     """Each SIGHUP cuts the dead sessions of revoked devices again; they are whole when their devices are back.
 
     (That the broker survives this in the long run depends on a setting, see test_session_expiry_is_never_set: the crash

@@ -103,7 +103,7 @@ async def questions(visitor: PageUser, api: Api) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-async def test_nothing_is_too_wide_for_a_phone_or_hard_for_anybody(
+async def test_pages_fit_a_phone_and_pass_the_accessibility_check(
     api: Api, rich: Json, tmp_path: Path, *, dark: bool
 ) -> None:
     """Each view on a phone, and the dialog: axe finds nothing serious, contrast included, and nothing hangs over."""
@@ -115,7 +115,7 @@ async def test_nothing_is_too_wide_for_a_phone_or_hard_for_anybody(
             assert (question, await violations(visitor), await overflowing(visitor)) == (question, [], [])
 
 
-async def test_the_same_on_a_desk(api: Api, rich: Json, tmp_path: Path) -> None:
+async def test_pages_fit_a_desktop_and_pass_the_accessibility_check(api: Api, rich: Json, tmp_path: Path) -> None:
     """At 1280 pixels, and the sign-in with its refusal."""
     async with open_page(api.url, tmp_path) as visitor:
         await visitor.tab.goto(f"{api.url}/")
@@ -129,7 +129,7 @@ async def test_the_same_on_a_desk(api: Api, rich: Json, tmp_path: Path) -> None:
             assert (view, await violations(visitor), await overflowing(visitor)) == (view, [], [])
 
 
-async def test_the_theme_can_be_chosen_and_stays(api: Api, tmp_path: Path) -> None:
+async def test_the_chosen_theme_is_remembered(api: Api, tmp_path: Path) -> None:
     """System, light, dark; over a reload."""
     ground = "getComputedStyle(document.body).backgroundColor"
     async with signed_in(api.url, api.key, tmp_path) as visitor:

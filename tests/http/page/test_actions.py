@@ -24,7 +24,7 @@ async def closed(visitor: PageUser) -> None:
     await visitor.tab.until("!document.querySelector('dialog')")
 
 
-async def test_bind_shows_once_what_the_firmware_needs(api: Api, tmp_path: Path) -> None:
+async def test_a_bind_shows_the_credentials_once(api: Api, tmp_path: Path) -> None:
     """A wrong end user is refused in words; the token can be copied, survives Escape, and is gone with its dialog."""
     device = await api.registered("BP-1")
     async with signed_in(api.url, api.key, tmp_path) as visitor:
@@ -65,7 +65,7 @@ async def test_bind_shows_once_what_the_firmware_needs(api: Api, tmp_path: Path)
         assert await visitor.has_button("Unbind")
 
 
-async def test_bind_while_a_reset_is_open(api: Api, tmp_path: Path) -> None:
+async def test_a_bind_can_supersede_an_open_reset(api: Api, tmp_path: Path) -> None:
     """Only after it is ticked that the device was reset by hand; the open reset is cancelled then."""
     bound = await api.bound("BP-1")
     command = await api.reset(bound["id"])
@@ -85,7 +85,7 @@ async def test_bind_while_a_reset_is_open(api: Api, tmp_path: Path) -> None:
         assert body(await api.back_end.get(f"{path}/commands/{command['id']}"), 200)["status"] == "cancelled"
 
 
-async def test_name_notes_and_metadata(api: Api, tmp_path: Path) -> None:
+async def test_name_notes_and_metadata_can_be_changed(api: Api, tmp_path: Path) -> None:
     """Changed, added and removed; what was not touched keeps its kind; a name that turns words is refused there."""
     metadata = {"room": "3.12", "old": "x", "floor": 3, "tags": ["a"]}
     device = await api.registered("BP-1", name="Bed 1", metadata=metadata)
@@ -152,7 +152,7 @@ async def test_every_setting_can_be_set(api: Api, tmp_path: Path) -> None:
         assert settings["upload"]["off_peak_hours"]["start"] == "22:00"
 
 
-async def test_a_command_is_sent_and_taken_back(api: Api, tmp_path: Path) -> None:
+async def test_a_command_is_sent_and_cancelled(api: Api, tmp_path: Path) -> None:
     """The types of the contract but the reset, with a time after which it expires; a second one is refused in words."""
     bound = await api.bound("BP-1")
     path = f"/v1/devices/{bound['id']}/commands"
@@ -179,7 +179,7 @@ async def test_a_command_is_sent_and_taken_back(api: Api, tmp_path: Path) -> Non
         await visitor.sees("cancelled", ".trail .chip")
 
 
-async def test_the_audit_trail_of_the_fleet(api: Api, tmp_path: Path) -> None:
+async def test_the_audit_trail_is_shown(api: Api, tmp_path: Path) -> None:
     """Of all devices, by whom, narrowed to a type, live; each leads to its device; every type can be chosen."""
     device = await api.bound("BP-1")
     async with signed_in(api.url, api.key, tmp_path) as visitor:
@@ -199,7 +199,7 @@ async def test_the_audit_trail_of_the_fleet(api: Api, tmp_path: Path) -> None:
         assert device["id"] in await visitor.text(".audit")
 
 
-async def test_the_list_is_sorted_and_gone_through_by_page(api: Api, tmp_path: Path) -> None:
+async def test_the_list_is_sorted_and_paged(api: Api, tmp_path: Path) -> None:
     """By the gateway; a page can be jumped to, filters are counted, and the way back from a device leads there."""
     await api.store.write(lambda tx: fill(tx, api.project_id, 230))
     query: dict[str, str | int] = {

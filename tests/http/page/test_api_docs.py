@@ -63,7 +63,7 @@ async def test_the_curl_line_works_and_holds_no_secret(api: Api, page: Page) -> 
     )
 
 
-async def test_what_is_missing_is_said_before_anything_is_sent(api: Api, page: Page) -> None:
+async def test_missing_input_is_reported_before_a_request(api: Api, page: Page) -> None:
     """No key, no id: a sentence, and the focus where it is to be entered."""
     sent = len(page.requests)
     for operation, missing in (("list_devices", "apiKey"), ("refresh_token", None)):

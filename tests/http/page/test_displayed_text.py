@@ -22,7 +22,7 @@ async def loose(visitor: PageUser, text: str) -> list[str]:
     return found
 
 
-async def test_a_name_has_a_direction_of_its_own_everywhere(api: Api, tmp_path: Path) -> None:
+async def test_names_are_isolated_by_direction(api: Api, tmp_path: Path) -> None:
     """In the list, the heading, the facts, the events and each dialog; in the title by Unicode's isolates."""
     device = await api.registered(f"{HEBREW} 7", name=HEBREW, metadata={HEBREW: HEBREW}, firmware_version=HEBREW)
     path = f"/v1/devices/{device['id']}"
@@ -45,7 +45,7 @@ async def test_a_name_has_a_direction_of_its_own_everywhere(api: Api, tmp_path: 
             await visitor.tab.until("!document.querySelector('dialog')")
 
 
-async def test_an_old_name_is_shown_with_what_cannot_be_seen(api: Api, tmp_path: Path) -> None:
+async def test_invisible_characters_of_an_old_name_are_shown(api: Api, tmp_path: Path) -> None:
     """A registry may have names from before the rule: the character is written out, here as in the terminal."""
     device = await api.registered("BP-1")
     await api.store.write(lambda tx: tx.run("UPDATE devices SET name = ?, serial_number = ?", OLD, OLD))
@@ -57,7 +57,7 @@ async def test_an_old_name_is_shown_with_what_cannot_be_seen(api: Api, tmp_path:
         assert "\u202e" not in await visitor.tab.run("document.title + document.body.innerText")
 
 
-async def test_a_cancel_is_promised_to_restore_nothing(api: Api, tmp_path: Path) -> None:
+async def test_the_cancel_dialog_says_that_nothing_is_restored(api: Api, tmp_path: Path) -> None:
     """The question before a reset and the one before its cancel say what a cancel leaves: unbound, token revoked."""
     bound = await api.bound("BP-1")
     async with signed_in(api.url, api.key, tmp_path) as visitor:
@@ -72,7 +72,7 @@ async def test_a_cancel_is_promised_to_restore_nothing(api: Api, tmp_path: Path)
         await visitor.sees("This brings nothing back: the device stays unbound, its old token is revoked", "dialog")
 
 
-async def test_without_the_broker_presence_is_not_known(api: Api, tmp_path: Path) -> None:
+async def test_without_the_broker_presence_is_shown_as_unknown(api: Api, tmp_path: Path) -> None:
     """The header, a banner, the figures, the list, the device and the questions follow ``/ready``; all comes back."""
     bound = await api.bound("BP-1")
     body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat"), 200)
@@ -107,7 +107,7 @@ async def test_without_the_broker_presence_is_not_known(api: Api, tmp_path: Path
         await visitor.tab.until("document.getElementById('unready').hidden")
 
 
-async def test_a_device_behind_bluetooth_gets_no_reset_there(api: Api, tmp_path: Path) -> None:
+async def test_a_ble_device_shows_that_a_reset_waits(api: Api, tmp_path: Path) -> None:
     """A relay's heartbeat shows presence and delivers nothing: online or not, WiFi or cellular is waited for."""
     bound = await api.bound("BP-1")
     beat = {"connection_type": ["ble"]}

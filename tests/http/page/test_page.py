@@ -35,7 +35,7 @@ async def kept(tab: Page) -> str:
 # --- signing in -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(api: Api, tmp_path: Path) -> None:
+async def test_a_key_is_stored_in_the_tab_alone(api: Api, tmp_path: Path) -> None:
     """Wrong ones are refused in words; a good one survives a reload, is in no address, and is forgotten when asked."""
     webhooks = await api.another_key("webhooks:read")
     async with open_page(api.url, tmp_path) as visitor:
@@ -80,7 +80,7 @@ async def test_a_link_opens_in_a_new_tab(api: Api, tmp_path: Path) -> None:
             await second.sees("Sign in", "h1")
 
 
-async def test_the_page_to_try_the_api_gets_the_key_too(api: Api, tmp_path: Path) -> None:
+async def test_the_api_page_gets_the_key_too(api: Api, tmp_path: Path) -> None:
     """In a new tab, from the tab that is signed in; it is forgotten there when that one signs out."""
     async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.tab.click("header .tools a[href=docs]", control=True)
@@ -112,7 +112,7 @@ async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api, tmp_pat
 
 
 @pytest.mark.parametrize("may_write", [True, False])
-async def test_who_may_only_read_is_offered_nothing_else(api: Api, tmp_path: Path, *, may_write: bool) -> None:
+async def test_a_read_only_key_sees_no_actions(api: Api, tmp_path: Path, *, may_write: bool) -> None:
     """No reset, no unbind, no cancel; and the page says that it is read only."""
     bound = await api.bound()
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": "reboot"}), 201)
@@ -128,7 +128,7 @@ async def test_who_may_only_read_is_offered_nothing_else(api: Api, tmp_path: Pat
 # --- the fleet --------------------------------------------------------------------------------------------------------
 
 
-async def test_without_devices_it_says_how_to_get_one_and_shows_it_at_once(api: Api, tmp_path: Path) -> None:
+async def test_an_empty_page_says_how_to_add_a_device(api: Api, tmp_path: Path) -> None:
     """The command to run; then the device, by the event stream, without being asked."""
     async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.sees("gateway devices register", ".empty")
@@ -137,7 +137,7 @@ async def test_without_devices_it_says_how_to_get_one_and_shows_it_at_once(api: 
         assert await visitor.text(".range") == "1 device"
 
 
-async def test_figures_lead_to_the_devices_that_they_count(api: Api, tmp_path: Path) -> None:
+async def test_figures_link_to_the_devices_that_they_count(api: Api, tmp_path: Path) -> None:
     """Each of the seven; the address says which, so that it can be kept, and the way back leads back."""
     bound = {serial: await api.bound(serial) for serial in ("low", "full", "well", "reset", "away")}
     await api.registered("silent")
@@ -213,7 +213,7 @@ async def test_a_long_list_is_paged_by_the_server(api: Api, tmp_path: Path) -> N
         assert all("limit=50" in each for each in asked)
 
 
-async def test_a_gateway_that_asks_to_slow_down_is_obeyed(tmp_path: Path) -> None:
+async def test_retry_after_is_respected(tmp_path: Path) -> None:
     """429: the page says so and how long, and asks for nothing in the meantime."""
     async with serving(tmp_path / "data", rate_limit_per_minute=6) as api:
         api.clock.ahead = 0
@@ -228,7 +228,7 @@ async def test_a_gateway_that_asks_to_slow_down_is_obeyed(tmp_path: Path) -> Non
             assert len(visitor.tab.requests) == asked
 
 
-async def test_without_a_stream_it_says_why_and_shows_what_it_can(tmp_path: Path) -> None:
+async def test_without_a_stream_the_page_says_why_and_polls(tmp_path: Path) -> None:
     """A key that has as many streams open as it may: the gateway's own words, and the list all the same."""
     limits = StreamLimits(per_key=0)
     async with (
@@ -247,7 +247,7 @@ async def test_without_a_stream_it_says_why_and_shows_what_it_can(tmp_path: Path
 # --- a device ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_device_is_shown_with_all_that_is_known(api: Api, tmp_path: Path) -> None:
+async def test_a_device_page_shows_all_fields(api: Api, tmp_path: Path) -> None:
     """Health, curves, binding, settings, metadata, commands, events; and what comes is there without being asked."""
     bound = await api.bound("BP-1", end_user_id="eu_7")
     change = {"name": "Ward 3", "metadata": {"room": "3.12"}, "settings": {"audio": {"bitrate_kbps": 64}}}
@@ -283,7 +283,7 @@ async def test_a_device_is_shown_with_all_that_is_known(api: Api, tmp_path: Path
         await visitor.sees("Command created: reboot", ".trail:not(:has(.chip))")
 
 
-async def test_a_reset_and_its_cancel_by_keyboard_alone(api: Api, tmp_path: Path) -> None:
+async def test_a_reset_is_made_and_cancelled_by_keyboard(api: Api, tmp_path: Path) -> None:
     """The dialog says what will happen, Escape leaves all as it is, and without the tick nothing can be done."""
     bound = await api.bound("BP-1", end_user_id="eu_7")
     async with signed_in(api.url, api.key, tmp_path) as visitor:
@@ -317,7 +317,7 @@ async def test_a_reset_and_its_cancel_by_keyboard_alone(api: Api, tmp_path: Path
         assert (command["type"], command["status"]) == ("factory_reset", "cancelled")
 
 
-async def test_what_the_gateway_refuses_is_said_where_it_was_asked(api: Api, tmp_path: Path) -> None:
+async def test_errors_are_shown_at_the_control_that_caused_them(api: Api, tmp_path: Path) -> None:
     """A reset that the device has got in the meantime cannot be cancelled: its words stand in the dialog."""
     bound = await api.bound("BP-1")
     command = await api.reset(bound["id"])
@@ -334,7 +334,7 @@ async def test_what_the_gateway_refuses_is_said_where_it_was_asked(api: Api, tmp
         assert not await visitor.has_button("Cancel")
 
 
-async def test_unbind(api: Api, tmp_path: Path) -> None:
+async def test_a_device_is_unbound(api: Api, tmp_path: Path) -> None:
     """It is said that nothing is wiped; then the device is unbound, and the button is gone."""
     bound = await api.bound("BP-1", end_user_id="eu_7")
     async with signed_in(api.url, api.key, tmp_path) as visitor:
@@ -346,7 +346,7 @@ async def test_unbind(api: Api, tmp_path: Path) -> None:
         assert not await visitor.has_button("Unbind")
 
 
-async def test_a_device_that_is_not_there(api: Api, tmp_path: Path) -> None:
+async def test_an_unknown_device_is_reported(api: Api, tmp_path: Path) -> None:
     """An address of one that was never there, and one that is deleted while it is looked at."""
     bound = await api.bound("BP-1")
     async with signed_in(api.url, api.key, tmp_path) as visitor:
@@ -358,7 +358,7 @@ async def test_a_device_that_is_not_there(api: Api, tmp_path: Path) -> None:
         assert not await visitor.has_button("Reset")
 
 
-async def test_no_text_becomes_markup(api: Api, tmp_path: Path) -> None:
+async def test_text_never_becomes_markup(api: Api, tmp_path: Path) -> None:
     """Names, serial numbers, metadata, a device's own words in events and errors: shown to the letter, and inert."""
     serial = f"BP-1{SCRIPT}"
     bound = await api.bound(serial)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.http.support import body, error, serving
 
 
-async def test_a_bind_answers_although_the_broker_is_away(tmp_path: Path) -> None:
+async def test_a_bind_is_answered_although_the_broker_is_down(tmp_path: Path) -> None:
     """200 with the token after the wait of the settings, and ``X-Broker-Synced: false`` says what is missing."""
     async with serving(tmp_path, bind_broker_wait_seconds=0.05) as api:
         device = await api.registered()
@@ -15,7 +15,7 @@ async def test_a_bind_answers_although_the_broker_is_away(tmp_path: Path) -> Non
         body(await api.as_(body(answer, 200)["device_token"]).post("/v1/devices/me/heartbeat"), 200)
 
 
-async def test_nothing_is_bound_while_an_old_reset_lies_on_the_broker(tmp_path: Path) -> None:
+async def test_a_bind_is_refused_while_an_old_reset_is_retained(tmp_path: Path) -> None:
     """503 with ``Retry-After``; once the broker is back the same request succeeds."""
     async with serving(tmp_path, bind_broker_wait_seconds=0.05) as api:
         bound = await api.bound()

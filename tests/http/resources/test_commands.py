@@ -11,7 +11,7 @@ from tests.http.support import Api, body, error
 from tests.support.receipts import receipt_of
 
 
-async def test_queueing_answers_the_whole_command(api: Api) -> None:
+async def test_creating_answers_the_whole_command(api: Api) -> None:
     """201 with every field of the contract; the grant says the same, signed."""
     bound = await api.bound()
     asked = {"type": "start_recording", "params": {"minutes": 5}, "ttl_seconds": 120}
@@ -110,7 +110,7 @@ async def cancel(api: Api, verb: str, path: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("verb", ["POST", "DELETE"])
-async def test_cancel_an_open_command(api: Api, verb: str) -> None:
+async def test_an_open_command_is_cancelled(api: Api, verb: str) -> None:
     """It becomes ``cancelled`` and stays so; what has expired cannot be cancelled any more."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}/commands"

@@ -76,7 +76,7 @@ async def test_a_heartbeat_is_stored(api: Api, *, me: bool) -> None:
     assert (shown["firmware_version"], shown["battery_percent"], shown["connection"]) == ("1.5.0", 81, "online")
 
 
-async def test_what_the_device_says_of_its_work_is_an_object(api: Api) -> None:
+async def test_the_result_of_a_command_must_be_an_object(api: Api) -> None:
     """Null until it says any of it, then each field as it was said last; its name stays beside ``name``."""
     bound = await api.bound()
     assert (bound["recording_state"], bound["device_name"]) == (None, None)
@@ -106,7 +106,7 @@ async def test_what_the_device_says_of_its_work_is_an_object(api: Api) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}"])
-async def test_an_empty_heartbeat_shows_presence(api: Api, content: bytes | None) -> None:
+async def test_an_empty_heartbeat_updates_presence(api: Api, content: bytes | None) -> None:
     """Every field is optional, and so is the body."""
     bound = await api.bound()
     headers = {"Content-Type": "application/json"} if content else {}
@@ -128,7 +128,7 @@ async def test_a_heartbeat_is_answered_with_open_commands(api: Api) -> None:
     assert body(await device.get(f"{path}/pending"), 200) == {"data": expected}
 
 
-async def test_a_command_whose_time_is_over_is_not_handed_out(api: Api) -> None:
+async def test_an_expired_command_is_not_delivered(api: Api) -> None:
     """Also before the sweeper has closed it."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}/commands"
@@ -140,7 +140,7 @@ async def test_a_command_whose_time_is_over_is_not_handed_out(api: Api) -> None:
 
 
 @pytest.mark.guarantee("G4")
-async def test_a_relayed_heartbeat_is_ble_and_brings_no_commands(api: Api) -> None:
+async def test_a_relayed_heartbeat_is_ble_and_returns_no_commands(api: Api) -> None:
     """Whatever it says of its links; and an open reset stays ``pending`` (contract, section 4)."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}"
@@ -157,7 +157,7 @@ async def test_a_relayed_heartbeat_is_ble_and_brings_no_commands(api: Api) -> No
     assert body(await api.back_end.get(f"{path}/commands/{command['id']}"), 200)["status"] == "pending"
 
 
-async def test_a_reset_over_http(api: Api) -> None:
+async def test_a_device_over_http_is_reset(api: Api) -> None:
     """The whole story: handed over by the heartbeat, acknowledged twice with the receipt, and the token is dead."""
     bound = await api.bound()
     token, path = bound["device_token"], f"/v1/devices/{bound['id']}"
@@ -207,7 +207,7 @@ async def test_a_failed_reset_leaves_the_token_for_the_next(api: Api) -> None:
 
 
 @pytest.mark.guarantee("G12")
-async def test_what_a_reset_only_token_opens(api: Api) -> None:
+async def test_a_reset_only_token_can_only_fetch_its_reset(api: Api) -> None:
     """The heartbeat and the acknowledgement of the reset; all else is 401 (contract, section 1)."""
     bound = await api.bound()
     device = api.as_(bound["device_token"])
@@ -231,7 +231,7 @@ async def test_what_a_reset_only_token_opens(api: Api) -> None:
 
 
 @pytest.mark.guarantee("G11")
-async def test_what_an_active_token_does_not_open(api: Api) -> None:
+async def test_an_active_token_is_refused_on_other_operations(api: Api) -> None:
     """The back end's calls are 403, naming the scope; another device is 404, whether it exists or not."""
     bound, other = await api.bound("BP-1"), await api.bound("BP-2")
     device = api.as_(bound["device_token"])
@@ -252,7 +252,7 @@ async def test_what_an_active_token_does_not_open(api: Api) -> None:
 
 @pytest.mark.guarantee("G13")
 @pytest.mark.parametrize("how", ["unbind", "rebind", "cancel"])
-async def test_a_revoked_token_opens_nothing(api: Api, how: str) -> None:
+async def test_a_revoked_token_is_refused(api: Api, how: str) -> None:
     """401 on everything, however it was revoked."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}"
@@ -277,7 +277,7 @@ async def test_a_revoked_token_opens_nothing(api: Api, how: str) -> None:
     assert api.dump() == before
 
 
-async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None:
+async def test_a_token_revoked_during_its_request_is_refused(api: Api) -> None:
     """A caller that was admitted and whose token is revoked before its turn gets 401, and nothing is stored."""
     bound = await api.bound()
     row = await api.store.read(lambda view: token_sql.by_secret(view, bound["device_token"]))
@@ -297,7 +297,7 @@ async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None
 
 
 @pytest.mark.guarantee("G8")
-async def test_an_acknowledgement_that_is_refused_is_kept_and_changes_nothing(api: Api) -> None:
+async def test_a_refused_acknowledgement_is_recorded_and_changes_nothing(api: Api) -> None:
     """Bad receipt, none, unknown command, another device's: refused, counted, audited; the command is untouched."""
     bound, other = await api.bound("BP-1"), await api.bound("BP-2")
     device, stranger = api.as_(bound["device_token"]), api.as_(other["device_token"])
@@ -341,7 +341,7 @@ async def test_the_path_names_the_command_that_is_acknowledged(api: Api) -> None
 
 
 @pytest.mark.guarantee("G5")
-async def test_a_word_on_a_final_command_is_taken_and_changes_nothing(api: Api) -> None:
+async def test_an_acknowledgement_of_a_final_command_changes_nothing(api: Api) -> None:
     """200 with the command as it stays; told twice it is told once in the audit trail."""
     bound = await api.bound()
     device = api.as_(bound["device_token"])
@@ -354,7 +354,7 @@ async def test_a_word_on_a_final_command_is_taken_and_changes_nothing(api: Api) 
     assert [event["type"] for event in events].count("acknowledgement.late") == 1
 
 
-async def test_last_command_brings_a_lost_acknowledgement(api: Api) -> None:
+async def test_last_command_delivers_a_lost_acknowledgement(api: Api) -> None:
     """What a heartbeat says of the last command counts; a false one is kept and does not spoil the heartbeat."""
     bound = await api.bound()
     token = bound["device_token"]
@@ -374,7 +374,7 @@ async def test_last_command_brings_a_lost_acknowledgement(api: Api) -> None:
     error(await device.post("/v1/devices/me/heartbeat"), 401, "unauthorized")
 
 
-async def test_the_use_of_credentials_is_noted(api: Api) -> None:
+async def test_the_use_of_credentials_is_recorded(api: Api) -> None:
     """The first use of a device token; of a key that it is in use, at most once a minute."""
     bound = await api.bound()
     body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat"), 200)
@@ -394,7 +394,7 @@ async def test_the_use_of_credentials_is_noted(api: Api) -> None:
     assert await noted("SELECT last_used_at FROM api_keys") > first
 
 
-async def test_a_relayed_heartbeat_of_a_device_that_belongs_to_nobody_is_presence_alone(api: Api) -> None:
+async def test_a_relayed_heartbeat_of_an_unbound_device_updates_presence_alone(api: Api) -> None:
     """Neither its health nor its history is stored, and no event comes of it; it was there, and that shows."""
     device = await api.registered()
     path = f"/v1/devices/{device['id']}"

@@ -66,7 +66,7 @@ async def test_a_device_with_an_open_reset_is_not_deleted(api: Api) -> None:
     body(await api.back_end.delete(path), 200)
 
 
-async def test_a_deleted_device_comes_back(api: Api) -> None:
+async def test_a_deleted_device_is_restored(api: Api) -> None:
     """Its serial number is taken until then; restored it is unbound, and a second restore is the same."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}"
@@ -84,7 +84,7 @@ async def test_a_deleted_device_comes_back(api: Api) -> None:
     assert body(await api.back_end.post(f"{path}/bind", json={"end_user_id": "eu_2"}), 200)["binding_generation"] == 3
 
 
-async def test_what_is_not_there_is_not_restored(api: Api) -> None:
+async def test_an_unknown_device_is_not_restored(api: Api) -> None:
     """404 for an unknown id, and for another project's device, deleted or not."""
     device = await api.registered()
     stranger = api.as_(await api.another_key(project="two"))

@@ -42,7 +42,7 @@ async def insert(api: Api, count: int) -> None:
 
 
 @pytest.mark.parametrize(("sort", "order"), ORDERS)
-async def test_each_order_by_cursor(api: Api, sort: str, order: str) -> None:
+async def test_each_order_can_be_paged_by_cursor(api: Api, sort: str, order: str) -> None:
     """Every device comes once, in order; equal values too, and devices without a name, which come first from A to Z."""
     names = ["ward 2", None, "Ward 1", "ward 2", None, "Éva", "Zoë", "ward 10"]
     for number, name in enumerate(names):
@@ -76,7 +76,7 @@ async def test_times_are_newest_first_and_texts_ascend_without_an_order(api: Api
     assert "".join(each["serial_number"] for each in (await listed(api))["data"]) == "ACB"
 
 
-async def test_a_cursor_holds_while_devices_come_and_go(api: Api) -> None:
+async def test_a_cursor_stays_valid_while_devices_change(api: Api) -> None:
     """A device that is registered, renamed or deleted meanwhile moves no other one; the last of a page may be gone."""
     there = [str((await api.registered(f"BP-{number}", name=f"n{number}"))["id"]) for number in range(6)]
     first = await listed(api, sort="name", limit=2)
@@ -88,7 +88,7 @@ async def test_a_cursor_holds_while_devices_come_and_go(api: Api) -> None:
     assert [each["name"] for each in rest["data"]] == ["n11", "n2", "n3", "n4", "n5", "n55"]
 
 
-async def test_what_is_no_cursor_of_this_list_is_refused(api: Api) -> None:
+async def test_a_foreign_cursor_is_refused(api: Api) -> None:
     """Of another order, another project, made up: 400 names the field, and never 500."""
     for number in range(3):
         await api.registered(f"BP-{number}")
@@ -132,7 +132,7 @@ async def test_a_total_counts_what_the_filters_pass(api: Api) -> None:
     assert second["total"] == 5
 
 
-async def test_a_total_has_a_bound(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_total_is_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fleet that is larger than what is counted gets a number that says that it is a lower bound."""
     monkeypatch.setattr("gateway.store.device_list.MOST_COUNTED", 4)
     for number in range(6):

@@ -11,7 +11,7 @@ async def found(api: Api, **query: str) -> set[str]:
     return {each["serial_number"] for each in answer["data"]}
 
 
-async def test_text_is_found_wherever_it_stands(api: Api) -> None:
+async def test_text_is_found_in_every_field(api: Api) -> None:
     """In id, serial number, name and end user, in small letters and capitals, and as it is: no wildcard."""
     first = await api.registered("BP-100%", name="Ward 3, Bed_2")
     await api.registered("BP-1000", name="Ward 3, BedX2")
@@ -27,7 +27,7 @@ async def test_text_is_found_wherever_it_stands(api: Api) -> None:
     error(await api.back_end.get("/v1/devices", params={"search": ""}), 400, "invalid_request")
 
 
-async def test_conditions_are_those_of_the_stats(api: Api) -> None:
+async def test_search_conditions_match_those_of_the_stats(api: Api) -> None:
     """As many as are counted: low battery, full storage, an open reset; another project's never."""
     for serial, beat in {"low": {"battery_percent": 5}, "full": {"flags": 4}, "both": {"flags": 6}, "well": {}}.items():
         token = (await api.bound(serial))["device_token"]
@@ -44,7 +44,7 @@ async def test_conditions_are_those_of_the_stats(api: Api) -> None:
 
 
 @pytest.mark.parametrize("scopes", [("devices:read",), ("devices:write", "devices:read")])
-async def test_a_key_is_told_what_it_may_do(api: Api, scopes: tuple[str, ...]) -> None:
+async def test_a_key_can_read_its_scopes(api: Api, scopes: tuple[str, ...]) -> None:
     """Its id, its project, its scopes; never its secret."""
     key = await api.another_key(*scopes)
     answer = await api.as_(key).get("/v1/key")

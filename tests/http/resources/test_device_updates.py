@@ -51,7 +51,7 @@ async def test_a_change_answers_the_whole_device(api: Api) -> None:
     }
 
 
-async def test_nothing_changed_is_nothing_told(api: Api) -> None:
+async def test_an_unchanged_update_records_no_event(api: Api) -> None:
     """An empty change, and the device as it is: the same answer, to the field."""
     device = await api.registered("BP-1", name="Bed 2", metadata={"ward": 3})
     api.clock.ahead += 1_000
@@ -104,7 +104,7 @@ async def test_a_wrong_field_is_named(api: Api, change: Json, field: str) -> Non
     assert body(await api.back_end.get(f"/v1/devices/{device['id']}"), 200) == device
 
 
-async def test_all_that_is_wrong_with_settings_is_named(api: Api) -> None:
+async def test_all_invalid_settings_are_named(api: Api) -> None:
     """Not the first alone."""
     device = await api.registered()
     wrong = {"settings": {"audio": {"bitrate_kbps": 5, "codec": "mp3"}, "sound": {}}}
@@ -125,7 +125,7 @@ async def test_a_name_of_128_utf_16_units_is_taken(api: Api) -> None:
     assert (await changed(api, device, name=None))["name"] is None
 
 
-async def test_who_may_change_a_device(api: Api) -> None:
+async def test_a_change_needs_its_scope(api: Api) -> None:
     """A key that may write, of its project; 403 for one that may read alone and for the device, 404 for strangers."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}"

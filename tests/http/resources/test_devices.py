@@ -87,7 +87,7 @@ async def test_registering_answers_the_whole_device(api: Api) -> None:
     }
 
 
-async def test_what_is_given_at_registration_comes_back(api: Api) -> None:
+async def test_registration_answers_the_given_fields(api: Api) -> None:
     """All fields of the body, Unicode and nested documents included."""
     given = {
         "serial_number": "BP-2",
@@ -130,7 +130,7 @@ async def test_lists_the_newest_first_in_pages(api: Api) -> None:
     assert body(await api.back_end.get("/v1/devices", params={"offset": 9}), 200) == beyond
 
 
-async def test_lists_25_unless_told_otherwise(api: Api) -> None:
+async def test_a_page_has_25_devices_by_default(api: Api) -> None:
     """The default of ``limit`` is 25, the largest 1,000."""
     for number in range(26):
         await api.registered(f"BP-{number}")
@@ -166,7 +166,7 @@ async def test_filters_devices(api: Api, parameters: dict[str, str], serials: li
     assert [device["serial_number"] for device in page["data"]] == serials
 
 
-async def test_bind_answers_what_firmware_needs(api: Api) -> None:
+async def test_bind_answers_the_devices_credentials(api: Api) -> None:
     """The device, its token, where the broker is, its topics, and the key that signs its commands."""
     device = await api.registered("BP-1")
     answer = await api.back_end.post(f"/v1/devices/{device['id']}/bind", json={"end_user_id": "eu_42"})
@@ -213,7 +213,7 @@ async def test_a_bound_device_is_not_bound_again(api: Api) -> None:
         assert answer["details"] == {"end_user_id": "eu_1", "bound_at": bound["bound_at"]}
 
 
-async def test_unbind_ends_the_binding_and_does_nothing_twice(api: Api) -> None:
+async def test_a_repeated_unbind_changes_nothing(api: Api) -> None:
     """The generation rises once, the token is revoked."""
     bound = await api.bound()
     unbound = body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
@@ -251,7 +251,7 @@ async def test_reset_does_not_wait_for_the_broker(api: Api) -> None:
     assert (await api.store.read(outbox_sql.depth))[0] > 0
 
 
-async def test_bind_while_a_reset_is_open(api: Api) -> None:
+async def test_a_bind_with_an_open_reset_needs_supersede(api: Api) -> None:
     """409 ``reset_pending`` names the command; ``supersede_reset`` cancels it and binds."""
     bound = await api.bound()
     command = await api.reset(bound["id"])
@@ -276,7 +276,7 @@ async def test_bind_waits_until_the_broker_knows(api: Api) -> None:
     assert not await api.store.read(lambda view: view.all("SELECT * FROM outbox WHERE device_pk = ?", row.pk))
 
 
-async def test_the_events_of_a_device_tell_its_life(api: Api) -> None:
+async def test_events_record_the_life_cycle_of_a_device(api: Api) -> None:
     """Newest first, with the actor, in pages by cursor, over HTTP as in the registry."""
     bound = await api.bound()
     command = await api.reset(bound["id"])
@@ -307,7 +307,7 @@ async def test_the_events_of_a_device_tell_its_life(api: Api) -> None:
     assert seen == everything["data"]
 
 
-async def test_the_state_before_anything_was_heard(api: Api) -> None:
+async def test_a_device_without_heartbeats_has_no_state(api: Api) -> None:
     """Null for all that only the device knows."""
     device = await api.registered()
     assert body(await api.back_end.get(f"/v1/devices/{device['id']}/state"), 200) == {

@@ -14,7 +14,7 @@ async def listed(api: Api, **query: object) -> Json:
     return body(await api.back_end.get(PATH, params={k: str(v) for k, v in query.items()}), 200)
 
 
-async def test_newest_first_with_what_the_device_has(api: Api) -> None:
+async def test_events_are_newest_first_and_complete(api: Api) -> None:
     """All of the project's devices in one list, each event as the device's own list shows it."""
     one, two = await api.bound("BP-1"), await api.bound("BP-2")
     events = (await listed(api))["data"]
@@ -24,7 +24,7 @@ async def test_newest_first_with_what_the_device_has(api: Api) -> None:
     assert events[:2] == own
 
 
-async def test_page_by_page(api: Api) -> None:
+async def test_events_are_paged(api: Api) -> None:
     """Each event once, also when new ones come between two pages."""
     for number in range(5):
         await api.registered(f"BP-{number}")
@@ -39,7 +39,7 @@ async def test_page_by_page(api: Api) -> None:
     assert page["next_cursor"] is None
 
 
-async def test_filtered_by_type_and_device(api: Api) -> None:
+async def test_events_are_filtered_by_type_and_device(api: Api) -> None:
     """Alone and together; a filter that nothing matches gives an empty list, also an id that is not there."""
     one, two = await api.bound("BP-1"), await api.bound("BP-2")
     bound = await listed(api, type="device.bound")
@@ -74,13 +74,13 @@ async def test_the_events_of_a_deleted_device_stay(api: Api) -> None:
         ("since=1", "since"),
     ],
 )
-async def test_a_parameter_that_is_wrong(api: Api, query: str, field: str) -> None:
+async def test_an_invalid_parameter_is_refused(api: Api, query: str, field: str) -> None:
     """400 that names it."""
     answer = error(await api.back_end.get(f"{PATH}?{query}"), 400, "invalid_request")
     assert answer["details"]["field"] == field
 
 
-async def test_another_project_sees_nothing_of_it(api: Api) -> None:
+async def test_another_project_does_not_see_the_events(api: Api) -> None:
     """No event, not by the device's id, and an event's id is no cursor there."""
     device = await api.registered()
     event = (await listed(api))["data"][0]
@@ -90,14 +90,14 @@ async def test_another_project_sees_nothing_of_it(api: Api) -> None:
     error(await stranger.get(f"{PATH}?cursor={event['id']}"), 400, "invalid_request")
 
 
-async def test_a_device_token_does_not_open_it(api: Api) -> None:
+async def test_a_device_token_is_refused(api: Api) -> None:
     """403: the trail is for back ends."""
     device = api.as_((await api.bound())["device_token"])
     for path in (PATH, f"{PATH}/stream"):
         error(await device.get(path), 403, "insufficient_scope")
 
 
-async def test_a_key_is_told_by_its_name(api: Api) -> None:
+async def test_the_actor_of_an_event_has_the_key_name(api: Api) -> None:
     """Beside its id, with the name that it had then; what a device or the gateway did has no name."""
     bound = await api.bound()
     await api.store.write(lambda tx: tx.run("UPDATE api_keys SET name = 'renamed'"))
@@ -110,7 +110,7 @@ async def test_a_key_is_told_by_its_name(api: Api) -> None:
     assert "actor_name" not in events["device.online"]
 
 
-async def test_where_a_change_came_from(api: Api) -> None:
+async def test_an_event_contains_the_callers_address(api: Api) -> None:
     """A request with a key leaves its address in its events; a device's does not, or it would locate its wearer."""
     bound = await api.bound()
     device = api.as_(bound["device_token"])

@@ -73,7 +73,7 @@ async def test_stats_count_each_device_in_each_of_its_states(api: Api) -> None:
     }
 
 
-async def test_a_reset_counts_until_it_is_over(api: Api) -> None:
+async def test_an_open_reset_is_counted_until_its_end(api: Api) -> None:
     """Pending and delivered; not once it is cancelled."""
     bound = await api.bound()
     command = await api.reset(bound["id"])
@@ -159,7 +159,7 @@ async def test_commands_of_a_bulk_reset_wait_for_their_turn(api: Api) -> None:
     assert turns[-1] - turns[0] < 20 * len(devices) + 10_000
 
 
-async def test_a_device_that_asks_over_http_does_not_wait_for_its_turn(api: Api) -> None:
+async def test_a_device_over_http_gets_its_reset_before_its_turn(api: Api) -> None:
     """The pace is for devices that receive the reset from the broker."""
     bound = await api.bound()
     api.broker.switch(up=False)
@@ -168,7 +168,7 @@ async def test_a_device_that_asks_over_http_does_not_wait_for_its_turn(api: Api)
     assert [each["type"] for each in answer["commands"]] == ["factory_reset"]
 
 
-async def test_bind_does_not_wait_for_a_turn(tmp_path: Path) -> None:
+async def test_a_bind_does_not_wait_for_its_turn(tmp_path: Path) -> None:
     """While a reset waits for its turn, bind is refused at once, and with ``supersede_reset`` it clears and binds."""
     async with serving(tmp_path, bind_broker_wait_seconds=60) as api:
         bound = await api.bound()
@@ -187,7 +187,7 @@ async def test_bind_does_not_wait_for_a_turn(tmp_path: Path) -> None:
         assert body(await again, 200)["binding_generation"] == 3
 
 
-async def test_one_that_fails_takes_nothing_of_the_others_with_it(api: Api) -> None:
+async def test_a_failure_of_one_device_does_not_affect_others(api: Api) -> None:
     """``failed`` with what to do, logged with its reason; the others are reset, and that one is as it was."""
     bound = [await api.bound(f"BP-{number}") for number in range(3)]
     one, broken, two = (each["id"] for each in bound)
@@ -204,7 +204,7 @@ async def test_one_that_fails_takes_nothing_of_the_others_with_it(api: Api) -> N
     assert states == ["unbound", "bound", "unbound"]
 
 
-async def test_a_thousand_devices(api: Api) -> None:
+async def test_a_bulk_reset_takes_a_thousand_devices(api: Api) -> None:
     """The most that one call takes; one more, or none, is refused."""
     ids = [f"dev_{number}" for number in range(1_000)]
     outcomes = await reset(api, ids)
@@ -214,7 +214,7 @@ async def test_a_thousand_devices(api: Api) -> None:
         assert error(answer, 400, "invalid_request")["details"]["field"] == "device_ids"
 
 
-async def test_who_may_reset_many(api: Api) -> None:
+async def test_a_bulk_reset_needs_its_scope(api: Api) -> None:
     """A key that may write; not one that may read, not a device."""
     bound = await api.bound()
     asked = {"device_ids": [bound["id"]]}
@@ -223,7 +223,7 @@ async def test_who_may_reset_many(api: Api) -> None:
         error(answer, 403, "insufficient_scope")
 
 
-async def test_the_same_request_with_a_key_is_done_once(api: Api) -> None:
+async def test_a_repeated_request_with_an_idempotency_key_is_done_once(api: Api) -> None:
     """``Idempotency-Key``: the second gets the answer of the first, not ``already_pending``."""
     bound = await api.bound()
     request = {"json": {"device_ids": [bound["id"]]}, "headers": {"Idempotency-Key": "k1"}}
@@ -242,7 +242,7 @@ async def cancel(api: Api, device_ids: list[str], **more: Any) -> list[tuple[str
     return [(each["id"], each["outcome"]) for each in body(answer, 200)["data"]]
 
 
-async def test_resets_are_taken_back_until_they_are_delivered(api: Api) -> None:
+async def test_resets_can_be_cancelled_until_they_are_delivered(api: Api) -> None:
     """Those that wait are cancelled and their tokens dead; what a device has said that it has goes on."""
     waiting, has_it, quiet = [await api.bound(f"BP-{number}") for number in range(3)]
     foreign = body(
@@ -262,7 +262,7 @@ async def test_resets_are_taken_back_until_they_are_delivered(api: Api) -> None:
     assert (await cancel(api, [waiting["id"]]))[0][1] == "none_open"
 
 
-async def test_a_dry_run_takes_nothing_back(api: Api) -> None:
+async def test_a_dry_run_cancels_nothing(api: Api) -> None:
     """It says what would happen, to the byte of the registry."""
     waiting, quiet = [(await api.bound(f"BP-{number}"))["id"] for number in range(2)]
     await reset(api, [waiting])
@@ -274,7 +274,7 @@ async def test_a_dry_run_takes_nothing_back(api: Api) -> None:
     assert api.dump() == before
 
 
-async def test_what_is_taken_back_waits_for_no_turn(api: Api) -> None:
+async def test_cancelled_resets_are_cleared_at_once(api: Api) -> None:
     """Its topic is to be cleared at once, so a reset whose turn had not come never reaches the broker."""
     devices = [(await api.bound(f"BP-{number}"))["id"] for number in range(3)]
     await api.settled()

@@ -44,7 +44,7 @@ def batteries(page: Json) -> list[float]:
     return [each["battery_percent"] for each in page["data"]]
 
 
-async def test_a_heartbeat_comes_back_as_it_was_sent(api: Api) -> None:
+async def test_a_heartbeat_is_returned_as_it_was_sent(api: Api) -> None:
     """Every field that is kept, when it came, and when it was sent by the device's clock; null for the rest."""
     bound = await api.bound()
     device = api.as_(bound["device_token"])
@@ -88,7 +88,7 @@ async def test_newest_first_between_two_instants(api: Api) -> None:
     }
 
 
-async def test_pages_miss_nothing_of_what_came_at_the_same_instant(api: Api) -> None:
+async def test_pages_are_complete_despite_equal_times(api: Api) -> None:
     """A backlog comes in within a millisecond; its pages still show each once."""
     bound = await beating(api, *range(7))
 
@@ -107,7 +107,7 @@ async def test_pages_miss_nothing_of_what_came_at_the_same_instant(api: Api) -> 
     assert (seen, pages) == ([6, 5, 4, 3, 2, 1, 0], 4)
 
 
-async def test_a_hundred_unless_told_otherwise(api: Api) -> None:
+async def test_a_page_has_a_hundred_heartbeats_by_default(api: Api) -> None:
     """And a thousand at most."""
     bound = await beating(api, *range(101), apart_ms=1)
     page = await listed(api, bound)
@@ -142,7 +142,7 @@ async def test_a_wrong_query_is_refused_by_name(api: Api, query: Json) -> None:
         assert "%2B" in answer.json()["error"]["message"]
 
 
-async def test_the_history_survives_rebinding_and_is_the_projects_alone(api: Api) -> None:
+async def test_the_history_survives_a_bind_and_is_private_to_the_project(api: Api) -> None:
     """A reset takes nothing of it; strangers and devices don't see it."""
     bound = await beating(api, 1)
     path = f"/v1/devices/{bound['id']}/heartbeats"
@@ -152,14 +152,14 @@ async def test_the_history_survives_rebinding_and_is_the_projects_alone(api: Api
     assert batteries(await listed(api, bound)) == [1]
 
 
-async def test_the_edges_of_time(api: Api) -> None:
+async def test_times_at_the_bounds_are_accepted(api: Api) -> None:
     """The first and the last instant that can be written are good."""
     bound = await beating(api, 1)
     assert batteries(await listed(api, bound, since="0001-01-01T00:00:00Z", until="9999-12-31T23:59:59Z")) == [1]
     assert batteries(await listed(api, bound, since=to_rfc3339(0), until=to_rfc3339(1))) == []
 
 
-async def test_a_curve_takes_the_newest_of_each_so_many_seconds(api: Api) -> None:
+async def test_sampling_takes_the_newest_heartbeat_of_each_interval(api: Api) -> None:
     """By the clock, page by page, over a gap, and within ``since`` and ``until``; no second is there twice."""
     api.clock.ahead += 10_000 - api.clock() % 10_000
     bound = await beating(api, *range(25))

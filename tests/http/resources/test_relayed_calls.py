@@ -8,7 +8,7 @@ from tests.support.receipts import receipt_of
 
 @pytest.mark.parametrize("status", ["delivered", "executed", "failed"])
 @pytest.mark.parametrize("kind", ["factory_reset", "reboot"])
-async def test_a_relayed_word_needs_its_receipt(api: Api, kind: str, status: str) -> None:
+async def test_a_relayed_acknowledgement_needs_its_receipt(api: Api, kind: str, status: str) -> None:
     """A key cannot make up what a device said: without a receipt or with a false one it is refused and audited."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}"
@@ -26,7 +26,7 @@ async def test_a_relayed_word_needs_its_receipt(api: Api, kind: str, status: str
 
 
 @pytest.mark.parametrize("status", ["delivered", "executed", "failed"])
-async def test_the_event_of_a_relayed_word_names_the_key(api: Api, status: str) -> None:
+async def test_the_event_of_a_relayed_acknowledgement_names_the_key(api: Api, status: str) -> None:
     """The device signed it and the key brought it: the actor is the key, ``via`` is ``relay``; the late word's too."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}"

@@ -54,7 +54,7 @@ async def test_the_old_token_is_good_until_the_new_one_is_used(api: Api) -> None
     assert await opens(api, new)
 
 
-async def test_a_device_that_never_got_the_answer_asks_again(api: Api) -> None:
+async def test_a_refresh_can_be_repeated_after_a_lost_answer(api: Api) -> None:
     """With the old token, as often as it takes; a new token whose answer was lost is no longer good."""
     old = (await api.bound())["device_token"]
     lost = await refreshed(api, old)
@@ -65,7 +65,7 @@ async def test_a_device_that_never_got_the_answer_asks_again(api: Api) -> None:
     assert not await opens(api, old)
 
 
-async def test_a_request_that_is_refused_is_a_use_all_the_same(api: Api) -> None:
+async def test_a_refused_request_is_a_first_use_too(api: Api) -> None:
     """A caller that shows the new token has it."""
     old = (await api.bound())["device_token"]
     new = await refreshed(api, old)
@@ -74,7 +74,7 @@ async def test_a_request_that_is_refused_is_a_use_all_the_same(api: Api) -> None
 
 
 @pytest.mark.guarantee("G12")
-async def test_a_token_that_waits_for_a_reset_gets_another_for_the_reset_alone(api: Api) -> None:
+async def test_a_reset_only_token_is_refreshed_to_reset_only(api: Api) -> None:
     """The answer to the first refresh was lost; the reset is fetched with the newest token, and nothing else is."""
     bound = await api.bound()
     old = bound["device_token"]
@@ -90,7 +90,7 @@ async def test_a_token_that_waits_for_a_reset_gets_another_for_the_reset_alone(a
     assert "token/refresh" in answer["message"]
 
 
-async def test_a_refresh_within_a_minute_waits(api: Api) -> None:
+async def test_a_refresh_within_a_minute_is_refused_with_retry_after(api: Api) -> None:
     """429 with ``Retry-After``, at no cost; with the Idempotency-Key of a lost answer that answer comes again."""
     old = (await api.bound())["device_token"]
     once = {"Idempotency-Key": "refresh-1"}
@@ -125,7 +125,7 @@ async def test_no_device_refreshes_anothers_token(api: Api) -> None:
     assert await opens(api, two["device_token"])
 
 
-async def test_what_is_told_of_it(api: Api) -> None:
+async def test_a_refresh_records_its_events(api: Api) -> None:
     """``token.refreshed`` and, at the first use, ``token.revoked``, both by the device; no secret in either."""
     bound = await api.bound()
     new = await refreshed(api, bound["device_token"])
@@ -137,7 +137,7 @@ async def test_what_is_told_of_it(api: Api) -> None:
     assert not [secret for secret in (new, bound["device_token"]) if secret[:13] in answer.text]
 
 
-async def test_a_refresh_answers_although_the_broker_is_away(tmp_path: Path) -> None:
+async def test_a_refresh_is_answered_although_the_broker_is_down(tmp_path: Path) -> None:
     """After the wait of the settings, and the header says that connects have to wait."""
     async with serving(tmp_path, bind_broker_wait_seconds=0.05) as api:
         bound = await api.bound()

@@ -25,7 +25,7 @@ GOOD = ("Ward 3, bed 2", "Bett ② 🛏", "חדר 2", "سرير ٢", "می‌خ�
 
 
 @pytest.mark.parametrize("character", WRONG, ids=lambda each: f"U+{ord(each):04X}")
-async def test_a_character_that_cannot_be_seen_is_refused(api: Api, character: str) -> None:
+async def test_invisible_characters_are_refused(api: Api, character: str) -> None:
     """In the name, the serial number and the version, at registration and at a change; the character is named."""
     device = await api.registered("BP-1", name="Bed 1")
     path = f"/v1/devices/{device['id']}"
@@ -45,7 +45,7 @@ async def test_a_character_that_cannot_be_seen_is_refused(api: Api, character: s
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_every_script_can_be_used(api: Api, name: str) -> None:
+async def test_names_may_use_every_script(api: Api, name: str) -> None:
     """Joiners of emoji, Persian and Indic scripts, right-to-left text: kept to the letter."""
     device = await api.registered(name, name=name)
     assert (device["serial_number"], device["name"]) == (unicodedata.normalize("NFC", name), name)
@@ -61,7 +61,7 @@ async def test_blanks_around_a_name_are_trimmed(api: Api) -> None:
     assert refused["details"]["field"] == "serial_number"
 
 
-async def test_a_serial_number_that_reads_the_same_is_the_same(api: Api) -> None:
+async def test_serial_numbers_are_compared_in_normal_form(api: Api) -> None:
     """One character or two, it is one device, found in either form; what is too long as it is kept is refused."""
     device = await api.registered("Büro-1")
     apart = unicodedata.normalize("NFD", "Büro-1")
@@ -76,7 +76,7 @@ async def test_a_serial_number_that_reads_the_same_is_the_same(api: Api) -> None
     assert refused["details"]["field"] == "serial_number"
 
 
-async def test_a_serial_number_is_no_id(api: Api) -> None:
+async def test_a_serial_number_may_not_look_like_an_id(api: Api) -> None:
     """Neither that of a device that there is nor one that may come; what only begins so is one."""
     device = await api.registered("BP-1")
     for taken in (device["id"], "dev_01M841CNWQZHQNKKY3SWJGTV4W", "dev_1", f" {device['id']} "):

@@ -34,19 +34,19 @@ async def test_the_secret_is_shown_once(api: Api) -> None:
     assert secret not in "".join(api.dump())
 
 
-async def test_what_is_left_out_has_defaults(api: Api) -> None:
+async def test_omitted_fields_have_defaults(api: Api) -> None:
     """Every type, switched on, no description."""
     webhook = await created(api)
     assert (webhook["events"], webhook["enabled"], webhook["description"]) == (["*"], True, None)
 
 
-async def test_every_type_of_event_can_be_asked_for(api: Api) -> None:
+async def test_every_event_type_can_be_subscribed(api: Api) -> None:
     """Each once, in the order they were given."""
     types = list(EventType)
     assert (await created(api, events=[*types, types[0]]))["events"] == types
 
 
-async def test_page_by_page(api: Api) -> None:
+async def test_webhooks_are_paged(api: Api) -> None:
     """Newest first."""
     ids = [(await created(api))["id"] for _ in range(5)]
     first = body(await api.back_end.get(PATH, params={"limit": "3"}), 200)
@@ -81,7 +81,7 @@ async def test_page_by_page(api: Api) -> None:
         ({"url": URL, "secret": "whsec_mine"}, "secret"),
     ],
 )
-async def test_a_field_that_is_wrong(api: Api, content: Json, field: str) -> None:
+async def test_an_invalid_field_is_refused(api: Api, content: Json, field: str) -> None:
     """400 that names it, at creation and at a change, and repeats no password; nothing is made or changed."""
     webhook = await created(api)
     before = api.dump()
@@ -94,7 +94,7 @@ async def test_a_field_that_is_wrong(api: Api, content: Json, field: str) -> Non
     assert api.dump() == before
 
 
-async def test_http_is_for_this_machine_alone(api: Api) -> None:
+async def test_plain_http_is_allowed_for_loopback_only(api: Api) -> None:
     """``http://127.0.0.1`` is fine for trying things out."""
     for url in ("http://127.0.0.1:9000/hook", "http://localhost:9000", "http://[::1]:9000/"):
         assert (await created(api, url=url))["url"] == url
@@ -118,7 +118,7 @@ async def test_a_change_leaves_the_rest(api: Api) -> None:
     assert body(await api.back_end.get(path), 200) == webhook
 
 
-async def test_deleted_it_is_gone(api: Api) -> None:
+async def test_a_deleted_webhook_is_gone(api: Api) -> None:
     """The answer is what it was; after that every call on it is a 404 that says where to look."""
     webhook = await created(api)
     secret = webhook.pop("secret")
@@ -137,7 +137,7 @@ async def test_deleted_it_is_gone(api: Api) -> None:
     assert secret not in "".join(api.dump())
 
 
-async def test_a_creation_that_is_repeated_is_done_once(api: Api) -> None:
+async def test_a_repeated_creation_creates_one_webhook(api: Api) -> None:
     """The same ``Idempotency-Key`` gets the same webhook with the same secret."""
     headers = {"Idempotency-Key": "1f0e"}
     first, second = [await api.back_end.post(PATH, json={"url": URL}, headers=headers) for _ in range(2)]
@@ -145,7 +145,7 @@ async def test_a_creation_that_is_repeated_is_done_once(api: Api) -> None:
     assert len(body(await api.back_end.get(PATH), 200)["data"]) == 1
 
 
-async def test_another_project_sees_none_of_it(api: Api) -> None:
+async def test_another_project_does_not_see_the_webhook(api: Api) -> None:
     """404 on every operation, the same as for an id that is not there; the list leaves it out."""
     webhook = await created(api)
     stranger = api.as_(await api.another_key(project="two"))
@@ -165,7 +165,7 @@ async def test_another_project_sees_none_of_it(api: Api) -> None:
     assert api.dump() == before
 
 
-async def test_what_each_scope_opens(api: Api) -> None:
+async def test_each_operation_needs_its_scope(api: Api) -> None:
     """``webhooks:read`` looks, ``webhooks:write`` changes, those of devices alone do neither."""
     webhook = await created(api, url="http://127.0.0.1:9/")
     path = f"{PATH}/{webhook['id']}"

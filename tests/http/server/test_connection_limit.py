@@ -22,7 +22,7 @@ class RecordedConnection:
         self.gone = True
 
 
-def test_who_waits_longest_goes() -> None:
+def test_the_longest_idle_connection_is_evicted() -> None:
     """One place is made for each that comes; who is served keeps its own."""
     room = ConnectionLimiter(ConnectionLimits(3))
     busy, first, second, third, fourth = (RecordedConnection(room) for _ in range(5))
@@ -36,7 +36,7 @@ def test_who_waits_longest_goes() -> None:
     assert (third.gone, second.gone) == (True, False)
 
 
-def test_where_all_are_served_nobody_else_comes_in() -> None:
+def test_when_all_connections_are_busy_new_ones_are_refused() -> None:
     """Until one has left."""
     room = ConnectionLimiter(ConnectionLimits(1))
     busy, late = RecordedConnection(room), RecordedConnection(room)
@@ -48,7 +48,7 @@ def test_where_all_are_served_nobody_else_comes_in() -> None:
     assert late.comes()
 
 
-def test_who_comes_in_numbers_makes_way() -> None:
+def test_idle_connections_of_the_busiest_address_are_evicted() -> None:
     """The address with most connections loses one, for any new client, however long others have been idle."""
     room = ConnectionLimiter(ConnectionLimits(4))
     lone, *crowd = RecordedConnection(room, "lone"), *(RecordedConnection(room, "crowd") for _ in range(3))
@@ -58,7 +58,7 @@ def test_who_comes_in_numbers_makes_way() -> None:
     assert [guest.gone for guest in (lone, *crowd)] == [False, True, True, False]
 
 
-def test_an_address_has_its_share() -> None:
+def test_an_address_has_a_bounded_share() -> None:
     """One more of it evicts an idle one of the same address, or is refused; other addresses are admitted."""
     room = ConnectionLimiter(ConnectionLimits(4, per_address=2))
     crowd = [RecordedConnection(room, "crowd") for _ in range(3)]

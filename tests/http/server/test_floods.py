@@ -93,7 +93,7 @@ def has_ended(sock: socket.socket) -> bool:
     return True
 
 
-async def test_who_does_not_read_makes_way() -> None:
+async def test_a_client_that_does_not_read_is_evicted() -> None:
     """More unread connections than there are places, each with requests in a pipeline: all others are served."""
     async with serving() as (server, app):
         with attacking(server, PLACES + 2, GET % b"/large" * 5):
@@ -101,7 +101,7 @@ async def test_who_does_not_read_makes_way() -> None:
             assert [await status(server, path) for path in ["/health", "/v1/devices"] * 10] == [200] * 20
 
 
-async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while, although no client needs the place; a slow reader gets the whole response."""
     monkeypatch.setattr(module, "WRITE_SECONDS", 0.5)
     async with serving() as (server, _):
@@ -138,7 +138,7 @@ async def test_a_pipeline_is_answered_to_its_end() -> None:
         await writer.wait_closed()
 
 
-async def test_health_has_places_of_its_own() -> None:
+async def test_health_checks_have_reserved_connections() -> None:
     """All places are at work: /health is answered also beside silent connections, the rest hears 503."""
     async with serving() as (server, app):
         with attacking(server, PLACES, GET % b"/held"):
@@ -150,7 +150,7 @@ async def test_health_has_places_of_its_own() -> None:
         assert await status(server, "/v1/devices") == 200
 
 
-async def test_an_address_has_its_share() -> None:
+async def test_an_address_has_a_bounded_share() -> None:
     """What one address holds at work leaves places to another."""
     async with serving(per_address=PLACES // 2) as (server, app):
         with attacking(server, PLACES, GET % b"/held", source="127.0.0.2"):
@@ -159,7 +159,7 @@ async def test_an_address_has_its_share() -> None:
             assert await status(server, "/v1/devices", "127.0.0.3") == 200
 
 
-async def test_who_does_not_read_makes_way_by_tls(tmp_path: Path) -> None:
+async def test_a_tls_client_that_does_not_read_is_evicted(tmp_path: Path) -> None:
     """HTTPS, where the buffers are others: the same."""
     pair = server_pair(authority := make_authority(tmp_path))
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key))

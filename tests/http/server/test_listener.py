@@ -72,7 +72,7 @@ async def test_sockets_without_a_handshake_are_few_and_cheap(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("said", [b"", CLIENT_HELLO_BEGINS])
-async def test_a_handshake_that_does_not_end_is_not_waited_for(tmp_path: Path, said: bytes) -> None:
+async def test_an_endless_handshake_is_closed(tmp_path: Path, said: bytes) -> None:
     """Whether it says nothing or only begins; who has shaken hands stays."""
     pair = server_pair(authority := make_authority(tmp_path))
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key))
@@ -123,7 +123,7 @@ asyncio.run(main())
 """
 
 
-async def test_connections_leave_descriptors_for_the_rest() -> None:
+async def test_connections_leave_descriptors_free() -> None:
     """Few are left beside the program's own: silent sockets make way, requests are answered, the log says it once."""
     program = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SHORT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)

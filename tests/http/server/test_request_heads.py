@@ -93,7 +93,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("said", REFUSED.values(), ids=REFUSED.keys())
-async def test_what_can_be_read_in_two_ways_is_refused_and_the_connection_closed(said: bytes) -> None:
+async def test_an_ambiguous_head_is_refused_and_the_connection_closed(said: bytes) -> None:
     """One answer, 400 in the words of the API with the headers of every answer; what comes behind is not served."""
     behind = b"GET /smuggled HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with asyncio.timeout(LONG_SECONDS), HttpServer(echo, "127.0.0.1", 0) as server:
@@ -119,7 +119,7 @@ SERVED = {
 
 
 @pytest.mark.parametrize(("said", "expected"), SERVED.values(), ids=SERVED.keys())
-async def test_what_can_be_read_in_one_way_is_served(said: bytes, expected: bytes) -> None:
+async def test_an_unambiguous_head_is_served(said: bytes, expected: bytes) -> None:
     """HTTP/1.0 needs no host; an absolute URL is the host that counts."""
     async with asyncio.timeout(LONG_SECONDS), HttpServer(echo, "127.0.0.1", 0) as server:
         answer = await said_to(server, said)
@@ -163,7 +163,7 @@ PATHS = (
 )
 
 
-async def test_a_path_that_hides_something_is_refused(api: Api) -> None:
+async def test_an_ambiguous_path_is_refused(api: Api) -> None:
     """400 for every caller, and for the gateway's pages too; other escapes are decoded."""
     url = httpx.URL(api.url)
     for path in PATHS:
@@ -180,7 +180,7 @@ async def test_a_path_that_hides_something_is_refused(api: Api) -> None:
     assert (await api.as_(api.key).get("/v1/devices/...")).status_code == 404
 
 
-async def test_every_answer_of_the_api_is_for_its_own_origin(api: Api) -> None:
+async def test_every_api_answer_is_same_origin(api: Api) -> None:
     """Good answers, errors and the document."""
     client = api.as_(None)
     for path in ("/health", "/openapi.json", "/v1/devices", "/nowhere"):

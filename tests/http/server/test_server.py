@@ -48,14 +48,14 @@ async def answers(reader: asyncio.StreamReader) -> bytes:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0"])  # noqa: S104 - that is to be tested
-async def test_port_0_is_one_that_the_kernel_picks(host: str) -> None:
+async def test_port_0_is_chosen_by_the_kernel(host: str) -> None:
     """And ``url`` says which, in a form that works on this machine."""
     async with HttpServer(hello, host, 0) as server, httpx.AsyncClient() as client:
         assert server.address.port > 0
         assert (await client.get(server.url)).text == "hello"
 
 
-async def test_an_address_in_use_is_said_clearly() -> None:
+async def test_an_address_in_use_is_an_error() -> None:
     """``UnavailableError`` names it and the option; the one that listens goes on."""
     async with HttpServer(hello, "127.0.0.1", 0) as server, httpx.AsyncClient() as client:
         with pytest.raises(UnavailableError, match=rf"cannot listen on {server.address} .*--http"):
@@ -64,13 +64,13 @@ async def test_an_address_in_use_is_said_clearly() -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
-async def test_an_address_of_another_machine(host: str) -> None:
+async def test_a_foreign_address_is_an_error(host: str) -> None:
     """The same error, whether it resolves or not."""
     with pytest.raises(UnavailableError, match="cannot listen"):
         await HttpServer(hello, host, 0).__aenter__()
 
 
-async def test_the_port_can_be_taken_again_at_once() -> None:
+async def test_the_port_can_be_reused_at_once() -> None:
     """A restart does not wait for connections in TIME_WAIT."""
     async with HttpServer(hello, "127.0.0.1", 0) as server, httpx.AsyncClient() as client:
         await client.get(server.url)
@@ -79,7 +79,7 @@ async def test_the_port_can_be_taken_again_at_once() -> None:
         assert server.address.port == port
 
 
-async def test_an_idle_connection_does_not_hold_the_end() -> None:
+async def test_an_idle_connection_does_not_delay_the_stop() -> None:
     """Keep-alive connections, and those that never sent anything, are closed at once: not after the grace time."""
     server = HttpServer(hello, "127.0.0.1", 0, grace_seconds=10 * LONG_SECONDS)
     async with asyncio.timeout(LONG_SECONDS):
@@ -94,7 +94,7 @@ async def test_an_idle_connection_does_not_hold_the_end() -> None:
         await silent[1].wait_closed()
 
 
-async def test_a_request_at_work_is_finished_before_the_end() -> None:
+async def test_a_running_request_is_finished_before_the_stop() -> None:
     """Its answer goes out although the server has been told to stop."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -113,7 +113,7 @@ async def test_a_request_at_work_is_finished_before_the_end() -> None:
 
 
 @pytest.mark.parametrize("waits_for", ["nothing", "a body"])
-async def test_a_request_without_end_is_cut(waits_for: str) -> None:
+async def test_an_endless_request_is_cut_at_the_stop(waits_for: str) -> None:
     """After the grace time the end comes all the same."""
     begun = asyncio.Event()
 
@@ -149,7 +149,7 @@ async def test_a_request_without_end_is_cut(waits_for: str) -> None:
         b"GET / HTTP/1.1\r\nA\0B: x\r\n\r\n",
     ],
 )
-async def test_what_is_no_request(api: Api, nonsense: bytes) -> None:
+async def test_malformed_requests_are_refused(api: Api, nonsense: bytes) -> None:
     """It is refused or dropped; the next client is served."""
     host, port = httpx.URL(api.url).host, httpx.URL(api.url).port
     reader, writer = await asyncio.open_connection(host, port)
@@ -169,7 +169,7 @@ async def test_what_is_no_request(api: Api, nonsense: bytes) -> None:
 
 
 @pytest.mark.parametrize("complete", [True, False])
-async def test_a_head_that_is_too_large(*, complete: bool) -> None:
+async def test_a_too_large_head_is_refused(*, complete: bool) -> None:
     """431 with the contract's error, whether it is complete or never ends."""
     async with HttpServer(hello, "127.0.0.1", 0) as server, connected(server) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Large: ")
@@ -182,14 +182,14 @@ async def test_a_head_that_is_too_large(*, complete: bool) -> None:
         assert json.loads(content)["error"]["code"] == "invalid_request"
 
 
-async def test_a_head_of_the_limit_is_fine() -> None:
+async def test_a_head_of_exactly_the_limit_is_served() -> None:
     """And many small requests on one connection do not add up."""
     async with HttpServer(hello, "127.0.0.1", 0) as server, httpx.AsyncClient() as client:
         for _ in range(5):
             assert (await client.get(server.url, headers={"X-Large": "x" * (MAX_HEAD_BYTES - 1_000)})).text == "hello"
 
 
-async def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_head_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that says nothing, or half a request, is closed after a while; after a good request too."""
     monkeypatch.setattr(module, "HEAD_SECONDS", 0.3)
     async with HttpServer(hello, "127.0.0.1", 0) as server:
@@ -200,7 +200,7 @@ async def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.Monk
                 assert (b"hello" in answer) == (b"\r\n\r\n" in said)
 
 
-async def test_a_body_that_never_ends_is_not_waited_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_body_is_closed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """400 that says so, after a while."""
     monkeypatch.setattr(body, "BODY_SECONDS", 0.2)
     address = httpx.URL(api.url)
@@ -229,7 +229,7 @@ async def flood(writer: asyncio.StreamWriter, piece: bytes, *, most: int) -> int
 
 
 @pytest.mark.parametrize("piece", [TRAILER * 60, b"1;" + b"x" * 60_000 + b"\r\nx\r\n"])
-async def test_what_follows_an_answer_is_not_kept(api: Api, piece: bytes) -> None:
+async def test_bytes_after_the_last_answer_are_discarded(api: Api, piece: bytes) -> None:
     """Trailers or chunk extensions without an end, behind a 401: the answer can be read, and the connection ends."""
     most = 64 << 20
     address = httpx.URL(api.url)
@@ -261,7 +261,7 @@ async def test_framing_that_outweighs_the_body_is_refused(api: Api, piece: bytes
         await writer.wait_closed()
 
 
-async def test_trailers_that_are_small_are_passed_over(api: Api) -> None:
+async def test_small_trailers_are_ignored(api: Api) -> None:
     """A chunked body with an extension and a trailer is a body; the connection goes on."""
     address = httpx.URL(api.url)
     reader, writer = await asyncio.open_connection(address.host, address.port)
@@ -295,7 +295,7 @@ async def test_requests_in_a_pipeline_are_answered_in_order(api: Api) -> None:
     await writer.wait_closed()
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body(api: Api) -> None:
+async def test_a_client_that_leaves_during_its_body_is_closed(api: Api) -> None:
     """No answer is sent, nothing is changed, and the next client is served."""
     before = api.dump()
     host, port = httpx.URL(api.url).host, httpx.URL(api.url).port
@@ -312,7 +312,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(api: Api) -> None:
     assert api.dump() == before
 
 
-async def test_an_upgrade_is_not_taken_up(api: Api) -> None:
+async def test_an_upgrade_is_ignored(api: Api) -> None:
     """A WebSocket or HTTP/2 upgrade gets the answer to the plain request."""
     for protocol in ("websocket", "h2c"):
         headers = {

@@ -186,7 +186,7 @@ async def published(site: Running, command_id: str) -> bool:
     return row is not None and row.sent_at is not None
 
 
-async def test_the_api_is_what_its_document_says(tmp_path: Path) -> None:
+async def test_the_api_matches_its_openapi_document(tmp_path: Path) -> None:
     """Every operation, at least 2,000 requests. ``CONTRACT_SEED`` repeats a run, ``CONTRACT_EXAMPLES`` lengthens it."""
     print(f"CONTRACT_SEED={SEED}")  # noqa: T201 - pytest shows it with a failure
     answered = tmp_path / "answered.json"

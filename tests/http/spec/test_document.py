@@ -38,7 +38,7 @@ def test_every_field_and_parameter_is_explained() -> None:
     assert [f"{owner}.{name}" for owner, name, each in named() if not each.get("description", "").strip()] == []
 
 
-def test_every_moment_says_that_it_is_one() -> None:
+def test_every_time_field_has_the_date_time_format() -> None:
     """So that a client made from the document has times, and no text."""
     moments = {f"{owner}.{name}": json.dumps(each) for owner, name, each in named() if name.endswith("_at")}
     assert len(moments) > 10
@@ -57,7 +57,7 @@ def test_every_tag_is_explained() -> None:
     assert all(tags.values())
 
 
-def test_no_component_is_left_over() -> None:
+def test_every_component_is_used() -> None:
     """Each schema, header and answer is referred to."""
     text = json.dumps(DOCUMENT)
     for kind in ("schemas", "headers", "responses"):
@@ -65,7 +65,7 @@ def test_no_component_is_left_over() -> None:
         assert unused == [], kind
 
 
-def test_links_lead_to_operations_and_give_them_what_they_ask_for() -> None:
+def test_links_name_operations_and_their_parameters() -> None:
     """Each names an operation that is there, all of its path, and values that the answer or the request has."""
     assert set(links.NEXT) <= set(BY_ID)
     for source, following in links.NEXT.items():

@@ -31,7 +31,7 @@ def test_no_field_has_a_default() -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/v1/events/stream"])
-def test_what_is_no_json_is_text(path: str) -> None:
+def test_other_content_is_text(path: str) -> None:
     """One schema that every generator knows."""
     (content,) = DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"].values()
     assert content["schema"] == {"type": "string"}
@@ -48,7 +48,7 @@ def test_settings_in_answers_are_typed() -> None:
     assert {"type": "null"} in schema["anyOf"]
 
 
-async def test_a_python_client(api: Api, tmp_path: Path) -> None:
+async def test_a_generated_python_client_works(api: Api, tmp_path: Path) -> None:
     """openapi-python-client makes it without a warning; mypy --strict and the gateway take it."""
     await generated.python_client(COPY, tmp_path)
     life = generated.SOURCE / "life.py"
@@ -64,7 +64,7 @@ async def test_a_python_client(api: Api, tmp_path: Path) -> None:
     await generated.run(sys.executable, life, api.url, api.key, PYTHONPATH=str(tmp_path))
 
 
-async def test_a_typescript_client(api: Api, tmp_path: Path) -> None:
+async def test_a_generated_typescript_client_works(api: Api, tmp_path: Path) -> None:
     """openapi-typescript makes its types; tsc --strict and the gateway take what is written with them."""
     modules = node.folder() / "node_modules"
     (tmp_path / "node_modules").symlink_to(modules)

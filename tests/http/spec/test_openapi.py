@@ -23,14 +23,14 @@ def test_it_is_valid_openapi() -> None:
     validate(DOCUMENT)
 
 
-async def test_it_is_served_as_it_is_kept(api: Api) -> None:
+async def test_the_served_document_is_the_stored_one(api: Api) -> None:
     """The copy in ``docs/`` is the same; ``python -m gateway.http.spec.openapi > docs/openapi.json`` writes it."""
     answer = await api.as_(None).get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     assert answer.content == document() == COPY.read_bytes()
 
 
-def test_the_command_writes_it() -> None:
+def test_the_command_writes_the_document() -> None:
     """What the command prints is the document."""
     printed = subprocess.run(
         [sys.executable, "-m", "gateway.http.spec.openapi"], check=True, capture_output=True
@@ -38,14 +38,14 @@ def test_the_command_writes_it() -> None:
     assert printed == document()
 
 
-def test_it_names_every_route_and_no_other() -> None:
+def test_it_lists_every_route_and_no_other() -> None:
     """Paths and methods are those that are served."""
     described = {(path, method.upper()) for path, methods in DOCUMENT["paths"].items() for method in methods}
     assert described == {(operation.path, operation.method) for operation in OPERATIONS}
     assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)
 
 
-def test_every_operation_says_what_it_needs_and_can_answer() -> None:
+def test_every_operation_lists_its_credentials_and_answers() -> None:
     """Credential and scope; errors of the door (400, 500), of the credential, of the path, of the body."""
     for operation in OPERATIONS:
         described = DOCUMENT["paths"][operation.path][operation.method.lower()]
@@ -62,7 +62,7 @@ def test_every_operation_says_what_it_needs_and_can_answer() -> None:
         assert ("requestBody" in described) == ("415" in statuses) == operation.has_body
 
 
-def test_examples_are_what_the_schemas_allow() -> None:
+def test_examples_match_their_schemas() -> None:
     """Each request and each answer that the document shows would be taken, or given."""
     shown = 0
     for operation in OPERATIONS:
@@ -82,7 +82,7 @@ def _is_valid(content: dict[str, Any]) -> int:
     return 1
 
 
-def test_no_example_is_left_over() -> None:
+def test_every_example_is_used() -> None:
     """Each one in the source is shown somewhere in the document."""
     shown = json.dumps(DOCUMENT, ensure_ascii=False)
     for name, example in (EXAMPLES | ERRORS).items():

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 
 
 @pytest.mark.parametrize(("name", "text"), [("http.md", http_reference), ("events.md", events_reference)])
-def test_the_pages_are_as_the_code_has_it(name: str, text: object) -> None:
+def test_the_pages_match_the_code(name: str, text: object) -> None:
     """``make docs`` writes them again."""
     assert callable(text)
     assert (FOLDER / name).read_text(encoding="utf-8") == text()
@@ -31,7 +31,7 @@ def test_every_operation_has_its_section() -> None:
         assert f"`{operation.method} {operation.path}`" in page
 
 
-def test_every_operation_has_samples_that_a_shell_takes() -> None:
+def test_every_operation_has_valid_shell_samples() -> None:
     """The request in words of a shell, with the method, path and body of the operation, and what is answered."""
     sections = http_reference().split("\n### ")[1:]
     assert len(sections) == len(OPERATIONS)

@@ -18,7 +18,7 @@ async def _waits(answer: asyncio.Future[str]) -> str:
     return told
 
 
-async def test_a_cancellation_in_the_moment_of_the_answer() -> None:
+async def test_a_cancellation_at_the_moment_of_the_answer_is_raised() -> None:
     """The answer comes and the task is cancelled before it has seen it: it ends as cancelled, with no answer."""
     answer = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(_waits(answer))
@@ -29,7 +29,7 @@ async def test_a_cancellation_in_the_moment_of_the_answer() -> None:
         await task
 
 
-async def test_what_was_dealt_with_is_over() -> None:
+async def test_a_handled_cancellation_is_not_raised_again() -> None:
     """A time limit that has struck, and was taken note of, cancels nothing that comes after it."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
@@ -37,7 +37,7 @@ async def test_what_was_dealt_with_is_over() -> None:
     raise_if_cancelled()
 
 
-async def test_an_answer_that_nobody_waits_for_any_more_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_answer_without_a_waiter_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     """As when the gateway stops while it gives up a subscription: aiomqtt would log the UNSUBACK with a stack trace."""
     assert open_session.__module__ == "gateway.mqtt.v3.session", "with the link comes its filter"
     client = aiomqtt.Client("127.0.0.1")

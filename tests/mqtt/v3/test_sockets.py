@@ -27,7 +27,7 @@ def _connected(watch: Watch) -> tuple[Any, socket.socket, socket.socket]:
 
 
 @both
-async def test_a_number_that_belongs_to_another_by_now_is_not_watched(watch: Watch) -> None:
+async def test_a_reused_descriptor_is_not_watched(watch: Watch) -> None:
     """The connection is lost between paho's wish to write and the loop's next turn, and its number is given away."""
     paho, own, other = _connected(watch)
     number = own.fileno()

@@ -34,7 +34,7 @@ HOSTILE = {
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # how the codec says: not UTF-8
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_what_mqtt_forbids_ends_the_connection(what: str) -> None:
+async def test_protocol_errors_close_the_connection(what: str) -> None:
     """The broker gets the reason, the will stays with it, and waiting callers get an error; nothing else happens."""
     packet, reason = HOSTILE[what]
     async with ScriptedBroker() as broker:
@@ -81,7 +81,7 @@ async def test_acknowledgements_go_out_in_the_order_of_receipt() -> None:
         assert [packet.packet_id for packet in acknowledged if isinstance(packet, mqtt5.PubAckPacket)] == [9, 3, 5]
 
 
-async def test_what_the_broker_says_at_the_end_is_told() -> None:
+async def test_the_reason_of_a_disconnect_is_reported() -> None:
     """DISCONNECT from a server carries a reason (here: session taken over) and words."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         broker.say(mqtt5.DisconnectPacket(reason_code=Reason.SESSION_TAKEN_OVER, reason_str="somebody else").write())
@@ -145,7 +145,7 @@ async def test_a_flood_is_held_back_at_the_socket() -> None:
         (mqtt5.ConnAckPacket(max_qos=mqtt5.QoS.AT_MOST_ONCE).write(), LinkError, "offers no retained messages"),
     ],
 )
-async def test_answers_to_connect(answer: bytes, error: type[LinkError], words: str) -> None:
+async def test_connack_codes_become_errors(answer: bytes, error: type[LinkError], words: str) -> None:
     """An older broker is known as such, also by its own CONNACK; what is missing or refused is named."""
     async with ScriptedBroker(answer) as broker:
         with pytest.raises(LinkError, match=words) as raised:
@@ -166,7 +166,7 @@ async def test_a_silent_broker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
             await session.receive_batch()
 
 
-async def test_whoever_waits_can_be_cancelled() -> None:
+async def test_waiting_tasks_can_be_cancelled() -> None:
     """Its packet id is not used again before the answer has come, and a late answer does no harm."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         waiting = asyncio.create_task(session.publish("a", b""))
@@ -209,7 +209,7 @@ async def _one_message() -> tuple[list[tuple[str, int]], bytes]:
     return loop.told, deliveries[0].message.payload
 
 
-def test_the_loop_reads_the_broker_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_event_loop_reads_the_broker_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only while the connection is open: its descriptor may belong to a request afterwards."""
     monkeypatch.setattr("gateway.runtime.loop_priority.Loop", RecordingLoop)
     with asyncio.Runner(loop_factory=LoopPriority().new_loop) as runner:

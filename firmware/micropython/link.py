@@ -75,6 +75,7 @@ class Link:
             return
         try:
             if self._client is not None:
+                self.runtime.before_step()
                 await self._client.publish(self.topic("status"), wire.OFFLINE, retain=True, seconds=2)
                 await self._client.leave()
         except LOST:

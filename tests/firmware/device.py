@@ -41,7 +41,7 @@ class FirmwareDevice(Program):
 
     async def start(self, *, die_at: int | None = None) -> None:
         """Switch it on. With `die_at` the power is cut before that write or message, counted from one."""
-        self.past += self._lines() if self._out.exists() else []
+        self.past += self.lines() if self._out.exists() else []
         environ = self._environment if die_at is None else {**self._environment, "FIRMWARE_DIE_AT": str(die_at)}
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
@@ -50,7 +50,7 @@ class FirmwareDevice(Program):
 
     def facts(self, name: str, *, ever: bool = False) -> list[Json]:
         """The facts of a name since its start, or since its first one."""
-        return [each for each in (self.past if ever else []) + self._lines() if each.get("fact") == name]
+        return [each for each in (self.past if ever else []) + self.lines() if each.get("fact") == name]
 
     async def fact(self, name: str, *, count: int = 1, **details: object) -> Json:
         """Wait until a fact with these details has happened so often since its start; the last of them."""
@@ -70,14 +70,20 @@ class FirmwareDevice(Program):
 
     async def ask_raw(self, line: bytes) -> Json:
         """The same with the bytes of a line."""
-        assert self._process
-        assert self._process.stdin
         before = len(self._answers())
-        self._process.stdin.write(line + b"\n")
-        await self._process.stdin.drain()
+        self._write(line)
         await eventually(lambda: len(self._answers()) > before or not self.runs, f"{self.serial} answers")
         assert len(self._answers()) > before, f"{self.serial} ended:\n{self.out}\n{self.err}"
         return self._answers()[-1]
+
+    def write(self, **line: object) -> None:
+        """Send one line over the serial line, and wait for nothing."""
+        self._write(json.dumps(line).encode())
+
+    def _write(self, line: bytes) -> None:
+        assert self._process
+        assert self._process.stdin
+        self._process.stdin.write(line + b"\n")
 
     async def provision(self, site: Site, *, answer: Json | None = None, **more: object) -> Json:
         """Register and bind it at the gateway, pass on the answer as the companion app does; that answer."""
@@ -88,20 +94,26 @@ class FirmwareDevice(Program):
         assert said["ok"], said
         return answer
 
-    async def die(self) -> None:
-        """Wait until the power is cut."""
+    async def power_is_cut(self) -> None:
+        """Wait until `die_at` has cut the power."""
         assert await self.ended() == -signal.SIGKILL, f"{self.out}\n{self.err}"
+
+    async def switch_off(self) -> None:
+        """Have it go offline cleanly, and wait for its end."""
+        await self.ask(do="shutdown")
+        assert await self.ended() == 0, f"{self.out}\n{self.err}"
 
     def stored(self, area: str) -> Json:
         """What its flash holds in `wiped` or `kept`, by name."""
         return {each.stem: json.loads(each.read_text()) for each in sorted((self.flash / area).glob("*.json"))}
 
-    def _lines(self) -> list[Json]:
+    def lines(self) -> list[Json]:
+        """Everything that it printed since its start: facts, and answers to the app."""
         whole = [line for line in self.out.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")]
         return [json.loads(line) for line in whole]
 
     def _answers(self) -> list[Json]:
-        return [each for each in self._lines() if "ok" in each]
+        return [each for each in self.lines() if "ok" in each]
 
 
 @contextlib.asynccontextmanager

@@ -31,7 +31,7 @@ class Backoff:
         return self._pause(self.longest)
 
     def after_refusal(self):
-        """Return the pause after a refused password: up to ten minutes, but there is always a next attempt."""
+        """Return the pause after a refused password: up to five minutes, but there is always a next attempt."""
         self.refusals += 1
         self.failures += 1
         return 2 * self._pause(max(self.longest, 300000) // 2)

@@ -30,10 +30,12 @@ def configuration(path):
 
 
 def manufacture(flash, config):
-    """Write the factory's values, once."""
+    """Write the factory's values, once, and the version of this firmware."""
     if flash.read("kept").get("serial_number") is None:
         for name in ("firmware_version", "cellular_apn", "serial_number"):  # the last one says that all are there
             flash.write("kept", name, config.get(name))
+    if "device_token" not in flash.read("wiped"):
+        flash.write("kept", "firmware_version", VERSION)  # of a paired device the runtime does it, see there
 
 
 def power_cut():

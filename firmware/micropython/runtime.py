@@ -28,6 +28,7 @@ class Runtime:
         self._arrived = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._ask_again_at = None
+        self._asked_after_update = False
         self._request = None  # what the flash holds as REFRESH
         self._do = {
             "tell": self._tell,
@@ -184,11 +185,15 @@ class Runtime:
     async def _refresh_after_update(self, binding):
         """Ask once after an update: the token may come from a time before passwords at the broker were derived."""
         version = self.config["firmware_version"]
-        if self.gateway(binding) is None or self.flash.read("kept").get("firmware_version") == version:
+        if self.flash.read("kept").get("firmware_version") == version:
             return None
-        answer = await self._refresh(binding)
+        if not self._asked_after_update:
+            self._asked_after_update = True
+            answer = await self._refresh(binding)
+            if answer[0] == "token_refreshed":
+                return answer  # the token is written first, then the version with the next open_link
         await self._write("kept", "firmware_version", version)
-        return answer if answer[0] == "token_refreshed" else None
+        return None
 
     async def _token_works(self):
         """Drop the former token once the new one has brought a heartbeat through."""

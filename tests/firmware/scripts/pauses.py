@@ -1,0 +1,25 @@
+"""Prints pauses of the back-off: many draws for each failure in a row, one after a link that held, one of refusals."""
+
+import json
+
+from link import Backoff
+
+DRAWS = 40
+
+
+def after(failures):
+    """Return the pause after this number of lost links in a row."""
+    backoff = Backoff({})
+    for _ in range(failures - 1):
+        backoff.after_loss(0)
+    return backoff.after_loss(0)
+
+
+print(json.dumps([[after(failures) for _ in range(DRAWS)] for failures in range(1, 10)]))
+worn = Backoff({})
+for _ in range(20):
+    worn.after_loss(0)
+print(json.dumps(worn.after_loss(10000)))
+for _ in range(20):
+    worn.after_refusal()
+print(json.dumps(worn.after_refusal()))

@@ -1,0 +1,55 @@
+"""TLS of the firmware: only a server that the site's authority signed, under its name; else nothing, over no way."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.firmware.device import FirmwareDevice, Json, on
+from tests.firmware.sites import a_secured_site
+from tests.support.certificates import HOST, make_authority
+from tests.support.proxy import Line, Proxy, Towards
+
+HANDSHAKE, ALERT = 0x16, 0x15
+SHORT = "127.1"
+"""Another name of this machine, to which no certificate is made out."""
+REASONS = {
+    "another authority": "not correctly signed by the trusted CA",
+    "another name": "does not match with the expected CN",
+    "no authority": "ca_file",
+}
+
+
+class FirstBytes(Proxy):
+    """Keeps the first byte of each piece that a client sends."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(lambda: port)
+        self.sent: set[int] = set()
+
+    def came(self, line: Line, towards: Towards, piece: bytes) -> None:  # noqa: ARG002 - all lines count
+        """Keep it."""
+        if towards is Towards.SERVER:
+            self.sent.add(piece[0])
+
+
+@pytest.mark.checklist("C13")
+@pytest.mark.parametrize("fault", ["another authority", "another name", "no authority"])
+async def test_a_server_that_is_not_trusted_gets_nothing(tmp_path: Path, fault: str) -> None:
+    """No CONNECT and no heartbeat leaves the device, over MQTT or HTTP, with TLS or without."""
+    async with a_secured_site(tmp_path, "embedded") as (site, authority), FirstBytes(site.gateway.port) as proxy:
+        other = make_authority(tmp_path / "other") if fault == "another authority" else authority
+        config: Json = {} if fault == "no authority" else {"ca_file": str(other.files.certificate)}
+        host = SHORT if fault == "another name" else HOST
+        device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url.replace(HOST, host), **config)
+        known = await site.api.register(device.serial, model="bota_pin", name=None, firmware_version="1.0.0")
+        answer = await site.post(f"{known['id']}/bind", {"end_user_id": "eu_1"})
+        async with on(device):
+            await device.provision(
+                site, answer={**answer, "mqtt": {**answer["mqtt"], "host": host, "port": proxy.port}}
+            )
+            await device.fact("not_sent", kind="heartbeat", count=2)  # over HTTP, after three failures of MQTT
+            reasons = {each["reason"] for name in ("offline", "not_sent") for each in device.facts(name)}
+        assert all(REASONS[fault] in each for each in reasons), reasons
+        assert device.facts("sent") == []
+        assert (await site.get(answer["id"]))["last_heartbeat_at"] is None
+        assert proxy.sent <= {HANDSHAKE, ALERT}

@@ -117,7 +117,7 @@ class FirmwareDevice(Program):
 
 
 @contextlib.asynccontextmanager
-async def on(device: FirmwareDevice, *, die_at: int | None = None) -> AsyncIterator[FirmwareDevice]:
+async def powered(device: FirmwareDevice, *, die_at: int | None = None) -> AsyncIterator[FirmwareDevice]:
     """Let it run as long as the block; then its power is cut, if it still runs."""
     await device.start(die_at=die_at)
     try:

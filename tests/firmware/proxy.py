@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.e2e.support import Site
 from tests.firmware.device import FirmwareDevice, Json
-from tests.support.proxy import Line, MqttProxy, Towards, packet_of
+from tests.support.proxy import Direction, MqttProxy, ProxiedConnection, packet_of
 from tests.support.wire import Kind, Message, Packet, parse_publish
 
 
@@ -16,7 +16,7 @@ from tests.support.wire import Kind, Message, Packet, parse_publish
 class Seen:
     """A packet, where it went, and when (`time.monotonic`)."""
 
-    towards: Towards
+    towards: Direction
     packet: Packet
     at: float
 
@@ -34,11 +34,11 @@ class WatchingProxy(MqttProxy):
         self.seen: list[Seen] = []
         self.cut_after: Callable[[Seen], bool] = lambda _: False
 
-    def came(self, line: Line, towards: Towards, piece: bytes) -> None:  # noqa: ARG002 - all lines count
+    def record_incoming(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:  # noqa: ARG002 - all lines count
         """Keep it."""
         self.seen.append(Seen(towards, packet_of(piece), time.monotonic()))
 
-    def passed(self, line: Line, towards: Towards, piece: bytes) -> None:  # noqa: ARG002 - the same
+    def record_forwarded(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:  # noqa: ARG002 - the same
         """Cut here if the test asked for it."""
         if self.cut_after(Seen(towards, packet_of(piece), 0)):
             self.cut()
@@ -47,7 +47,7 @@ class WatchingProxy(MqttProxy):
         """All packets of a kind, in order."""
         return [each for each in self.seen if each.packet.kind == kind]
 
-    def messages(self, towards: Towards) -> list[Message]:
+    def messages(self, towards: Direction) -> list[Message]:
         """All messages in a direction, in order."""
         return [parse_publish(each.packet) for each in self.of(Kind.PUBLISH) if each.towards is towards]
 

@@ -17,7 +17,7 @@ from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 
 
 @asynccontextmanager
-async def a_secured_site(folder: Path, kind: BrokerKind) -> AsyncIterator[tuple[Site, Authority]]:
+async def secured_site(folder: Path, kind: BrokerKind) -> AsyncIterator[tuple[Site, Authority]]:
     """Start broker and gateway, each with a certificate of one authority, and stop them at the end."""
     authority = make_authority(folder / "tls")
     pair = server_pair(authority)

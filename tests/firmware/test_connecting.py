@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.e2e.support import Site, a_site
-from tests.firmware.device import FirmwareDevice, on
+from tests.e2e.support import Site, running_site
+from tests.firmware.device import FirmwareDevice, powered
 from tests.firmware.micropython import SCRIPTS, said
 from tests.firmware.proxy import WatchingProxy, provision_through
-from tests.support.proxy import Towards
+from tests.support.proxy import Direction
 from tests.support.wait import eventually
 from tests.support.wire import Kind
 
@@ -26,7 +26,7 @@ RARE = 60
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A gateway with the embedded broker, whose topics have a prefix, and which shows at once who is offline."""
     options = ("--topic-prefix", "ward/7/", "--offline-grace-seconds", "0")
-    async with a_site(tmp_path_factory.mktemp("site"), "embedded", *options) as running:
+    async with running_site(tmp_path_factory.mktemp("site"), "embedded", *options) as running:
         yield running
 
 
@@ -61,7 +61,7 @@ def subscriptions(body: bytes) -> dict[str, int]:
 async def test_what_a_device_sends_first(site: Site, proxy: WatchingProxy, tmp_path: Path) -> None:
     """CONNECT with a persistent session and a will, SUBSCRIBE by full names, after its SUBACK online, a heartbeat."""
     device = FirmwareDevice(tmp_path / "device", "SN-FIRST")
-    async with on(device):
+    async with powered(device):
         answer = await provision_through(proxy, site, device)
         await device.fact("sent", kind="heartbeat")
     topics, device_id = answer["mqtt"]["topics"], answer["id"]
@@ -78,7 +78,7 @@ async def test_what_a_device_sends_first(site: Site, proxy: WatchingProxy, tmp_p
     assert subscriptions(proxy.of(Kind.SUBSCRIBE)[0].packet.body) == {**commands, topics["errors"]: 0}
     order = [str(each) for each in proxy.seen if each.packet.kind != Kind.PUBACK]
     assert order[:5] == ["CONNECT", "CONNACK", "SUBSCRIBE", "SUBACK", "PUBLISH to server"]
-    online, heartbeat = proxy.messages(Towards.SERVER)[:2]
+    online, heartbeat = proxy.messages(Direction.SERVER)[:2]
     assert (online.topic, online.payload, online.qos, online.retain) == (topics["status"], ONLINE, 1, True)
     assert (heartbeat.topic, heartbeat.qos, heartbeat.retain) == (topics["heartbeat"], 1, False)
 
@@ -89,12 +89,12 @@ async def test_a_device_subscribes_again_although_its_session_is_present(
 ) -> None:
     """A power cut has the broker publish the will; it keeps the session, and the device does everything again."""
     device = FirmwareDevice(tmp_path / "device", "SN-AGAIN")
-    async with on(device):
+    async with powered(device):
         answer = await provision_through(proxy, site, device)
         await device.fact("sent", kind="heartbeat")
         await eventually(lambda: connection(site, answer["id"], "online"), "it is online")
     await eventually(lambda: connection(site, answer["id"], "offline"), "the broker publishes the will")
-    async with on(device):
+    async with powered(device):
         await device.fact("sent", kind="status")
     second = proxy.of(Kind.CONNACK)[1].packet
     assert second.body == b"\x01\x00"  # session present
@@ -114,13 +114,13 @@ async def connection(site: Site, device_id: str, wanted: str) -> bool:
 async def test_a_device_goes_offline_cleanly(site: Site, proxy: WatchingProxy, tmp_path: Path) -> None:
     """Before it stops it publishes `offline`, has the PUBACK, then sends DISCONNECT."""
     device = FirmwareDevice(tmp_path / "device", "SN-CLEAN", heartbeat_seconds=RARE)
-    async with on(device):
+    async with powered(device):
         answer = await provision_through(proxy, site, device)
         await device.fact("sent", kind="heartbeat")
         await eventually(lambda: connection(site, answer["id"], "online"), "it is online")
         await device.switch_off()
     assert [str(each) for each in proxy.seen[-3:]] == ["PUBLISH to server", "PUBACK to client", "DISCONNECT"]
-    last = proxy.messages(Towards.SERVER)[-1]
+    last = proxy.messages(Direction.SERVER)[-1]
     status = answer["mqtt"]["topics"]["status"]
     assert (last.topic, last.payload, last.qos, last.retain) == (status, OFFLINE, 1, True)
     await eventually(lambda: connection(site, answer["id"], "offline"), "the gateway shows it as offline")
@@ -132,7 +132,7 @@ async def test_silence_is_broken_by_a_ping_and_a_silent_broker_is_left(
 ) -> None:
     """Within the keepalive it sends something; without an answer it connects again."""
     device = FirmwareDevice(tmp_path / "device", "SN-PING", heartbeat_seconds=RARE, keepalive_seconds=1)
-    async with on(device):
+    async with powered(device):
         await provision_through(proxy, site, device)
         await eventually(lambda: len(proxy.of(Kind.PINGRESP)) > 1, "it pings, again and again")
         proxy.stall()
@@ -149,7 +149,7 @@ async def test_pauses_between_connects_grow(site: Site, proxy: WatchingProxy, tm
     device = FirmwareDevice(tmp_path / "device", f"SN-{when[:6]}", backoff_first_ms=100, backoff_longest_ms=800)
     kind = Kind.CONNECT if when == "before CONNACK" else Kind.SUBACK
     proxy.cut_after = lambda each: each.packet.kind == kind
-    async with on(device):
+    async with powered(device):
         await provision_through(proxy, site, device)
         await eventually(lambda: len(proxy.of(Kind.CONNECT)) == 6, "it connects six times")
     cuts = proxy.of(kind)
@@ -175,17 +175,17 @@ async def test_pauses_are_random_and_bounded() -> None:
 async def test_the_session_is_cut_before_the_last_puback(site: Site, proxy: WatchingProxy, tmp_path: Path) -> None:
     """The normal end of a reset: `executed` goes over the session of `delivered`, and nothing is connected again."""
     device = FirmwareDevice(tmp_path / "device", "SN-CUT", heartbeat_seconds=RARE)
-    async with on(device):
+    async with powered(device):
         answer = await provision_through(proxy, site, device)
         await device.fact("sent", kind="heartbeat")
-        proxy.cut_after = lambda each: each.towards is Towards.SERVER and b'"executed"' in each.packet.body
+        proxy.cut_after = lambda each: each.towards is Direction.SERVER and b'"executed"' in each.packet.body
         await site.reset(answer["id"])
         await device.fact("acknowledgement_lost")
         await device.fact("powered_on", pairing="unpaired", count=2)
         await site.becomes(answer["id"], "executed")
         assert (await device.ask(do="info"))["state"] == "unprovisioned"
     assert len(proxy.of(Kind.CONNECT)) == 1
-    words = [each for each in proxy.messages(Towards.SERVER) if each.topic.endswith("/ack")]
+    words = [each for each in proxy.messages(Direction.SERVER) if each.topic.endswith("/ack")]
     assert [b'"delivered"' in words[0].payload, b'"executed"' in words[1].payload] == [True, True]
 
 
@@ -195,13 +195,13 @@ async def test_without_the_puback_of_delivered_nothing_is_wiped(
 ) -> None:
     """The reset waits until the broker has `delivered`; the command arrives again and is executed then."""
     device = FirmwareDevice(tmp_path / "device", "SN-WAIT", heartbeat_seconds=RARE)
-    async with on(device):
+    async with powered(device):
         answer = await provision_through(proxy, site, device)
         await device.fact("sent", kind="heartbeat")
         cuts: list[object] = []
 
         def at_first_delivered(each: object) -> bool:
-            if not cuts and b'"delivered"' in each.packet.body and each.towards is Towards.SERVER:  # type: ignore[attr-defined]
+            if not cuts and b'"delivered"' in each.packet.body and each.towards is Direction.SERVER:  # type: ignore[attr-defined]
                 cuts.append(each)
                 return True
             return False

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support import Site, a_site
-from tests.firmware.device import FirmwareDevice, on
+from tests.e2e.support import Site, running_site
+from tests.firmware.device import FirmwareDevice, powered
 from tests.firmware.proxy import WatchingProxy, provision_through
 from tests.support.wait import eventually
 
@@ -18,9 +18,9 @@ async def is_seen(site: Site, device_id: str) -> bool:
 
 async def test_a_device_without_mqtt(tmp_path: Path) -> None:
     """Heartbeats, a command and a reset over HTTP alone."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url, transport="http")
-        async with on(device):
+        async with powered(device):
             device_id = (await device.provision(site))["id"]
             assert (await device.fact("online"))["transport"] == "http"
             await eventually(lambda: is_seen(site, device_id), "the gateway has a heartbeat")
@@ -36,16 +36,16 @@ async def test_a_device_without_mqtt(tmp_path: Path) -> None:
 @pytest.mark.checklist("C36")
 async def test_the_last_reset_is_reported_over_http(tmp_path: Path) -> None:
     """In each heartbeat until the first 2xx, then never again."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url)
-        async with on(device):
+        async with powered(device):
             device_id = (await device.provision(site))["id"]
             await device.fact("sent", kind="heartbeat")
             await site.reset(device_id)
             await device.fact("powered_on", pairing="unpaired", count=2)
         word = device.stored("kept")["last_command"]
         device.configure(transport="http")
-        async with on(device):
+        async with powered(device):
             await device.fact("powered_on")
             await device.provision(site)
             await device.fact("sent", kind="heartbeat", count=3)
@@ -56,10 +56,10 @@ async def test_the_last_reset_is_reported_over_http(tmp_path: Path) -> None:
 
 async def test_http_while_the_broker_cannot_be_reached(tmp_path: Path) -> None:
     """After three failures it is there over HTTP, obeys there, and goes back to MQTT as soon as it can."""
-    async with a_site(tmp_path, "embedded") as site, WatchingProxy(site) as proxy:
+    async with running_site(tmp_path, "embedded") as site, WatchingProxy(site) as proxy:
         device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url)
         proxy.closed = True
-        async with on(device):
+        async with powered(device):
             device_id = (await provision_through(proxy, site, device))["id"]
             assert (await device.fact("online"))["transport"] == "http"
             assert proxy.connects >= 3

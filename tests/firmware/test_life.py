@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.support import BROKERS, BrokerKind, Site, running_site
-from tests.firmware.device import NETWORKS, FirmwareDevice, on
-from tests.firmware.sites import a_secured_site
+from tests.firmware.device import NETWORKS, FirmwareDevice, powered
+from tests.firmware.sites import secured_site
 
 OTHER_COMMANDS = ("start_recording", "stop_recording", "trigger_upload", "reboot")
 WIPED = {"device_token", "pairing", "wifi_networks"}
@@ -22,7 +22,7 @@ async def a_device(folder: Path, kind: BrokerKind, *, tls: bool) -> AsyncIterato
         async with running_site(folder, kind) as site:
             yield site, FirmwareDevice(folder / "device", api_url=site.gateway.url)
         return
-    async with a_secured_site(folder, kind) as (site, authority):
+    async with secured_site(folder, kind) as (site, authority):
         ca_file = str(authority.files.certificate)
         yield site, FirmwareDevice(folder / "device", api_url=site.gateway.url, ca_file=ca_file)
 
@@ -32,7 +32,7 @@ async def a_device(folder: Path, kind: BrokerKind, *, tls: bool) -> AsyncIterato
 @pytest.mark.parametrize("kind", BROKERS)
 async def test_the_whole_life(kind: BrokerKind, tls: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """Provisioned over the serial line, every command, a reset, unpaired, bound again, never wiped again."""
-    async with a_device(tmp_path, kind, tls=tls) as (site, device), on(device):
+    async with a_device(tmp_path, kind, tls=tls) as (site, device), powered(device):
         assert (await device.ask(do="info"))["state"] == "unprovisioned"
         bound = await device.provision(site)
         device_id = bound["id"]

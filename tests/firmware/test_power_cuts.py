@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support import Site, a_site
-from tests.firmware.device import FirmwareDevice, Json, on
+from tests.e2e.support import Site, running_site
+from tests.firmware.device import FirmwareDevice, Json, powered
 
 STEPS = ("written", "erased", "sent")
 RARE = 60
@@ -22,7 +22,7 @@ def steps(device: FirmwareDevice) -> list[str]:
 async def to_be_reset(site: Site, folder: Path, serial: str) -> tuple[FirmwareDevice, str]:
     """A device that was provisioned, is switched off and is to be reset; with its id."""
     device = FirmwareDevice(folder / serial, serial, api_url=site.gateway.url, heartbeat_seconds=RARE)
-    async with on(device):
+    async with powered(device):
         device_id: str = (await device.provision(site))["id"]
         await device.fact("sent", kind="heartbeat")
         await device.switch_off()
@@ -39,7 +39,7 @@ async def relay_last_command(site: Site, device: FirmwareDevice, device_id: str)
 
 async def ends_unpaired(site: Site, device: FirmwareDevice, device_id: str) -> None:
     """Switched on again the device is unpaired, the gateway has its receipt, and the wipe began once."""
-    async with on(device):
+    async with powered(device):
         await device.fact("powered_on", pairing="unpaired")
         assert device.stored("wiped") == {}
         assert "reset_in_progress" not in device.stored("kept")
@@ -73,9 +73,9 @@ async def cut_at(site: Site, folder: Path, step: int) -> None:
 @pytest.mark.checklist("C25", "C30", "C35")
 async def test_a_power_cut_at_every_step_of_a_reset(tmp_path: Path) -> None:
     """Before each write and each message of a reset, from the connect on: it ends `completed`, exactly once."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         device, device_id = await to_be_reset(site, tmp_path, "SN0")
-        async with on(device):
+        async with powered(device):
             await device.fact("powered_on", pairing="unpaired")
             await site.becomes(device_id, "executed")
             whole = steps(device)
@@ -92,7 +92,7 @@ async def test_a_power_cut_at_every_step_of_a_reset(tmp_path: Path) -> None:
 @pytest.mark.checklist("C1")
 async def test_a_power_cut_at_every_write_of_the_provisioning(tmp_path: Path) -> None:
     """With a part of a binding it is unpaired, and takes the same answer again."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url, heartbeat_seconds=RARE)
         await device.start()
         await device.fact("powered_on")
@@ -100,11 +100,11 @@ async def test_a_power_cut_at_every_write_of_the_provisioning(tmp_path: Path) ->
         answer = await site.api.register(device.serial, model="bota_pin", name=None, firmware_version="1.0.0")
         answer = await site.post(f"{answer['id']}/bind", {"end_user_id": "eu_1"})
         for step in (1, 2, 3):
-            async with on(device, die_at=step):
+            async with powered(device, die_at=step):
                 await device.fact("powered_on", pairing="unpaired")
                 device.write(do="provision", bind=answer, networks=[])
                 await device.power_is_cut()
                 assert "device_token" not in device.stored("wiped")
-        async with on(device):
+        async with powered(device):
             await device.provision(site, answer=answer)
             await device.fact("sent", kind="heartbeat")

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from gateway.store import DATABASE_NAME
-from tests.e2e.support import Site, a_site
-from tests.firmware.device import FirmwareDevice, Json, on
+from tests.e2e.support import Site, running_site
+from tests.firmware.device import FirmwareDevice, Json, powered
 from tests.support import wire
 from tests.support.former_registry import former_registry
 from tests.support.wait import eventually
@@ -41,7 +41,7 @@ def refreshes(site: Site) -> list[int]:
 async def locked_out(site: Site, folder: Path) -> tuple[FirmwareDevice, str]:
     """A device at Mosquitto whose token is no longer the broker's: the answer that brought the new one was lost."""
     device = FirmwareDevice(folder / "device", api_url=site.gateway.url, backoff_longest_ms=100)
-    async with on(device):
+    async with powered(device):
         answer = await device.provision(site)
         await device.fact("sent", kind="heartbeat")
         await device.switch_off()
@@ -54,10 +54,10 @@ async def locked_out(site: Site, folder: Path) -> tuple[FirmwareDevice, str]:
 @pytest.mark.checklist("C16")
 async def test_three_refusals_and_a_new_token(tmp_path: Path) -> None:
     """It asks after the third, not before, and not again before `Retry-After`; then it is back, and is reset."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await locked_out(site, tmp_path)
         let_pass(site, 57)
-        async with on(device):
+        async with powered(device):
             told = await device.fact("refused")
             assert (told["refusals"], told["reason"]) == (3, "CONNACK 5")
             await device.fact("token_not_refreshed", reason="the gateway asked to wait", count=2)
@@ -75,10 +75,10 @@ async def test_three_refusals_and_a_new_token(tmp_path: Path) -> None:
 @pytest.mark.checklist("C16")
 async def test_a_revoked_token_is_asked_for_once(tmp_path: Path) -> None:
     """401 is final: the device keeps trying the broker, and takes the next binding only after a reset."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await locked_out(site, tmp_path)
         await site.post(f"{device_id}/unbind")
-        async with on(device):
+        async with powered(device):
             await device.fact("token_not_refreshed", reason="HTTP 401")
             await eventually(lambda: site.broker.log_text().count("not authorised") > 6, "it keeps trying")
             assert refreshes(site)[1:] == [401]
@@ -93,15 +93,15 @@ async def test_a_revoked_token_is_asked_for_once(tmp_path: Path) -> None:
 @pytest.mark.checklist("C17")
 async def test_the_power_fails_before_the_new_token_is_written(tmp_path: Path) -> None:
     """The key of the request is in flash: the same answer comes again, at once, and no third token is made."""
-    async with a_site(tmp_path, "mosquitto") as site:
+    async with running_site(tmp_path, "mosquitto") as site:
         device, _ = await locked_out(site, tmp_path)
         let_pass(site, 60)
-        async with on(device, die_at=3):  # 1: the key, 2: the request, 3: the token
+        async with powered(device, die_at=3):  # 1: the key, 2: the request, 3: the token
             await device.power_is_cut()
         made = tokens(site)
         request = device.stored("wiped")["refresh"]
         assert request["token"] == device.stored("wiped")["device_token"]
-        async with on(device):
+        async with powered(device):
             await device.fact("token_refreshed")
             await device.fact("sent", kind="heartbeat")
         assert (tokens(site), refreshes(site)[1:]) == (made, [200, 200])
@@ -111,20 +111,20 @@ async def test_the_power_fails_before_the_new_token_is_written(tmp_path: Path) -
 @pytest.mark.checklist("C17")
 async def test_a_new_token_that_never_worked_gives_way_to_the_old_one(tmp_path: Path) -> None:
     """The gateway lost the new one, as after a restore: the old one, still in flash, brings another."""
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url, backoff_longest_ms=100)
-        async with on(device):
+        async with powered(device):
             old = (await device.provision(site))["device_token"]
             await device.fact("sent", kind="heartbeat")
             await device.switch_off()
         set_version(device, "0.9.0")  # an update makes it ask before it connects
-        async with on(device, die_at=4):  # 1: the key, 2: the request, 3: the token, 4: the version
+        async with powered(device, die_at=4):  # 1: the key, 2: the request, 3: the token, 4: the version
             await device.power_is_cut()
         stored = device.stored("wiped")
         assert stored["refresh"]["token"] == old
         assert stored["device_token"] != old
         change_tokens(site, "DELETE FROM tokens WHERE id = (SELECT max(id) FROM tokens)")
-        async with on(device):
+        async with powered(device):
             await device.fact("token_refreshed")
             await device.fact("sent", kind="heartbeat")
         assert device.stored("wiped")["device_token"] not in (old, stored["device_token"])
@@ -134,7 +134,7 @@ async def test_a_new_token_that_never_worked_gives_way_to_the_old_one(tmp_path: 
 async def test_an_update_of_a_device_from_before_passwords(tmp_path: Path) -> None:
     """It asks for another token before its first connect, so the broker never refuses it."""
     former = former_registry(tmp_path / "gateway" / "data")
-    async with a_site(tmp_path, "embedded") as site:
+    async with running_site(tmp_path, "embedded") as site:
         assert await site.password_answer(former.id, former.token) == wire.ACCEPTED
         device = FirmwareDevice(tmp_path / "device", "SN-OLD", api_url=site.gateway.url)
         mqtt = {"host": site.gateway.host, "port": site.gateway.port, "tls": False, "topic_prefix": ""}
@@ -143,14 +143,14 @@ async def test_an_update_of_a_device_from_before_passwords(tmp_path: Path) -> No
         write_flash(device, "kept", kept)
         networks = [{"ssid": "ward", "psk": "a password"}]
         write_flash(device, "wiped", {"wifi_networks": networks, "pairing": pairing, "device_token": former.token})
-        async with on(device):
+        async with powered(device):
             await device.fact("sent", kind="heartbeat")
             names = [
                 each["fact"] for each in device.lines() if each["fact"] in ("token_refreshed", "online", "refused")
             ]
             assert names == ["token_refreshed", "online"]
             assert await site.password_answer(former.id, former.token) == wire.NOT_AUTHORISED
-        async with on(device):
+        async with powered(device):
             await device.fact("sent", kind="heartbeat")
         assert refreshes(site) == [200]
 

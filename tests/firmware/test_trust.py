@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.firmware.device import FirmwareDevice, Json, on
-from tests.firmware.sites import a_secured_site
+from tests.firmware.device import FirmwareDevice, Json, powered
+from tests.firmware.sites import secured_site
 from tests.support.certificates import HOST, make_authority
-from tests.support.proxy import Line, Proxy, Towards
+from tests.support.proxy import Direction, ProxiedConnection, Proxy
 
 HANDSHAKE, ALERT = 0x16, 0x15
 SHORT = "127.1"
@@ -26,9 +26,9 @@ class FirstBytes(Proxy):
         super().__init__(lambda: port)
         self.sent: set[int] = set()
 
-    def came(self, line: Line, towards: Towards, piece: bytes) -> None:  # noqa: ARG002 - all lines count
+    def record_incoming(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:  # noqa: ARG002 - all lines count
         """Keep it."""
-        if towards is Towards.SERVER:
+        if towards is Direction.SERVER:
             self.sent.add(piece[0])
 
 
@@ -36,14 +36,14 @@ class FirstBytes(Proxy):
 @pytest.mark.parametrize("fault", ["another authority", "another name", "no authority"])
 async def test_a_server_that_is_not_trusted_gets_nothing(tmp_path: Path, fault: str) -> None:
     """No CONNECT and no heartbeat leaves the device, over MQTT or HTTP, with TLS or without."""
-    async with a_secured_site(tmp_path, "embedded") as (site, authority), FirstBytes(site.gateway.port) as proxy:
+    async with secured_site(tmp_path, "embedded") as (site, authority), FirstBytes(site.gateway.port) as proxy:
         other = make_authority(tmp_path / "other") if fault == "another authority" else authority
         config: Json = {} if fault == "no authority" else {"ca_file": str(other.files.certificate)}
         host = SHORT if fault == "another name" else HOST
         device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url.replace(HOST, host), **config)
         known = await site.api.register(device.serial, model="bota_pin", name=None, firmware_version="1.0.0")
         answer = await site.post(f"{known['id']}/bind", {"end_user_id": "eu_1"})
-        async with on(device):
+        async with powered(device):
             await device.provision(
                 site, answer={**answer, "mqtt": {**answer["mqtt"], "host": host, "port": proxy.port}}
             )

@@ -181,9 +181,9 @@ def _placed(digits, point):
 
 def canonical(value):
     """Return canonical JSON (RFC 8785) as bytes, or raise ValueError when the value has no such form."""
-    parts = []
-    write(value, parts.append)
-    return b"".join(parts)
+    text = bytearray()
+    write(value, text.extend)
+    return bytes(text)
 
 
 def write(value, put):

@@ -26,11 +26,18 @@ class Board:
         """Power a new device on whose flash holds these values."""
         self._started += 1
         self.sent = []
-        return self._done("start", str(self._folder / f"flash-{self._started}"), wiped, kept)
+        return self._done("start", str(self._folder / f"flash-{self._started}"), wiped, kept)[0]
 
     def give(self, event: Any, now: int | None, cut: int | None = None) -> list[Action]:
         """Give one event; with `cut`, the power goes before the action of this number and comes back at once."""
-        return self._done("event", now, event, cut)
+        actions, is_cut = self._done("event", now, event, cut)
+        return actions + (self._done("power_on", None)[0] if is_cut else [])
+
+    def try_to(self, event: Any, now: int, power_for: int) -> tuple[int, bool]:
+        """Give one event, or `["power_on"]`, with power for so many actions; return how many, and if the power went."""
+        order = ("power_on", power_for) if event == ["power_on"] else ("event", now, event, power_for)
+        actions, is_cut = self._done(*order)
+        return len(actions), is_cut
 
     def flash(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the values of both areas: what a reset wipes, and what it keeps."""
@@ -41,12 +48,10 @@ class Board:
         """Return the bytes of the heap that are in use after a collection."""
         return int(self._ask("heap"))
 
-    def _done(self, *order: Any) -> list[Action]:
-        answer = self._ask(*order)
-        self.state = answer["state"]
-        self.sent += [action for action in answer["actions"] if action[0] == "publish"]
-        actions: list[Action] = answer["actions"]
-        return actions
+    def _done(self, *order: Any) -> tuple[list[Action], bool]:
+        actions, is_cut = self._ask(*order)
+        self.sent += [action for action in actions if action[0] == "publish"]
+        return actions, is_cut
 
     def _ask(self, *order: Any) -> Any:
         assert self._process.stdin is not None
@@ -54,8 +59,9 @@ class Board:
         self._process.stdin.write(json.dumps(order, ensure_ascii=False) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
-        assert line, f"MicroPython ended: {self._process.wait()}, {self._errors()}"
-        return json.loads(line)
+        assert line.startswith("["), f"MicroPython ended: {line}{self._process.stdout.read()}{self._errors()}"
+        answer, self.state = json.loads(line)
+        return answer
 
     def _errors(self) -> str:
         assert self._process.stderr is not None

@@ -1,8 +1,11 @@
 """Runs a device on a real flash: one JSON line in with what happens, one line out with what the device did.
 
 - `["start", path, wiped, kept]` makes a flash with these values in a folder that does not exist, and powers on.
-- `["event", now, event, cut]` gives one event. With `cut` the power goes before the action of this number.
+- `["power_on", cut]` starts again from the flash alone.
+- `["event", now, event, cut]` gives one event.
 - `["flash"]` returns both areas, `["heap"]` the bytes in use after a collection.
+
+With `cut` the power goes before the action of this number, and the answer says so.
 
 `published` and `publish_failed` name the message by its number, since the device was made.
 """
@@ -25,23 +28,27 @@ class Bench:
             for name in values:
                 self.flash.write(area, name, values[name])
 
-    def power_on(self):
-        """Start from the flash alone; return what the device did."""
+    def power_on(self, cut):
+        """Start from the flash alone; return what the device did, and whether the power went."""
         self.device = Device()
-        return self.give(("power_on", self.flash.read("wiped"), self.flash.read("kept")), 0, None)
+        return self.give(self.content(), 0, cut)
+
+    def content(self):
+        """Return the event of a start."""
+        return ("power_on", self.flash.read("wiped"), self.flash.read("kept"))
 
     def give(self, event, now, cut):
-        """Give one event, carry out what comes of it, and what comes of a reboot or a power cut."""
+        """Give one event, and carry out what comes of it and of a reboot; return as `power_on` does."""
         done = []
         for number, action in enumerate(self.device.handle(event, now)):
             if number == cut:
-                return done + self.power_on()
+                return done, True
             done.append(action)
             if action[0] == "reboot":
-                done += self.give(("power_on", self.flash.read("wiped"), self.flash.read("kept")), now, None)
+                done += self.give(self.content(), now, None)[0]
             else:
                 self.carry_out(action)
-        return done
+        return done, False
 
     def carry_out(self, action):
         """Do to the flash what the action says, or keep the message."""
@@ -50,7 +57,7 @@ class Bench:
         elif action[0] == "erase":
             self.flash.erase(*action[1:])
         elif action[0] == "publish":
-            self.sent.append(action)
+            self.sent.append(action[:2] + (b"",) + action[3:])  # all that the device asks about it later
 
     def read(self, event):
         """Make an event of its JSON."""
@@ -66,15 +73,25 @@ class Bench:
         return tuple(event)
 
 
-def plain(value):
-    """Return a value that JSON can hold: bytes become text."""
-    if isinstance(value, bytes):
-        return value.decode()
+def show(value):
+    """Write a value as JSON, piece by piece, since the heap has no room for all of its text; bytes become text."""
+    out = sys.stdout
     if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
-    return value
+        out.write("[")
+        for at, each in enumerate(value):
+            out.write("," if at else "")
+            show(each)
+        out.write("]")
+    elif isinstance(value, dict):
+        out.write("{")
+        for at, name in enumerate(value):
+            out.write("," if at else "")
+            show(name)
+            out.write(":")
+            show(value[name])
+        out.write("}")
+    else:
+        json.dump(value.decode() if isinstance(value, bytes) else value, out)
 
 
 def main():
@@ -84,16 +101,18 @@ def main():
         order = json.loads(line)
         if order[0] == "start":
             bench = Bench(order[1], order[2], order[3])
-            answer = {"actions": bench.power_on(), "state": bench.device.state}
+            answer = bench.power_on(None)
+        elif order[0] == "power_on":
+            answer = bench.power_on(order[1])
         elif order[0] == "event":
-            done = bench.give(bench.read(order[2]), order[1], order[3])
-            answer = {"actions": done, "state": bench.device.state}
+            answer = bench.give(bench.read(order[2]), order[1], order[3])
         elif order[0] == "flash":
             answer = [bench.flash.read("wiped"), bench.flash.read("kept")]
         else:
             gc.collect()
             answer = gc.mem_alloc()
-        print(json.dumps(plain(answer)))
+        show([answer, bench.device.state])
+        print()
 
 
 main()

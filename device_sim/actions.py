@@ -99,10 +99,14 @@ class TokenRefreshed:
 
 @dataclass(frozen=True)
 class RefreshFailed:
-    """`RefreshToken` failed. With `revoked` the token is no longer valid, so another request would fail too."""
+    """`RefreshToken` failed. With `revoked` the token is no longer valid, so another request would fail too.
+
+    `retry_after` is the number of seconds that the gateway asked to wait.
+    """
 
     reason: str
     revoked: bool
+    retry_after: float = 0.0
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------

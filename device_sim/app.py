@@ -14,6 +14,7 @@ import httpx
 from device_sim.binding import Binding
 from device_sim.errors import AnswerError, ApiError, UnreachableError, UntrustedError, caused_by
 from device_sim.tls import tls_context
+from device_sim.wire import refresh_key
 
 TIMEOUT_SECONDS = 15.0
 TOO_MANY_REQUESTS = 429
@@ -85,8 +86,9 @@ class GatewayApi:
         await self.call("POST", f"/v1/devices/me/commands/{command_id}/ack", payload, bearer=token)
 
     async def refresh_token(self, token: str) -> str:
-        """Request another token of the binding as the device, and return it."""
-        answer = await self.call("POST", "/v1/devices/me/token/refresh", {}, bearer=token)
+        """Request another token of the binding as the device, and return it. A repetition returns the same one."""
+        path, key = "/v1/devices/me/token/refresh", refresh_key(token)
+        answer = await self.call("POST", path, {}, bearer=token, idempotency_key=key)
         try:
             return str(answer["device_token"])
         except KeyError as error:
@@ -110,10 +112,18 @@ class GatewayApi:
         return await self.call(method, path, body)
 
     async def call(
-        self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None, *, bearer: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None = None,
+        *,
+        bearer: str | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Make one call with the API key, or with `bearer` if it is given. Return the JSON object of the answer."""
         headers = {"Authorization": f"Bearer {bearer or self._key}", "Content-Type": "application/json"}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         try:
             answer = await self._get_client().request(method, self.url + path, content=content, headers=headers)

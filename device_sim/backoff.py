@@ -16,12 +16,13 @@ class Backoff:
 
     def __init__(
         self, rng: random.Random, *, first: float = FIRST_SECONDS, longest: float = LONGEST_SECONDS,
-        stable: float = STABLE_SECONDS,
+        stable: float = STABLE_SECONDS, refused_longest: float = REFUSED_LONGEST_SECONDS,
     ) -> None:  # fmt: skip
         self._rng = rng
         self._first = first
         self._longest = longest
         self._stable = stable
+        self._refused_longest = refused_longest
         self.failures = 0
         self.refusals = 0
 
@@ -37,7 +38,7 @@ class Backoff:
         """Return the delay after the server refused the token. It is longer, but the device always tries again."""
         self.refusals += 1
         self.failures += 1
-        return 2 * self._delay(self.failures, max(self._longest, REFUSED_LONGEST_SECONDS) / 2)
+        return 2 * self._delay(self.failures, max(self._longest, self._refused_longest) / 2)
 
     def _delay(self, attempt: int, longest: float) -> float:
         """Return a random delay of at least half of the doubled delay, so that it is spread and never zero."""

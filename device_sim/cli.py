@@ -1,11 +1,8 @@
 """Command line `device-sim`: one device or a fleet, against any gateway by URL and API key."""
 
-import asyncio
 import json
 import random
-import signal
 from collections import Counter
-from collections.abc import Coroutine
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +14,7 @@ from device_sim.app import GatewayApi
 from device_sim.arguments import RADIOS, build_options, check_url, choose_serial, common_options, parse_mix, require_key
 from device_sim.binding import Binding
 from device_sim.cli_errors import Failure, SimulatorCommands, failure
-from device_sim.errors import SimulatorError
+from device_sim.conformance.command import conformance
 from device_sim.flash import DirectoryFlash, Flash, MemoryFlash
 from device_sim.fleet import DEFAULT_MIX, Fleet
 from device_sim.hints import repeat_command
@@ -27,13 +24,14 @@ from device_sim.load_devices import run_load
 from device_sim.options import RadioKind
 from device_sim.output import FleetView, print_json, print_line
 from device_sim.runtime import SimulatedDevice
+from device_sim.signals import run_until_signal
 from device_sim.terminal_text import escaped
 from device_sim.tls import tls_context
 
 SECONDS_OF_A_SEED = 1_000_000
 REASONS_SHOWN = 5
 EPILOG = """\b
-Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage.
+Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage; `conformance` also 3, not all was checked.
 Shell completion: eval "$(_DEVICE_SIM_COMPLETE=bash_source device-sim)" (or zsh_source, fish_source).
 """
 
@@ -41,13 +39,16 @@ Shell completion: eval "$(_DEVICE_SIM_COMPLETE=bash_source device-sim)" (or zsh_
 @click.group(cls=SimulatorCommands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="device-gateway", prog_name="device-sim")
 def main() -> None:
-    """Simulated wearables with real connections, for a device gateway.
+    """Simulated wearables with real connections, and a conformance kit for real ones, for a device gateway.
 
     \b
     Example:
       export GATEWAY_API_KEY=sk_test_…
       device-sim run --serial SN1 --flash ./sn1 --interval 5
     """  # noqa: D301  # \b keeps click from reflowing the paragraph
+
+
+main.add_command(conformance)
 
 
 @main.command()
@@ -86,7 +87,7 @@ def run(**given: Any) -> None:
     flash: Flash = DirectoryFlash(given["flash_dir"]) if given["flash_dir"] else MemoryFlash()
     serial = choose_serial(given["serial"], flash, seed)
     require_key(given, paired=Binding.from_flash(flash.wiped_area) is not None and given["radio"] != "ble")
-    _run_until_signal(_run_one(given, serial, flash, seed))
+    run_until_signal(_run_one(given, serial, flash, seed))
 
 
 @main.command()
@@ -114,7 +115,7 @@ def fleet(**given: Any) -> None:
     """  # noqa: D301  # the same
     mix = parse_mix(given["radio_mix"])
     require_key(given, paired=False)
-    _run_until_signal(_run_fleet(given, mix))
+    run_until_signal(_run_fleet(given, mix))
 
 
 @main.command()
@@ -183,31 +184,7 @@ def load(**given: Any) -> None:
     """  # noqa: D301  # the same
     has_devices = given["credentials"] is not None and given["credentials"].exists()
     require_key(given, paired=has_devices)
-    _run_until_signal(_run_load(given))
-
-
-def _run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, or until SIGINT or SIGTERM, which also end it cleanly."""
-    try:
-        asyncio.run(_run_stoppable(work))
-    except* SimulatorError as errors:
-        raise failure(_first_cause(errors)) from None
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-async def _run_stoppable(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
+    run_until_signal(_run_load(given))
 
 
 async def _run_one(given: dict[str, Any], serial: str, flash: Flash, seed: int) -> None:

@@ -47,6 +47,7 @@ from device_sim.telemetry import Telemetry
 SERIAL, FIRMWARE, APN = "serial_number", "firmware_version", "cellular_apn"
 JOURNAL, IN_PROGRESS = "last_commands", "reset_in_progress"
 RESET = "factory_reset"
+SECOND_MS = 1000
 RESET_RESULT = {"wiped": list(WIPED_BY_A_RESET), "kept": [SERIAL, APN, "last_command_id"]}
 
 
@@ -79,6 +80,7 @@ class Device:
         self._link: LinkUp | None = None
         self._last_heartbeat_at: int | None = None
         self._is_refused = False
+        self._refresh_not_before = 0
 
     def handle(self, event: Input, now: int) -> list[Action]:  # noqa: C901, PLR0911  # a table: one line per input
         """Process one input. A device that is rebooting ignores all but `PowerOn`."""
@@ -108,6 +110,7 @@ class Device:
                 return self._token_refreshed(event)
             case RefreshFailed():
                 self._is_refused = self._is_refused and not event.revoked
+                self._refresh_not_before = now + round(event.retry_after * SECOND_MS)
                 return [RecordFact("token_not_refreshed", {"reason": event.reason})]
 
     # --- power and provisioning ---------------------------------------------------------------------------------------
@@ -118,7 +121,7 @@ class Device:
         self._last_command = LastCommand(flash.kept)
         self._networks = list(flash.wiped.get(WIFI, ()))
         self._link = self._accepted_reset = None
-        self._is_refused = False
+        self._is_refused, self._refresh_not_before = False, 0
         self.binding = Binding.from_flash(flash.wiped)
         self._sequences = Sequences(None if self.binding is None else self.binding.generation, flash.kept)
         progress = flash.kept.get(IN_PROGRESS)
@@ -178,7 +181,7 @@ class Device:
             case LinkRefused():
                 refused = RecordFact("refused", {"refusals": event.refusals, "reason": event.reason})
                 self._is_refused = event.transport == "mqtt" and self.state is State.PROVISIONED
-                return [refused, *self._request_token()]
+                return [refused, *self._request_token(now)]
 
     def _link_up(self, event: LinkUp, now: int) -> list[Action]:
         if self.binding is None or self.state is State.RESETTING:
@@ -197,7 +200,7 @@ class Device:
 
     def _heartbeat(self, now: int) -> list[Action]:
         if self.state is not State.ONLINE or self._link is None:
-            return self._request_token()
+            return self._request_token(now)
         before = now if self._last_heartbeat_at is None else self._last_heartbeat_at
         self._telemetry.pass_time(max(0, now - before))
         # Equal times would look like a replay of one heartbeat (section 3), so each is later than the one before.
@@ -215,12 +218,13 @@ class Device:
 
     # --- a token that the broker refuses (contract, section 2) --------------------------------------------------------
 
-    def _request_token(self) -> list[Action]:
-        """Request a token over HTTP with each heartbeat that is due, until there is an answer.
+    def _request_token(self, now: int) -> list[Action]:
+        """Request a token over HTTP with each heartbeat that is due, until there is an answer. Heed its Retry-After.
 
         A broker that holds one password per device may already hold that of a refresh whose answer was lost.
         """
-        return [RefreshToken(self.binding)] if self._is_refused and self.binding is not None else []
+        is_due = self._is_refused and now >= self._refresh_not_before
+        return [RefreshToken(self.binding)] if is_due and self.binding is not None else []
 
     def _token_refreshed(self, event: TokenRefreshed) -> list[Action]:
         if self.binding is None or self.state is not State.PROVISIONED:

@@ -25,7 +25,8 @@ class Options:
     `transport` is the protocol over WiFi and the modem. `wifi_network` is given to a WiFi device by the companion app.
     `ca_file` (PEM) replaces the system's authorities for MQTT over TLS. `cert_file` with `key_file` (PEM) is the
     device's certificate, for a broker that requires one. `backoff_first` and `backoff_longest` limit the pauses between
-    connections, in seconds.
+    connections, in seconds, and `backoff_refused` those after a refused password. A connection of `backoff_stable`
+    seconds begins with the first pause again.
     """
 
     faults: Faults = field(default_factory=NoFaults)
@@ -34,6 +35,8 @@ class Options:
     keepalive_seconds: int = 30
     backoff_first: float = 0.5
     backoff_longest: float = 60.0
+    backoff_refused: float = 300.0
+    backoff_stable: float = 10.0
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None

@@ -162,7 +162,9 @@ class MqttRadio:
             raise
 
     async def _run_session(self, client: aiomqtt.Client) -> None:
-        reason_codes = await client.subscribe([(topic, QOS) for topic in self._topics.subscriptions()])
+        errors = self._topics.of("errors")  # published with QoS 0
+        wanted = [(topic, 0 if topic == errors else QOS) for topic in self._topics.subscriptions()]
+        reason_codes = await client.subscribe(wanted)
         raise_if_cancelled()
         if any(_reason_code(each) >= FIRST_FAILURE_CODE for each in reason_codes):
             raise aiomqtt.MqttError("the broker refused a subscription to one of this device's own topics")

@@ -52,8 +52,9 @@ async def refresh_token(api: GatewayApi, request: RefreshToken) -> TokenRefreshe
     try:
         return TokenRefreshed(await api.refresh_token(request.binding.device_token))
     except SimulatorError as error:
-        revoked = isinstance(error, ApiError) and error.status == UNAUTHORIZED
-        return RefreshFailed(str(error), revoked=revoked)
+        if not isinstance(error, ApiError):
+            return RefreshFailed(str(error), revoked=False)
+        return RefreshFailed(str(error), revoked=error.status == UNAUTHORIZED, retry_after=error.retry_after or 0.0)
 
 
 class HttpRadio:

@@ -68,6 +68,8 @@ class SimulatedDevice:
             random.Random(self._rng.random()),  # noqa: S311  # the same
             first=self._options.backoff_first,
             longest=self._options.backoff_longest,
+            stable=self._options.backoff_stable,
+            refused_longest=self._options.backoff_refused,
         )
         self._log = FactLog(serial, self._options.clock, on_fact)
         self._device = Device(self._rng)

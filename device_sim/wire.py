@@ -137,6 +137,16 @@ def mqtt_password(token: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
+def refresh_key(token: str) -> str:
+    """Return the Idempotency-Key for a refresh of this token.
+
+    It is derived from the token. So it is in flash as long as the token is, without another write, and the refresh of
+    the next token has another key.
+    """
+    word = hmac.new(token.encode(), b"refresh", hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(word).rstrip(b"=").decode()
+
+
 def acknowledgement(
     command_id: str,
     status: str,

@@ -26,11 +26,19 @@ class VirtualApi(GatewayApi):
         self.lost_answers = 0
 
     async def call(
-        self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None, *, bearer: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None = None,
+        *,
+        bearer: str | None = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Make one call; see :class:`GatewayApi`."""
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        status, answer = await self.exchange(method, path, content, bearer or self._key)
+        status, answer = await self.exchange(
+            method, path, content, bearer or self._key, idempotency_key=idempotency_key
+        )
         if status < _GOOD:
             return answer
         raise ApiError(status, answer["error"]["code"], answer["error"]["message"])

@@ -1,0 +1,103 @@
+"""The kit against a simulated device in one process: the kit's steps are done on the device at once."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
+from device_sim.conformance.findings import LINES, Findings, UncheckedError
+from device_sim.conformance.kit import Kit, Settings
+from device_sim.conformance.log import Log
+from device_sim.conformance.runner import run, serving
+from device_sim.conformance.tls_side import TlsSide
+from device_sim.device import State
+from device_sim.tls import tls_context
+from tests.device_sim.support import seeded
+
+INTERVAL = 0.2
+PATIENCE = 6.0
+QUICK = Options(
+    backoff_first=0.05, backoff_longest=0.4, backoff_refused=0.4, backoff_stable=0.7, firmware_version="1.4.2"
+)
+
+
+@dataclass
+class Rig:
+    """The device under test, its flash, and the hands that bind it and cut its power."""
+
+    make: type[SimulatedDevice] = SimulatedDevice
+    options: Options = QUICK
+    can_cut_power: bool = True
+    flash: MemoryFlash = field(default_factory=MemoryFlash)
+    url: str = ""
+    ca_file: str | None = None
+    device: SimulatedDevice | None = None
+    living: "asyncio.Task[None] | None" = None
+    api: GatewayApi | None = None
+
+    async def bind(self, answer: dict[str, Any], *, first: bool) -> None:
+        """Bind through the companion app, once the device is unpaired."""
+        del answer, first
+        if self.device is None:
+            await self.power_on()
+        assert self.device is not None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.device.wait_for(State.UNPROVISIONED)
+        except TimeoutError:
+            raise UncheckedError("the device is still paired") from None
+        await self.device.provision(end_user_id="eu_1")
+
+    async def cut_power(self) -> None:
+        """Drop the connection and everything but the flash, then start again."""
+        if not self.can_cut_power:
+            raise UncheckedError("this rig has no switch")
+        await self.power_off()
+        await self.power_on()
+
+    def patience(self, usual: float, *, first: bool) -> float:
+        """Wait as for everything else."""
+        del first
+        return usual
+
+    async def power_on(self) -> None:
+        """Start the device on its flash."""
+        self.api = GatewayApi(self.url, "sk_test_kit", tls=tls_context(self.ca_file))
+        self.device = self.make(
+            serial="DUT-1", flash=self.flash, api=self.api, interval=INTERVAL, rng=seeded(), options=self.options
+        )
+        self.living = asyncio.create_task(self.device.run())
+        await self.device.wait_for_fact("powered_on")
+
+    async def power_off(self) -> None:
+        """Stop it in the middle of whatever it does, without an offline message."""
+        if self.device is None or self.living is None or self.api is None:
+            return
+        link = self.device._link  # noqa: SLF001  # a power cut is nothing that a device offers
+        if link is not None:
+            link._radio.cut()  # noqa: SLF001  # the same
+        self.living.cancel()
+        await asyncio.wait([self.living])
+        await self.api.aclose()
+
+
+@contextlib.asynccontextmanager
+async def a_kit(rig: Rig, *, lines: list[str] | None = None, tls: TlsSide | None = None) -> AsyncIterator[Kit]:
+    """A kit that listens, and whose steps the rig makes."""
+    findings = Findings(lines or list(LINES))
+    kit = Kit(Settings(heartbeat_seconds=INTERVAL, patience=PATIENCE), findings, rig, Log(), tls)
+    async with serving(kit, ("127.0.0.1", 0), ("127.0.0.1", 0)) as http:
+        rig.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{http.port}"
+        try:
+            yield kit
+        finally:
+            await rig.power_off()
+
+
+async def judged(rig: Rig, *, lines: list[str] | None = None, tls: TlsSide | None = None) -> Findings:
+    """The findings of a whole run."""
+    async with a_kit(rig, lines=lines, tls=tls) as kit:
+        await run(kit)
+        return kit.findings

@@ -1,0 +1,233 @@
+"""Devices with one planted fault each: the simulator with a part replaced, and the lines that must fail."""
+
+import base64
+import dataclasses
+import json
+from typing import Any, ClassVar
+
+import aiomqtt
+
+from device_sim import SimulatedDevice
+from device_sim.actions import (
+    Action,
+    CommandReceived,
+    LinkDown,
+    LinkRefused,
+    LinkUp,
+    OpenLink,
+    PowerOn,
+    Publish,
+    WriteFlash,
+)
+from device_sim.binding import Binding
+from device_sim.canonical import params_digest
+from device_sim.conformance.issuer import SigningKey
+from device_sim.device import RESET, Device
+from device_sim.journal import Journal, Outcome
+from device_sim.last_command import LastCommand
+from device_sim.links import Link
+from device_sim.radio import MqttRadio, Radio
+from device_sim.sequences import Sequences
+from device_sim.wire import ONLINE, Command
+
+FORGER = SigningKey()
+
+
+class FaultyDevice(SimulatedDevice):
+    """A device whose firmware or radio is replaced by that of a fault."""
+
+    firmware: ClassVar[type[Device]] = Device
+    radio_type: ClassVar[type[MqttRadio]] = MqttRadio
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._device = self.firmware(self._rng)
+
+    async def _open(self, request: OpenLink) -> None:
+        radio_type = self.radio_type
+
+        class FaultyLink(Link):
+            def _make_radio(self, request: OpenLink, *rest: Any) -> Radio:
+                _, backoff, options = rest
+                return radio_type(request.binding, request.connection, self._receive, backoff, options)
+
+        await self._close()
+        if self._tasks is None:
+            return
+        self._link = FaultyLink(request, self._arrivals.put_nowait, self._api, self._backoff, self._options)
+        self._link.open(self._tasks, self.serial)
+
+
+def a_device(firmware: type[Device] = Device, radio: type[MqttRadio] = MqttRadio) -> type[FaultyDevice]:
+    """A device with this fault."""
+    return type("Planted", (FaultyDevice,), {"firmware": firmware, "radio_type": radio})
+
+
+# --- what it obeys ----------------------------------------------------------------------------------------------------
+
+
+def claims_of(command: Command) -> dict[str, Any]:
+    """The claims of a grant, unverified; empty when they cannot be read."""
+    try:
+        body = command.grant_token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+    except (ValueError, IndexError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+class AnySignature(Device):
+    """Accepts every signature for now."""
+
+    def _new_command(self, command: Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
+        signed = dataclasses.replace(command, grant_token=FORGER.sign(claims_of(command)))
+        trusting = dataclasses.replace(binding, grant_key=FORGER.jwk)
+        return super()._new_command(signed, topic_type, trusting, now)
+
+
+class AnyParams(Device):
+    """Verifies the signature, and does not look at `par`: whatever it says, these are the params."""
+
+    def _new_command(self, command: Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
+        for signed in ({}, {"minutes": 5}, {"minutes": 6}):
+            if claims_of(command).get("par") == params_digest(signed):
+                command = dataclasses.replace(command, params=signed)
+        return super()._new_command(command, topic_type, binding, now)
+
+
+class ChecksIat(Device):
+    """Uses a JWT library with its defaults."""
+
+    def _new_command(self, command: Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
+        if claims_of(command).get("iat", 0) * 1000 > now + 60_000:
+            command = dataclasses.replace(command, grant_token="too early")
+        return super()._new_command(command, topic_type, binding, now)
+
+
+class AnySequence(Device):
+    """Ignores `seq`."""
+
+    def _new_command(self, command: Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
+        self._sequences = Sequences(binding.generation, {})
+        return super()._new_command(command, topic_type, binding, now)
+
+
+class ForgetsIds(Device):
+    """Keeps no outcome."""
+
+    def _store_outcome(self, outcome: Outcome) -> WriteFlash:
+        written = super()._store_outcome(outcome)
+        self._journal = Journal()
+        return dataclasses.replace(written, value=[])
+
+
+class KeepsIdsInRam(Device):
+    """Keeps outcomes until the power is gone."""
+
+    def _store_outcome(self, outcome: Outcome) -> WriteFlash:
+        return dataclasses.replace(super()._store_outcome(outcome), value=[])
+
+
+class DropsRetained(MqttRadio):
+    """Takes a retained message for a replay."""
+
+    def _receive(self, message: aiomqtt.Message) -> None:
+        if not message.retain:
+            super()._receive(message)
+
+
+# --- the reset --------------------------------------------------------------------------------------------------------
+
+
+class WipesAtOnce(Device):
+    """Wipes without waiting for the PUBACK of `delivered`."""
+
+    def _execute(self, command: Command, binding: Binding) -> list[Action]:
+        actions = super()._execute(command, binding)
+        if command.type != RESET:
+            return actions
+        (delivered,) = actions
+        assert isinstance(delivered, Publish)
+        return [delivered, *self._begin_reset(delivered)]
+
+
+class NoReceipt(MqttRadio):
+    """Leaves the receipt out of what it acknowledges."""
+
+    async def publish(self, message: Publish) -> None:
+        """Send an acknowledgement without it."""
+        if message.kind == "ack":
+            body = json.loads(message.payload)
+            body.pop("receipt", None)
+            message = dataclasses.replace(message, payload=json.dumps(body).encode())
+        await super().publish(message)
+
+
+class ReconnectsWiped(Device):
+    """Keeps the binding in RAM, and connects with it after the wipe."""
+
+    _former: Binding | None = None
+
+    def _begin_reset(self, delivered: Publish) -> list[Action]:
+        self._former = self.binding
+        return super()._begin_reset(delivered)
+
+    def _power_on(self, flash: PowerOn) -> list[Action]:
+        actions = super()._power_on(flash)
+        again = [] if self._former is None or self.binding is not None else [OpenLink("wifi", self._former)]
+        self._former = None
+        return [*actions, *again]
+
+
+class NoLastCommand(Device):
+    """Reports no outcome after the next bind."""
+
+    def _power_on(self, flash: PowerOn) -> list[Action]:
+        actions = super()._power_on(flash)
+        self._last_command = LastCommand({})
+        return actions
+
+
+# --- the connection ---------------------------------------------------------------------------------------------------
+
+
+class CleanSession(MqttRadio):
+    """Asks for a new session at each connect."""
+
+    def _new_client(self) -> aiomqtt.Client:
+        client = super()._new_client()
+        client._client._clean_session = True  # noqa: SLF001  # aiomqtt does not offer it after the fact
+        return client
+
+
+class BirthFirst(MqttRadio):
+    """Publishes `online` before it subscribes."""
+
+    async def _run_session(self, client: aiomqtt.Client) -> None:
+        await client.publish(self._topics.of("status"), ONLINE, qos=1, retain=True)
+        await super()._run_session(client)
+
+
+class TokenAsPassword(MqttRadio):
+    """Sends the token to the broker."""
+
+    def _new_client(self) -> aiomqtt.Client:
+        client = super()._new_client()
+        client._client.username_pw_set(self._binding.device_id, self._binding.device_token)  # noqa: SLF001  # the same
+        return client
+
+
+class NeverRefreshes(Device):
+    """Keeps its token, whatever the broker says."""
+
+    def _link_changed(self, event: LinkUp | LinkDown | LinkRefused, now: int) -> list[Action]:
+        return [] if isinstance(event, LinkRefused) else super()._link_changed(event, now)
+
+
+class AcknowledgesNothing(Device):
+    """Acknowledges an empty payload, as if it were a command."""
+
+    def _command(self, event: CommandReceived, now: int) -> list[Action]:
+        if not event.payload:
+            return [Publish("ack", b'{"command_id":"","status":"failed"}', "", event.type, "failed")]
+        return super()._command(event, now)

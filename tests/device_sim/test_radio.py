@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,6 @@ from tests.device_sim.support import API_KEY, GUARD_SECONDS, mosquitto, seeded, 
 from tests.device_sim.testbed import QUICK, DeviceTestbed, fact_details, open_testbed, running
 from tests.support.certificates import make_authority, server_pair
 from tests.support.wait import eventually
-
-
-@pytest.fixture
-async def testbed(tmp_path: Path) -> AsyncIterator[DeviceTestbed]:
-    """A stage of the test's own."""
-    async with open_testbed(tmp_path) as testbed:
-        yield testbed
 
 
 def device_id(device: SimulatedDevice) -> str:

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,16 +11,9 @@ from device_sim.actions import Publish
 from device_sim.errors import RadioError
 from device_sim.relay import BleRelay
 from tests.device_sim.support import GUARD_SECONDS
-from tests.device_sim.testbed import QUICK, DeviceTestbed, fact_details, open_testbed, running
+from tests.device_sim.testbed import QUICK, DeviceTestbed, fact_details, running
 
 HTTP: Options = replace(QUICK, transport="http")
-
-
-@pytest.fixture
-async def testbed(tmp_path: Path) -> AsyncIterator[DeviceTestbed]:
-    """A stage of the test's own."""
-    async with open_testbed(tmp_path) as testbed:
-        yield testbed
 
 
 async def test_a_ble_device_is_relayed_by_the_app(testbed: DeviceTestbed) -> None:

@@ -1,53 +1,22 @@
 """The runbook: each of its blocks, as it stands there, against the fault that it is for."""
 
-import json
 import os
 import resource
 import shutil
 import signal
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from gateway.store.backup import contents
 from tests.e2e.program import run, script
-from tests.e2e.runbook_session import BLOCKS, RunbookSession, RunbookSessions, blocks_of, runbook_session
-from tests.e2e.support import Site, running, topic
-from tests.support.measured import Measured
-from tests.support.mosquitto import GATEWAY_PASSWORD
-from tests.support.receipts import receipt_of
+from tests.e2e.runbook_calls import BROKEN, WORKS, bind, command_statuses, take_backup
+from tests.e2e.runbook_session import BLOCKS, RunbookSessions, blocks_of
+from tests.e2e.support import Site, running
 from tests.support.receiver import receiving
 from tests.support.wait import eventually
-
-BROKEN = 7
-WORKS = (0, 1)
-
-
-@pytest.fixture
-def sessions(tmp_path: Path, record_property: Measured) -> RunbookSessions:
-    """Makes a session of this test, whose recovery is measured."""
-    return lambda kind="mosquitto", *options: runbook_session(tmp_path, kind, record_property, *options)
-
-
-async def _backup(session: RunbookSession) -> None:
-    outcome = await run(
-        script("gateway"), "backup", str(session.folder / "backup" / "gateway.db"), environment=session.environment
-    )
-    assert outcome.code == 0, outcome.err
-
-
-async def _bound(site: Site, serial: str, user: str = "eu_1") -> dict[str, Any]:
-    device = (await site.http.post("/v1/devices", json={"serial_number": serial})).json()
-    return await site.post(f"{device['id']}/bind", {"end_user_id": user})
-
-
-async def _statuses(site: Site, ids: Sequence[str]) -> list[str]:
-    return [(await site.newest(each))["status"] for each in ids]
 
 
 async def test_section_where_to_start(sessions: RunbookSessions) -> None:
@@ -61,7 +30,7 @@ async def test_section_broker_lost_everything(sessions: RunbookSessions) -> None
     """With an empty store it is made a copy of the registry again: commands, accounts, and nothing else."""
     async with sessions() as session:
         site = session.site
-        device = await _bound(site, "SN1")
+        device = await bind(site, "SN1")
         await site.reset(device["id"])
         await site.synced()
         await site.broker.kill()
@@ -79,7 +48,7 @@ async def test_section_disk_is_full(sessions: RunbookSessions) -> None:
     """503 while nothing can be written, nothing half done, and it goes on by itself when there is room."""
     async with sessions("embedded") as session:
         site = session.site
-        device = await _bound(site, "SN1")
+        device = await bind(site, "SN1")
         before = site.fingerprint()
         wal = site.gateway.data / "gateway.db-wal"
         hard = resource.prlimit(site.gateway.pid, resource.RLIMIT_FSIZE)[1]
@@ -94,20 +63,20 @@ async def test_section_disk_is_full(sessions: RunbookSessions) -> None:
             assert outcome.code in WORKS, outcome.out
             await site.reset(device["id"])
         await session.follow("The disk is full", 1)
-        assert await _statuses(site, [device["id"]]) == ["pending"]
+        assert await command_statuses(site, [device["id"]]) == ["pending"]
 
 
 async def test_section_registry_is_damaged(sessions: RunbookSessions) -> None:
     """Doctor sees it, the backup serves, and what was asked for since can be read out of the damaged file."""
     async with sessions("embedded") as session:
         site = session.site
-        before, since = await _bound(site, "SN1"), await _bound(site, "SN2")
+        before, since = await bind(site, "SN1"), await bind(site, "SN2")
         for number in range(200):
             await site.http.post("/v1/devices", json={"serial_number": f"more {number}", "metadata": {"x": "y" * 500}})
-        await _backup(session)
+        await take_backup(session)
         lost = await site.reset(since["id"])
         await site.gateway.stop()
-        _damage(site.gateway.data / "gateway.db")
+        damage(site.gateway.data / "gateway.db")
         seen = await run(script("gateway"), "doctor", environment=session.environment)
         assert seen.code == BROKEN
         assert "registry" in seen.out
@@ -120,7 +89,7 @@ async def test_section_registry_is_damaged(sessions: RunbookSessions) -> None:
         assert (await site.reset(since["id"]))["status"] == "pending"
 
 
-def _damage(registry: Path) -> None:
+def damage(registry: Path) -> None:
     """Overwrite a page in the middle that belongs to the devices' table."""
     with closing(sqlite3.connect(registry)) as connection:
         page: int = connection.execute(
@@ -137,9 +106,9 @@ async def test_section_registry_was_copied_back(sessions: RunbookSessions) -> No
     """The gateway finds it, begins a new epoch and says so; the runbook's commands show who is bound."""
     async with sessions() as session:
         site = session.site
-        before = await _bound(site, "SN1")
-        await _backup(session)
-        await _bound(site, "SN2")
+        before = await bind(site, "SN1")
+        await take_backup(session)
+        await bind(site, "SN2")
         await site.gateway.stop()
         for side in ("-wal", "-shm"):
             (site.gateway.data / f"gateway.db{side}").unlink(missing_ok=True)
@@ -151,7 +120,7 @@ async def test_section_registry_was_copied_back(sessions: RunbookSessions) -> No
             outcome = await session.follow("The registry was copied back by hand")
             assert "the registry was put back by hand" in outcome.out
             assert before["id"] in outcome.out
-            assert (await _bound(site, "SN2"))["binding_generation"] > 1 << 20
+            assert (await bind(site, "SN2"))["binding_generation"] > 1 << 20
         await site.broker_agrees()
 
 
@@ -174,126 +143,10 @@ async def test_section_machine_is_lost(sessions: RunbookSessions) -> None:
                 await site.becomes(device_id, "executed")
 
 
-async def test_section_api_key_leaked(sessions: RunbookSessions) -> None:
-    """It opens nothing from then on; what it did is told by its id."""
-    async with sessions("embedded") as session:
-        site = session.site
-        made = await run(
-            script("gateway"), "keys", "create", "--name", "backend", "--json", environment=session.environment
-        )
-        stolen = json.loads(made.out)
-        thief = {"Authorization": f"Bearer {stolen['key']}"}
-        device = await _bound(site, "SN1")
-        await site.http.post(f"/v1/devices/{device['id']}/reset", headers=thief)
-        with session.recovery("the key opens nothing"):
-            assert (await session.follow("An API key leaked")).code == 0
-            assert (await site.http.get("/v1/devices", headers=thief)).status_code == httpx.codes.UNAUTHORIZED
-        told = await session.follow("An API key leaked", 1)
-        assert f'"actor": "{stolen["id"]}"' in told.out
-        assert device["id"] in told.out.splitlines()[-1]
-
-
-async def test_evidence_is_stored_before_any_repair(sessions: RunbookSessions) -> None:
-    """A forged receipt is in the audit trail that was kept, and so is the registry of that moment."""
-    async with sessions() as session:
-        site = session.site
-        binding = await site.device("SN1").provision(end_user_id="eu_1")
-        command = await site.reset(binding.device_id)
-        forged = {"command_id": command["id"], "status": "executed", "receipt": "A" * 43}
-        await site.publish(f"{topic(binding.device_id)}/ack", json.dumps(forged).encode())
-
-        async def refused() -> bool:
-            return "acknowledgement.refused" in await site.events(binding.device_id)
-
-        await eventually(refused, "the forged receipt is in the audit trail")
-        assert (await session.follow("Security events: what an attack looks like")).code == 0
-        kept = (session.folder / "backup" / "evidence.json").read_text(encoding="utf-8")
-        assert "acknowledgement.refused" in kept
-        assert contents(session.folder / "backup" / "evidence.db").devices == 1
-
-
-async def test_section_gateways_password_leaked(sessions: RunbookSessions) -> None:
-    """The old one opens nothing; a device whose reset was made to fail is found, and wiped after all."""
-    async with sessions() as session:
-        site = session.site
-        device = site.device("SN1")
-        binding = await device.provision(end_user_id="eu_1")
-        device_id = binding.device_id
-        command = await site.reset(device_id)
-        signed = receipt_of(binding.device_token, command, "failed")
-        spoilt = {
-            "command_id": command["id"],
-            "status": "failed",
-            "receipt": signed,
-            "error": {"code": "grant_invalid", "message": "x"},
-        }
-        await site.publish(f"{topic(device_id)}/ack", json.dumps(spoilt).encode())
-        await site.becomes(device_id, "failed")
-        session.variables |= {"DEVICE": device_id, "GATEWAY_CONFIG": str(site.gateway.write_settings())}
-        with session.recovery("the old password opens nothing"):
-            outcome = await session.follow("The gateway's password at the broker leaked")
-            assert outcome.code in WORKS, outcome.out
-            assert await site.password_answer("gateway", GATEWAY_PASSWORD) != 0
-        told = await session.follow("The gateway's password at the broker leaked", 1)
-        assert device_id in told.out
-        assert "grant_invalid" in told.out
-        with session.recovery("the device is wiped after all"):
-            told = await session.follow("The gateway's password at the broker leaked", 2)
-            assert "was not wiped" in told.err
-            async with running(device):
-                await site.becomes(device_id, "executed")
-
-
-async def test_section_signing_key_leaked(sessions: RunbookSessions) -> None:
-    """New bindings get another key; those that know the old one are named, and obey it for their reset."""
-    async with sessions("embedded") as session:
-        site = session.site
-        device = site.device("SN1")
-        device_id = (await device.provision(end_user_id="eu_1")).device_id
-        async with running(device):
-            with session.recovery("a device of the old key has obeyed its reset"):
-                assert "still obeyed" in (await session.follow("A signing key leaked")).out
-                assert device_id in (await session.follow("A signing key leaked", 1)).out
-                await site.reset(device_id)
-                await site.becomes(device_id, "executed")
-        anew = await site.post(f"{device_id}/bind", {"end_user_id": "eu_2"})
-        published = (await site.http.get("/.well-known/jwks.json")).json()["keys"]
-        assert published == [anew["grant_key"]]
-
-
-async def test_section_device_was_stolen(sessions: RunbookSessions) -> None:
-    """Found by its serial number, reset, and its token opens its reset alone."""
-    async with sessions("embedded") as session:
-        device = await _bound(session.site, "BP-000123")
-        with session.recovery("its token opens nothing but its reset"):
-            outcome = await session.follow("A device was stolen, or its token leaked")
-            assert outcome.code == 0, outcome.err
-            assert await _statuses(session.site, [device["id"]]) == ["pending"]
-            refused = await session.site.as_device(device["device_token"], "GET", "commands/pending")
-            assert refused.status_code == httpx.codes.UNAUTHORIZED
-
-
-async def test_section_fleet_was_reset_by_mistake(sessions: RunbookSessions) -> None:
-    """Those that were away are held back, at the broker too, and can be bound again; the list says to whom."""
-    async with sessions() as session:
-        site = session.site
-        ids = [(await _bound(site, f"SN{n}", f"eu_{n}"))["id"] for n in range(5)]
-        await site.post("bulk/reset", {"device_ids": ids})
-        with session.recovery("no device is told any more"):
-            outcome = await session.follow("A fleet was reset by mistake")
-            assert outcome.code == 0, outcome.err
-            assert "5 cancelled" in outcome.err
-            await site.synced()
-            assert await site.retained() == {}
-        told = await session.follow("A fleet was reset by mistake", 1)
-        assert all(f"end_user_id=eu_{n}" in told.out for n in range(5))
-        await site.post(f"{ids[0]}/bind", {"end_user_id": "eu_0"})
-
-
 async def test_section_clock_was_wrong(sessions: RunbookSessions) -> None:
     """What expired meanwhile is listed."""
     async with sessions("embedded") as session:
-        device = await _bound(session.site, "SN1")
+        device = await bind(session.site, "SN1")
         await session.site.post(f"{device['id']}/commands", {"type": "reboot", "ttl_seconds": 1}, status=201)
         await session.site.becomes(device["id"], "expired")
         with session.recovery("it is known what expired"):
@@ -314,7 +167,7 @@ async def test_section_device_is_refused_by_the_broker(sessions: RunbookSessions
     """An operator restored yesterday's password file: the comparison admits the device again."""
     async with sessions() as session:
         site = session.site
-        device = await _bound(site, "SN1")
+        device = await bind(site, "SN1")
         session.variables["DEVICE"] = device["id"]
         kept = site.broker.password_file.read_text().splitlines(keepends=True)
         site.broker.password_file.write_text("".join(line for line in kept if not line.startswith(device["id"])))
@@ -339,7 +192,7 @@ async def test_section_receiver_was_down(sessions: RunbookSessions) -> None:
     async with receiving() as receiver, sessions("embedded", "--webhook-allow-loopback") as session:
         site = session.site
         hook = (await site.http.post("/v1/webhooks", json={"url": receiver.url})).json()
-        await _bound(site, "SN1")
+        await bind(site, "SN1")
         await receiver.got(2)
         await site.gateway.stop()
         with closing(sqlite3.connect(site.gateway.data / "gateway.db")) as registry, registry:
@@ -356,7 +209,7 @@ async def test_section_receiver_was_down(sessions: RunbookSessions) -> None:
 
 def test_every_block_of_the_runbook_has_a_test() -> None:
     """A section of the runbook with a block and without a test of its own would never have been tried."""
-    source = Path(__file__).read_text(encoding="utf-8")
+    source = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_runbook*.py"))
     for block in BLOCKS:
         assert f'follow("{block.heading}"' in source, block.place
         number = blocks_of(block.heading).index(block)

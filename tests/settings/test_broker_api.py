@@ -15,12 +15,6 @@ ASKING = {"broker": "mqtt://gateway:hush-1@b", "broker_auth": "127.0.0.1:0"}
 API = "rabbitmq+http://adm%40in:h%2Fush-2@127.0.0.1:15672"
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default data directory, and with it its gateway.toml, is looked for in the current folder."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("options", "name"),
     [

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -25,13 +24,6 @@ HEARTBEAT = "devices/dev_A/heartbeat"
 RESET = "devices/dev_A/commands/factory_reset"
 REBOOT = "devices/dev_A/commands/reboot"
 DISCONNECT = Packet(Kind.DISCONNECT, 0, b"")
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a free port."""
-    async with EmbeddedBroker(authenticate=authenticate) as running:
-        yield running
 
 
 def heartbeats(count: int, *, size: int = 250) -> list[Packet]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
 
 import aiomqtt
 import pytest
@@ -11,7 +10,6 @@ from gateway.broker.embedded.server import EmbeddedBroker
 from tests.broker.embedded.support import (
     PASSWORD,
     assert_nothing_more,
-    authenticate,
     connected,
     payloads_until_end_marker,
     subscribed_gateway,
@@ -23,13 +21,6 @@ HEARTBEAT = "devices/dev_A/heartbeat"
 STATUS = "devices/dev_A/status"
 RESET = "devices/dev_A/commands/factory_reset"
 REBOOT = "devices/dev_A/commands/reboot"
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a free port."""
-    async with EmbeddedBroker(authenticate=authenticate) as running:
-        yield running
 
 
 async def test_overlapping_subscriptions_deliver_a_message_once(broker: EmbeddedBroker) -> None:

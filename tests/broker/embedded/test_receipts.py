@@ -2,14 +2,12 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.broker.embedded.server import EmbeddedBroker
 from tests.broker.embedded.support import (
     assert_nothing_more,
-    authenticate,
     connected,
     manually_acknowledging,
     subscribed_gateway,
@@ -19,13 +17,6 @@ from tests.support.wire import Kind, Packet, Will, publish_packet
 HEARTBEAT = "devices/dev_A/heartbeat"
 ACK = "devices/dev_A/commands/factory_reset/ack"
 DISCONNECT = Packet(Kind.DISCONNECT, 0, b"")
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a free port."""
-    async with EmbeddedBroker(authenticate=authenticate) as running:
-        yield running
 
 
 def puback(packet_id: int, kind: Kind = Kind.PUBACK) -> Packet:

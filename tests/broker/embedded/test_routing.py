@@ -1,7 +1,6 @@
 """The embedded broker on the wire: a message reaches its subscribers only, and is retained only if allowed."""
 
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -20,13 +19,6 @@ HEARTBEAT = "devices/dev_A/heartbeat"
 STATUS = "devices/dev_A/status"
 RESET = "devices/dev_A/commands/factory_reset"
 REBOOT = "devices/dev_A/commands/reboot"
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a free port."""
-    async with EmbeddedBroker(authenticate=authenticate) as running:
-        yield running
 
 
 async def test_a_connect_delivers_no_retained_messages_of_other_clients(broker: EmbeddedBroker) -> None:

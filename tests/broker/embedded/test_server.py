@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator
 
 import aiomqtt
 import pytest
@@ -33,13 +32,6 @@ from tests.support.wire import (
 
 UNACCEPTABLE_PROTOCOL_VERSION = 1
 SERVER_UNAVAILABLE = 3
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a free port."""
-    async with EmbeddedBroker(authenticate=authenticate) as running:
-        yield running
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -20,13 +19,6 @@ from tests.support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Kind, Will, Wir
 HEARTBEAT = "devices/dev_A/heartbeat"
 REBOOT = "devices/dev_A/commands/reboot"
 WILL = Will("devices/dev_A/status", b"offline", retain=True)
-
-
-@pytest.fixture
-async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a free port."""
-    async with EmbeddedBroker(authenticate=authenticate) as running:
-        yield running
 
 
 @pytest.mark.parametrize("is_clean", [True, False])

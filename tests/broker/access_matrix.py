@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from gateway.store import account_sql
 from tests.mqtt.brokers import ADMIN_PASSWORD, EmbeddedUnderTest, MosquittoUnderTest, RabbitMqUnderTest
-from tests.mqtt.support import Device, MqttTestbed
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed
 from tests.support import wire
 from tests.support.auth_endpoint import PROBES
 from tests.support.wait import eventually

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from gateway.broker.access_sync import BrokerAccess
 from gateway.store.outbox_sql import OutboxRow
 from tests.broker.support import REFUSED, answer
-from tests.mqtt.support import Device, MqttTestbed
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed
 from tests.support.measured import MEASURED, Measured
 from tests.support.wait import eventually
 

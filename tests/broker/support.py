@@ -1,6 +1,7 @@
 """What a broker answers to a device's CONNECT, and which answers are refusals."""
 
-from tests.mqtt.support import Device, MqttTestbed
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed
 from tests.support import wire
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}

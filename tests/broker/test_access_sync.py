@@ -21,7 +21,8 @@ from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 from gateway.domain import devices, epoch
 from tests.broker.support import REFUSED, answer
 from tests.mqtt.brokers import MosquittoUnderTest
-from tests.mqtt.support import Device, MqttTestbed, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.pty import at_terminal
 from tests.support.wait import eventually

@@ -9,7 +9,8 @@ import pytest
 from gateway.domain import devices
 from gateway.store import View, gauge_sql, open_to_serve
 from tests.broker.support import REFUSED
-from tests.mqtt.support import Device, MqttTestbed, on_every_broker, open_testbed
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.mqtt.test_token_refresh import refreshed
 from tests.support import wire
 from tests.support.former_registry import former_registry

@@ -13,7 +13,8 @@ from gateway.outbound.states import StateTopic
 from gateway.store import account_sql
 from gateway.workers.change_poller import ChangePoller
 from tests.mqtt.brokers import EmbeddedUnderTest, MosquittoUnderTest
-from tests.mqtt.support import MqttTestbed, beat, on_every_broker, open_testbed
+from tests.mqtt.devices import heartbeat_payload
+from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
 
@@ -90,7 +91,7 @@ async def test_an_integrator_reads_the_fleet_and_nothing_else(kind: str, tmp_pat
         device = await testbed.bound()
         await testbed.command(device)
         async with testbed.join(device) as other:
-            await other.publish(device.topic("heartbeat"), beat(42))
+            await other.publish(device.topic("heartbeat"), heartbeat_payload(42))
             heard: dict[str, bytes] = {}
             wanted = {device.topic(leaf) for leaf in ("events/device.bound", "events/command.created")}
             while not wanted <= set(heard) or not _shows(heard.get(device.topic("state"), b"{}"), 42):

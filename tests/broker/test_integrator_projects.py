@@ -20,7 +20,8 @@ from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import ProjectStateLeaf, StateTopic
 from gateway.store import Tx, account_sql, key_sql, outbox_sql
 from tests.mqtt.brokers import EmbeddedUnderTest, MosquittoUnderTest
-from tests.mqtt.support import KINDS, Device, MqttTestbed, beat, open_testbed
+from tests.mqtt.devices import Device, heartbeat_payload
+from tests.mqtt.support import KINDS, MqttTestbed, open_testbed
 from tests.support import wire
 from tests.support.rabbitmq import RabbitMq
 from tests.support.wait import eventually
@@ -171,7 +172,7 @@ async def test_a_project_account_receives_its_events_in_order(two: TwoProjects) 
         await two.testbed.command(two.own)
         await two.testbed.store.write(lambda tx: devices.unbind(tx, two.other_project, two.other.id, "key_test"))
         async with two.testbed.join(two.own) as device:
-            await device.publish(two.own.topic("heartbeat"), beat(2))
+            await device.publish(two.own.topic("heartbeat"), heartbeat_payload(2))
         await two.testbed.unbind(two.own)
         happened = [row["id"] for row in await two.testbed.rows(_EVENTS, two.own.pk)]
         told: list[str] = []
@@ -213,7 +214,7 @@ async def test_without_a_project_account_no_project_topics_are_published(two: Tw
     async with two.testbed.admin("other") as admin:
         await admin.subscribe("#", qos=0 if isinstance(two.testbed.broker, EmbeddedUnderTest) else 1)
         async with two.testbed.join(two.own) as device:
-            await device.publish(two.own.topic("heartbeat"), beat(42))
+            await device.publish(two.own.topic("heartbeat"), heartbeat_payload(42))
         await eventually(partial(_shows, two, 42), "the state is shown")
         await admin.publish("marks/end", b"")
         heard = {message.topic for message in await admin.read_until("marks/end")}

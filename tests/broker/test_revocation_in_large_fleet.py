@@ -15,7 +15,8 @@ from gateway.domain import devices
 from gateway.models.devices import RegisterDevice
 from gateway.store import Tx
 from tests.broker.support import REFUSED, answer
-from tests.mqtt.support import Device, MqttTestbed, open_testbed
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
 

@@ -1,6 +1,7 @@
 """Rules, statuses and waits of the presence tests."""
 
-from tests.mqtt.support import Device, MqttTestbed, ShiftedClock
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed, ShiftedClock
 from tests.support import wire
 from tests.support.wait import eventually
 

@@ -12,10 +12,9 @@ the two passes through a `Proxy`, which counts packets and cuts connections.
 
 import asyncio
 import contextlib
-import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +24,7 @@ import pytest
 from gateway.bootstrap import first_start
 from gateway.broker.access_sync import AccessSyncer
 from gateway.core.backoff import Pauses
-from gateway.core.clock import system_clock, to_rfc3339
+from gateway.core.clock import system_clock
 from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.domain import commands, devices, grants
@@ -55,9 +54,9 @@ from gateway.store.command_sql import CommandRecord
 from gateway.store.wakeups import Wakeups
 from gateway.workers.expiry import ExpiryWorker
 from tests.mqtt.brokers import ADMIN_PASSWORD, Broker, EmbeddedUnderTest, MosquittoUnderTest, RabbitMqUnderTest
+from tests.mqtt.devices import Device
 from tests.mqtt.proxy import Proxy
 from tests.support import wire
-from tests.support.mqtt_password import mqtt_password_of
 from tests.support.rabbitmq import RabbitMq
 from tests.support.wait import eventually
 
@@ -81,26 +80,6 @@ class ShiftedClock:
     def __call__(self) -> int:
         """Milliseconds since the epoch."""
         return system_clock() + self.ahead_ms
-
-
-@dataclass(frozen=True)
-class Device:
-    """A bound device as its firmware knows it."""
-
-    id: str
-    pk: int
-    token: str
-    generation: int
-    prefix: str = ""
-
-    @property
-    def mqtt_password(self) -> str:
-        """What it tells the broker."""
-        return mqtt_password_of(self.token)
-
-    def topic(self, leaf: str) -> str:
-        """One of its topics: `heartbeat`, `commands/reboot/ack`."""
-        return f"{self.prefix}devices/{self.id}/{leaf}"
 
 
 class MqttTestbed:
@@ -313,11 +292,6 @@ class MqttTestbed:
         finally:
             other.execute("ROLLBACK")
             other.close()
-
-
-def beat(battery: int, **fields: Any) -> bytes:
-    """A heartbeat; each battery level has its own `sent_at`, so a repeated one is known as such."""
-    return json.dumps({"battery_percent": battery, "sent_at": to_rfc3339(battery * 1000), **fields}).encode()
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,8 @@ from gateway.errors import StoreError
 from gateway.mqtt import background_publisher
 from gateway.mqtt.connect import PublishRefusedError, Session
 from gateway.mqtt.retained_scan import ScanMarker
-from tests.mqtt.support import MqttTestbed, beat, on_every_broker, open_testbed
+from tests.mqtt.devices import heartbeat_payload
+from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.support.wait import eventually
 
 FAULTS = [
@@ -52,7 +53,7 @@ async def works(testbed: MqttTestbed) -> None:
     """A device is bound, reset, and obeys: what the gateway is there for."""
     device = await testbed.bound()
     async with testbed.join(device) as wire:
-        await wire.publish(device.topic("heartbeat"), beat(80))
+        await wire.publish(device.topic("heartbeat"), heartbeat_payload(80))
         command = await testbed.command(device)
 
         async def published() -> bool:

@@ -20,7 +20,8 @@ from gateway.http.services import HttpOptions, Services
 from gateway.store import key_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.workers.change_poller import ChangePoller
-from tests.mqtt.support import Device, MqttTestbed, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support.wait import eventually
 
 SHORT = 0.05

@@ -23,7 +23,8 @@ from gateway.models.commands import CreateCommand
 from gateway.store import Tx
 from gateway.store.wakeups import EVERY
 from tests.mqtt.brokers import MosquittoUnderTest
-from tests.mqtt.support import Device, MqttTestbed, beat, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.devices import Device, heartbeat_payload
+from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.ports import closed_port
 from tests.support.wait import eventually
@@ -227,7 +228,7 @@ async def test_refused_publishes_stay_in_the_outbox_and_are_reported(tmp_path: P
         assert (ready["ready"], ready["broker"]["error"]) == (False, error)
         assert ready["outbox"]["depth"] >= 1
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(70))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(70))
             await eventually(lambda: _is_online(testbed, device), "heartbeats arrive all the same")
         await testbed.broker.set_rights(good)
         await testbed.settled()

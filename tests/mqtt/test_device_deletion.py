@@ -6,7 +6,8 @@ from gateway.core.command_types import CommandType
 from gateway.domain import devices
 from gateway.mqtt.reconciler import compare
 from gateway.store.device_sql import DeviceRecord
-from tests.mqtt.support import Device, MqttTestbed, beat, on_every_broker, open_testbed
+from tests.mqtt.devices import Device, heartbeat_payload
+from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
 
@@ -162,7 +163,7 @@ async def test_messages_of_a_deleted_device_are_refused(kind: str, tmp_path: Pat
         await delete(testbed, device)
         told = await testbed.events(device)
         async with testbed.admin() as client:
-            await client.publish(device.topic("heartbeat"), beat(50))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(50))
             word = b'{"command_id": "%s", "status": "executed"}' % command.id.encode()
             await client.publish(device.topic("commands/reboot/ack"), word)
 

@@ -13,7 +13,8 @@ from device_sim.wire import receipt
 from gateway.domain.messages import LEAST
 from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
 from gateway.store import Context, Rules, Tx
-from tests.mqtt.support import MqttTestbed, ShiftedClock, beat, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.devices import heartbeat_payload
+from tests.mqtt.support import MqttTestbed, ShiftedClock, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.colliding_ids import CollidingIds
 from tests.support.wait import eventually
@@ -48,7 +49,7 @@ async def test_a_heartbeat_is_acknowledged_after_its_commit(kind: str, tmp_path:
         await testbed.start()
         device = await testbed.bound()
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(81))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(81))
             await stored(testbed, 81)
             await eventually(lambda: _all_acknowledged(testbed), "what came before is acknowledged")
             seen, acknowledged = testbed.proxy.to_gateway[wire.Kind.PUBLISH], testbed.proxy.to_broker[wire.Kind.PUBACK]
@@ -56,7 +57,7 @@ async def test_a_heartbeat_is_acknowledged_after_its_commit(kind: str, tmp_path:
             busy = asyncio.create_task(testbed.store.write(lambda _: release.wait()))
             try:
                 for battery in (80, 79, 78):
-                    await client.say(device.topic("heartbeat"), beat(battery))
+                    await client.say(device.topic("heartbeat"), heartbeat_payload(battery))
                 await arrived(testbed, seen + 3)
                 await testbed.retained()  # several round trips to the broker later
                 assert testbed.proxy.to_broker[wire.Kind.PUBACK] == acknowledged
@@ -68,7 +69,7 @@ async def test_a_heartbeat_is_acknowledged_after_its_commit(kind: str, tmp_path:
             await arrived(testbed, seen + 6)
             await testbed.settled()
             await stored(testbed, 81, 80, 79, 78)
-            await client.publish(device.topic("heartbeat"), beat(77))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(77))
             await stored(testbed, 81, 80, 79, 78, 77)
         assert testbed.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 4
 
@@ -84,7 +85,7 @@ async def test_messages_during_an_outage_reach_the_gateway(kind: str, tmp_path: 
             await testbed.settled()
             await testbed.stop()
             for battery in (60, 59):
-                await client.say(device.topic("heartbeat"), beat(battery))
+                await client.say(device.topic("heartbeat"), heartbeat_payload(battery))
             word = b'{"command_id": "%s", "status": "executed"}' % command.id.encode()
             await client.say(device.topic("commands/reboot/ack"), word)
             await testbed.start()
@@ -114,7 +115,7 @@ async def test_no_message_is_lost_while_commits_fail(kind: str, tmp_path: Path) 
         async with testbed.join(device) as client:
             with capture_logs() as logs:
                 with testbed.blocked_registry():
-                    await client.say(device.topic("heartbeat"), beat(50), beat(49))
+                    await client.say(device.topic("heartbeat"), heartbeat_payload(50), heartbeat_payload(49))
                     await eventually(
                         lambda: [each for each in logs if each["event"] == "ingest.not_stored"], "a commit failed"
                     )
@@ -149,7 +150,7 @@ async def test_an_unforeseen_message_does_not_block_others(kind: str, tmp_path: 
                 busy = asyncio.create_task(testbed.store.write(lambda _: release.wait()))
                 try:
                     for battery in (90, 13, 88):
-                        await client.publish(device.topic("heartbeat"), beat(battery))
+                        await client.publish(device.topic("heartbeat"), heartbeat_payload(battery))
                     await arrived(testbed, seen + 3)
                 finally:
                     release.set()
@@ -162,7 +163,7 @@ async def test_an_unforeseen_message_does_not_block_others(kind: str, tmp_path: 
             assert "ingest.message_failed" in events
             kept = await testbed.rows("SELECT code FROM refusals")
             assert [row["code"] for row in kept] == (["internal_error"] if len(triggers) == 1 else [])
-            await client.publish(device.topic("heartbeat"), beat(87))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(87))
             await stored(testbed, 90, 88, 87)
         assert testbed.proxy.connects == 1, "the connection was kept"
 
@@ -183,7 +184,7 @@ async def test_a_flood_at_qos_0_is_bounded(kind: str, tmp_path: Path) -> None:
                         *(wire.publish_packet(device.topic("heartbeat"), b"{}", qos=0) for _ in range(count))
                     )
                     await eventually(lambda: dropped(logs), "some were dropped")
-                    await second.publish(other.topic("heartbeat"), beat(42))
+                    await second.publish(other.topic("heartbeat"), heartbeat_payload(42))
                 finally:
                     release.set()
                 await busy
@@ -211,7 +212,9 @@ async def test_many_heartbeats_are_stored_in_batches(kind: str, tmp_path: Path) 
         device = await testbed.bound()
         async with testbed.join(device) as client:
             burst = [
-                wire.publish_packet(device.topic("heartbeat"), beat(n % 101, sent_at=None), packet_id=n + 1)
+                wire.publish_packet(
+                    device.topic("heartbeat"), heartbeat_payload(n % 101, sent_at=None), packet_id=n + 1
+                )
                 for n in range(count)
             ]
             await client.send(*burst)

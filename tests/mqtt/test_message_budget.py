@@ -5,7 +5,8 @@ from pathlib import Path
 from gateway.mqtt.ingest import SAVED_ACKNOWLEDGEMENTS
 from gateway.store import Context, Rules
 from gateway.store.command_sql import CommandRecord
-from tests.mqtt.support import MqttTestbed, beat, on_every_broker, open_testbed
+from tests.mqtt.devices import heartbeat_payload
+from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.support.wait import eventually
 
 FLOOD = 500
@@ -34,7 +35,7 @@ async def test_a_flood_of_acknowledgements_delays_no_device_and_loses_none(kind:
             await client.say(device.topic("commands/trigger_upload/ack"), *flood[FLOOD // 2 :])
             word = acknowledgement(command.id, "executed")
             await client.say(device.topic("commands/reboot/ack"), word, word)
-            await quiet.say(other.topic("heartbeat"), beat(70))
+            await quiet.say(other.topic("heartbeat"), heartbeat_payload(70))
             await eventually(lambda: _stored(testbed), "the other device is heard")
             await eventually(lambda: _final(testbed, command), "the genuine word was taken")
         refused = await testbed.rows("SELECT count(*) FROM refusals WHERE code = 'unknown_command'")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
+from tests.mqtt.devices import Device, heartbeat_payload
 from tests.mqtt.presence import GRACE_MS, RULES, SILENCE_MS, connection, due_soon, later, online, will
-from tests.mqtt.support import Device, MqttTestbed, beat, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
 
@@ -42,12 +43,12 @@ async def test_a_flapping_link_causes_few_events(kind: str, tmp_path: Path) -> N
         for life in range(6):
             async with testbed.join(device, will=will(device)) as client:
                 await client.publish(device.topic("status"), b'{"status":"online"}', retain=True)
-                await client.publish(device.topic("heartbeat"), beat(life))
+                await client.publish(device.topic("heartbeat"), heartbeat_payload(life))
                 await stored(testbed, life + 1)
             await due_soon(testbed, device)
             await testbed.presence.judge()
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(99))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(99))
             await stored(testbed, 7)
             later(testbed, GRACE_MS)
             await testbed.presence.judge()
@@ -70,7 +71,7 @@ async def test_silence_ends_in_offline_and_a_heartbeat_in_online(kind: str, tmp_
         await testbed.start()
         device = await testbed.bound()
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(1))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(1))
             await online(testbed, device)
             later(testbed, SILENCE_MS - 20_000)
             await testbed.presence.judge()
@@ -78,7 +79,7 @@ async def test_silence_ends_in_offline_and_a_heartbeat_in_online(kind: str, tmp_
             later(testbed, 20_000)
             await testbed.presence.judge()
             assert await connection(testbed, device) == "offline"
-            await client.publish(device.topic("heartbeat"), beat(2))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(2))
             await online(testbed, device)
         assert await testbed.events(device, "device.o%line") == ["device.online", "device.offline", "device.online"]
 
@@ -102,7 +103,7 @@ async def test_the_running_worker_expires_commands_and_presence(tmp_path: Path) 
         judging = asyncio.create_task(testbed.presence.run())
         device = await testbed.bound()
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(1))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(1))
             await online(testbed, device)
             await testbed.command(device, ttl_seconds=60)
             await testbed.settled()
@@ -169,11 +170,11 @@ async def test_a_clock_that_is_set_back_keeps_no_device_online(kind: str, tmp_pa
         device, silent = await testbed.bound(), await testbed.bound("SN-2")
         for each in (device, silent):
             async with testbed.join(each) as client:
-                await client.publish(each.topic("heartbeat"), beat(80))
+                await client.publish(each.topic("heartbeat"), heartbeat_payload(80))
                 await online(testbed, each)
         later(testbed, -3_600_000)
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(70))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(70))
             await eventually(lambda: _stored(testbed, 3), "the heartbeat is stored")
             command = await testbed.reset(device)
             await client.subscribe(device.topic("commands/factory_reset"))

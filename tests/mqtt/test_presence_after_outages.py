@@ -7,8 +7,9 @@ from gateway.domain import heartbeats
 from gateway.models.heartbeats import Heartbeat
 from gateway.store import Tx, health_sql
 from gateway.store.sqlite.device_cache import SenderRecord
+from tests.mqtt.devices import Device, heartbeat_payload
 from tests.mqtt.presence import GRACE_MS, RULES, SILENCE_MS, connection, due_soon, later, online, will
-from tests.mqtt.support import Device, MqttTestbed, beat, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 
 FLEET = 200
 
@@ -42,7 +43,7 @@ async def test_an_outage_of_the_gateway_takes_no_device_offline(kind: str, tmp_p
         later(testbed, 3 * SILENCE_MS)
         async with testbed.admin() as fleet:
             for each in devices[::2]:
-                await fleet.say(each.topic("heartbeat"), beat(50))
+                await fleet.say(each.topic("heartbeat"), heartbeat_payload(50))
         testbed.proxy.delay_seconds = 0.001
         await testbed.start()
         await testbed.presence.look()
@@ -59,7 +60,7 @@ async def test_a_pause_of_the_process_takes_no_device_offline(kind: str, tmp_pat
         await testbed.start()
         device = await testbed.bound()
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(1))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(1))
             await online(testbed, device)
             await testbed.presence.look()
             later(testbed, 3 * SILENCE_MS)
@@ -74,11 +75,11 @@ async def test_silence_is_checked_only_after_the_backlog_is_read(kind: str, tmp_
         await testbed.start()
         device = await testbed.bound()
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(1))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(1))
             await online(testbed, device)
             testbed.proxy.stall()
             later(testbed, SILENCE_MS)
-            await client.publish(device.topic("heartbeat"), beat(2))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(2))
             judged = asyncio.create_task(testbed.presence.judge())
             await asyncio.sleep(0)
             assert await offline_count(testbed) == 0

@@ -14,7 +14,8 @@ from gateway.models.commands import Ack
 from gateway.store import Context, Rules, Tx, command_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
 from tests.mqtt.brokers import MosquittoUnderTest
-from tests.mqtt.support import Device, MqttTestbed, attempt, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.devices import Device
+from tests.mqtt.support import MqttTestbed, attempt, on_every_broker, on_mosquitto, open_testbed
 from tests.support.receipts import receipt_of
 from tests.support.wait import eventually
 

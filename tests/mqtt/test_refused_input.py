@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mqtt.support import Device, MqttTestbed, ShiftedClock, beat, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.devices import Device, heartbeat_payload
+from tests.mqtt.support import MqttTestbed, ShiftedClock, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
 
@@ -30,7 +31,7 @@ BAD = {
 
 async def good_one_is_stored(testbed: MqttTestbed, device: Device, client: wire.Wire, battery: int = 42) -> None:
     """The gateway is up: the next heartbeat is stored."""
-    await client.publish(device.topic("heartbeat"), beat(battery))
+    await client.publish(device.topic("heartbeat"), heartbeat_payload(battery))
 
     async def is_stored() -> bool:
         return battery in await testbed.stored_batteries()
@@ -166,7 +167,7 @@ async def test_a_message_on_the_topic_of_another_device_is_dropped(kind: str, tm
         await testbed.start()
         liar, victim = await testbed.bound(), await testbed.bound("SN-2")
         async with testbed.join(liar, will=None) as client:
-            await client.publish(victim.topic("heartbeat"), beat(1))
+            await client.publish(victim.topic("heartbeat"), heartbeat_payload(1))
             await client.publish(victim.topic("status"), b'{"status":"online"}', retain=True)
             await client.publish(victim.topic("commands/reboot"), b"{}", retain=True)
             await good_one_is_stored(testbed, liar, client)
@@ -188,7 +189,7 @@ async def test_a_retained_heartbeat_is_refused_and_cleared(kind: str, tmp_path: 
         is_unseen = kind == "mosquitto-3.1.1"
         async with testbed.join(device) as client:
             await client.subscribe(device.topic("errors"))
-            await client.publish(device.topic("heartbeat"), beat(30), retain=True)
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(30), retain=True)
             if is_unseen:
                 await good_one_is_stored(testbed, device, client)
                 testbed.proxy.cut()
@@ -196,7 +197,7 @@ async def test_a_retained_heartbeat_is_refused_and_cleared(kind: str, tmp_path: 
             assert b"retained_heartbeat" in (await client.read_publish()).payload
             await eventually(lambda: _nothing_retained(testbed), "it was cleared")
             await testbed.settled()
-            await client.publish(device.topic("heartbeat"), beat(50))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(50))
             await eventually(lambda: _newest_is(testbed, 50), "the next one is stored")
             assert await testbed.stored_batteries() == ([30, 42, 50] if is_unseen else [50])
         testbed.proxy.cut()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from gateway.domain import devices
 from gateway.store import View, token_sql
-from tests.mqtt.support import Device, MqttTestbed, ShiftedClock, beat, on_mosquitto, open_testbed
+from tests.mqtt.devices import Device, heartbeat_payload
+from tests.mqtt.support import MqttTestbed, ShiftedClock, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.wait import GUARD_SECONDS, eventually
 
@@ -116,7 +117,7 @@ async def test_the_first_message_of_the_new_token_ends_the_old_one(kind: str, tm
         await testbed.settled()
         async with testbed.join(new) as client:
             await _expected(testbed, new)
-            await client.publish(new.topic("heartbeat"), beat(80))
+            await client.publish(new.topic("heartbeat"), heartbeat_payload(80))
             await eventually(lambda: _is(testbed, device, "revoked"), "the old token is revoked")
             await testbed.settled()
             await client.ping()
@@ -135,7 +136,7 @@ async def test_messages_of_the_old_token_are_no_first_use_of_the_new_one(kind: s
             await old.publish(device.topic("status"), b'{"status":"online"}', retain=True)
             testbed.proxy.stall()
             for battery in range(40):
-                await old.publish(device.topic("heartbeat"), beat(battery))
+                await old.publish(device.topic("heartbeat"), heartbeat_payload(battery))
             new = await refreshed(testbed, device)
             await old.closed()
         testbed.proxy.resume()
@@ -146,7 +147,7 @@ async def test_messages_of_the_old_token_are_no_first_use_of_the_new_one(kind: s
             await client.publish(new.topic("status"), b'{"status":"offline"}', retain=True)
             assert await testbed.connection.barrier.passed(GUARD_SECONDS), "its word was taken"
             assert (await state(testbed, device), await state(testbed, new)) == ("active", "active")
-            await client.publish(new.topic("heartbeat"), beat(90))
+            await client.publish(new.topic("heartbeat"), heartbeat_payload(90))
             await eventually(lambda: _is(testbed, device, "revoked"), "the old token is revoked")
 
 

@@ -14,7 +14,8 @@ from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
 from gateway.store import View, device_sql
-from tests.mqtt.support import Device, MqttTestbed, beat, on_every_broker, open_testbed
+from tests.mqtt.devices import Device, heartbeat_payload
+from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.support.wait import eventually
 
 STATES = "devices/+/state"
@@ -73,7 +74,7 @@ async def test_the_state_follows_the_device(kind: str, tmp_path: Path) -> None:
         device, other = await testbed.bound(), await testbed.bound("SN-2")
         await becomes(testbed, device, other)
         async with testbed.join(device) as client:
-            await client.publish(device.topic("heartbeat"), beat(80, signal_strength_dbm=-61))
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(80, signal_strength_dbm=-61))
 
             async def heard() -> bool:
                 state = (await testbed.retained(STATES)).get(device.topic("state"), b"{}")
@@ -146,7 +147,7 @@ async def test_many_changes_between_two_reads_make_one_message(tmp_path: Path) -
         await witness.subscribe(device.topic("state"))
         assert (await witness.read_publish()).retain
         for battery in range(20):
-            message = messages.Message(device.topic("heartbeat"), beat(battery))
+            message = messages.Message(device.topic("heartbeat"), heartbeat_payload(battery))
             await testbed.store.write(partial(messages.apply, parsed=messages.parse(testbed.topics, message)))
         await testbed.start()
         told = json.loads((await witness.read_publish()).payload)

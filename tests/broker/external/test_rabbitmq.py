@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from gateway.domain import epoch
 from gateway.store import account_sql, command_sql
 from tests.broker.support import REFUSED, answer
-from tests.mqtt.support import Device, MqttTestbed, beat, open_testbed
+from tests.mqtt.devices import Device, heartbeat_payload
+from tests.mqtt.support import MqttTestbed, open_testbed
 from tests.mqtt.test_lineage import Snapshot
 from tests.support import wire
 from tests.support.rabbitmq import RabbitMq
@@ -151,7 +152,7 @@ async def test_new_connections_are_refused_while_the_gateway_is_down(testbed: Mq
     assert await answer(testbed, device) != wire.ACCEPTED
     await testbed.broker.start()
     async with testbed.join(device) as client:
-        await client.publish(device.topic("heartbeat"), beat(80))
+        await client.publish(device.topic("heartbeat"), heartbeat_payload(80))
         await eventually(testbed.stored_batteries, "the heartbeat is stored")
 
 
@@ -212,7 +213,7 @@ async def test_a_connected_device_is_refused_while_the_gateway_is_away(testbed: 
         await client.ping()
         await testbed.broker.stop()
         await client.ping()
-        await client.send(wire.publish_packet(device.topic("heartbeat"), beat(80)))
+        await client.send(wire.publish_packet(device.topic("heartbeat"), heartbeat_payload(80)))
         assert wire.Kind.PUBACK not in [packet.kind for packet in await client.closed()]
     await testbed.broker.start()
     assert await testbed.stored_batteries() == []

@@ -19,7 +19,8 @@ from tests.broker.revocation_times import (
     wait_for_failed_attempts,
 )
 from tests.broker.support import REFUSED, answer
-from tests.mqtt.support import Device, MqttTestbed, beat, open_testbed
+from tests.mqtt.devices import Device, heartbeat_payload
+from tests.mqtt.support import MqttTestbed, open_testbed
 from tests.support import wire
 from tests.support.measured import Measured
 from tests.support.proxy import Proxy
@@ -94,8 +95,8 @@ async def test_a_session_that_is_not_cut_has_no_rights_after_the_next_bind(rabbi
                 await old.subscribe(device.topic("commands/reboot"))
             async with testbed.join(again) as new:
                 await new.subscribe(device.topic("commands/reboot"))
-                await new.publish(device.topic("heartbeat"), beat(80))
-            await witness.publish(other.topic("heartbeat"), beat(81))
+                await new.publish(device.topic("heartbeat"), heartbeat_payload(80))
+            await witness.publish(other.topic("heartbeat"), heartbeat_payload(81))
 
 
 async def test_revoking_home_assistant_does_not_delay_revocations(testbed: MqttTestbed, rabbitmq: RabbitMq) -> None:

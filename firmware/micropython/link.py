@@ -10,8 +10,7 @@ import wire
 
 REPORT_AFTER_REFUSALS = 3
 HTTP_AFTER_FAILURES = 3
-LONGEST_COMMAND = 8192  # bytes of one command; the gateway's own have less than 4096
-LONGEST_QUEUE = 16384  # bytes of commands that wait
+LONGEST_COMMAND = 8192  # bytes; the protocol allows 18 KiB, but a command with small params has 2
 LOST = (OSError, EOFError, ValueError, asyncio.TimeoutError)  # ValueError: Mbed TLS does not trust the certificate
 
 
@@ -48,6 +47,7 @@ class Link:
         self.connection, self.binding, self.networks = connection, binding, networks
         self.config, self.board, self.backoff = runtime.config, runtime.board, runtime.backoff
         self.runtime = runtime
+        self.longest = self.config.get("longest_command_bytes", LONGEST_COMMAND)
         self.gateway = runtime.gateway(binding)
         self._client = None
         self._over_http = False
@@ -148,7 +148,7 @@ class Link:
     async def _connect(self):
         broker = self.binding["mqtt"]
         streams = await net.connect(broker["host"], broker["port"], broker["tls"], self.config.get("trusted"))
-        client = mqtt.Mqtt(streams, self.config.get("keepalive_seconds", 60), LONGEST_COMMAND)
+        client = mqtt.Mqtt(streams, self.config.get("keepalive_seconds", 60), self.longest)
         try:
             password = wire.mqtt_password(self.binding["device_token"])
             await client.connect(self.binding["device_id"], password, self.topic("status"), wire.OFFLINE)
@@ -183,8 +183,8 @@ class Link:
 
     def _received(self, topic, payload):
         if payload is None:
-            self.runtime.tell("message_dropped", {"topic": topic, "reason": f"more than {LONGEST_COMMAND} bytes"})
-        elif self.runtime.waiting_bytes() + len(payload) > LONGEST_QUEUE:
+            self.runtime.tell("message_dropped", {"topic": topic, "reason": f"more than {self.longest} bytes"})
+        elif self.runtime.waiting_bytes() + len(payload) > 2 * self.longest:
             raise OSError("more commands than memory")  # they are retained, so they arrive again
         elif topic == self.topic("errors"):
             self._deliver("errors", payload)

@@ -18,10 +18,10 @@ LONGEST_LINE = 8192
 async def serve(reader, runtime):
     """Answer each line of a serial port until it ends. Facts of the device appear between the answers."""
     while True:
-        line = [await reader.readline()]
-        if not line[0]:
-            return
         try:
+            line = [await reader.readline()]
+            if not line[0]:
+                return
             said = await answer(line, runtime)
         except Exception as error:  # such as a heap that is full: the line stays usable
             said = failed(repr(error))
@@ -35,8 +35,8 @@ async def answer(line, runtime):
     """
     try:
         what, binding, networks = read(line.pop())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return failed(f'send one JSON object a line, such as {{"do": "info"}}: {error}')
+    except ValueError as error:
+        return failed(str(error))
     if what == "info":
         return info(runtime)
     if what == "provision":
@@ -51,14 +51,21 @@ async def answer(line, runtime):
 
 
 def read(line):
-    """Return what a line asks for, and of a bind answer the part that a device keeps. Raises ValueError and others."""
+    """Return what a line asks for, and of a bind answer the part that a device keeps. Raises ValueError."""
     if len(line) > LONGEST_LINE:
-        raise ValueError(f"more than {LONGEST_LINE} bytes")
-    asked = wire.read_json(line.strip())
-    if asked["do"] != "provision":
-        return asked["do"], None, None
-    networks = [{"ssid": str(each["ssid"]), "psk": str(each["psk"])} for each in asked.get("networks", ())]
-    return "provision", wire.binding_from_answer(asked.get("bind")), networks
+        raise ValueError(f"a line may have {LONGEST_LINE} bytes at most")
+    try:
+        asked = wire.read_json(line.strip())
+        what = asked["do"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError('send one JSON object a line, such as {"do": "info"}')
+    if what != "provision":
+        return what, None, None
+    try:
+        networks = [{"ssid": str(each["ssid"]), "psk": str(each["psk"])} for each in asked.get("networks", ())]
+    except (KeyError, TypeError):
+        raise ValueError("networks has to be a list of objects with ssid and psk")
+    return what, wire.binding_from_answer(asked.get("bind")), networks
 
 
 async def provision(binding, networks, runtime):

@@ -192,6 +192,30 @@ async def test_the_session_is_cut_before_the_last_puback(site: Site, proxy: Watc
     assert [b'"delivered"' in words[0].payload, b'"executed"' in words[1].payload] == [True, True]
 
 
+@pytest.mark.checklist("C28")
+async def test_a_command_counts_with_the_retain_flag_and_without(
+    site: Site, proxy: WatchingProxy, tmp_path: Path
+) -> None:
+    """Without it while the device is connected, with it at the next connection; it executes both, and each once."""
+    device = FirmwareDevice(tmp_path / "device", "SN-FLAG", heartbeat_seconds=RARE)
+    async with powered(device):
+        device_id = (await provision_through(proxy, site, device))["id"]
+        await device.fact("sent", kind="heartbeat")
+        await site.post(f"{device_id}/commands", {"type": "start_recording"}, status=201)
+        await site.becomes(device_id, "executed")
+        await device.switch_off()
+    await site.post(f"{device_id}/commands", {"type": "trigger_upload"}, status=201)
+    async with powered(device):
+        await site.becomes(device_id, "executed")
+    arrived = [each for each in proxy.messages(Direction.CLIENT) if each.payload]
+    assert [(each.topic.rpartition("/")[2], each.retain) for each in arrived] == [
+        ("start_recording", False),
+        ("trigger_upload", True),
+    ]
+    received = [each["type"] for each in device.facts("command_received", ever=True)]
+    assert received == ["start_recording", "trigger_upload"]
+
+
 @pytest.mark.checklist("C29")
 async def test_without_the_puback_of_delivered_nothing_is_wiped(
     site: Site, proxy: WatchingProxy, tmp_path: Path

@@ -196,7 +196,7 @@ async def test_the_session_is_cut_before_the_last_puback(site: Site, proxy: Watc
 async def test_a_command_counts_with_the_retain_flag_and_without(
     site: Site, proxy: WatchingProxy, tmp_path: Path
 ) -> None:
-    """Without it while the device is connected, with it at the next connection; it executes both, and each once."""
+    """Without it while the device is connected, with it at the next connect, maybe beside the session's own copy."""
     device = FirmwareDevice(tmp_path / "device", "SN-FLAG", heartbeat_seconds=RARE)
     async with powered(device):
         device_id = (await provision_through(proxy, site, device))["id"]
@@ -208,10 +208,8 @@ async def test_a_command_counts_with_the_retain_flag_and_without(
     async with powered(device):
         await site.becomes(device_id, "executed")
     arrived = [each for each in proxy.messages(Direction.CLIENT) if each.payload]
-    assert [(each.topic.rpartition("/")[2], each.retain) for each in arrived] == [
-        ("start_recording", False),
-        ("trigger_upload", True),
-    ]
+    flags = {(each.topic.rpartition("/")[2], each.retain) for each in arrived}
+    assert flags >= {("start_recording", False), ("trigger_upload", True)}
     received = [each["type"] for each in device.facts("command_received", ever=True)]
     assert received == ["start_recording", "trigger_upload"]
 

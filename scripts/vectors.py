@@ -24,7 +24,7 @@ GENERATION, SEQ = 3, 7
 SECOND = 1_763_625_600  # 2025-11-20T08:00:00Z
 LATER, EARLIER = "2025-11-20T08:01:00.000Z", "2025-11-20T07:59:00.000Z"
 ORDER = 2**252 + 27742317777372353535851937790883648493
-INVALID = "grant_invalid"
+INVALID, INVALID_KEY = "grant_invalid", "invalid_grant_key"
 HEADER = {"alg": "EdDSA", "kid": "1IG2tMH7J2wbJZnOf8LJzQitKf7LMvoAElsuDMVM54Y", "typ": "JWT"}
 CLAIMS = {
     "iss": "gw_EXAMPLE",
@@ -335,10 +335,36 @@ def new_grant_key() -> dict[str, Any]:
     }
 
 
+def new_keys() -> Iterator[dict[str, Any]]:
+    """Yield keys that the old key announces, signed as they are: one that a device takes, and what is no key."""
+    key = public(NEW_KEY)
+    small = text((1).to_bytes(32, "little"))
+    second_form = text((2**255 - 18).to_bytes(32, "little"))
+    for name, about, answer, params in (
+        ("good", "a new key", "delivered", key),
+        ("known", "the key that the device has", "delivered", public(KEY)),
+        ("other_kind", "kty RSA", INVALID_KEY, {**key, "kty": "RSA"}),
+        ("other_curve", "crv Ed448", INVALID_KEY, {**key, "crv": "Ed448"}),
+        ("other_alg", "alg none", INVALID_KEY, {**key, "alg": "none"}),
+        ("short", "a key of 31 bytes", INVALID_KEY, {**key, "x": text(NEW_KEY.public_key().public_bytes_raw()[:31])}),
+        ("small_order", "the neutral element", INVALID_KEY, {**key, "x": small}),
+        ("second_form", "the neutral element, y = p + 1", INVALID_KEY, {**key, "x": second_form}),
+        ("padded", "x with padding", INVALID_KEY, {**key, "x": key["x"] + "="}),
+        ("kid_long", "a kid of 65 characters", INVALID_KEY, {**key, "kid": "k" * 65}),
+        ("kid_missing", "no kid", INVALID_KEY, {each: key[each] for each in key if each != "kid"}),
+        ("nothing", "no params", INVALID_KEY, {}),
+    ):
+        grant = token(claims(cmd="set_grant_key", par=par(params)))
+        said = payload(grant, type="set_grant_key", params=params)
+        yield case(f"new_key_{name}", about, answer, said, topic="set_grant_key")
+    own = payload(token(claims(cmd="set_grant_key", par=par(key)), key=NEW_KEY), type="set_grant_key", params=key)
+    yield case("new_key_by_itself", "a new key that signs for itself", INVALID, own, topic="set_grant_key")
+
+
 def document() -> dict[str, Any]:
     """Return the whole document."""
     key = hashlib.sha256(TOKEN.encode()).digest()
-    kinds = (good, algorithms, differing_claims, damaged_tokens, bad_keys, duplicates, stale, malformed)
+    kinds = (good, algorithms, differing_claims, damaged_tokens, bad_keys, duplicates, stale, malformed, new_keys)
     return {
         "device_token": TOKEN,
         "mqtt_password": text(hmac.new(TOKEN.encode(), b"mqtt", hashlib.sha256).digest()),

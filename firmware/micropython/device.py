@@ -28,7 +28,7 @@ from records import Journal, LastWipe, Sequences, acknowledge
 TOKEN, PAIRING, WIFI = "device_token", "pairing", "wifi_networks"
 WIPED = (TOKEN, PAIRING, WIFI)  # the token first: a half-wiped device without its token cannot authenticate
 FIRMWARE, APN, IN_PROGRESS = "firmware_version", "cellular_apn", "reset_in_progress"
-RESET = "factory_reset"
+RESET, NEW_KEY = "factory_reset", "set_grant_key"
 RESET_RESULT = {"wiped": list(WIPED), "kept": ["serial_number", APN, "last_command_id"]}
 
 
@@ -122,10 +122,9 @@ class Device:
         self.state, self.binding, self._networks = "provisioned", binding, list(networks)
         generation = binding["binding_generation"]
         self._sequences = Sequences(generation, {})
-        pairing = {name: value for name, value in binding.items() if name != TOKEN}
         return [
             ("write", "wiped", WIFI, self._networks),
-            ("write", "wiped", PAIRING, pairing),
+            ("write", "wiped", PAIRING, _without_token(binding)),
             ("write", "wiped", TOKEN, binding[TOKEN]),  # last: a binding with a token is complete
             ("tell", "provisioned", {"device_id": binding["device_id"], "generation": generation}),
             self._open_link(),
@@ -216,14 +215,16 @@ class Device:
             {"command_id": command["id"], "type": topic_type, "generation": command["binding_generation"]},
         )
         try:
-            seq = grant.check(command, topic_type, self.binding, self._sequences, now)
+            seq, key = grant.check(command, topic_type, self.binding, self._sequences, now)
         except grant.RefusalError as refusal:
             return [received] + self._refuse(command, topic_type, refusal)
-        return [received] + self._sequences.take(topic_type, seq, command["id"]) + self._obey(command)
+        settled = self._settle_key(key) + self._sequences.take(topic_type, seq, command["id"])
+        return [received] + settled + self._obey(command)
 
     def _refuse(self, command, topic_type, refusal):
         outcome = self._outcome(command, "failed")
         outcome["type"] = topic_type
+        outcome["result"] = refusal.result
         outcome["error"] = {"code": refusal.code, "message": refusal.message}
         # Store it only if the gateway signed it. A forgery could otherwise use up an id before the real command
         # arrives.
@@ -236,6 +237,8 @@ class Device:
         if command["type"] == RESET:
             self._accepted_reset = command  # the reset begins when the delivery of this message is confirmed
             return [delivered]
+        if command["type"] == NEW_KEY:
+            return [delivered] + self._take_key(command)
         outcome = self._outcome(command, "executed")
         outcome["result"] = self.product.execute(command["type"], command["params"])
         done = [delivered, self._journal.remember(outcome), acknowledge(outcome)]
@@ -249,6 +252,39 @@ class Device:
         names = {"command_id": command["id"], "type": command["type"], "status": status, "receipt": word}
         names["result"] = names["error"] = None
         return names
+
+    # --- a new grant key ----------------------------------------------------------------------------------------------
+
+    def _settle_key(self, key):
+        """Drop the old key when the new one has signed: the gateway has it. Both are in one value of the flash."""
+        if key is self.binding["grant_key"]:
+            return []
+        dropped = self.binding["grant_key"].get("kid")
+        return [self._write_keys(key, None), ("tell", "grant_key_dropped", {"kid": dropped})]
+
+    def _take_key(self, command):
+        """Write the new key beside the old one, which has signed it. A key that the device has changes nothing."""
+        try:
+            key = grant.new_key(command["params"])
+        except grant.RefusalError as refusal:
+            return self._refuse(command, command["type"], refusal)
+        known = [each["x"] for each in grant.keys_of(self.binding)]
+        written = []
+        if key["x"] not in known:
+            written = [
+                self._write_keys(self.binding["grant_key"], key),
+                ("tell", "grant_key_added", {"kid": key["kid"]}),
+            ]
+        outcome = self._outcome(command, "executed")
+        outcome["result"] = {"grant_kid": grant.keys_of(self.binding)[0]["kid"]}
+        return written + [self._journal.remember(outcome), acknowledge(outcome)]
+
+    def _write_keys(self, key, new):
+        self.binding = dict(self.binding)
+        self.binding["grant_key"], self.binding["next_grant_key"] = key, new
+        if new is None:
+            del self.binding["next_grant_key"]
+        return ("write", "wiped", PAIRING, _without_token(self.binding))
 
     # --- the reset ----------------------------------------------------------------------------------------------------
 
@@ -320,3 +356,7 @@ def _with_token(pairing, token):
     binding = dict(pairing)
     binding[TOKEN] = token
     return binding
+
+
+def _without_token(binding):
+    return {name: value for name, value in binding.items() if name != TOKEN}

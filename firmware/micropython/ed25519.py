@@ -1,7 +1,8 @@
 """Verification of Ed25519 signatures (RFC 8032, 5.1.7), strict.
 
 The slow path is plain Python. A native module `monocypher` takes over where it can be imported. It has one function,
-`ed25519_check(signature, public, message)`, which returns True for a good signature. `_is_strict` holds for both.
+`ed25519_check(signature, public, message)`, which returns True for a good signature. The checks in `verify` itself hold
+for both.
 """
 
 from sha512 import sha512
@@ -32,19 +33,17 @@ SMALL_ORDER = (
 
 def verify(public, message, signature):
     """Return whether the 64 bytes are the signature of the message by this public key of 32 bytes."""
-    if not _is_strict(public, signature):
+    if not is_key(public) or len(signature) != 64 or int.from_bytes(signature[32:], "little") >= L:
         return False
     if ed25519_check:
         return bool(ed25519_check(signature, public, message))
     return _verify_slowly(public, message, signature)
 
 
-def _is_strict(public, signature):
-    """Refuse what a lax check accepts: S of L or more, a y of P or more, a key of small order."""
-    if len(public) != 32 or len(signature) != 64 or int.from_bytes(signature[32:], "little") >= L:
-        return False
+def is_key(public):
+    """Return whether these are 32 bytes of the one form that a key has: a y below P, and not of small order."""
     y = int.from_bytes(public, "little") & Y_BITS
-    return y < P and y not in SMALL_ORDER
+    return len(public) == 32 and y < P and y not in SMALL_ORDER
 
 
 def _verify_slowly(public, message, signature):

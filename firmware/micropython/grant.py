@@ -1,11 +1,12 @@
-"""Check of a command's grant: a JWT with EdDSA, verified with the `grant_key` of the binding alone."""
+"""Check of a command's grant: a JWT with EdDSA, verified with the keys of the binding alone."""
 
 from hashlib import sha256
 
 import ed25519
 import wire
 
-PROVEN = ("stale_generation", "expired")
+PROVEN = ("stale_generation", "expired", "invalid_grant_key")
+MAX_KID_LENGTH = 64
 
 
 class RefusalError(Exception):
@@ -15,19 +16,22 @@ class RefusalError(Exception):
     signed too and still not stored: many old commands must not displace the outcomes of commands that were executed.
     """
 
-    def __init__(self, code, message, proven=True):
+    def __init__(self, code, message, proven=True, result=None):
         super().__init__(message)
         self.code = code
         self.message = message
+        self.result = result
         self.proven = proven and code in PROVEN
 
 
 def check(command, topic_type, binding, sequences, now):
-    """Return the `seq` of a command that may be obeyed. Store it before that. `now` is milliseconds since 1970 or None.
+    """Return the `seq` of a command that may be obeyed, and the key that signed it. Store both before you obey.
+
+    `now` is in milliseconds since 1970, or None.
 
     Raise `RefusalError` with the first code that applies, in the order of the checks below.
     """
-    claims = _verified(command["grant_token"], binding["grant_key"])
+    claims, key = _verified(command["grant_token"], binding)
     if not claims.get("iss") or type(claims["iss"]) is not str:
         raise _invalid("the grant's iss is not that of the command")
     _agree("aud", claims, binding["device_id"])
@@ -50,26 +54,56 @@ def check(command, topic_type, binding, sequences, now):
         raise RefusalError("expired", "the clock is not set", proven=False)
     if exp is not None and now >= exp * 1000:
         raise RefusalError("expired", "the command's time is over")
-    return seq
+    return seq, key
+
+
+def keys_of(binding):
+    """Return the keys that the device obeys, the newest first: two while a new one is not confirmed."""
+    new = binding.get("next_grant_key")
+    return [binding["grant_key"]] if new is None else [new, binding["grant_key"]]
+
+
+def new_key(params):
+    """Return the key in the params of a `set_grant_key`, or raise `RefusalError`."""
+    kid = params.get("kid")
+    try:
+        good = ed25519.is_key(wire.unbase64url(params["x"])) and 0 < len(kid) <= MAX_KID_LENGTH
+    except (ValueError, KeyError, TypeError, AttributeError):
+        good = False
+    kind = (params.get("kty"), params.get("crv"), params.get("alg"), type(kid))
+    if not good or kind != ("OKP", "Ed25519", "EdDSA", str):
+        raise RefusalError("invalid_grant_key", "the params are no public Ed25519 key as a JWK")
+    return {name: value for name, value in params.items() if type(value) is str}
 
 
 def _invalid(message):
     return RefusalError("grant_invalid", message)
 
 
-def _verified(token, key):
-    """Return the claims if the key signed them: exactly three parts, `alg` exactly EdDSA."""
+def _verified(token, binding):
+    """Return the claims, and the key that signed them: exactly three parts, `alg` exactly EdDSA."""
     parts = token.split(".")
     try:
         head, body, signature = [wire.unbase64url(part) for part in parts]
-        header, public = wire.read_json(head), wire.unbase64url(key["x"])
-        is_signed = header["alg"] == "EdDSA" and ed25519.verify(public, f"{parts[0]}.{parts[1]}".encode(), signature)
-        claims = wire.read_json(body) if is_signed else None
+        keys = keys_of(binding) if wire.read_json(head)["alg"] == "EdDSA" else []
+        for key in keys:
+            if ed25519.verify(wire.unbase64url(key["x"]), f"{parts[0]}.{parts[1]}".encode(), signature):
+                claims = wire.read_json(body)
+                if type(claims) is dict:
+                    return claims, key
     except (ValueError, KeyError, TypeError, AttributeError):
-        claims = None
-    if type(claims) is not dict:
-        raise _invalid("the grant is not signed by the gateway of this binding")
-    return claims
+        pass
+    named = {"grant_kid": keys_of(binding)[0].get("kid"), "refused_kid": _kid(parts[0])}
+    raise RefusalError("grant_invalid", "the grant is not signed by the gateway of this binding", result=named)
+
+
+def _kid(head):
+    """Return the `kid` of a header, by which the gateway recognises a key that this device does not have."""
+    try:
+        kid = wire.read_json(wire.unbase64url(head))["kid"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return kid if type(kid) is str and len(kid) <= MAX_KID_LENGTH else None
 
 
 def _agree(claim, claims, expected):

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from strict_json import MAX_INTEGER, MAX_PAYLOAD, canonical, read_json  # noqa: F401  # for those who import wire
 
-COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot")
+COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "set_grant_key")
 ONLINE = b'{"status":"online"}'
 OFFLINE = b'{"status":"offline"}'
 COMMAND_FIELDS = (

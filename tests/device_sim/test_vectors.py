@@ -10,7 +10,7 @@ from device_sim.actions import Action, CommandReceived, PowerOn, Publish, WriteF
 from device_sim.device import Device, State
 from tests.device_sim.support import seeded
 from tests.support import vectors
-from tests.support.vectors import COMMANDS, NAMES, STORED_REFUSALS, VECTORS
+from tests.support.vectors import COMMANDS, NAMES, VECTORS, WRITTEN_FOR
 
 NOW = wire.milliseconds(VECTORS["now"])
 
@@ -30,7 +30,7 @@ def test_vector(vector: dict[str, Any]) -> None:
     assert [(each["status"], each.get("error", {}).get("code")) for each in said] == vectors.expected(vector)
     written = {each.name for each in actions if isinstance(each, WriteFlash)}
     if vector["answer"] != "delivered":
-        assert written == ({"last_commands"} if vector["answer"] in STORED_REFUSALS else set())
+        assert written == WRITTEN_FOR.get(vector["answer"], set())
         assert device.state is State.PROVISIONED
 
 

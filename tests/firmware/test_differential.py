@@ -14,9 +14,21 @@ from tests.firmware.twin import Twin, comparable
 
 SEQUENCES, EVENTS = 45, 24
 GROUPS = range(5)
+PARAMS: list[dict[str, Any]] = [{}, {"n": 1, "ü": ["x", None]}]
+OPENINGS = ("refused", "new key", "no key", "overtaken", "withdrawn", "postponed", "acknowledgement lost", "resumed")
+RESET = "factory_reset"
 HOME = {"ssid": "home", "psk": "secret"}
 FACTORY = {"serial_number": "SN1", "firmware_version": "1.4.2", "cellular_apn": None}
-TYPES = ("factory_reset", "factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "dance")
+TYPES = (
+    "factory_reset",
+    "factory_reset",
+    "start_recording",
+    "stop_recording",
+    "trigger_upload",
+    "reboot",
+    "dance",
+    "set_grant_key",
+)
 
 
 class Story:
@@ -24,7 +36,7 @@ class Story:
 
     def __init__(self, seed: str) -> None:
         self._rng = random.Random(seed)  # noqa: S311  # a test has to be repeatable
-        self._signer = Signer()
+        self._keys = [Signer()]
         self._generation = self._rng.randrange(1, 4)
         self._commands: list[list[Any]] = []
         self._unanswered: list[int] = []
@@ -35,37 +47,48 @@ class Story:
         """Yield events, each with the action before which the power goes; look at the twin in between."""
         yield self._bind(), None
         yield self._link_up(), None
-        for event in self._opening(twin):
-            yield event, None
+        yield from self._opening(twin)
         for _ in range(EVENTS):
             self._look_at(twin)
             self.now += self._rng.choice([0, 1, 500, 60_000, -90_000])
-            in_reset = bool(self._unanswered) and twin.sent[self._unanswered[-1]][4] == "factory_reset"
+            in_reset = bool(self._unanswered) and twin.sent[self._unanswered[-1]][4] == RESET
             chosen = self._in_reset() if in_reset and self._rng.random() < 0.7 else self._choose()
             cut = self._rng.randrange(8) if self._rng.random() < (0.3 if in_reset else 0.1) else None
             if cut is not None:
                 self._unanswered.clear()
             yield chosen, cut
 
-    def _opening(self, twin: Twin) -> Iterator[list[Any]]:
-        """What chance alone brings too rarely: an earlier command after a later one, a reset that is taken back."""
-        opening = self._rng.choice(["none", "overtaken", "withdrawn", "acknowledgement lost"])
+    def _opening(self, twin: Twin) -> Iterator[tuple[list[Any], int | None]]:
+        """What chance alone brings too rarely, by good commands: one of these ways to begin."""
+        opening, old = self._rng.choice(OPENINGS), self._keys[-1]
+        if opening == "refused":
+            yield from ((event, None) for event in (self._link_down(), self._refused(), ["token_refreshed", "dtok_1"]))
+            return
+        if opening == "no key":
+            yield self._sign("set_grant_key", by=old, params={"kty": "RSA"}), None
+            return
+        first = self._sign({"new key": "set_grant_key", "overtaken": "trigger_upload"}.get(opening, RESET), by=old)
         if opening == "overtaken":
-            earlier, later = self._sign("trigger_upload"), self._sign("trigger_upload")
-            yield from (later, earlier)
-        if opening in {"withdrawn", "acknowledgement lost"}:
-            yield self._sign("factory_reset")
-        if opening == "withdrawn":
-            yield ["command", "factory_reset", ""]
-        if opening == "acknowledgement lost":
-            yield ["published", len(twin.sent) - 1]
-            yield ["publish_failed", len(twin.sent) - 1, "cut"]
+            yield self._sign("trigger_upload", by=old), None
+        yield first, None
+        last = len(twin.sent) - 1
+        if opening == "new key":
+            yield self._sign("reboot", by=self._keys[-1]), None
+        elif opening == "withdrawn":
+            yield ["command", RESET, ""], None
+        elif opening == "postponed":
+            yield ["publish_failed", last, "cut"], None
+        elif opening == "acknowledgement lost":
+            yield ["published", last], None
+            yield ["publish_failed", last + 1, "cut"], None
+        elif opening == "resumed":
+            yield ["published", last], self._rng.randrange(1, 7)
 
     def _in_reset(self) -> list[Any]:
         """What happens right after an acknowledgement of a reset: mostly its confirmation."""
         last = self._unanswered[-1]
         choices = [["published", last]] * 4 + [["publish_failed", last, "cut"]] * 3
-        return self._rng.choice([*choices, ["command", "factory_reset", ""], self._commands[-1]])
+        return self._rng.choice([*choices, ["command", RESET, ""], self._commands[-1]])
 
     def _look_at(self, twin: Twin) -> None:
         self._unanswered += range(self._seen, len(twin.sent))
@@ -90,7 +113,7 @@ class Story:
             "id": DEVICE_ID,
             "binding_generation": self._generation,
             "device_token": f"dtok_{self._rng.getrandbits(64):016x}",
-            "grant_key": self._signer.jwk,
+            "grant_key": self._keys[-1].jwk,
             "mqtt": {
                 "host": "127.0.0.1",
                 "port": 1883,
@@ -107,23 +130,35 @@ class Story:
             self._sign(kind)
         return self._sign(kind)
 
-    def _sign(self, kind: str) -> list[Any]:
-        number = len(self._commands)
-        claims: dict[str, Any] = self._rng.choice([{}] * 8 + [{"aud": "dev_other"}, {"par": "x"}, {"exp": 1}])
-        generation = self._generation + self._rng.choice([0] * 8 + [-1, 1])
-        expires_at = None if kind == "factory_reset" else self.now + self._rng.choice([60_000, 60_000, 60_000, 0])
-        fields: dict[str, Any] = self._rng.choice([{}] * 8 + [{"params": {"a": [1.0]}}, {"type": "reboot"}, {"id": 7}])
-        payload = self._signer.command(
+    def _sign(self, kind: str, by: Signer | None = None, params: dict[str, Any] | None = None) -> list[Any]:
+        """Sign a command; without a key that is named, with one of the newest two, and often with a fault."""
+        number, is_good = len(self._commands), by is not None
+        good: dict[str, Any] = {}
+        claims = good if is_good else self._rng.choice([good] * 8 + [{"aud": "dev_other"}, {"par": "x"}, {"exp": 1}])
+        wrong_fields: list[dict[str, Any]] = [{"params": {"a": [1.0]}}, {"type": "reboot"}, {"id": 7}]
+        fields = good if is_good else self._rng.choice([good] * 8 + wrong_fields)
+        if params is None:
+            params = self._new_key(is_good=is_good) if kind == "set_grant_key" else self._rng.choice(PARAMS)
+        never = kind in {RESET, "set_grant_key"}
+        payload = (by or self._rng.choice(self._keys[-2:])).command(
             kind,
             command_id=f"cmd_{number}",
-            generation=generation,
-            expires_at=expires_at,
-            params=self._rng.choice([{}, {"n": 1, "ü": ["x", None]}]),
-            claims=claims,
+            generation=self._generation + (0 if is_good else self._rng.choice([0] * 8 + [-1, 1])),
+            expires_at=None if never else self.now + (60_000 if is_good else self._rng.choice([60_000] * 3 + [0])),
+            params=params,
+            claims={"seq": number + 1, **claims},
             fields=fields,
         )
         self._commands.append(["command", kind, payload.decode()])
         return self._commands[-1]
+
+    def _new_key(self, *, is_good: bool) -> dict[str, Any]:
+        """The next key of the gateway, or one that it has already; now and then what is no key."""
+        if is_good or self._rng.random() < 0.7:
+            number = len(self._keys)
+            self._keys.append(Signer(bytes([number]) * 32, f"k{number}"))
+        spoilt = {} if is_good else self._rng.choice([{}, {"kty": "RSA"}, {"x": "AA"}])
+        return {**self._keys[-1].jwk, **spoilt}
 
     def _again(self) -> list[Any]:
         """One of the last commands again, now and then on the topic of another type."""
@@ -224,6 +259,9 @@ FACTS = {
     "unknown_command",
     "stale_sequence",
     "expired",
+    "invalid_grant_key",
+    "grant_key_added",
+    "grant_key_dropped",
     "already_done",
     "reset_withdrawn",
     "reset_postponed",

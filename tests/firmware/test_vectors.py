@@ -11,7 +11,7 @@ from device_sim.wire import milliseconds
 from tests.firmware.bench import Board, acknowledged, board, written
 from tests.firmware.calls import call, calls
 from tests.support import vectors
-from tests.support.vectors import COMMANDS, NAMES, STORED_REFUSALS, VECTORS
+from tests.support.vectors import COMMANDS, NAMES, VECTORS, WRITTEN_FOR
 
 NOW = milliseconds(VECTORS["now"])
 LARGE = "512k"  # a payload of 64 KiB arrives as a line of text here; the MQTT client cuts it off before
@@ -38,7 +38,7 @@ def test_vector(device: Board, vector: dict[str, Any]) -> None:
     actions = arrive(device, vector)
     assert acknowledged(actions) == vectors.expected(vector)
     if vector["answer"] != "delivered":
-        assert written(actions) == ({"last_commands"} if vector["answer"] in STORED_REFUSALS else set())
+        assert written(actions) == WRITTEN_FOR.get(vector["answer"], set())
         assert device.state == "provisioned"
 
 

@@ -8,8 +8,12 @@ FILE = Path(__file__).parents[2] / "docs" / "vectors.json"
 VECTORS: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 COMMANDS: list[dict[str, Any]] = VECTORS["commands"]
 NAMES = [each["name"] for each in COMMANDS]
-STORED_REFUSALS = {"stale_generation", "expired"}
-"""The codes that a device keeps under the id of the command."""
+WRITTEN_FOR: dict[str | None, set[str]] = {
+    "stale_generation": {"last_commands"},
+    "expired": {"last_commands"},
+    "invalid_grant_key": {"last_commands", "last_sequences"},
+}
+"""What a device writes to its flash at a refusal with this code; nothing at any other."""
 
 
 def payload(vector: dict[str, Any]) -> bytes:
@@ -44,6 +48,8 @@ def expected(vector: dict[str, Any]) -> list[tuple[str, str | None]]:
     answer = vector["answer"]
     if answer is None:
         return []
+    if answer == "invalid_grant_key":  # the grant was good, so the command was accepted
+        return [("delivered", None), ("failed", answer)]
     if answer != "delivered":
         return [("failed", answer)]
     if vector["topic"] == "factory_reset":

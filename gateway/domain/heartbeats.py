@@ -29,8 +29,8 @@ from gateway.store import (
     measurements,
     outbox_sql,
 )
+from gateway.store.device_cache import DeviceState, SenderRecord
 from gateway.store.heartbeat_sql import Beat
-from gateway.store.sqlite.device_cache import DeviceState, SenderRecord
 
 PART: Final = 20
 """Devices whose newest state is written at a time: about a fifth of a millisecond, twice that when all have changed."""

@@ -33,9 +33,9 @@ from gateway.store import (
     measurements,
     outbox_sql,
 )
+from gateway.store.device_cache import SenderRecord
 from gateway.store.heartbeat_sql import Beat
 from gateway.store.records import DeviceKey
-from gateway.store.sqlite.device_cache import SenderRecord
 
 MAX_PAYLOAD_BYTES: Final = 65_536
 PART: Final = 20

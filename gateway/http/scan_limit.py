@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.http.errors import TooManyScansError
 from gateway.store import Deadline
-from gateway.store.sqlite.readers import DeadlineError
+from gateway.store.readers import DeadlineError
 
 MAX_OPEN: Final = 8
 SCAN_SECONDS: Final = 5.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -11,30 +10,23 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from gateway.runtime.loop_priority import LoopPriority
 from gateway.runtime.tracing import NO_TRACER, Tracer
 from gateway.store.batch import Batch
-from gateway.store.errors import store_error
+from gateway.store.engine import Row
+from gateway.store.errors import DATABASE_ERRORS, store_error, was_interrupted
 from gateway.store.listener import StoreListener
+from gateway.store.location import engine_of
 from gateway.store.opening import open_database, open_to_serve
+from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers
 from gateway.store.schema import from_a_newer_gateway
-from gateway.store.sqlite.checkpoint import MOST_PAGES, Checkpointer
-from gateway.store.sqlite.connection import (
-    DATABASE_NAME,
-    Context,
-    Row,
-    Rules,
-    Tx,
-    View,
-    connect,
-    rollback,
-    transact,
-    transaction,
-)
-from gateway.store.sqlite.readers import Deadline, DeadlineError, Purpose, Readers, interrupted, unwatch
-from gateway.store.sqlite.writer import Writer
+from gateway.store.sqlite.connection import DATABASE_NAME
+from gateway.store.transaction import Context, Rules, Tx, View, transact, transaction
+from gateway.store.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from types import TracebackType
+
+    from gateway.store.engine import Connection
+    from gateway.store.location import Location
 
 __all__ = [
     "DATABASE_NAME",
@@ -66,7 +58,7 @@ class Store:
 
     def __init__(
         self,
-        data_dir: Path,
+        location: Location,
         context: Context,
         listener: StoreListener | None = None,
         *,
@@ -74,28 +66,25 @@ class Store:
         loop_priority: LoopPriority | None = None,
     ) -> None:
         self.context = context
-        self._data_dir = data_dir
+        self._engine = engine_of(location)
         self._listener = listener or StoreListener()
         self.tracer = tracer
         self._loop_priority = loop_priority
         self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[Connection] = []
         self._readers = Readers()
 
     async def __aenter__(self) -> Self:
-        connection = open_database(self._data_dir)
+        connection = self._engine.open_writer()
         self._opened.append(connection)
-        connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
-        self._checkpointer = Checkpointer(lambda: connect(self._data_dir / DATABASE_NAME))
         self._writer = Writer(
             connection,
             self.context,
             self._listener,
-            changed=self._checkpointer.committed,
+            changed=self._engine.committed,
             tracer=self.tracer,
             loop_priority=self._loop_priority,
         )
-        self._checkpointer.start()
         self._writer.start()
         return self
 
@@ -103,7 +92,7 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self._writer.stop)
-        await asyncio.to_thread(self._checkpointer.stop)
+        await asyncio.to_thread(self._engine.stop)
         await asyncio.sleep(0)  # the last results reach their callers
         self._readers.stop()
         for connection in reversed(self._opened):
@@ -140,7 +129,7 @@ class Store:
 
         Raises:
             DeadlineError: it was not done before the deadline.
-            StoreError: SQLite could not read.
+            StoreError: the database could not be read.
         """
         run = self._readers.run(purpose, partial(self._read, read, deadline))
         if deadline is None:
@@ -148,7 +137,7 @@ class Store:
         try:
             async with asyncio.timeout(deadline.left):
                 return await run
-        except TimeoutError as error:  # no thread was free, or SQLite has yet to notice
+        except TimeoutError as error:  # no thread was free, or the database has yet to notice
             raise DeadlineError(deadline.seconds) from error
         except asyncio.CancelledError:
             deadline.end()  # or the thread would go on in vain
@@ -158,17 +147,15 @@ class Store:
         connection = self._reader()
         if deadline is not None:
             deadline.require()
-            deadline.watch(connection)
         try:
-            connection.execute("BEGIN")  # its statements see the same state
+            connection.begin_read(deadline)
             return read(View(connection))
-        except sqlite3.Error as error:
-            if deadline is not None and interrupted(error):
+        except DATABASE_ERRORS as error:
+            if deadline is not None and was_interrupted(error):
                 raise DeadlineError(deadline.seconds) from error
             raise self._writer.trouble.met(error, "read") from error
         finally:
-            unwatch(connection)
-            rollback(connection)
+            connection.end_read()
 
     def read_inline(self, read: Callable[[View], T]) -> T:
         """Read in this thread, each statement what is committed when it begins; for a few indexed rows only.
@@ -177,17 +164,17 @@ class Store:
         times as long, and far longer while a third thread is busy.
 
         Raises:
-            StoreError: SQLite could not read.
+            StoreError: the database could not be read.
         """
         try:
             return read(View(self._reader()))
-        except sqlite3.Error as error:
+        except DATABASE_ERRORS as error:
             raise store_error(error, "read") from error
 
-    def _reader(self) -> sqlite3.Connection:
+    def _reader(self) -> Connection:
         """Return this thread's connection."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = connect(self._data_dir / DATABASE_NAME, read_only=True)
+            connection = self._local.connection = self._engine.open_reader()
             self._opened.append(connection)
         return connection

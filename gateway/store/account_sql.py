@@ -21,7 +21,7 @@ from gateway.store.records import columns
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 CHANGES: Final = "accounts_changed"
 """A fact that counts the changes. A running gateway notices changes by the command line through it."""

@@ -20,8 +20,9 @@ from gateway.store import secret_sql
 from gateway.store.position_file import note_position
 from gateway.store.schema import from_a_newer_gateway, migrate
 from gateway.store.sqlite import backup_files
-from gateway.store.sqlite.connection import DATABASE_NAME, Context, Tx, View, connect, create_private, transact
+from gateway.store.sqlite.connection import DATABASE_NAME, connect, create_private
 from gateway.store.sqlite.lock import LOCK_NAME, alone, exclusive
+from gateway.store.transaction import Context, Tx, View, transact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

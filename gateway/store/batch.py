@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.store.sqlite.device_cache import DeviceCache
+from gateway.store.device_cache import DeviceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.store.sqlite.connection import Tx
+    from gateway.store.transaction import Tx
 
 
 def _never() -> bool:

@@ -13,7 +13,7 @@ from gateway.models.fields import MAX_NUMBER
 from gateway.store import account_sql
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 MOST_CLIENTS: Final = 1_000
 """Number of clients kept per integrator, those admitted last. Others count as unknown."""

@@ -16,7 +16,7 @@ from gateway.store.records import columns
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 CLOCKS_DIFFER_MS: Final = 1_000
 """A clock that goes back by less than this was not set back."""

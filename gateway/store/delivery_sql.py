@@ -15,7 +15,7 @@ from gateway.store.device_sql import moment
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
     from gateway.store.webhook_sql import WebhookRecord
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gateway.models.devices import ListDevices
-    from gateway.store.sqlite.connection import View
+    from gateway.store.transaction import View
 
 FEW: Final = 1_000
 _HEALTH: Final = {

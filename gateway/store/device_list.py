@@ -16,7 +16,7 @@ from gateway.store.device_sql import COLUMNS, FROM, DeviceRecord
 
 if TYPE_CHECKING:
     from gateway.models.devices import ListDevices
-    from gateway.store.sqlite.connection import View
+    from gateway.store.transaction import View
 
 MOST_COUNTED: Final = 100_000
 """A total reads at most so many devices, the newest of the project."""

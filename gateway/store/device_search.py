@@ -17,7 +17,7 @@ from gateway.store.dialect import POSTGRESQL, SQLITE, Dialect
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 _INDEXED: Final = ("id", "serial_number", "name")
 _COLUMNS: Final = (*_INDEXED, "end_user_id")

@@ -16,7 +16,7 @@ from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.records import DeviceName, columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 
 class DeviceRecord(NamedTuple):

@@ -12,7 +12,7 @@ from gateway.store.key_sql import EPOCH_BASE, meta, set_meta
 from gateway.store.outbox_sql import STATE, mark_all_mirrors
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 REGISTRY_ID: Final = "registry_id"
 EPOCH_ID: Final = "epoch_id"

@@ -1,10 +1,13 @@
-"""Storage errors: SQLite's error codes with a remedy for the operator (https://www.sqlite.org/rescode.html)."""
+"""Storage errors: the error codes of both engines, with a remedy for the operator.
+
+SQLite: https://www.sqlite.org/rescode.html. PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeGuard
 
 import structlog
 
@@ -12,6 +15,57 @@ from gateway import __version__
 from gateway.errors import StoreError
 
 log = structlog.get_logger()
+
+
+class PostgresError(Exception):
+    """An error of PostgreSQL or of the connection to it.
+
+    ``sqlstate`` is the five-character code, or ``None`` when the server gave none.
+    """
+
+    def __init__(self, message: str, sqlstate: str | None, constraint: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+
+
+DATABASE_ERRORS: Final = (sqlite3.Error, PostgresError)
+MINTED: Final = ("projects", "api_keys", "devices", "commands", "events", "webhooks", "deliveries")
+"""The tables whose ids are minted."""
+_TAKEN: Final = frozenset(f"UNIQUE constraint failed: {table}.id" for table in MINTED)
+_TAKEN_CONSTRAINTS: Final = frozenset(f"{table}_{suffix}" for table in MINTED for suffix in ("pkey", "id_key"))
+_FAULT_OF_ONE: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+_STATES_OF_ONE: Final = ("21", "22", "23", "42")
+"""Classes of ``sqlstate`` for faults of a single statement: data, integrity, syntax, rights."""
+_UNIQUE_VIOLATION: Final = "23505"
+_QUERY_CANCELED: Final = "57014"
+
+
+def id_was_taken(error: BaseException) -> bool:
+    """Return whether a new id is taken: two processes minted the same one. The next id will do."""
+    if isinstance(error, PostgresError):
+        return error.sqlstate == _UNIQUE_VIOLATION and error.constraint in _TAKEN_CONSTRAINTS
+    return isinstance(error, sqlite3.IntegrityError) and str(error) in _TAKEN
+
+
+def concerns_all(error: BaseException) -> TypeGuard[sqlite3.Error | PostgresError]:
+    """Return whether the database itself cannot go on (full, busy, read only, away), which no single write causes."""
+    if isinstance(error, PostgresError):
+        return (error.sqlstate or "")[:2] not in _STATES_OF_ONE
+    return isinstance(error, sqlite3.Error) and not isinstance(error, _FAULT_OF_ONE)
+
+
+def was_interrupted(error: sqlite3.Error | PostgresError) -> bool:
+    """Return whether a read was given up because its deadline had passed."""
+    if isinstance(error, PostgresError):
+        return error.sqlstate == _QUERY_CANCELED
+    return getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
+
 
 _AGAIN: Final = "Then send the same request again."
 _ANYTHING: Final = f"Check free space and permissions of the data directory. {_AGAIN}"
@@ -27,6 +81,18 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "SQLITE_CORRUPT": _DAMAGED,
     "SQLITE_NOTADB": _DAMAGED,
 }
+_ANYTHING_AT_A_SERVER: Final = f"Look into the log of the PostgreSQL server. {_AGAIN}"
+_AWAY: Final = f"The PostgreSQL server cannot be reached: check that it runs, and the setting 'database'. {_AGAIN}"
+_REMEDIES_BY_STATE: Final[Mapping[str, str]] = {
+    "08": _AWAY,
+    "57": _AWAY,
+    "25006": f"The server is a read-only standby: name the primary in the setting 'database', or all hosts. {_AGAIN}",
+    "28": "The server refuses this user or password: check the setting 'database' and the server's pg_hba.conf.",
+    "53100": f"The disk of the PostgreSQL server is full: free some space there. {_AGAIN}",
+    "53": f"The PostgreSQL server is short of connections or memory: raise its limits. {_AGAIN}",
+    "42501": "The database user lacks a right: make it the owner of the database, or grant it CREATE and USAGE.",
+    "XX001": "The database is damaged: promote a standby, or restore the last backup of the server.",
+}
 
 
 class StorageHealth:
@@ -39,8 +105,8 @@ class StorageHealth:
         self.reason: str | None = None
         self._lasts = False
 
-    def met(self, error: sqlite3.Error, failed: str = "written") -> StoreError:
-        """Record an error of SQLite; return the error to raise for it."""
+    def met(self, error: sqlite3.Error | PostgresError, failed: str = "written") -> StoreError:
+        """Record an error of the database; return the error to raise for it."""
         told = store_error(error, failed)
         if not self._lasts and self.reason != told.message:  # once, not for every write that fails by it
             self.reason, self._lasts = told.message, remedy(error) is _DAMAGED
@@ -65,12 +131,15 @@ class StorageHealth:
             self.reason = None
 
 
-def store_error(error: sqlite3.Error, failed: str = "written") -> StoreError:
-    """Return SQLite's error as ours, with the remedy for an operator."""
+def store_error(error: sqlite3.Error | PostgresError, failed: str = "written") -> StoreError:
+    """Return the database's error as ours, with the remedy for an operator."""
     return StoreError(f"The registry could not be {failed} ({error}). Nothing was changed. {remedy(error)}")
 
 
-def remedy(error: sqlite3.Error) -> str:
-    """Return the remedy by SQLite's code. Of an extended code (``SQLITE_IOERR_WRITE``) the first two words count."""
+def remedy(error: sqlite3.Error | PostgresError) -> str:
+    """Return the remedy by the code. Of SQLite's extended codes (``SQLITE_IOERR_WRITE``) the first two words count."""
+    if isinstance(error, PostgresError):
+        state = error.sqlstate or "08"
+        return _REMEDIES_BY_STATE.get(state) or _REMEDIES_BY_STATE.get(state[:2], _ANYTHING_AT_A_SERVER)
     name = getattr(error, "sqlite_errorname", "")
     return _REMEDIES.get("_".join(name.split("_")[:2]), _ANYTHING)

@@ -15,7 +15,7 @@ from gateway.store import event_sql, measurements
 
 if TYPE_CHECKING:
     from gateway.store.records import DeviceKey
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 SAVED_HOURS: Final = 2
 """Unused budget is saved, up to that of so many hours."""

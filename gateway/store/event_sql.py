@@ -16,7 +16,7 @@ from gateway.store.records import columns
 
 if TYPE_CHECKING:
     from gateway.store.records import DeviceKey
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 FEED_CURSOR: Final = "events_told"
 """The fact with the ``seq`` up to which events were published over MQTT; missing where none are published."""

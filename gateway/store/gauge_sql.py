@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.store import token_sql
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import View
+    from gateway.store.transaction import View
 
 
 class OpenCommands(NamedTuple):

@@ -9,7 +9,7 @@ from gateway.store import key_sql
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 _DELIVERY: Final = "grant_key_delivery"
 _ACTIVE: Final = "t.state = 'active' AND d.bound_at IS NOT NULL AND d.deleted_at IS NULL"

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.store.device_cache import DeviceState, SenderRecord
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.records import DeviceName
-from gateway.store.sqlite.device_cache import DeviceState, SenderRecord
 
 if TYPE_CHECKING:
     from gateway.store.batch import Batch
     from gateway.store.dialect import Dialect
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 NEWEST: Final = (
     "battery_percent",

@@ -18,8 +18,8 @@ from gateway.store.device_sql import moment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.store.sqlite.connection import Tx, View
-    from gateway.store.sqlite.device_cache import DeviceState
+    from gateway.store.device_cache import DeviceState
+    from gateway.store.transaction import Tx, View
 
 _SAMPLES: Final = 256
 _INSERT: Final = """INSERT INTO heartbeats (id, previous, device_pk, received_at, sent_at, battery_percent,

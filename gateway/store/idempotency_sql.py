@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gateway.core.clock import DAY_MS
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 KEPT_MS: Final = DAY_MS
 """How long an answer is kept: 24 h (contract, section 2)."""

@@ -12,7 +12,7 @@ from gateway.errors import ConflictError, NotFoundError
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 EPOCH_BASE: Final = "epoch_base"
 """A fact: the first generation of devices in the registry's epoch."""

@@ -25,7 +25,7 @@ from gateway.errors import StoreError
 from gateway.runtime import endpoint_file
 from gateway.store import schema
 from gateway.store.errors import store_error
-from gateway.store.sqlite.connection import DATABASE_NAME, connect, create_private
+from gateway.store.sqlite.connection import DATABASE_NAME, SqliteConnection, connect, create_private
 from gateway.store.sqlite.lock import UNKNOWN_PROCESS, alone, holder
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Migration:
     copy: Path | None
 
 
-def open_database(data_dir: Path) -> sqlite3.Connection:
+def open_database(data_dir: Path) -> SqliteConnection:
     """Open the database of this data directory for writing; make a new one if it does not exist.
 
     Raises:
@@ -59,7 +59,7 @@ def open_database(data_dir: Path) -> sqlite3.Connection:
     return _open(data_dir, partial(_require_current, data_dir))
 
 
-def open_to_serve(data_dir: Path) -> sqlite3.Connection:
+def open_to_serve(data_dir: Path) -> SqliteConnection:
     """Do the same for a holder of the lock ``exclusive``: an older registry is copied and migrated.
 
     Raises:
@@ -79,7 +79,7 @@ def migrate_registry(data_dir: Path, *, with_copy: bool) -> Migration | None:
     return found[0]
 
 
-def _open(data_dir: Path, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
+def _open(data_dir: Path, prepare: Callable[[SqliteConnection], object]) -> SqliteConnection:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with alone(data_dir):
@@ -89,7 +89,7 @@ def _open(data_dir: Path, prepare: Callable[[sqlite3.Connection], object]) -> sq
         raise store_error(sqlite3.OperationalError(f"{data_dir}: {error.strerror}")) from error
 
 
-def _prepared(connection: sqlite3.Connection, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
+def _prepared(connection: SqliteConnection, prepare: Callable[[SqliteConnection], object]) -> SqliteConnection:
     try:
         prepare(connection)
     except sqlite3.Error as error:
@@ -101,7 +101,7 @@ def _prepared(connection: sqlite3.Connection, prepare: Callable[[sqlite3.Connect
     return connection
 
 
-def _require_current(data_dir: Path, connection: sqlite3.Connection) -> None:
+def _require_current(data_dir: Path, connection: SqliteConnection) -> None:
     _refuse_newer(data_dir, connection)
     if schema.newest_applied(connection) is None:
         schema.migrate(connection)  # a new registry
@@ -114,7 +114,7 @@ def _require_current(data_dir: Path, connection: sqlite3.Connection) -> None:
         )
 
 
-def _refuse_newer(data_dir: Path, connection: sqlite3.Connection) -> None:
+def _refuse_newer(data_dir: Path, connection: SqliteConnection) -> None:
     newer = schema.from_a_newer_gateway(connection)
     if newer is not None:
         raise StoreError(
@@ -134,7 +134,7 @@ def _running(data_dir: Path) -> str:
     return f"On it runs {version}{number}; the command line of that version works. "
 
 
-def _bring_up(data_dir: Path, connection: sqlite3.Connection, *, with_copy: bool) -> Migration | None:
+def _bring_up(data_dir: Path, connection: SqliteConnection, *, with_copy: bool) -> Migration | None:
     _refuse_newer(data_dir, connection)
     before = schema.newest_applied(connection)
     if before is None or not schema.missing(connection):
@@ -163,7 +163,7 @@ def _bring_up(data_dir: Path, connection: sqlite3.Connection, *, with_copy: bool
     return migration
 
 
-def _copy(data_dir: Path, connection: sqlite3.Connection, before: str) -> Path:
+def _copy(data_dir: Path, connection: SqliteConnection, before: str) -> Path:
     """Copy the registry as it is, durable, readable by its owner alone."""
     size = _size(connection)
     free = shutil.disk_usage(data_dir).free
@@ -193,6 +193,6 @@ def _copy(data_dir: Path, connection: sqlite3.Connection, before: str) -> Path:
     return target
 
 
-def _size(connection: sqlite3.Connection) -> int:
+def _size(connection: SqliteConnection) -> int:
     pages, of_bytes = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     return int(pages) * int(of_bytes)

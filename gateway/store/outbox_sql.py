@@ -20,7 +20,7 @@ from gateway.store.records import columns
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.sqlite.connection import Rules, Tx, View
+    from gateway.store.transaction import Rules, Tx, View
 
 COMMAND: Final = "command"
 CREDENTIAL: Final = "credential"

@@ -19,7 +19,7 @@ from gateway.store.epoch_sql import Position, position
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.store.sqlite.connection import View
+    from gateway.store.transaction import View
 
 log = structlog.get_logger()
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, View
+    from gateway.store.engine import Row
+    from gateway.store.transaction import View
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from gateway.store import key_sql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 KEY_ID: Final = "encryption_key"
 _COLUMNS: Final = (("signing_keys", "kid", "private_key"), ("webhooks", "id", "secret"))

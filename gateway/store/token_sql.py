@@ -9,7 +9,7 @@ from gateway.models.fields import MAX_NUMBER
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.transaction import Tx, View
 
 _KEPT_PER_BINDING: Final = 8
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.store import View
-from gateway.store.sqlite.readers import THREADS, Purpose
+from gateway.store.readers import THREADS, Purpose
 from tests.broker.revocation_times import (
     TRIES,
     assert_cut_in_time,

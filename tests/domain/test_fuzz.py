@@ -2,7 +2,6 @@
 
 import json
 import re
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from gateway.models.heartbeats import Heartbeat, Status
 from gateway.models.states import CommandStatus, DeviceState
 from gateway.models.validation import invalid
 from gateway.store import Tx
+from gateway.store.engine import Connection
 from tests.domain.support import World
 from tests.support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
@@ -57,7 +57,7 @@ class FuzzRegistry:
             raw = raw.replace(name.encode(), real.encode())
         return raw
 
-    def state(self, connection: sqlite3.Connection) -> list[Any]:
+    def state(self, connection: Connection) -> list[Any]:
         """What no refusal may change."""
         return [tuple(row) for sql in _STATE for row in connection.execute(sql)]
 

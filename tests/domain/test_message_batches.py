@@ -16,8 +16,8 @@ from gateway.domain import heartbeats, messages
 from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.models.heartbeats import Heartbeat
 from gateway.store import Batch, Context, Rules, Tx, open_database, outbox_sql
+from gateway.store.device_cache import DeviceCache
 from gateway.store.measurements import Measure
-from gateway.store.sqlite.device_cache import DeviceCache
 from tests.domain.support import World
 
 RULES = Rules(heartbeat_history_days=2, mirrored=(outbox_sql.STATE, outbox_sql.DISCOVERY))

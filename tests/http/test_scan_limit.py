@@ -19,7 +19,7 @@ from gateway.http.scan_limit import MAX_OPEN, ScanLimiter
 from gateway.running import Running
 from gateway.settings.loading import Settings
 from gateway.store import Purpose, Tx, View, device_search, key_sql
-from gateway.store.sqlite.readers import THREADS
+from gateway.store.readers import THREADS
 from tests.http.support import TLS, Api, Json, body, error, serving
 from tests.support.wait import eventually
 

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.store import DATABASE_NAME, View, epoch_sql, token_sql
+from gateway.store.sqlite.connection import connect
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 
 
@@ -152,8 +153,7 @@ async def test_the_status_contains_the_position_of_the_registry(tmp_path: Path) 
         await testbed.bound()
         await testbed.start()
         told = json.loads((await testbed.retained("gateways/+/status"))[testbed.status_topic])
-        with closing(sqlite3.connect(tmp_path / "data" / DATABASE_NAME)) as connection:
-            connection.row_factory = sqlite3.Row
+        with closing(connect(tmp_path / "data" / DATABASE_NAME, read_only=True)) as connection:
             here = epoch_sql.position(View(connection))
         assert here is not None
         assert (told["registry_id"], told["epoch_id"], told["event_seq"]) == (here.registry_id, here.epoch_id, 2)

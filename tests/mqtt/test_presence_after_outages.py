@@ -6,7 +6,7 @@ from pathlib import Path
 from gateway.domain import heartbeats
 from gateway.models.heartbeats import Heartbeat
 from gateway.store import Tx, health_sql
-from gateway.store.sqlite.device_cache import SenderRecord
+from gateway.store.device_cache import SenderRecord
 from tests.mqtt.devices import Device, heartbeat_payload
 from tests.mqtt.presence import GRACE_MS, RULES, SILENCE_MS, connection, due_soon, later, online, will
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed

@@ -13,8 +13,8 @@ from gateway.domain.messages import PART, Message
 from gateway.models.heartbeats import Heartbeat
 from gateway.runtime.loop_priority import Loop, LoopPriority
 from gateway.store import Batch, Tx, health_sql
+from gateway.store.device_cache import DeviceState
 from gateway.store.heartbeat_sql import Beat
-from gateway.store.sqlite.device_cache import DeviceState
 from tests.domain.support import World
 
 TRIES = 1_000

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.store import Context, Deadline, Purpose, Store, StoreListener, Tx, View
+from gateway.store.engine import Row
 from gateway.store.errors import store_error
 from gateway.store.schema import migrate
-from gateway.store.sqlite.writer import Writer
+from gateway.store.sqlite.connection import SqliteConnection
+from gateway.store.writer import Writer
 from tests.simulation.gateway_process import KillableProcess
 
 T = TypeVar("T")
@@ -56,12 +58,12 @@ LEDGER = """
 
 @cache
 def _empty() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection = sqlite3.connect(":memory:", isolation_level=None, factory=SqliteConnection)
     migrate(connection)
     return connection
 
 
-class Disk(sqlite3.Connection):
+class Disk(SqliteConnection):
     """The registry's file. ``full`` says whether a commit finds no room."""
 
     full: bool = False
@@ -88,7 +90,7 @@ def new_disk(file: Path | None = None) -> Disk:
     return disk
 
 
-def drain_ledger(disk: Disk) -> list[sqlite3.Row]:
+def drain_ledger(disk: Disk) -> list[Row]:
     """What the transaction that was just committed has changed, in order."""
     rows = disk.execute("SELECT * FROM ledger ORDER BY n").fetchall()
     if rows:

@@ -23,9 +23,9 @@ from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.session import ReceivedMessage, Session
 from gateway.store import Tx, command_sql, event_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.device_cache import DeviceCache
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.records import DeviceKey
-from gateway.store.sqlite.device_cache import DeviceCache
 from gateway.store.token_sql import TokenRecord
 from tests.simulation.broker import Broker
 from tests.simulation.broker_session import Peer

@@ -15,7 +15,7 @@ from gateway.domain import devices, epoch, grants
 from gateway.domain.messages import Message
 from gateway.models.devices import RegisterDevice
 from gateway.store import Context, Row, Tx, View, account_sql, key_sql, outbox_sql, token_sql, transact
-from gateway.store.sqlite.connection import rollback
+from gateway.store.transaction import rollback
 from tests.simulation.broker import Broker
 from tests.simulation.broker_session import Packet
 from tests.simulation.commit_check import find_missing

@@ -11,7 +11,7 @@ from pathlib import Path
 from gateway.core import ids
 from gateway.store import Context, StoreListener, Tx, View, open_database
 from gateway.store.measurements import Measure
-from gateway.store.sqlite.writer import Writer
+from gateway.store.writer import Writer
 
 
 @dataclass

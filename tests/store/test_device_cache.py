@@ -13,7 +13,8 @@ from gateway.domain import messages
 from gateway.errors import StoreError
 from gateway.models.events import ListEvents
 from gateway.store import Batch, Tx, View, event_sql, health_sql, open_database
-from gateway.store.sqlite.device_cache import MOST, DeviceCache, DeviceState
+from gateway.store.device_cache import MOST, DeviceCache, DeviceState
+from gateway.store.sqlite.connection import SqliteConnection
 from tests.support.registry import Bound, Registry, registry
 
 BATCH = 2
@@ -40,6 +41,7 @@ async def _selects(registered: Registry, parsed: list[messages.Parsed]) -> int:
     seen: list[str] = []
 
     def watched(batch: Batch) -> None:
+        assert isinstance(batch.tx.connection, SqliteConnection)
         batch.tx.connection.set_trace_callback(seen.append)
         try:
             _store(parsed, batch)

@@ -13,7 +13,7 @@ from gateway.domain import devices
 from gateway.models.devices import ListDevices, RegisterDevice
 from gateway.store import Context, Store, Tx, device_candidates, device_list, device_search, device_sql, key_sql
 from gateway.store.device_sql import DeviceRecord
-from gateway.store.sqlite.writer import Writer
+from gateway.store.writer import Writer
 from tests.domain.support import World
 from tests.store.support import queued
 

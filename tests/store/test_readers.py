@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.store import Context, Deadline, Purpose, Store, View
-from gateway.store.sqlite.readers import THREADS, DeadlineError
+from gateway.store.readers import THREADS, DeadlineError
 from tests.store.support import names, project
 
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"

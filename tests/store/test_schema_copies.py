@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
@@ -31,7 +30,7 @@ def test_the_copy_is_the_registry_as_it_was(tmp_path: Path) -> None:
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert copy.name.startswith(f"{DATABASE_NAME}.{STEPS[-2]}.")
     assert contents(copy).devices == 1
-    with closing(sqlite3.connect(copy)) as connection:
+    with closing(connect(copy)) as connection:
         assert newest_applied(connection) == STEPS[-2]
         assert rows(connection, "commands") == [tuple(ROWS["commands"].values())]
 

@@ -21,8 +21,8 @@ from gateway.models.fields import Empty
 from gateway.models.heartbeats import Heartbeat, HeartbeatAnswer
 from gateway.models.states import Radio, TokenState
 from gateway.store import Tx, View, command_sql, health_sql
+from gateway.store.device_cache import SenderRecord
 from gateway.store.records import DeviceKey
-from gateway.store.sqlite.device_cache import SenderRecord
 
 TAG: Final = "devices' own"
 HEARTBEAT_PATH: Final = "/v1/devices/{device_id}/heartbeat"

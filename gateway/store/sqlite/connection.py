@@ -1,197 +1,79 @@
-"""Connections to the SQLite file, and what a read or a write may do on one.
-
-A read gets a :class:`View`. A write gets a :class:`Tx`: the connection, the instant, the ids and the rules of the
-write. Nothing inside a write reads the machine's clock or its randomness, so a simulation can own both.
-"""
+"""Connections to the SQLite file."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sqlite3
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from gateway.core.clock import MINUTE_MS, Clock, system_clock
-from gateway.core.ids import Ids
-from gateway.core.randomness import Entropy, system_entropy
 from gateway.errors import StoreError
-from gateway.runtime.sealing import Vault
-from gateway.runtime.tracing import Traced
-from gateway.store.dialect import SQLITE, Dialect
-from gateway.store.errors import store_error
-from gateway.store.measurements import Measure
-from gateway.store.records import R, make_records
+from gateway.store.dialect import SQLITE
+from gateway.store.schema import SET, from_a_newer_gateway
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-T = TypeVar("T")
-Row = sqlite3.Row
+    from gateway.store.readers import Deadline
 
 DATABASE_NAME: Final = "gateway.db"
 BUSY_TIMEOUT_MS: Final = 5_000
 WRITER_CACHE_KIB: Final = 32_768
 """Keep the working set of a large fleet cached. SQLite's default of 2 MiB is too small."""
-_FAULT_OF_ONE: Final = (
-    sqlite3.DataError,
-    sqlite3.IntegrityError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-)
+_STEPS_BETWEEN_LOOKS: Final = 10_000
+"""Steps of SQLite's machine between two checks of a deadline: every few milliseconds."""
 
 
-_MINTED: Final = ("projects", "api_keys", "devices", "commands", "events", "webhooks", "deliveries")
-"""The tables whose ids are minted."""
-_TAKEN: Final = frozenset(f"UNIQUE constraint failed: {table}.id" for table in _MINTED)
-ID_TRIES: Final = 4
-"""How often a write is tried whose new id is taken. With 64 random bits in each, the second try succeeds."""
+class SqliteConnection(sqlite3.Connection):
+    """A connection with what the store needs of either engine (:class:`gateway.store.engine.Connection`)."""
+
+    dialect = SQLITE
+    _schema_known_at: int | None = None
+
+    def begin(self) -> None:
+        """Begin a transaction that writes."""
+        self.execute("BEGIN IMMEDIATE")
+
+    def begin_read(self, deadline: Deadline | None = None) -> None:
+        """Begin a transaction whose statements see one state. SQLite gives the work up when the deadline has passed."""
+        if deadline is not None:
+            self.set_progress_handler(deadline.passed, _STEPS_BETWEEN_LOOKS)
+        self.execute("BEGIN")
+
+    def end_read(self) -> None:
+        """End it."""
+        self.set_progress_handler(None, 0)
+        if self.in_transaction:
+            self.execute("ROLLBACK")
+
+    def commits_of_others(self) -> int:
+        """Return a counter that changes with each commit by another connection."""
+        count: int = self.execute("PRAGMA data_version").fetchone()[0]
+        return count
+
+    def stamp(self) -> tuple[int, int]:
+        """Return a value that changes with each write by this connection, and each commit by another."""
+        return self.total_changes, self.commits_of_others()
+
+    def newer_schema(self) -> str | None:
+        """Return the step that this program does not know, if one was applied by now."""
+        count = self.commits_of_others()
+        if count == self._schema_known_at:  # no other connection has committed anything
+            return None
+        found = from_a_newer_gateway(self)
+        if found is None:
+            self._schema_known_at = count
+        return found
+
+    def applied_steps(self) -> set[str]:
+        """Return the names of the schema steps that were applied; none in an empty file."""
+        if not self.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
+            return set()
+        rows = self.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (SET,))
+        return {row[0] for row in rows}
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Rules that the settings give for devices; durations in milliseconds, history in days."""
-
-    gateway_id: str = "gateway"
-    models: tuple[str, ...] = ("bota_pin", "bota_note", "bota_pin_pro")
-    silence_ms: int = 180_000
-    offline_grace_ms: int = 10_000
-    heartbeat_history_days: int = 30
-    event_history_days: int = 365
-    refusals_kept: int = 1_000
-    delivery_history_days: int = 30
-    webhook_allow_private: bool = False
-    webhook_allow_loopback: bool = False
-    bulk_reset_per_second: int = 50
-    device_messages_per_second: int = 1
-    device_events_per_hour: int = 12
-    mirrored: tuple[str, ...] = ()
-    """Retained topics that are mirrored for integrators (``outbox.STATE``, ``outbox.DISCOVERY``)."""
-    state_refresh_ms: int = 300_000
-    token_refresh_ms: int = MINUTE_MS
-    """Minimum time from one token refresh of a device to the next (contract, section 2)."""
-
-
-@dataclass
-class LinkState:
-    """Whether this process publishes at the moment. The publisher sets it; writes that queue commands read it."""
-
-    is_up: bool = False
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every write shares: clock, randomness, ids, rules, key, and the state of the broker connection."""
-
-    rules: Rules = field(default_factory=Rules)
-    clock: Clock = system_clock
-    entropy: Entropy = system_entropy
-    ids: Ids = field(default_factory=lambda: Ids(system_entropy))
-    link: LinkState = field(default_factory=LinkState)
-    vault: Vault = field(default_factory=Vault)
-    """Opens and seals signing keys and webhook secrets."""
-
-
-class View:
-    """Reads on one connection."""
-
-    dialect: Dialect = SQLITE
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-
-    def one(self, sql: str, *values: Any) -> Row | None:
-        """Return the first row, or None."""
-        row: Row | None = self.connection.execute(sql, values).fetchone()
-        return row
-
-    def all(self, sql: str, *values: Any) -> list[Row]:
-        """Return every row."""
-        return self.connection.execute(sql, values).fetchall()
-
-    def record(self, kind: type[R], sql: str, *values: Any) -> R | None:
-        """Return the first row as a record of this kind, or None."""
-        row: Row | None = self.connection.execute(sql, values).fetchone()
-        return None if row is None else make_records(kind, row.keys(), (row,))[0]
-
-    def records(self, kind: type[R], sql: str, *values: Any) -> list[R]:
-        """Return every row as a record of this kind."""
-        rows = self.connection.execute(sql, values).fetchall()
-        return make_records(kind, rows[0].keys(), rows) if rows else []
-
-    def value(self, sql: str, *values: Any) -> Any:
-        """Return the first column of the first row, or None."""
-        row = self.connection.execute(sql, values).fetchone()
-        return None if row is None else row[0]
-
-
-class Tx(View):
-    """One write inside a transaction."""
-
-    def __init__(self, connection: sqlite3.Connection, context: Context) -> None:
-        super().__init__(connection)
-        self.context = context
-        self.rules = context.rules
-        self.entropy = context.entropy
-        self.now = context.clock()
-        self.outbox_kinds: set[str] = set()
-        """Kinds of rows that were written into the outbox."""
-        self.wrote_events = False
-        """Whether events were written, or their receivers changed."""
-        self.measures: list[Measure] = []
-        self.traceparent: str | None = None
-        """The caller's place in a trace (W3C Trace Context)."""
-        self.client_address: str | None = None
-        """The address of the request behind this write, for its events. The caller sets it."""
-        self.traced: list[Traced] = []
-        self.data_version: int | None = None
-        """SQLite's counter of commits by other connections, where it was read in this transaction."""
-        self.follows = False
-        """Whether new ids sort after the existing ones."""
-
-    def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        """Execute one statement."""
-        return self.connection.execute(sql, values)
-
-    def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
-        """Execute one statement with each of these rows; return how many rows it changed."""
-        return self.connection.executemany(sql, rows).rowcount
-
-    def measure(self, name: str, label: str, value: float = 1.0) -> None:
-        """Record something for the metrics. It counts once this is committed."""
-        self.measures.append(Measure(name, label, value))
-
-    def new_id(self, prefix: str) -> str:
-        """Return a new id of this instant, which sorts after all that were committed before."""
-        if not self.follows:
-            follow(self, self.context.ids)
-            self.follows = True
-        return self.context.ids.new(prefix, self.now)
-
-
-def follow(tx: Tx, minted: Ids) -> None:
-    """Mint only ids that sort after those in the registry, also when the clock was set back meanwhile.
-
-    Lists are read in the order of ids. Another process may have minted some since the last transaction; ``PRAGMA
-    data_version`` shows that.
-    """
-    version = tx.value("PRAGMA data_version") if tx.data_version is None else tx.data_version
-    state = (tx.connection, version)
-    if minted.followed == state:
-        return
-    for table in _MINTED:
-        newest = tx.value(f"SELECT max(id) FROM {table}")  # noqa: S608 - our own tables
-        minted.after((newest or "").partition("_")[2])
-    minted.followed = state
-
-
-def id_was_taken(error: BaseException) -> bool:
-    """Return whether a new id is taken: two processes minted the same one. The next id will do."""
-    return isinstance(error, sqlite3.IntegrityError) and str(error) in _TAKEN
-
-
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, read_only: bool = False) -> SqliteConnection:
     """Open the database file, durable to the last commit: WAL and ``synchronous=FULL``.
 
     Raises:
@@ -206,12 +88,16 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         ) from error
 
 
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+def _connect(path: Path, *, read_only: bool) -> SqliteConnection:
     mode = "ro" if read_only else "rwc"
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=SqliteConnection,
     )
-    connection.row_factory = Row
+    connection.row_factory = sqlite3.Row
     try:
         _prepare(connection, read_only=read_only)
     except sqlite3.Error:
@@ -239,45 +125,3 @@ def create_private(path: Path) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection, context: Context) -> Iterator[Tx]:
-    """Run one write on this thread: committed when the block ends, rolled back when it raises.
-
-    Raises:
-        StoreError: SQLite could not commit.
-    """
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield Tx(connection, context)
-        connection.execute("COMMIT")
-    except BaseException as error:
-        rollback(connection)
-        if concerns_all(error):
-            raise store_error(error) from error
-        raise
-
-
-def rollback(connection: sqlite3.Connection) -> None:
-    """Roll back an open transaction. After some errors SQLite has done so itself."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-def transact(connection: sqlite3.Connection, context: Context, write: Callable[[Tx], T]) -> T:
-    """Run one write function in a transaction; run it again where an id that it minted was taken."""
-    for _ in range(ID_TRIES - 1):
-        try:
-            with transaction(connection, context) as tx:
-                return write(tx)
-        except sqlite3.IntegrityError as error:
-            if not id_was_taken(error):
-                raise
-    with transaction(connection, context) as tx:
-        return write(tx)
-
-
-def concerns_all(error: BaseException) -> TypeGuard[sqlite3.Error]:
-    """Return whether SQLite itself cannot go on (full, busy, read only, damaged), which no single write has caused."""
-    return isinstance(error, sqlite3.Error) and not isinstance(error, _FAULT_OF_ONE)

@@ -7,7 +7,6 @@ cutting of revoked sessions and the admission of devices.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,6 @@ from typing import Final, TypeVar
 from gateway.errors import UnavailableError
 
 T = TypeVar("T")
-
-_STEPS_BETWEEN_LOOKS: Final = 10_000
-"""Steps of SQLite's machine between two checks of the deadline: every few milliseconds."""
 
 
 class Purpose(StrEnum):
@@ -79,20 +75,6 @@ class Deadline:
     def end(self) -> None:
         """End it now: no caller waits for the read any more."""
         self._at = 0.0
-
-    def watch(self, connection: sqlite3.Connection) -> None:
-        """Make SQLite interrupt the work of this connection when it has passed."""
-        connection.set_progress_handler(self.passed, _STEPS_BETWEEN_LOOKS)
-
-
-def unwatch(connection: sqlite3.Connection) -> None:
-    """Remove the limit from the connection."""
-    connection.set_progress_handler(None, 0)
-
-
-def interrupted(error: sqlite3.Error) -> bool:
-    """Return whether SQLite was interrupted."""
-    return getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
 
 
 class Readers:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -24,15 +23,16 @@ from gateway.runtime.loop_priority import LoopPriority
 from gateway.runtime.tracing import NO_TRACER, Traced, Tracer
 from gateway.store import measurements
 from gateway.store.batch import Batch
-from gateway.store.errors import StorageHealth
+from gateway.store.device_cache import DeviceCache
+from gateway.store.errors import DATABASE_ERRORS, StorageHealth, concerns_all, id_was_taken
 from gateway.store.listener import StoreListener
 from gateway.store.measurements import Measure
-from gateway.store.schema import SchemaWatch
-from gateway.store.sqlite.connection import ID_TRIES, Context, Tx, concerns_all, id_was_taken, rollback
-from gateway.store.sqlite.device_cache import DeviceCache
+from gateway.store.transaction import ID_TRIES, Context, Tx, rollback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gateway.store.engine import Connection
 
 log = structlog.get_logger()
 
@@ -62,17 +62,17 @@ class Writer:
     """Owns the write connection and its thread.
 
     ``listener`` is called in the loop after each commit, and ``tracer`` gets what belongs to a trace. ``changed`` is
-    called in the writer's thread with the number of rows that were ever changed. A batch yields to the loop as
+    called in the writer's thread after each commit. A batch yields to the loop as
     ``loop_priority`` says.
     """
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         context: Context,
         listener: StoreListener,
         *,
-        changed: Callable[[int], None] = lambda _: None,
+        changed: Callable[[], None] = lambda: None,
         tracer: Tracer = NO_TRACER,
         loop_priority: LoopPriority | None = None,
     ) -> None:
@@ -82,7 +82,6 @@ class Writer:
         self._changed = changed
         self._tracer = tracer
         self._devices = DeviceCache()
-        self._schema = SchemaWatch()
         self._loop_priority = loop_priority or LoopPriority()
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
@@ -108,7 +107,7 @@ class Writer:
         """Run ``write`` in a transaction; return its result once committed.
 
         Raises:
-            StoreError: SQLite could not commit; nothing was changed.
+            StoreError: the database could not commit; nothing was changed.
             UnavailableError: the gateway is stopping.
         """
         future: asyncio.Future[T] = self._loop.create_future()
@@ -123,7 +122,7 @@ class Writer:
         """Run ``write`` as a batch: in a transaction without other writes, after urgent ones.
 
         Raises:
-            StoreError: SQLite could not commit; nothing was changed.
+            StoreError: the database could not commit; nothing was changed.
             UnavailableError: the gateway is stopping.
         """
         return await self.write(lambda tx: write(self._batch(tx)), urgent=False)
@@ -160,21 +159,19 @@ class Writer:
         began = time.perf_counter()
         try:
             rollback(self._connection)
-            self._connection.execute("BEGIN IMMEDIATE")
-            data_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-            if newer := self._schema.newer(self._connection, data_version):
+            self._connection.begin()
+            if newer := self._connection.newer_schema():
                 raise self.trouble.outgrown(newer)  # noqa: TRY301 - the callers get it like any other error
             tx = Tx(self._connection, self._context)
-            tx.data_version = data_version
             self._do(jobs, tx)
             self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - any error goes to the callers, and the thread lives on
-            with contextlib.suppress(sqlite3.Error):  # what cannot be undone now is undone before the next BEGIN
+            with contextlib.suppress(*DATABASE_ERRORS):  # what cannot be undone now is undone before the next BEGIN
                 rollback(self._connection)
             return self._failed(jobs, error)
         self.trouble.written()
         tx.measure(measurements.COMMIT, "", time.perf_counter() - began)
-        self._changed(self._connection.total_changes)
+        self._changed()
         calls = (
             (partial(self._listener.notify_outbox, frozenset(tx.outbox_kinds)), tx.outbox_kinds),
             (self._listener.notify_events, tx.wrote_events),
@@ -199,8 +196,8 @@ class Writer:
 
     def _begin_again(self, tx: Tx) -> None:
         self._connection.execute("ROLLBACK")
-        self._connection.execute("BEGIN IMMEDIATE")
-        tx.data_version, tx.follows = None, False  # another process may have come between the two
+        self._connection.begin()
+        tx.follows = False  # another process may have come between the two
 
     def _back_to_savepoint(self) -> None:
         self._connection.execute("ROLLBACK TO job")
@@ -212,7 +209,7 @@ class Writer:
         for _ in range(ID_TRIES - 1):
             try:
                 return job.write(tx)
-            except sqlite3.IntegrityError as error:
+            except DATABASE_ERRORS as error:
                 if not id_was_taken(error):
                     raise
                 log.warning("store.id_was_taken", reason=str(error))

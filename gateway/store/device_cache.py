@@ -1,9 +1,10 @@
 """Cache of device state between the writer's transactions, valid while nothing else writes the registry.
 
 A heartbeat is judged by what the registry knows of its device, and most of that was written by the heartbeat before.
-Reading it again costs as much as storing it, so it stays in memory between transactions. Two counters of SQLite show
+Reading it again costs as much as storing it, so on SQLite it stays in memory between transactions. Two counters show
 whether anything else was written meanwhile, by this connection (``total_changes``) or by another process (``PRAGMA
-data_version``). Then all of it is forgotten. A roll-back calls :meth:`DeviceCache.forget`.
+data_version``). Then all of it is forgotten. PostgreSQL has no such counters, so there each batch reads its devices. A
+roll-back calls :meth:`DeviceCache.forget`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
+
+    from gateway.store.engine import Connection
 
 
 MOST: Final = 16_384
@@ -91,18 +93,19 @@ class DeviceCache:
         self.senders: dict[str, DeviceState] = {}
         self._stamp: tuple[int, int] | None = None
 
-    def open(self, connection: sqlite3.Connection) -> None:
+    def open(self, connection: Connection) -> None:
         """Begin in a transaction: forget all if anything else was written since :meth:`close`.
 
         An error before the next :meth:`close` also makes it forget, so that nothing half done stays.
         """
-        if self._stamp != _stamp(connection) or len(self.senders) > MOST:
+        stamp = connection.stamp()
+        if stamp is None or self._stamp != stamp or len(self.senders) > MOST:
             self.senders.clear()
         self._stamp = None
 
-    def close(self, connection: sqlite3.Connection) -> None:
+    def close(self, connection: Connection) -> None:
         """End: what it holds is what is written by now."""
-        self._stamp = _stamp(connection)
+        self._stamp = connection.stamp()
 
     def learn(self, senders: Iterable[DeviceState]) -> None:
         """Add these, just read."""
@@ -112,7 +115,3 @@ class DeviceCache:
         """Forget all: it was changed by other code, or undone."""
         self._stamp = None
         self.senders.clear()
-
-
-def _stamp(connection: sqlite3.Connection) -> tuple[int, int]:
-    return connection.total_changes, connection.execute("PRAGMA data_version").fetchone()[0]

@@ -1,0 +1,107 @@
+"""What the store needs of a database engine: SQLite (``gateway/store/sqlite``) or PostgreSQL (``…/postgres``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from gateway.store.dialect import Dialect
+    from gateway.store.readers import Deadline
+
+
+class Row(Protocol):
+    """A row: its values by name, by place, and in order."""
+
+    def __getitem__(self, key: str | int) -> Any:
+        """Return a value."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return the values in order."""
+
+    def keys(self) -> Sequence[str]:
+        """Return the names."""
+
+
+class Cursor(Protocol):
+    """The result of a statement."""
+
+    @property
+    def rowcount(self) -> int:
+        """Return how many rows were changed."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return the rows that are left, one by one."""
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows that are left."""
+
+
+class Connection(Protocol):
+    """A connection of one thread at a time. A transaction ends with the statement COMMIT or ROLLBACK."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Return how this engine spells expressions."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Return whether a transaction is open."""
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Cursor:
+        """Execute a statement. Placeholders are ``?`` or ``?1``."""
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Cursor:
+        """Execute a statement with each of these rows."""
+
+    def begin(self) -> None:
+        """Begin a transaction that writes, alone or in the order that the engine guarantees."""
+
+    def begin_read(self, deadline: Deadline | None = None) -> None:
+        """Begin a transaction whose statements see one state. The work is given up when the deadline has passed."""
+
+    def end_read(self) -> None:
+        """End it."""
+
+    def commits_of_others(self) -> int:
+        """Return a counter that changes with each commit by another connection; constant where ids need none."""
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Return a value that changes with every write to the registry, or None where the engine has no such value."""
+
+    def newer_schema(self) -> str | None:
+        """Return the schema step that this program does not know, if one was applied by now."""
+
+    def applied_steps(self) -> set[str]:
+        """Return the names of the schema steps that were applied; none in an empty database."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Engine(Protocol):
+    """One registry at one engine, as a store uses it."""
+
+    def open_writer(self) -> Connection:
+        """Open the connection that writes, and start what the engine does beside it.
+
+        Raises:
+            StoreError: the registry cannot be used, or has the schema of another version.
+        """
+
+    def open_reader(self) -> Connection:
+        """Open a connection that only reads.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+
+    def committed(self) -> None:
+        """Note a commit of the writer, in its thread."""
+
+    def stop(self) -> None:
+        """Stop what :meth:`open_writer` started. Blocks until it has ended."""

@@ -1,0 +1,47 @@
+"""SQLite as the engine of a store: one file in the data directory, checkpoints beside the writer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.store.opening import open_database
+from gateway.store.sqlite.checkpoint import MOST_PAGES, Checkpointer
+from gateway.store.sqlite.connection import DATABASE_NAME, SqliteConnection, connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class SqliteEngine:
+    """The registry in the file of this data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+
+    def open_writer(self) -> SqliteConnection:
+        """Open the connection that writes, and start what the engine does beside it.
+
+        Raises:
+            StoreError: the registry cannot be used, or has the schema of another version.
+        """
+        self._connection = open_database(self._data_dir)
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
+        self._checkpointer = Checkpointer(lambda: connect(self._data_dir / DATABASE_NAME))
+        self._checkpointer.start()
+        return self._connection
+
+    def open_reader(self) -> SqliteConnection:
+        """Open a connection that only reads.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        return connect(self._data_dir / DATABASE_NAME, read_only=True)
+
+    def committed(self) -> None:
+        """Note a commit of the writer, in its thread."""
+        self._checkpointer.committed(self._connection.total_changes)
+
+    def stop(self) -> None:
+        """Stop what :meth:`open_writer` started. Blocks until it has ended."""
+        self._checkpointer.stop()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,26 +48,27 @@ def test_yielding_work_continues_when_the_loop_is_idle(monkeypatch: pytest.Monke
     monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", 100 * GIVEN_UP_SECONDS)
     loop_priority = LoopPriority()
 
-    async def work() -> bool:
-        went_on = threading.Event()
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        met, went_on = threading.Semaphore(0), asyncio.Semaphore(0)
 
         def bulk() -> None:
-            met = 0
-            while met < 20:
-                met += loop_priority.busy
+            for _ in range(20):
+                while not loop_priority.busy:
+                    time.sleep(0)
+                met.release()
                 loop_priority.yield_to_loop()
-            went_on.set()
+                loop.call_soon_threadsafe(went_on.release)
 
+        await asyncio.to_thread(lambda: None)  # wakes it; later rounds are woken by `went_on`
         threading.Thread(target=bulk, daemon=True).start()
-        given_up = asyncio.get_running_loop().time() + GIVEN_UP_SECONDS
-        while not went_on.is_set() and asyncio.get_running_loop().time() < given_up:
-            await asyncio.to_thread(lambda: None)  # wakes it
-            went_on.wait(1e-3)  # at work, and this thread lets others run
-            await asyncio.sleep(1e-4)  # at rest
-        return went_on.is_set()
+        for _ in range(20):
+            assert met.acquire(timeout=GIVEN_UP_SECONDS)  # at work: this blocks the loop
+            async with asyncio.timeout(GIVEN_UP_SECONDS):
+                await went_on.acquire()  # at rest
 
     with asyncio.Runner(loop_factory=loop_priority.new_loop) as runner:
-        assert runner.run(work())
+        runner.run(work())
 
 
 def test_a_busy_loop_delays_bulk_work_by_a_bounded_time() -> None:

@@ -91,7 +91,7 @@ def test_a_delivery_is_started_watched_and_stopped(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_delivery_asks_for_a_backup(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delivery_recommends_a_backup(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy from before the key could not command the devices any more."""
     asked: list[str] = []
     monkeypatch.setattr("click.confirm", lambda text, **_: asked.append(text))
@@ -114,7 +114,7 @@ def test_a_leaked_key_is_shown_and_announces_nothing(cli: Cli) -> None:
     assert command["status"] == "cancelled"
 
 
-def test_it_is_no_command_to_send(cli: Cli) -> None:
+def test_callers_cannot_send_the_command(cli: Cli) -> None:
     """The list of those that can be sent does not have it."""
     device = cli.bound()
     assert "set_grant_key" not in cli("commands", "send", "--help").out

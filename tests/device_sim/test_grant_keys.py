@@ -76,7 +76,7 @@ def test_a_refused_command_under_the_new_key_drops_nothing(refused: CommandRecei
 
 
 @pytest.mark.parametrize("by", [STRANGER, NEW])
-def test_a_key_that_the_own_key_did_not_sign(by: Signer) -> None:
+def test_a_key_not_signed_by_an_own_key_is_refused(by: Signer) -> None:
     """Neither a stranger's, nor one that signs for itself."""
     bench = online_bench(OLD)
     bench.feed(announce(NEW.jwk, by=by))
@@ -85,7 +85,7 @@ def test_a_key_that_the_own_key_did_not_sign(by: Signer) -> None:
     assert "write:pairing" not in bench.steps
 
 
-def test_params_of_another_key() -> None:
+def test_params_of_another_key_are_refused() -> None:
     """``par`` binds the key: a broker cannot put its own into a command of the gateway."""
     bench = online_bench(OLD)
     payload = json.loads(announce(NEW.jwk, by=OLD).payload)
@@ -94,7 +94,7 @@ def test_params_of_another_key() -> None:
     assert (outcome(bench), keys(bench)) == ("grant_invalid", ["k1"])
 
 
-def test_an_earlier_announcement_is_no_way_back() -> None:
+def test_an_earlier_announcement_does_not_restore_the_old_key() -> None:
     """Under the same key its number is too low; after the next key it is not signed by a key of the device."""
     bench = online_bench(OLD)
     earlier, later = announce(NEW.jwk, by=OLD, command_id="cmd_a"), announce(THIRD.jwk, by=OLD, command_id="cmd_b")
@@ -106,7 +106,7 @@ def test_an_earlier_announcement_is_no_way_back() -> None:
     assert (outcome(bench), keys(bench)) == ("grant_invalid", ["k3"])
 
 
-def test_the_same_announcement_again() -> None:
+def test_a_repeated_announcement_writes_nothing() -> None:
     """It is known by its id: the same word, and no write."""
     bench = online_bench(OLD)
     command = announce(NEW.jwk, by=OLD)
@@ -119,7 +119,7 @@ def test_the_same_announcement_again() -> None:
 
 
 @pytest.mark.parametrize(("key", "signer"), [(OLD.jwk, OLD), (NEW.jwk, OLD), (OLD.jwk, NEW)])
-def test_a_key_that_the_device_has_already(key: dict[str, Any], signer: Signer) -> None:
+def test_a_known_key_is_not_added_again(key: dict[str, Any], signer: Signer) -> None:
     """Its own key, and the new one once more: done, and nothing is added."""
     bench = online_bench(OLD)
     bench.feed(announce(NEW.jwk, by=OLD))
@@ -157,7 +157,7 @@ def test_the_confirmation_drops_the_old_key() -> None:
         {**KEY, "x": None},
     ],
 )
-def test_params_that_are_no_key(spoilt: dict[str, Any]) -> None:
+def test_invalid_keys_are_refused(spoilt: dict[str, Any]) -> None:
     """The gateway signed it, so the refusal is kept under the id; the device obeys the key that it has."""
     bench = online_bench(OLD)
     bench.feed(announce(spoilt, by=OLD))
@@ -167,7 +167,7 @@ def test_params_that_are_no_key(spoilt: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("step", range(26))
-def test_power_is_lost_at_any_step(step: int) -> None:
+def test_a_power_cut_at_any_step_ends_with_the_new_key(step: int) -> None:
     """The flash holds one key or both, whole, and the same commands in the same order come to the same end."""
     bench = online_bench(OLD)
     both = [announce(NEW.jwk, by=OLD), announce(NEW.jwk, by=NEW, command_id="cmd_confirm", claims={"seq": 100})]
@@ -185,7 +185,7 @@ def test_power_is_lost_at_any_step(step: int) -> None:
 
 
 @pytest.mark.parametrize("step", range(26))
-def test_power_is_lost_and_the_old_key_goes_on(step: int) -> None:
+def test_after_a_power_cut_the_old_key_is_still_obeyed(step: int) -> None:
     """After the announcement alone, wherever it was cut: the old key is obeyed, for a gateway that heard nothing."""
     bench = online_bench(OLD)
     bench.power_for = step
@@ -206,7 +206,7 @@ def test_a_reset_wipes_both_keys() -> None:
     assert "next_grant_key" not in make_binding(THIRD).pairing()
 
 
-def test_a_flash_from_before_has_one_key() -> None:
+def test_a_flash_of_earlier_firmware_has_one_key() -> None:
     """And one of today is read by older firmware: the key that counts is where it was."""
     bench = online_bench(OLD)
     assert "next_grant_key" not in bench.flash.wiped_area["pairing"]

@@ -92,7 +92,7 @@ def test_the_grant_vectors_verify(vectors: dict[str, Any]) -> None:
     assert (claims["par"], claims["seq"]) == (vectors["params"][0]["par"], 7)
 
 
-def test_a_new_grant_key(vectors: dict[str, Any]) -> None:
+def test_the_grant_key_change_vectors_verify(vectors: dict[str, Any]) -> None:
     """The old key signs the announcement, the new one the confirmation; both bind the new key by its digest."""
     given = vectors["set_grant_key"]
     assert rfc8785.dumps(given["params"]).decode() == given["canonical"] == canonical(given["params"])

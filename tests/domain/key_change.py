@@ -21,7 +21,7 @@ SET_GRANT_KEY = CommandType.SET_GRANT_KEY
 
 
 @dataclass
-class Pair:
+class KeyChangeBench:
     """Registry and device. ``read`` counts the messages of the device that the gateway has processed."""
 
     world: World
@@ -31,7 +31,7 @@ class Pair:
     opened: int = field(default=0)
 
     @classmethod
-    def bound(cls, world: World, serial_number: str = "SN-1") -> "Pair":
+    def bound(cls, world: World, serial_number: str = "SN-1") -> "KeyChangeBench":
         """Register a device, bind it and bring it online."""
         device_id = world.register(serial_number)
         answer = world.bind(device_id)
@@ -55,7 +55,7 @@ class Pair:
         """Give the device one command, as this record has it."""
         self.bench.feed(CommandReceived(command.type, payload(command)))
 
-    def listen(self) -> None:
+    def process_device_messages(self) -> None:
         """Let the gateway process what the device said since."""
         said, self.read = self.bench.sent[self.read :], len(self.bench.sent)
         for each in said:
@@ -68,7 +68,7 @@ class Pair:
         for _ in range(10):
             if not self.deliver():
                 return
-            self.listen()
+            self.process_device_messages()
         raise AssertionError("a command stays open")
 
     # --- what is known ------------------------------------------------------------------------------------------------

@@ -1,20 +1,17 @@
 """A new signing key for bound devices: the firmware of the simulator and the gateway's rules, message by message."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from device_sim.actions import CommandReceived
 from device_sim.device import State
 from gateway.domain import administration, commands, grant_keys
 from gateway.errors import ConflictError, NotFoundError
 from gateway.store import command_sql, grant_key_sql
-from gateway.store.command_sql import CommandRecord
 from tests.domain.key_change import (
     SET_GRANT_KEY,
-    Pair,
+    KeyChangeBench,
     ask_all,
     deliver_key,
     restore,
@@ -35,19 +32,19 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def pair(world: World) -> Pair:
+def pair(world: World) -> KeyChangeBench:
     """A bound device that is online."""
-    return Pair.bound(world)
+    return KeyChangeBench.bound(world)
 
 
-def test_a_device_takes_the_key_and_drops_the_old_one(world: World, pair: Pair) -> None:
+def test_a_device_takes_the_key_and_drops_the_old_one(world: World, pair: KeyChangeBench) -> None:
     """Two commands: the old key announces the new one, and the new one shows that it signs."""
     old, new = rotate(world)
     assert deliver_key(world) == 1
     assert (pair.signer, pair.obeys) == (old, [old])
     pair.deliver()
     assert (pair.signer, pair.obeys) == (old, [new, old])
-    pair.listen()
+    pair.process_device_messages()
     assert (pair.signer, pair.obeys) == (new, [new, old])
     pair.exchange()
     assert (pair.signer, pair.obeys, pair.statuses()) == (new, [new], ["executed", "executed"])
@@ -62,7 +59,7 @@ def test_a_device_takes_the_key_and_drops_the_old_one(world: World, pair: Pair) 
     ]
 
 
-def test_a_reset_under_the_new_key_is_obeyed_and_one_under_the_old_key_is_not(world: World, pair: Pair) -> None:
+def test_only_a_reset_under_the_new_key_is_obeyed(world: World, pair: KeyChangeBench) -> None:
     """The old key signs nothing more for this device."""
     old, _ = rotate(world)
     deliver_key(world)
@@ -75,7 +72,7 @@ def test_a_reset_under_the_new_key_is_obeyed_and_one_under_the_old_key_is_not(wo
 
 
 @pytest.mark.parametrize("step", range(30))
-def test_a_power_cut_at_any_step_of_the_device(world: World, pair: Pair, step: int) -> None:
+def test_a_power_cut_at_any_step_ends_with_the_new_key(world: World, pair: KeyChangeBench, step: int) -> None:
     """Whatever the flash holds then, the device obeys the key with which the gateway signs, and comes to the end."""
     _, new = rotate(world)
     deliver_key(world)
@@ -83,7 +80,7 @@ def test_a_power_cut_at_any_step_of_the_device(world: World, pair: Pair, step: i
     for _ in range(10):
         open_now = pair.deliver()
         assert pair.signer in pair.obeys
-        pair.listen()
+        pair.process_device_messages()
         assert pair.signer in pair.obeys
         if not open_now:
             break
@@ -94,21 +91,21 @@ def test_a_power_cut_at_any_step_of_the_device(world: World, pair: Pair, step: i
 
 
 @pytest.mark.parametrize("step", range(30))
-def test_a_reset_after_a_power_cut(world: World, pair: Pair, step: int) -> None:
+def test_a_reset_after_a_power_cut_is_obeyed(world: World, pair: KeyChangeBench, step: int) -> None:
     """A reset instead of another try: it is signed with a key that the device obeys, whatever was heard of it."""
     rotate(world)
     deliver_key(world)
     pair.bench.power_for = step
     pair.deliver()
     if step % 2:
-        pair.listen()
+        pair.process_device_messages()
         pair.deliver()
     world.reset(pair.id)
     pair.exchange()
     assert (pair.statuses(RESET), pair.bench.device.state) == (["executed"], State.UNPROVISIONED)
 
 
-def test_the_steps_above_reach_the_end(world: World, pair: Pair) -> None:
+def test_the_power_cuts_cover_every_step(world: World, pair: KeyChangeBench) -> None:
     """The power cuts of these tests go through every step of the device."""
     rotate(world)
     deliver_key(world)
@@ -117,7 +114,7 @@ def test_the_steps_above_reach_the_end(world: World, pair: Pair) -> None:
     assert len(pair.bench.steps) < 30
 
 
-def test_a_lost_acknowledgement_is_repeated(world: World, pair: Pair) -> None:
+def test_a_lost_acknowledgement_is_repeated(world: World, pair: KeyChangeBench) -> None:
     """The command stays retained; with the next link the device says again what it did."""
     _, new = rotate(world)
     deliver_key(world)
@@ -127,40 +124,40 @@ def test_a_lost_acknowledgement_is_repeated(world: World, pair: Pair) -> None:
     assert (pair.signer, pair.obeys) == (new, [new])
 
 
-def test_a_reset_between_is_signed_with_the_key_that_is_known(world: World, pair: Pair) -> None:
+def test_a_reset_during_the_change_is_signed_with_the_known_key(world: World, pair: KeyChangeBench) -> None:
     """The device has both keys and its word is unread: the reset withdraws the command, and the old key signs it."""
     old, new = rotate(world)
     deliver_key(world)
     pair.deliver()
     reset = world.reset(pair.id)
-    pair.listen()
+    pair.process_device_messages()
     assert (pair.signer, pair.obeys, pair.statuses()) == (old, [new, old], ["cancelled"])
     assert world.again(reset).status == "pending"
     pair.exchange()
     assert (pair.statuses(RESET), pair.obeys) == (["executed"], [])
 
 
-def test_open_commands_are_signed_again(world: World, pair: Pair) -> None:
+def test_open_commands_are_signed_again(world: World, pair: KeyChangeBench) -> None:
     """They keep id and number. A copy under the old key that comes late is refused, and that ends nothing."""
     rotate(world)
     waits = world.create(pair.id, "trigger_upload", ttl_seconds=3600)
     deliver_key(world)
     pair.feed(world.command(pair.id, SET_GRANT_KEY))
-    pair.listen()
+    pair.process_device_messages()
     pair.feed(world.command(pair.id, SET_GRANT_KEY))
-    pair.listen()
+    pair.process_device_messages()
     again = world.again(waits)
     assert (again.id, again.seq) == (waits.id, waits.seq)
     assert again.grant_token != waits.grant_token
     pair.feed(waits)
     assert pair.said["error"]["code"] == "grant_invalid"
-    pair.listen()
+    pair.process_device_messages()
     assert world.again(waits).status == "pending"
     pair.exchange()
     assert world.again(waits).status == "executed"
 
 
-def test_a_copy_under_the_old_key_after_the_command_was_done(world: World, pair: Pair) -> None:
+def test_a_late_copy_under_the_old_key_repeats_the_outcome(world: World, pair: KeyChangeBench) -> None:
     """The device repeats what it did: ids are known before keys are looked at."""
     rotate(world)
     waits = world.create(pair.id, "trigger_upload")
@@ -170,7 +167,7 @@ def test_a_copy_under_the_old_key_after_the_command_was_done(world: World, pair:
     assert pair.said["status"] == "executed"
 
 
-def test_a_device_that_is_away_for_a_month(world: World, pair: Pair) -> None:
+def test_a_device_offline_for_a_month_takes_the_key(world: World, pair: KeyChangeBench) -> None:
     """The command never expires."""
     _, new = rotate(world)
     deliver_key(world)
@@ -180,7 +177,9 @@ def test_a_device_that_is_away_for_a_month(world: World, pair: Pair) -> None:
     assert (pair.signer, pair.obeys) == (new, [new])
 
 
-def test_firmware_that_does_not_know_the_command(world: World, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_firmware_without_the_command_keeps_its_key(
+    world: World, pair: KeyChangeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It says so, keeps its key and is not asked again until an operator wants that. Then newer firmware takes it."""
     old, new = rotate(world)
     known = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot")
@@ -200,7 +199,7 @@ def test_firmware_that_does_not_know_the_command(world: World, pair: Pair, monke
     assert (pair.signer, pair.obeys) == (new, [new])
 
 
-def test_an_unsigned_unknown_command_is_enough(world: World, pair: Pair) -> None:
+def test_unknown_command_needs_no_receipt(world: World, pair: KeyChangeBench) -> None:
     """Old firmware makes no receipt for it; and it only says that the device keeps its key."""
     rotate(world)
     deliver_key(world)
@@ -209,7 +208,7 @@ def test_an_unsigned_unknown_command_is_enough(world: World, pair: Pair) -> None
     assert pair.statuses() == ["failed"]
 
 
-def test_executed_needs_a_receipt(world: World, pair: Pair) -> None:
+def test_executed_without_a_receipt_is_refused(world: World, pair: KeyChangeBench) -> None:
     """Without it another client of the broker could have the gateway sign with a key that the device does not have."""
     old, _ = rotate(world)
     deliver_key(world)
@@ -220,7 +219,7 @@ def test_executed_needs_a_receipt(world: World, pair: Pair) -> None:
     assert (pair.signer, pair.statuses()) == (old, ["pending"])
 
 
-def test_two_rotations(world: World, pair: Pair) -> None:
+def test_a_second_rotation_replaces_the_first(world: World, pair: KeyChangeBench) -> None:
     """The second one takes the place of the first, which the device may have taken already."""
     old, first = rotate(world)
     deliver_key(world)
@@ -228,19 +227,19 @@ def test_two_rotations(world: World, pair: Pair) -> None:
     _, second = rotate(world)
     assert grant_keys.running(world.view) is None
     deliver_key(world)
-    pair.listen()
+    pair.process_device_messages()
     assert (pair.signer, pair.obeys) == (old, [first, old])
     pair.exchange()
     assert (pair.signer, pair.obeys) == (second, [second])
     assert pair.statuses() == ["cancelled", "executed", "executed"]
 
 
-def test_a_rotation_before_the_confirmation(world: World, pair: Pair) -> None:
+def test_a_rotation_before_the_confirmation_is_delivered_next(world: World, pair: KeyChangeBench) -> None:
     """The device obeys both; a third key comes with the second one's word."""
     old, first = rotate(world)
     deliver_key(world)
     pair.deliver()
-    pair.listen()
+    pair.process_device_messages()
     assert (pair.signer, pair.obeys) == (first, [first, old])
     _, second = rotate(world)
     deliver_key(world)
@@ -248,13 +247,13 @@ def test_a_rotation_before_the_confirmation(world: World, pair: Pair) -> None:
     assert (pair.signer, pair.obeys) == (second, [second])
 
 
-def test_a_leaked_key_announces_nothing(world: World, pair: Pair) -> None:
+def test_a_leaked_key_announces_nothing(world: World, pair: KeyChangeBench) -> None:
     """What is open is withdrawn, what the device says late changes nothing, and it is not asked again."""
     old, _ = rotate(world)
     deliver_key(world)
     pair.deliver()
     assert world.run(administration.mark_signing_key_leaked, old, "cli") == 1
-    pair.listen()
+    pair.process_device_messages()
     assert (pair.signer, pair.statuses()) == (old, ["cancelled"])
     deliver_key(world)
     assert pair.statuses() == ["cancelled"]
@@ -263,7 +262,7 @@ def test_a_leaked_key_announces_nothing(world: World, pair: Pair) -> None:
     assert pair.statuses(RESET) == ["executed"]
 
 
-def test_marking_a_key_as_leaked(world: World) -> None:
+def test_a_key_is_marked_as_leaked_once_it_is_not_in_use(world: World) -> None:
     """A key in use has to be rotated first; a second time changes nothing."""
     world.bound()
     with pytest.raises(NotFoundError, match="signing-keys list"):
@@ -276,92 +275,7 @@ def test_marking_a_key_as_leaked(world: World) -> None:
     assert world.events().count("signing_key.leaked") == 1
 
 
-def test_a_restored_registry_follows_the_device(world: World, pair: Pair) -> None:
-    """The copy knows the key and not that the device took it. A reset is refused once, signed again, and obeyed."""
-    old, new = rotate(world)
-    copy = snapshot(world)
-    deliver_key(world)
-    pair.exchange()
-    restore(world, copy)
-    assert (pair.signer, pair.obeys) == (old, [new])
-    reset = world.reset(pair.id)
-    pair.exchange()
-    assert world.again(reset).status == "executed"
-    assert "device.grant_key_changed" in world.events()
-
-
-def test_a_copy_in_which_the_device_was_asked(world: World, pair: Pair) -> None:
-    """The device repeats its word on the same command."""
-    _, new = rotate(world)
-    deliver_key(world)
-    copy = snapshot(world)
-    pair.exchange()
-    restore(world, copy)
-    pair.exchange()
-    assert (pair.signer, pair.obeys) == (new, [new])
-
-
-def test_a_copy_from_before_the_key(world: World, pair: Pair) -> None:
-    """It cannot sign for the device, which needs a new bind: the failed command names the key that it obeys."""
-    copy = snapshot(world)
-    _, new = rotate(world)
-    deliver_key(world)
-    pair.exchange()
-    restore(world, copy)
-    done = world.create(pair.id, "trigger_upload")
-    pair.exchange()
-    failed = world.again(done)
-    assert (failed.status, json.loads(failed.result or "{}")["grant_kid"]) == ("failed", new)
-
-
-def test_a_key_that_leaked_is_not_followed(world: World, pair: Pair) -> None:
-    """Not even on a device's word."""
-    old, new = rotate(world)
-    command = world.create(pair.id, "trigger_upload")
-    rotate(world)
-    world.run(administration.mark_signing_key_leaked, new, "cli")
-    _refuse(world, pair, command, grant_kid=new)
-    assert (pair.signer, world.again(command).status) == (old, "failed")
-
-
-def test_a_command_follows_once(world: World, pair: Pair) -> None:
-    """A broker may change which key the device named. That command fails, and the next one corrects the key."""
-    old, new = rotate(world)
-    first = world.create(pair.id, "trigger_upload")
-    _refuse(world, pair, first, grant_kid=new)
-    assert (pair.signer, world.again(first).status) == (new, "pending")
-    pair.deliver()
-    assert pair.said["result"] == {"grant_kid": old, "refused_kid": new}
-    pair.listen()
-    assert (pair.signer, world.again(first).status) == (new, "failed")
-    second = world.create(pair.id, "trigger_upload")
-    pair.exchange()
-    assert (pair.signer, world.again(second).status) == (old, "executed")
-
-
-def test_a_refusal_without_receipt_is_not_followed(world: World, pair: Pair) -> None:
-    """Anybody on the broker could have sent it."""
-    old, new = rotate(world)
-    command = world.create(pair.id, "trigger_upload")
-    said = {"grant_kid": new, "refused_kid": old}
-    world.ack(command, "failed", error={"code": "grant_invalid", "message": ""}, result=said)
-    assert (pair.signer, world.again(command).status) == (old, "failed")
-
-
-def _refuse(world: World, pair: Pair, command: CommandRecord, *, grant_kid: str) -> None:
-    """The device refuses a spoilt copy, and the broker changes which key it named."""
-    spoilt = signed_with(world, pair.signer, command)
-    body = json.loads(json.dumps({"id": spoilt.id, "type": spoilt.type, "params": {}, "expires_at": None}))
-    body |= {"binding_generation": spoilt.binding_generation, "grant_token": spoilt.grant_token[:-4] + "AAAA"}
-    pair.bench.feed(CommandReceived(command.type, json.dumps(body).encode()))
-    said = pair.said
-    assert said["error"]["code"] == "grant_invalid"
-    pair.read = len(pair.bench.sent)
-    said["result"]["grant_kid"] = grant_kid
-    assert world.say(world.names.ack(pair.id, command.type), said) is None
-
-
-def test_only_bound_devices_with_another_key_are_asked(world: World, pair: Pair) -> None:
+def test_only_bound_devices_with_another_key_get_the_command(world: World, pair: KeyChangeBench) -> None:
     """Not one that was bound since, nor one that waits for its reset, nor one that is unbound."""
     resetting, _ = world.bound("SN-2")
     unbound, _ = world.bound("SN-3")
@@ -373,9 +287,9 @@ def test_only_bound_devices_with_another_key_are_asked(world: World, pair: Pair)
     assert pair.statuses() == ["pending"]
 
 
-def test_the_delivery_goes_on_where_it_was(world: World) -> None:
+def test_the_delivery_continues_where_it_stopped(world: World) -> None:
     """Device by device in the order of registration, so many at a time; after a stop no other device is asked."""
-    pairs = [Pair.bound(world, f"SN-{number}") for number in range(5)]
+    pairs = [KeyChangeBench.bound(world, f"SN-{number}") for number in range(5)]
     _, new = rotate(world)
     assert world.run(grant_keys.ask_next, 2) == 0
     world.run(administration.deliver_signing_key, "cli")
@@ -397,7 +311,7 @@ def test_the_delivery_goes_on_where_it_was(world: World) -> None:
     }
 
 
-def test_a_new_epoch_delivers_nothing(world: World, pair: Pair) -> None:
+def test_a_new_epoch_delivers_nothing(world: World, pair: KeyChangeBench) -> None:
     """Its new key is for new bindings, until an operator wants more."""
     rotate(world)
     world.run(administration.deliver_signing_key, "cli")
@@ -406,7 +320,7 @@ def test_a_new_epoch_delivers_nothing(world: World, pair: Pair) -> None:
     assert pair.statuses() == []
 
 
-def test_a_refreshed_token_has_the_key_of_its_binding(world: World, pair: Pair) -> None:
+def test_a_refreshed_token_has_the_key_of_its_binding(world: World, pair: KeyChangeBench) -> None:
     """Both good tokens of a device that refreshes in between."""
     _, new = rotate(world)
     deliver_key(world)
@@ -417,7 +331,7 @@ def test_a_refreshed_token_has_the_key_of_its_binding(world: World, pair: Pair) 
     assert pair.signer == new
 
 
-def test_nobody_else_sends_it(world: World, pair: Pair) -> None:
+def test_callers_cannot_create_the_command(world: World, pair: KeyChangeBench) -> None:
     """The API says how a key is delivered."""
     with pytest.raises(ConflictError, match="signing-keys deliver"):
         world.create(pair.id, SET_GRANT_KEY)

@@ -151,7 +151,7 @@ async def test_the_old_key_signs_nothing_any_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-async def test_a_reset_and_a_killed_gateway_in_between(tmp_path: Path, kind: BrokerKind) -> None:
+async def test_a_reset_and_a_killed_gateway_during_the_change(tmp_path: Path, kind: BrokerKind) -> None:
     """The device is away when it is asked, and the gateway dies; a delivery continues, and a reset takes its place."""
     async with running_site(tmp_path, kind) as site:
         away, resetting = site.device("SN1"), site.device("SN2")
@@ -172,7 +172,7 @@ async def test_a_reset_and_a_killed_gateway_in_between(tmp_path: Path, kind: Bro
 
 
 @pytest.mark.parametrize("transport", ["mqtt", "http"])
-async def test_firmware_that_does_not_know_the_command(
+async def test_firmware_without_the_command_keeps_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: Any
 ) -> None:
     """It says so, keeps its key, and obeys its reset under that key."""
@@ -192,7 +192,9 @@ async def test_firmware_that_does_not_know_the_command(
             await site.becomes(device_id, "executed")
 
 
-async def test_firmware_that_does_not_listen_to_the_topic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_firmware_without_the_subscription_takes_the_key_after_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command stays open, and nothing else changes. Firmware that knows it takes it from the same binding."""
     async with running_site(tmp_path, "mosquitto") as site:
         device = site.device()
@@ -211,7 +213,7 @@ async def test_firmware_that_does_not_listen_to_the_topic(tmp_path: Path, monkey
             await obeys_alone(device, new)
 
 
-async def test_access_rules_of_an_earlier_release(tmp_path: Path) -> None:
+async def test_earlier_access_rules_delay_the_change(tmp_path: Path) -> None:
     """Mosquitto drops the acknowledgement: the device has both keys, and the old one signs until the line is there."""
     async with running_site(tmp_path, "mosquitto") as site:
         device = site.device()

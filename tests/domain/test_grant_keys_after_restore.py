@@ -1,0 +1,118 @@
+"""A restored registry and a device with a newer signing key: whose key counts, and when a bind is needed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from device_sim.actions import CommandReceived
+from gateway.domain import administration
+from gateway.store.command_sql import CommandRecord
+from tests.domain.key_change import (
+    KeyChangeBench,
+    deliver_key,
+    restore,
+    rotate,
+    signed_with,
+    snapshot,
+)
+from tests.domain.support import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A registry with one project."""
+    with World(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def pair(world: World) -> KeyChangeBench:
+    """A bound device that is online."""
+    return KeyChangeBench.bound(world)
+
+
+def test_a_restored_registry_follows_the_device(world: World, pair: KeyChangeBench) -> None:
+    """The copy knows the key and not that the device took it. A reset is refused once, signed again, and obeyed."""
+    old, new = rotate(world)
+    copy = snapshot(world)
+    deliver_key(world)
+    pair.exchange()
+    restore(world, copy)
+    assert (pair.signer, pair.obeys) == (old, [new])
+    reset = world.reset(pair.id)
+    pair.exchange()
+    assert world.again(reset).status == "executed"
+    assert "device.grant_key_changed" in world.events()
+
+
+def test_a_restored_copy_with_the_open_command_continues(world: World, pair: KeyChangeBench) -> None:
+    """The device repeats its word on the same command."""
+    _, new = rotate(world)
+    deliver_key(world)
+    copy = snapshot(world)
+    pair.exchange()
+    restore(world, copy)
+    pair.exchange()
+    assert (pair.signer, pair.obeys) == (new, [new])
+
+
+def test_a_restored_copy_from_before_the_key_needs_a_bind(world: World, pair: KeyChangeBench) -> None:
+    """It cannot sign for the device, which needs a new bind: the failed command names the key that it obeys."""
+    copy = snapshot(world)
+    _, new = rotate(world)
+    deliver_key(world)
+    pair.exchange()
+    restore(world, copy)
+    done = world.create(pair.id, "trigger_upload")
+    pair.exchange()
+    failed = world.again(done)
+    assert (failed.status, json.loads(failed.result or "{}")["grant_kid"]) == ("failed", new)
+
+
+def test_a_key_that_leaked_is_not_followed(world: World, pair: KeyChangeBench) -> None:
+    """Not even on a device's word."""
+    old, new = rotate(world)
+    command = world.create(pair.id, "trigger_upload")
+    rotate(world)
+    world.run(administration.mark_signing_key_leaked, new, "cli")
+    _refuse(world, pair, command, grant_kid=new)
+    assert (pair.signer, world.again(command).status) == (old, "failed")
+
+
+def test_a_command_follows_once(world: World, pair: KeyChangeBench) -> None:
+    """A broker may change which key the device named. That command fails, and the next one corrects the key."""
+    old, new = rotate(world)
+    first = world.create(pair.id, "trigger_upload")
+    _refuse(world, pair, first, grant_kid=new)
+    assert (pair.signer, world.again(first).status) == (new, "pending")
+    pair.deliver()
+    assert pair.said["result"] == {"grant_kid": old, "refused_kid": new}
+    pair.process_device_messages()
+    assert (pair.signer, world.again(first).status) == (new, "failed")
+    second = world.create(pair.id, "trigger_upload")
+    pair.exchange()
+    assert (pair.signer, world.again(second).status) == (old, "executed")
+
+
+def test_a_refusal_without_receipt_is_not_followed(world: World, pair: KeyChangeBench) -> None:
+    """Anybody on the broker could have sent it."""
+    old, new = rotate(world)
+    command = world.create(pair.id, "trigger_upload")
+    said = {"grant_kid": new, "refused_kid": old}
+    world.ack(command, "failed", error={"code": "grant_invalid", "message": ""}, result=said)
+    assert (pair.signer, world.again(command).status) == (old, "failed")
+
+
+def _refuse(world: World, pair: KeyChangeBench, command: CommandRecord, *, grant_kid: str) -> None:
+    """The device refuses a spoilt copy, and the broker changes which key it named."""
+    spoilt = signed_with(world, pair.signer, command)
+    body = json.loads(json.dumps({"id": spoilt.id, "type": spoilt.type, "params": {}, "expires_at": None}))
+    body |= {"binding_generation": spoilt.binding_generation, "grant_token": spoilt.grant_token[:-4] + "AAAA"}
+    pair.bench.feed(CommandReceived(command.type, json.dumps(body).encode()))
+    said = pair.said
+    assert said["error"]["code"] == "grant_invalid"
+    pair.read = len(pair.bench.sent)
+    said["result"]["grant_kid"] = grant_kid
+    assert world.say(world.names.ack(pair.id, command.type), said) is None

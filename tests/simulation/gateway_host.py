@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
 
+import gateway
 from gateway.broker.access_sync import AccessSyncer, BrokerAccess
 from gateway.broker.authentication import authenticator
 from gateway.broker.doctor_accounts import ProbeAccounts
@@ -62,6 +64,9 @@ class VirtualConnection(BrokerConnection):
     def opened(self, address: BrokerAddress, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
         """A session on the virtual broker."""
         return self.open(address, client_id=GATEWAY_ID, will=will)
+
+
+_SOURCES = Path(gateway.__file__).parent
 
 
 class GatewayInstance:
@@ -167,6 +172,11 @@ class GatewayInstance:
             task.exception()  # read it; a task that waits for this one gets it too
 
 
+def _is_of_gateway(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and Path(code.co_filename).is_relative_to(_SOURCES)
+
+
 class GatewayHost:
     """Starts, stops and kills the gateway on one disk."""
 
@@ -195,6 +205,8 @@ class GatewayHost:
         self.rules = RULES
         self.table = PasswordTable(broker)
         self.instance: GatewayInstance | None = None
+        self._killed: set[asyncio.Task[Any]] = set()
+        """Tasks of killed processes. One may wait for a dead session; without a reference it would count as lost."""
         self._slow = slow
 
     def access(self, store: Store, process: KillableProcess) -> BrokerAccess:
@@ -230,6 +242,7 @@ class GatewayHost:
             connection.cut("the gateway died")
         if self.embedded:
             self.broker.stop()
+        self._killed |= {task for task in asyncio.all_tasks() if _is_of_gateway(task)}
         for task in list(instance.tasks):
             asyncio.get_running_loop().call_soon(task.cancel)
 

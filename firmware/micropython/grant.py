@@ -113,13 +113,14 @@ def _agree(claim, claims, expected):
 
 
 def _check_params(claims, params):
+    digest = sha256()
     try:
-        text = wire.canonical(params)
+        wire.write(params, digest.update)  # part by part: a small heap has no room for a copy
     except ValueError:
-        text = None
-    if text is None:
+        digest = None
+    if digest is None:
         raise _invalid("the params have no canonical JSON")
-    _agree("par", claims, wire.base64url(sha256(text).digest()))
+    _agree("par", claims, wire.base64url(digest.digest()))
 
 
 def _check_expiry_agrees(exp, expires_at):

@@ -3,7 +3,7 @@
 from binascii import a2b_base64, b2a_base64
 from hashlib import sha256
 
-from strict_json import MAX_INTEGER, MAX_PAYLOAD, canonical, read_json  # noqa: F401  # for those who import wire
+from strict_json import MAX_INTEGER, MAX_PAYLOAD, canonical, read_json, write  # noqa: F401  # for those who import wire
 
 COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "set_grant_key")
 ONLINE = b'{"status":"online"}'

@@ -1,0 +1,62 @@
+"""Measures the heap of the state machine: `heap.py FLASH ANSWER COMMAND…`, the JSON of a bind and of commands.
+
+Each command arrives and is confirmed, then 10,000 heartbeats are published. Prints the bytes in use.
+"""
+
+import gc
+
+gc.threshold(4096)  # as main.py does
+
+import json  # noqa: E402
+import sys  # noqa: E402
+
+import wire  # noqa: E402
+from device import Device  # noqa: E402
+from flash import Flash  # noqa: E402
+
+HEARTBEATS = 10_000
+NOW = 1_793_534_400_000
+
+
+def used():
+    """Return the bytes in use after a collection."""
+    gc.collect()
+    return gc.mem_alloc()
+
+
+def carry_out(device, flash, event, now):
+    """Give an event and carry out what comes of it; every message is confirmed."""
+    for action in device.handle(event, now):
+        if action[0] == "write":
+            flash.write(*action[1:])
+        elif action[0] == "erase":
+            flash.erase(*action[1:])
+        elif action[0] == "publish":
+            carry_out(device, flash, ("published", action), now)
+        elif action[0] == "reboot":
+            carry_out(device, flash, ("power_on", flash.read("wiped"), flash.read("kept")), now)
+
+
+def main():
+    """Run the life of a device, and print what it needs."""
+    code = used()
+    device, flash = Device(), Flash(sys.argv[1])
+    carry_out(device, flash, ("power_on", {}, {}), NOW)
+    with open(sys.argv[2], "rb") as file:
+        binding = wire.binding_from_answer(wire.read_json(file.read()))
+    carry_out(device, flash, ("provisioned", binding, []), NOW)
+    del binding
+    for name in sys.argv[3:]:
+        carry_out(device, flash, ("link_up", "wifi", "mqtt"), NOW)
+        with open(name, "rb") as file:
+            payload = file.read()
+        carry_out(device, flash, ("command", json.loads(payload)["type"], payload), NOW)
+        del payload
+    carry_out(device, flash, ("link_up", "wifi", "mqtt"), NOW)
+    before = used()
+    for number in range(HEARTBEATS):
+        carry_out(device, flash, ("heartbeat_due",), NOW + 60_000 * number)
+    print(json.dumps({"state": device.state, "code": code, "before": before, "after": used()}))
+
+
+main()

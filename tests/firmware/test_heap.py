@@ -1,0 +1,69 @@
+"""The state machine on a heap of 128 KiB: what it needs, that it does not grow, the largest command."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.device_sim.support import DEVICE_ID, NOW, Signer
+from tests.firmware.micropython import SCRIPTS, said
+
+SIGNER = Signer()
+BIND = {
+    "id": DEVICE_ID,
+    "binding_generation": 3,
+    "device_token": "dtok_abcdefghijklmnopqrstuvwxyz0123456789ABCDEF",
+    "grant_key": SIGNER.jwk,
+    "mqtt": {"host": "mqtt.example.com", "port": 8883, "topics": {"heartbeat": f"devices/{DEVICE_ID}/heartbeat"}},
+}
+SLACK = 256  # bytes that may be in use after 10,000 heartbeats beside what was in use before
+
+
+def life(folder: Path, *commands: bytes) -> list[str | Path]:
+    """The arguments of a life with these commands."""
+    folder.mkdir()
+    (folder / "bind.json").write_text(json.dumps(BIND))
+    files = [folder / f"{at}.json" for at in range(len(commands))]
+    for file, command in zip(files, commands, strict=True):
+        file.write_bytes(command)
+    return [folder / "flash", folder / "bind.json", *files]
+
+
+def signed(kind: str, number: int, params: dict[str, Any] | None = None) -> bytes:
+    """A command of a device that is online."""
+    expires_at = None if kind == "factory_reset" else NOW + 60_000
+    return SIGNER.command(kind, command_id=f"cmd_{number:026d}", params=params, expires_at=expires_at)
+
+
+UPLOADS = [signed("trigger_upload", number) for number in range(18)]  # more than a journal holds
+
+
+def test_no_growth_over_ten_thousand_heartbeats(tmp_path: Path) -> None:
+    """With a full journal, a heartbeat leaves nothing behind; the figures go into the output of `pytest -s`."""
+    (line,) = said(SCRIPTS / "heap.py", *life(tmp_path / "life", *UPLOADS))
+    measured = json.loads(line)
+    print(measured)  # noqa: T201  # it is what this test is for
+    assert measured["state"] == "online"
+    assert measured["after"] <= measured["before"] + SLACK
+
+
+def test_a_reset_with_a_full_journal(tmp_path: Path) -> None:
+    """The whole reset fits beside it."""
+    (line,) = said(SCRIPTS / "heap.py", *life(tmp_path / "life", *UPLOADS, signed("factory_reset", 99)))
+    assert json.loads(line)["state"] == "unprovisioned"
+
+
+def test_a_command_with_the_longest_params(tmp_path: Path) -> None:
+    """Params of nearly 16 KiB, the most that a gateway sends, are obeyed on this heap."""
+    large = signed("trigger_upload", 1, {f"name{number}": "x" * 100 for number in range(140)})
+    assert len(large) > 15 * 1024
+    (line,) = said(SCRIPTS / "heap.py", *life(tmp_path / "life", large))
+    assert json.loads(line)["state"] == "online"
+    kept = json.loads((tmp_path / "life" / "flash" / "kept" / "last_commands.json").read_text())
+    assert [each["status"] for each in kept] == ["executed"]
+
+
+def test_the_state_machine_leaves_room(tmp_path: Path) -> None:
+    """A full journal and a reset need 16 KiB less: room for link and TLS, although this port compiles as it runs."""
+    arguments = life(tmp_path / "life", *UPLOADS, signed("factory_reset", 99))
+    (line,) = said(SCRIPTS / "heap.py", *arguments, heap="112k")
+    assert json.loads(line)["state"] == "unprovisioned"

@@ -45,12 +45,13 @@ class Runtime:
         await self.feed(self._power_on())
         beats = asyncio.create_task(self._beat())
         while self.is_running:
-            while self._inbox:
-                link, event = self._inbox.pop(0)
-                if link is None or link is self._link:
-                    await self.feed(event)
-            self._arrived.clear()
-            await self._arrived.wait()
+            if not self._inbox:
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            link, event = self._inbox.pop(0)
+            if link is None or link is self._link:
+                await self.feed(event)
         beats.cancel()
 
     async def feed(self, event):

@@ -1,10 +1,14 @@
 """Ed25519 of the firmware: known answers of RFC 8032, another implementation, and what a lax check accepts."""
 
+import json
 import random
+import subprocess
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.firmware.calls import calls
+from tests.firmware.micropython import SCRIPTS, command, environment
 
 SEED = 8032
 FIELD, ORDER = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
@@ -127,3 +131,23 @@ def test_the_time_of_one_check_is_measured() -> None:
     times = calls(check, check, check)
     print(f"one Ed25519 check on the Unix port: {min(times):.1f} ms")  # noqa: T201  # it is what this test is for
     assert min(times) > 0
+
+
+def test_a_native_check_takes_over_and_is_no_laxer(tmp_path: Path) -> None:
+    """A module `monocypher` is asked about signatures, but never about what a lax check accepts."""
+    (tmp_path / "monocypher.py").write_text(
+        "def ed25519_check(signature, public, message):\n    return message == b'good'\n"
+    )
+    key, low, high = known()[1][0], bytes(64), bytes(32) + ORDER.to_bytes(32, "little")
+    wanted = [(key, b"good", low), (key, b"bad", low), (key, b"good", high), (bytes(32), b"good", low)]
+    lines = "".join(json.dumps(["verify", [f"hex:{part.hex()}" for part in each]]) + "\n" for each in wanted)
+    path = f"{tmp_path}:{environment()['MICROPYPATH']}"
+    done = subprocess.run(
+        command(SCRIPTS / "calls.py"),
+        input=lines,
+        capture_output=True,
+        text=True,
+        env=environment(MICROPYPATH=path),
+        check=True,
+    )
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [[True], [False], [False], [False]]

@@ -5,12 +5,15 @@ import hashlib
 import hmac
 import json
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import rfc8785
 
+from device_sim.canonical import canonical
+from device_sim.strict_json import read_json
 from device_sim.wire import milliseconds
 from tests.firmware.calls import REFUSED, call, calls
 from tests.support.vectors import VECTORS
@@ -240,3 +243,36 @@ def test_a_bind_answer_with_a_part_missing(name: str) -> None:
     """No half binding is made of it."""
     assert call("binding_from_answer", {**BIND, name: None}) == REFUSED
     assert call("binding_from_answer", {each: value for each, value in BIND.items() if each != name}) == REFUSED
+
+
+def test_mangled_json_is_read_as_the_simulator_reads_it() -> None:
+    """Texts with bytes removed, repeated, swapped and replaced: both refuse the same ones, and read the same values."""
+    rng = random.Random(SEED)  # noqa: S311  # a test has to be repeatable
+    texts = [mangled(rng, json.dumps(a_value(rng, 3), ensure_ascii=rng.random() < 0.5).encode()) for _ in range(1500)]
+    read = [as_the_simulator(text) for text in texts]
+    assert 200 < read.count(REFUSED) < 1300
+    answers = calls(*(("canonical_text", text) for text in texts))
+    different = [
+        (text, here, there)
+        for text, here, there in zip(texts, answers, read, strict=True)
+        if here != there and not (here == REFUSED and re.search(rb"[.eE\d]{16}|e-?\d{3}", text))
+    ]
+    assert different == [], f"seed {SEED}"
+
+
+def mangled(rng: random.Random, text: bytes) -> bytes:
+    """The text with up to two faults."""
+    for _ in range(rng.randrange(3)):
+        at, other = rng.randrange(len(text) + 1), rng.choice(b'{}[],:"\\0159.eE+-tfnu \n\x00\x7f\x80\xc3\xed\xf0\xff')
+        text = rng.choice(
+            [text[:at] + text[at + 1 :], text[:at] + bytes([other]) + text[at:], text[:at] + text[at - 3 :]]
+        )
+    return text
+
+
+def as_the_simulator(text: bytes) -> Any:
+    """What the simulator reads, as canonical JSON, or `REFUSED`."""
+    try:
+        return canonical(read_json(text)).encode()
+    except ValueError:
+        return REFUSED

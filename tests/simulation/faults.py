@@ -12,6 +12,7 @@ from gateway.broker.access_rules import Role
 from gateway.broker.embedded.session import ClientIdentity
 from gateway.mqtt.retained_scan import matches
 from tests.simulation.broker_session import Packet
+from tests.simulation.intruder import IntruderKey
 from tests.simulation.model_state import RESET
 from tests.simulation.world import World
 
@@ -154,16 +155,27 @@ class FaultInjector:
         self._world.broker.refuses_topic = lambda topic: False  # noqa: ARG005 - the form is the point
         self._world.log("broker", "refuses nothing any more")
 
-    async def forge_ack(self, *, device: int, status: str, signed: bool = True) -> None:
+    async def forge_key(self, *, device: int) -> None:
+        """Publish an announcement of an intruder's key, signed with that key, and one of the gateway with that key."""
+        host, intruder = self._world.devices[device], IntruderKey()
+        topic = f"devices/{host.id}/commands/set_grant_key"
+        forged = [intruder.announcement(host.id, 0 if host.binding is None else host.binding.generation)]
+        forged += [intruder.put_into(payload) for payload in self._world.published.get(topic, ())[-1:]]
+        for payload in forged if self._world.broker.up else ():
+            self._world.altered_commands.add(json.loads(payload)["id"])
+            self._world.log("intruder", "announces a key", command=json.loads(payload)["id"])
+            self._world.broker.inject(_INTRUDER, topic, payload, retain=False)
+
+    async def forge_ack(self, *, device: int, status: str, signed: bool = True, type: str = RESET) -> None:  # noqa: A002
         """Publish a false acknowledgement in the device's name, with an invalid receipt or without one."""
         host = self._world.devices[device]
-        row = self._world.open_command(host)
+        row = self._world.open_command(host, type)
         if row is None or not self._world.broker.up:
             return
         body = {"command_id": row["id"], "status": status}
         if signed:
             body["receipt"] = "AAAA" * 10 + "AAA"
-        topic = f"devices/{host.id}/commands/factory_reset/ack"
+        topic = f"devices/{host.id}/commands/{type}/ack"
         self._world.log("intruder", f"forges '{status}'", command=row["id"])
         self._world.broker.inject(_INTRUDER, topic, json.dumps(body).encode(), retain=False)
 

@@ -39,6 +39,7 @@ from gateway.store import Context, Rules, Store
 from gateway.store.wakeups import Wakeups
 from gateway.workers.change_poller import ChangePoller as CommandLineWatcher
 from gateway.workers.expiry import ExpiryWorker
+from gateway.workers.key_delivery import KeyDelivery
 from tests.simulation.broker import Broker
 from tests.simulation.broker_access import PasswordTable, VirtualEmbedded, VirtualMosquitto
 from tests.simulation.disk import Disk, VirtualStore
@@ -147,7 +148,7 @@ class GatewayInstance:
             )
         )
 
-    def run(self, *, watching: bool) -> None:
+    def run(self, *, watching: bool, delivering: bool) -> None:
         """Start its parts."""
         self.spawn(self.access_syncer.run())
         self.spawn(self.connection.run())
@@ -158,6 +159,8 @@ class GatewayInstance:
         self.spawn(self.presence.run())
         if watching:
             self.spawn(CommandLineWatcher(self.store, self.wakeups).run())
+        if delivering:
+            self.spawn(KeyDelivery(self.store).run())
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that ends with the process."""
@@ -202,6 +205,7 @@ class GatewayHost:
         self.observer = observer
         self.embedded = False
         self.watching = False
+        self.delivering = False
         self.rules = RULES
         self.table = PasswordTable(broker)
         self.instance: GatewayInstance | None = None
@@ -225,7 +229,7 @@ class GatewayHost:
             self.broker.start(retained="forget", keep_sessions=False)
         process = KillableProcess(self.rng, self._slow, self._on_killed)
         self.instance = GatewayInstance(self, process)
-        self.instance.run(watching=self.watching)
+        self.instance.run(watching=self.watching, delivering=self.delivering)
         self._log("gateway", "starts")
 
     def kill(self) -> None:

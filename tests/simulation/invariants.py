@@ -14,6 +14,7 @@ from gateway.store import View, token_sql
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.gateway_host import GATEWAY_ID
 from tests.simulation.integrator import Finding
+from tests.simulation.key_checks import check_failed_grants, check_keys, check_old_keys
 from tests.simulation.world import World
 
 CHECK_INTERVAL_SECONDS: Final = 0.5
@@ -38,6 +39,7 @@ class InvariantChecker:
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
             self._check_retained_commands()
             self._check_revoked_sessions()
+            self._check_keys()
             self._world.check()
 
     # --- invariant 3 --------------------------------------------------------------------------------------------------
@@ -97,12 +99,23 @@ class InvariantChecker:
             if now - max(revoked, self._world.disturbed_at) > CUT_SECONDS:
                 self._world.model.violate(5, "a revoked token's session is cut", f"{name} is connected still")
 
+    # --- invariants 1 and 2 -------------------------------------------------------------------------------------------
+
+    def _check_keys(self) -> None:
+        for finding in check_keys(self._world):
+            self._world.model.violate(*finding)
+
     # --- when all has come to rest ------------------------------------------------------------------------------------
 
     async def check_at_rest(self, unfinished: list[Finding]) -> None:
         """All is mended and quiet: now everything must have come to its end."""
         await self._check_queue_empty()
-        for finding in unfinished:
+        for finding in (
+            *unfinished,
+            *check_keys(self._world),
+            *check_failed_grants(self._world),
+            *check_old_keys(self._world),
+        ):
             self._world.model.violate(*finding)
         self._world.check()
         await self._check_tokens()  # last: a request with a token is its first use

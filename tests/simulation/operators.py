@@ -11,9 +11,10 @@ from typing import Any, Final
 from device_sim.binding import Binding
 from device_sim.errors import ApiError, SimulatorError
 from gateway.core.ids import Ids
-from gateway.domain import devices, grants
+from gateway.domain import devices, grant_keys, grants
 from gateway.errors import GatewayError
-from gateway.store import Context, transact
+from gateway.store import Context, Tx, grant_key_sql, transact
+from gateway.store.grant_key_sql import Delivery
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.model_state import RESET
 from tests.simulation.world import World
@@ -167,6 +168,21 @@ class Operators:
         if instance is not None:
             self._world.log("operator", "'gateway signing-keys rotate'")
             await asyncio.wait((instance.spawn(instance.store.write(grants.rotate)),))  # ends with the gateway, too
+
+    async def deliver_key(self, *, rotate: bool = True) -> None:
+        """Make a new signing key, or take the last one, and have bound devices take it."""
+
+        def deliver(tx: Tx) -> None:
+            if rotate:
+                grants.rotate(tx)
+            kid = grant_keys.start(tx)
+            # It is for all projects, and the device of another project stays as it is: as if it had been asked.
+            grant_key_sql.set_delivery(tx, Delivery(kid, max(self._world.model.foreign_devices)))
+
+        instance = self._world.host.instance
+        if instance is not None:
+            self._world.log("operator", "'gateway signing-keys deliver'", rotate=rotate)
+            await asyncio.wait((instance.spawn(instance.store.write(deliver)),))  # ends with the gateway, too
 
     async def cancel(self, device: DeviceHost) -> None:
         """Cancel the open reset, or else whatever is open."""

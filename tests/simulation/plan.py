@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from tests.simulation.key_scenarios import new_key, new_key_and_a_restore
 from tests.simulation.scenarios import (
     altered,
     cancelled_and_replayed,
@@ -55,6 +56,8 @@ class Configuration:
     slow: float = 0.005
     watching: bool = False
     mirrored: bool = False
+    delivering: bool = False
+    """Whether the gateway's worker runs that has bound devices take a new signing key."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ _LATE: Final = 0.5
 
 _ONE: Final[dict[str, Any]] = {"kinds": ("mqtt",), "embedded": False}
 _RESTORED: Final[dict[str, Any]] = {**_ONE, "mirrored": False, "watching": False}
+_NEW_KEY: Final[dict[str, Any]] = {"delivering": True, "watching": False}
 SCENARIO_PERIOD: Final = 50
 SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]], dict[str, Any]]]] = {
     0: (revoked_after_an_outage, {"kinds": ("mqtt", "mqtt"), "embedded": False}),
@@ -162,11 +166,15 @@ SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]],
     23: (numbers_after_a_restore, _RESTORED),
     33: (unsigned_acknowledgements, _ONE),
     43: (altered, _ONE),
+    7: (new_key, _NEW_KEY),
+    17: (new_key, _NEW_KEY),
+    27: (new_key_and_a_restore, _NEW_KEY | _RESTORED),
+    37: (new_key, _NEW_KEY),
     **dict.fromkeys((10, 20, 30, 40), (lost_wipe_report, {"kinds": ("mqtt",)})),
 }
-"""Fifteen of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
+"""Nineteen of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
 
-SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter")
+SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter", "forge_key")
 """Faults of scenarios alone: after a restore, or at a hostile broker, only a known course can be judged."""
 
 FAULT_KINDS: Final = (

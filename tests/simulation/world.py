@@ -60,6 +60,9 @@ class World:
             observer=self,
         )
         self.host.embedded, self.host.watching = configuration.embedded, configuration.watching
+        self.host.delivering = configuration.delivering
+        self.known_keys: set[str] = set()
+        """The signing keys of this registry, and of those that a restore has replaced."""
         self.host.rules = replace(RULES, mirrored=(outbox_sql.STATE,) if configuration.mirrored else ())
         self.project_id, self.key, self.foreign_device_id = self._bootstrap()
         self.altered_commands: set[str] = set()
@@ -225,8 +228,11 @@ class World:
         binding = device.binding
         if what.status != "failed" or binding is None:
             return
-        row, code = self.command(str(what.command_id)), json.loads(what.payload)["error"]["code"]
+        body = json.loads(what.payload)
+        row, code = self.command(str(what.command_id)), body["error"]["code"]
         if row is None or row["id"] in self.altered_commands or row["binding_generation"] != binding.generation:
+            return
+        if code == "grant_invalid" and self._is_expected_refusal(row, body):
             return
         is_wrongly_stale = (
             code == "stale_sequence" and row["status"] in OPEN and row["id"] not in self.restored_commands
@@ -234,6 +240,16 @@ class World:
         if code == "grant_invalid" or is_wrongly_stale:
             self.model.violate(1, "what the gateway signs is obeyed", f"{device.serial} refuses {what.command_id}")
             self.check()
+
+    def _is_expected_refusal(self, row: Row, body: dict[str, Any]) -> bool:
+        """Return whether a device is right to refuse a grant: this command is signed with another key, or will be.
+
+        It refused an earlier copy. Or the registry was restored, and does not know yet which key the device has.
+        """
+        named, signer = body.get("result") or {}, grants.key_id(row["grant_token"])
+        is_earlier_copy = named.get("grant_kid") == signer and named.get("refused_kid") not in (None, signer)
+        is_unknown_yet = bool(self.model.tokens_before) and named.get("grant_kid") not in (None, signer)
+        return is_earlier_copy or is_unknown_yet
 
     def on_reset_begun(self, device: DeviceHost, command_id: str) -> None:
         """A device is about to be wiped."""

@@ -101,16 +101,23 @@ def announced_by(view: View, kid: str) -> list[str]:
 
 def progress(view: View, kid: str) -> Progress:
     """Return how far the bound devices are with this key."""
-    row = view.one(
-        f"""SELECT count(*) FILTER (WHERE moved AND NOT is_open), count(*) FILTER (WHERE moved AND is_open),
-                count(*) FILTER (WHERE NOT moved AND is_open AND about_it),
-                count(*) FILTER (WHERE NOT moved AND NOT is_open AND about_it AND status = 'failed'),
-                count(*) FILTER (WHERE NOT moved AND NOT (about_it AND (is_open OR status = 'failed')))
-            FROM (SELECT max(t.grant_kid) = ?1 AS moved, c.status AS status,
-                    coalesce(c.status IN ('pending', 'delivered'), 0) AS is_open,
-                    coalesce(json_extract(c.params, '$.kid') = ?1, 0) AS about_it
-                FROM devices d JOIN tokens t ON t.device_pk = d.pk LEFT JOIN commands c ON c.id = {_NEWEST}
-                WHERE {_ACTIVE} GROUP BY d.pk)""",  # noqa: S608 - our own text
-        kid,
+    rows = view.all(
+        f"""SELECT t.grant_kid, c.status, {view.dialect.json_member("c.params", "kid")}, count(*)
+            FROM devices d JOIN tokens t ON t.id =
+                (SELECT max(id) FROM tokens WHERE device_pk = d.pk AND state = 'active')
+            LEFT JOIN commands c ON c.id = {_NEWEST} WHERE {_ACTIVE} GROUP BY 1, 2, 3""",  # noqa: S608 - our own text
     )
-    return Progress(*(int(each) for each in (row or (0, 0, 0, 0, 0))))
+    numbers = dict.fromkeys(Progress._fields, 0)
+    for grant_kid, status, about, number in rows:
+        numbers[_state(status, has_moved=grant_kid == kid, is_asked=about == kid)] += number
+    return Progress(**numbers)
+
+
+def _state(status: str | None, *, has_moved: bool, is_asked: bool) -> str:
+    """Return which of the numbers counts a device whose newest command has this status."""
+    is_open = status in ("pending", "delivered")
+    if has_moved:
+        return "confirming" if is_open else "confirmed"
+    if is_asked and is_open:
+        return "asked"
+    return "kept" if is_asked and status == "failed" else "others"

@@ -1,10 +1,12 @@
 """The runbook's sections on leaked secrets, stolen devices and mistaken resets, block by block."""
 
 import json
+from contextlib import closing
 
 import httpx
 
 from gateway.store.backup import contents
+from gateway.store.sqlite.connection import connect
 from tests.e2e.program import run, script
 from tests.e2e.runbook_calls import WORKS, bind, command_statuses
 from tests.e2e.runbook_session import RunbookSessions
@@ -93,12 +95,32 @@ async def test_section_signing_key_leaked(sessions: RunbookSessions) -> None:
         async with running(device):
             with session.recovery("a device of the old key has obeyed its reset"):
                 assert "still obeyed" in (await session.follow("A signing key leaked")).out
-                assert device_id in (await session.follow("A signing key leaked", 1)).out
+                told = await session.follow("A signing key leaked", 1)
+                assert (told.code, device_id in told.out) == (0, True), told.err
                 await site.reset(device_id)
                 await site.becomes(device_id, "executed")
         anew = await site.post(f"{device_id}/bind", {"end_user_id": "eu_2"})
         published = (await site.http.get("/.well-known/jwks.json")).json()["keys"]
         assert published == [anew["grant_key"]]
+
+
+async def test_section_new_signing_key(sessions: RunbookSessions) -> None:
+    """A bound device obeys the new key alone, and the backup that was made in between has that key."""
+    async with sessions("embedded") as session:
+        site = session.site
+        device = site.device("SN1")
+        await device.provision(end_user_id="eu_1")
+        async with running(device):
+            outcome = await session.follow("A new signing key for bound devices")
+            assert outcome.code == 0, outcome.err
+            with closing(connect(session.folder / "backup" / "after-rotation.db", read_only=True)) as copy:
+                (new,) = copy.execute("SELECT kid FROM signing_keys WHERE retired_at IS NULL").fetchone()
+
+            def obeys_new_key_alone() -> bool:
+                binding = device.binding
+                return binding is not None and [key["kid"] for key in binding.grant_keys] == [new]
+
+            await eventually(obeys_new_key_alone, "the device obeys the new key alone")
 
 
 async def test_section_device_was_stolen(sessions: RunbookSessions) -> None:

@@ -218,6 +218,8 @@ class Device:
             seq, key = grant.check(command, topic_type, self.binding, self._sequences, now)
         except grant.RefusalError as refusal:
             return [received] + self._refuse(command, topic_type, refusal)
+        except MemoryError:  # it has changed nothing yet, and arrives again with the next link
+            return [received, ("tell", "command_ignored", {"type": topic_type, "reason": "no memory"})]
         settled = self._settle_key(key) + self._sequences.take(topic_type, seq, command["id"])
         return [received] + settled + self._obey(command)
 

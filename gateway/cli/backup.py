@@ -146,6 +146,7 @@ def _restore(
         "old_registry": None if aside is None else str(aside),
         "generation": restored.epoch.base,
         "signing_key": restored.epoch.kid,
+        "kept_signing_keys": restored.kept_keys,
         "revoked": restored.revoked,
     }
     if as_json:

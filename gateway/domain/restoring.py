@@ -8,9 +8,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.domain import administration, devices, epoch
-from gateway.errors import ConflictError, NotFoundError, StoreError
+from gateway.errors import ConflictError, NotFoundError, StoreError, UnavailableError
 from gateway.runtime.sealing import Vault
-from gateway.store import DATABASE_NAME, Context, View, account_sql, backup, device_sql, epoch_sql, key_sql
+from gateway.store import (
+    DATABASE_NAME,
+    Context,
+    View,
+    account_sql,
+    backup,
+    device_sql,
+    epoch_sql,
+    grant_key_sql,
+    key_sql,
+    secret_sql,
+    token_sql,
+)
 from gateway.store.event_sql import CLI
 from gateway.store.position_file import read_position
 from gateway.store.reopened import Reopened, reopened
@@ -27,11 +39,15 @@ _ACTOR: Final = CLI
 
 @dataclass(frozen=True)
 class Restored:
-    """Where the old registry lies now, if there was one, the new epoch, and how much was revoked in the copy."""
+    """Where the old registry lies now, if there was one, the new epoch, and how much was revoked in the copy.
+
+    ``kept_keys`` is the number of signing keys that the copy did not have.
+    """
 
     old_registry: Path | None
     epoch: epoch.Epoch
     revoked: int
+    kept_keys: int
 
 
 def what_reopens(data_dir: Path, source: Path) -> Reopened | None:
@@ -58,16 +74,18 @@ def restore(data_dir: Path, source: Path, *, revoke: Revoke | None = None, vault
     """
     began: list[epoch.Epoch] = []
     revoked: list[str] = []
+    kept: list[str] = []
 
     def prepare(tx: Tx) -> None:
         began.append(epoch.begin(tx, epoch.RESTORED, known=_issued(data_dir)))
+        kept.extend(_keep_signing_keys(tx, data_dir))
         if revoke == "all":
             revoked.extend(_revoke_all(tx))
         elif revoke == "reopened":
             revoked.extend(_revoke_reopened(tx, _known(data_dir, source)))
 
     aside = backup.restore(data_dir, source, prepare, Context(vault=vault or Vault()))
-    return Restored(aside, began[-1], len(revoked))
+    return Restored(aside, began[-1], len(revoked), len(kept))
 
 
 def _known(data_dir: Path, source: Path) -> Reopened:
@@ -107,6 +125,38 @@ def _revoke_all(tx: Tx) -> list[str]:
     for name in good_accounts:
         administration.revoke_account(tx, name, _ACTOR)
     return [*good_keys, *good_accounts]
+
+
+def _keep_signing_keys(tx: Tx, data_dir: Path) -> list[str]:
+    """Take over the signing keys that bound devices obey and the copy does not have, as retired; return their ids.
+
+    A bound device may have taken such a key after the copy was made. It names that key when it refuses a command, and
+    the gateway then signs with it. A key that leaked stays marked.
+    """
+    kept = []
+    for key in _signing_keys_of_replaced(data_dir):
+        place = secret_sql.place_of_key(key.kid)
+        if token_sql.signing_key(tx, key.kid) is None:
+            try:
+                stored = secret_sql.seal(tx, place, tx.context.vault.open(place, key.private_key))
+            except UnavailableError:  # sealed under another key than the copy
+                continue
+            token_sql.insert_signing_key(tx, key.kid, key.public_key, stored)
+            grant_key_sql.retire(tx, key.kid)
+            kept.append(key.kid)
+        if key.leaked_at is not None:
+            grant_key_sql.retire(tx, key.kid)
+            grant_key_sql.set_leaked(tx, key.kid)
+    return kept
+
+
+def _signing_keys_of_replaced(data_dir: Path) -> list[token_sql.SigningKeyRecord]:
+    """Return the keys of the replaced registry that a good token relies on, and those that leaked."""
+    try:
+        with closing(connect(data_dir / DATABASE_NAME, read_only=True)) as connection:
+            return grant_key_sql.keys_to_keep(View(connection))
+    except (StoreError, sqlite3.Error):
+        return []
 
 
 def _issued(data_dir: Path) -> int:

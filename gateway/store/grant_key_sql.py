@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.store import key_sql
 from gateway.store.records import columns
+from gateway.store.token_sql import SigningKeyRecord
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
@@ -86,6 +87,20 @@ def set_grant(tx: Tx, command_id: str, grant: str) -> None:
 def set_leaked(tx: Tx, kid: str) -> None:
     """Mark that others know this key."""
     tx.run("UPDATE signing_keys SET leaked_at = ? WHERE kid = ? AND leaked_at IS NULL", tx.now, kid)
+
+
+def retire(tx: Tx, kid: str) -> None:
+    """Let no new binding use this key; one that is retired stays as it is."""
+    tx.run("UPDATE signing_keys SET retired_at = ? WHERE kid = ? AND retired_at IS NULL", tx.now, kid)
+
+
+def keys_to_keep(view: View) -> list[SigningKeyRecord]:
+    """Return the signing keys that a good token relies on, and those that leaked."""
+    return view.records(
+        SigningKeyRecord,
+        f"""SELECT {columns(SigningKeyRecord, "k")} FROM signing_keys k WHERE k.leaked_at IS NOT NULL
+            OR EXISTS (SELECT 1 FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked') ORDER BY k.kid""",  # noqa: S608 - ours
+    )
 
 
 def announced_by(view: View, kid: str) -> list[str]:

@@ -1,13 +1,17 @@
 """A restored registry and a device with a newer signing key: whose key counts, and when a bind is needed."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from device_sim.actions import CommandReceived
-from gateway.domain import administration
+from device_sim.device import State
+from gateway.domain import administration, restoring
+from gateway.store import View, key_sql, open_database, token_sql
 from gateway.store.command_sql import CommandRecord
 from tests.domain.key_change import (
     KeyChangeBench,
@@ -116,3 +120,60 @@ def _refuse(world: World, pair: KeyChangeBench, command: CommandRecord, *, grant
     pair.read = len(pair.bench.sent)
     said["result"]["grant_kid"] = grant_kid
     assert world.say(world.names.ack(pair.id, command.type), said) is None
+
+
+def _restore_file(world: World, copy: Path) -> restoring.Restored:
+    """Restore as ``gateway restore`` does, from one file to the other."""
+    world.connection.close()
+    restored = restoring.restore(world.data_dir, copy)
+    world.connection = open_database(world.data_dir)
+    world.view = View(world.connection)
+    return restored
+
+
+def _backup_file(world: World, file: Path) -> Path:
+    world.run(key_sql.set_meta, "gateway_id", "gw_1")
+    with closing(sqlite3.connect(file)) as copy:
+        world.connection.backup(copy)
+    return file
+
+
+def test_a_restore_takes_over_the_key_of_a_device(world: World, pair: KeyChangeBench, tmp_path: Path) -> None:
+    """From the replaced registry, retired: new bindings get the key of the new epoch, and the device is obeyed."""
+    copy = _backup_file(world, tmp_path / "copy.db")
+    _, new = rotate(world)
+    deliver_key(world)
+    pair.exchange()
+    restored = _restore_file(world, copy)
+    assert restored.kept_keys == 1
+    in_use = token_sql.signing_key(world.view)
+    assert in_use is not None
+    assert in_use.kid == restored.epoch.kid != new
+    reset = world.reset(pair.id)
+    pair.exchange()
+    assert world.again(reset).status == "executed"
+
+
+def test_a_restore_keeps_the_mark_of_a_leaked_key(world: World, pair: KeyChangeBench, tmp_path: Path) -> None:
+    """The copy does not know that it leaked."""
+    copy = _backup_file(world, tmp_path / "copy.db")
+    old, _ = rotate(world)
+    world.run(administration.mark_signing_key_leaked, old, "cli")
+    assert _restore_file(world, copy).kept_keys == 0
+    deliver_key(world)
+    assert pair.statuses() == []
+    key = token_sql.signing_key(world.view, old)
+    assert key is not None
+    assert key.leaked_at is not None
+
+
+def test_a_restore_without_the_replaced_registry(world: World, pair: KeyChangeBench, tmp_path: Path) -> None:
+    """Nothing to take over; the device that is still in the copy keeps its key."""
+    copy = _backup_file(world, tmp_path / "copy.db")
+    world.connection.close()
+    for file in world.data_dir.glob("gateway.db*"):
+        file.unlink()
+    assert _restore_file(world, copy).kept_keys == 0
+    world.reset(pair.id)
+    pair.exchange()
+    assert pair.bench.device.state is State.UNPROVISIONED

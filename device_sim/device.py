@@ -110,7 +110,7 @@ class Device:
                 return self._token_refreshed(event)
             case RefreshFailed():
                 self._is_refused = self._is_refused and not event.revoked
-                self._refresh_not_before = now + round(event.retry_after * SECOND_MS)
+                self._refresh_not_before = now + round(event.retry_after * SECOND_MS) if event.retry_after else 0
                 return [RecordFact("token_not_refreshed", {"reason": event.reason})]
 
     # --- power and provisioning ---------------------------------------------------------------------------------------

@@ -56,11 +56,24 @@ async def unknown_kid(kit: Kit) -> None:
     other = SigningKey()
     unknown = kit.issuer.command(sign=other.sign)
     await kit.attempt("C22", "an unknown key", kit.refused(unknown, "grant_invalid"))
-    right = {"grant_kid": kit.binding.key.kid, "refused_kid": other.kid}
-    results = [ack.body.get("result") for ack in kit.acks(unknown)]
-    kit.findings.hold("C38", right in results, f"result {results}" if right not in results else "named both keys")
+    _named_keys(kit, unknown, other.kid)
     fetched = [each.data.path for each in kit.log.of("http") if "jwks" in each.data.path]
     kit.findings.hold("C22", not fetched, f"fetched {len(fetched)} keys over HTTP")
+
+
+def _named_keys(kit: Kit, refused: Command, kid: str) -> None:
+    """Judge whether a refusal names the keys, which a firmware without `set_grant_key` need not do."""
+    right = {"grant_kid": kit.binding.key.kid, "refused_kid": kid}
+    results = [ack.body.get("result") for ack in kit.acks(refused)]
+    if results == [None] and not _takes_grant_keys(kit):
+        kit.findings.passed("C38", "names no keys, and does not subscribe to set_grant_key: both are optional")
+        return
+    kit.findings.hold("C38", results == [right], "named both keys" if results == [right] else f"result {results}")
+
+
+def _takes_grant_keys(kit: Kit) -> bool:
+    link = kit.broker.link
+    return link is not None and kit.issuer.topics.command(SET_GRANT_KEY) in link.subscriptions
 
 
 async def signed_params(kit: Kit) -> None:
@@ -116,7 +129,7 @@ async def _after_others(kit: Kit, command: Command) -> None:
     final = next(ack for ack in kit.acks(command) if ack.status == "executed")
     for other in _others(kit):
         since = kit.send(other)
-        await kit.log.until(lambda: next(kit.acks(other, since=since), None), "answer", within=kit.settings.patience)  # noqa: B023
+        await kit.log.until(lambda: next(kit.acks(other, since=since), None), "answer", within=kit.patience)  # noqa: B023
     await kit.repeated(command, final)
 
 
@@ -152,7 +165,7 @@ async def reboot(kit: Kit) -> None:
         is_done = any(ack.status == "executed" for ack in kit.acks(fence))
         return True if is_done or kit.broker.latest > link.number else None
 
-    await kit.log.until(settled, "answer after the reboot", within=kit.settings.patience)
+    await kit.log.until(settled, "answer after the reboot", within=kit.patience)
     if kit.broker.latest > link.number:
         raise DeviationError("the device rebooted again on the same command")
     await kit.attempt("C27", "a reboot, delivered again after it", kit.check_repeated(command, final, since))
@@ -160,7 +173,7 @@ async def reboot(kit: Kit) -> None:
 
 async def another_grant_key(kit: Kit) -> None:
     """Announce another key, use both, and then the new one alone."""
-    if kit.issuer.topics.command(SET_GRANT_KEY) not in (await kit.online()).subscriptions:
+    if not _takes_grant_keys(kit):
         kit.findings.passed("C37", "set_grant_key is not subscribed, and optional")
         return
     old, new = kit.binding.key, SigningKey()
@@ -188,7 +201,7 @@ async def _answer(kit: Kit, command: Command) -> Ack:
     return await kit.log.until(
         lambda: next((ack for ack in kit.acks(command, since=since) if ack.status != "delivered"), None),
         f"answer {command.topic_type}",
-        within=kit.settings.patience,
+        within=kit.patience,
     )
 
 

@@ -19,6 +19,8 @@ RESET = "factory_reset"
 REFUSED = 5
 """Refused connections in a row after which a device is taken to have another binding."""
 FENCE_TYPE = "stop_recording"
+PAUSES = 4
+"""A pause may double, and double again after a refused password."""
 LATE_SECONDS = 1.0
 """How long an answer may come after that to a later command. A right device never makes the kit wait for it."""
 
@@ -81,6 +83,11 @@ class Kit:
         self.calm()
 
     @property
+    def patience(self) -> float:
+        """Return the longest wait for the device, in seconds: longer for one that already pauses between connects."""
+        return self.settings.patience + PAUSES * (self.longest_pause or 0.0)
+
+    @property
     def binding(self) -> Binding:
         """Return the newest binding."""
         return self.issuer.binding
@@ -129,7 +136,7 @@ class Kit:
         after = self.broker.latest
         self.http.may_bind = True
         await self._steps.bind(self.bind_answer(), first=first)
-        link = await self.online(after=after, within=self._steps.patience(self.settings.patience, first=first))
+        link = await self.online(after=after, within=self._steps.patience(self.patience, first=first))
         self.http.may_bind, self.is_lost = False, False
         return link
 
@@ -159,7 +166,7 @@ class Kit:
             link = self.broker.link
             return link if link is not None and link.number > after and link.is_online else None
 
-        patience = self.settings.patience if within == -1 else within
+        patience = self.patience if within == -1 else within
         return await self.log.until(present, "connect, subscribe and publish `online`", within=patience)
 
     def _check_reachable(self, latest: int) -> None:
@@ -217,7 +224,7 @@ class Kit:
             return next((ack for ack in self.acks(command, since=since) if ack.status in (status, "failed")), None)
 
         what = f"acknowledge {command.topic_type} as {status}"
-        ack = await self.log.until(answered, what, within=self.settings.patience)
+        ack = await self.log.until(answered, what, within=self.patience)
         if ack.status != status:
             raise DeviationError(f"{command.topic_type} was acknowledged as {ack}, not as {status}")
         return ack
@@ -270,7 +277,7 @@ class Kit:
 
     async def _late(self, command: Command, since: int) -> list[Ack]:
         try:
-            late = min(LATE_SECONDS, self.settings.patience)
+            late = min(LATE_SECONDS, self.patience)
             await self.log.until(lambda: next(self.acks(command, since=since), None), "answer", within=late)
         except MissingError:
             return []
@@ -321,7 +328,7 @@ class Kit:
             }
             return list(reversed(sent.values()))[:count] if len(sent) >= count else None
 
-        within = self.settings.patience + count * self.settings.heartbeat_seconds
+        within = self.patience + count * self.settings.heartbeat_seconds
         return await self.log.until(enough, f"send {count} heartbeats on one connection", within=within)
 
 

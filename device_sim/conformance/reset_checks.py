@@ -154,7 +154,7 @@ async def reset_undisturbed(kit: Kit) -> None:
     def ended() -> Event | None:
         return next(kit.log.of("closed", since=since), None)
 
-    await kit.log.until(ended, "end the session after the PUBACK of `executed`", within=kit.settings.patience)
+    await kit.log.until(ended, "end the session after the PUBACK of `executed`", within=kit.patience)
     kit.findings.passed("C32", "ended the session after the PUBACK of `executed`")
     await watch(kit)
 

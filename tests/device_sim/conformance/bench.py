@@ -1,23 +1,22 @@
 """The kit against a simulated device in one process: the kit's steps are done on the device at once."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
 from device_sim.conformance.findings import LINES, Findings, UncheckedError
 from device_sim.conformance.kit import Kit, Settings
 from device_sim.conformance.log import Log
 from device_sim.conformance.runner import run, serving
+from device_sim.conformance.steps import Steps
 from device_sim.conformance.tls_side import TlsSide
 from device_sim.device import State
 from device_sim.tls import tls_context
 from tests.device_sim.support import seeded
 
 INTERVAL = 0.2
-PATIENCE = 6.0
+PATIENCE = 5.0
 QUICK = Options(
     backoff_first=0.05, backoff_longest=0.4, backoff_refused=0.4, backoff_stable=0.7, firmware_version="1.4.2"
 )
@@ -83,21 +82,25 @@ class Rig:
         await self.api.aclose()
 
 
-@contextlib.asynccontextmanager
-async def a_kit(rig: Rig, *, lines: list[str] | None = None, tls: TlsSide | None = None) -> AsyncIterator[Kit]:
-    """A kit that listens, and whose steps the rig makes."""
+class AnyRig(Steps, Protocol):
+    """Steps that also switch the device off in the end, and know the kit's HTTP server."""
+
+    url: str
+
+    async def power_off(self) -> None:
+        """Stop the device."""
+
+
+async def judge(
+    rig: AnyRig, *, lines: list[str] | None = None, tls: TlsSide | None = None, patience: float = PATIENCE
+) -> Findings:
+    """Run the whole kit against a device, and return the findings."""
     findings = Findings(lines or list(LINES))
-    kit = Kit(Settings(heartbeat_seconds=INTERVAL, patience=PATIENCE), findings, rig, Log(), tls)
+    kit = Kit(Settings(heartbeat_seconds=INTERVAL, patience=patience), findings, rig, Log(), tls)
     async with serving(kit, ("127.0.0.1", 0), ("127.0.0.1", 0)) as http:
         rig.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{http.port}"
         try:
-            yield kit
+            await run(kit)
         finally:
             await rig.power_off()
-
-
-async def judged(rig: Rig, *, lines: list[str] | None = None, tls: TlsSide | None = None) -> Findings:
-    """The findings of a whole run."""
-    async with a_kit(rig, lines=lines, tls=tls) as kit:
-        await run(kit)
-        return kit.findings
+    return findings

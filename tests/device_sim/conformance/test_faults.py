@@ -6,7 +6,7 @@ from dataclasses import replace
 from device_sim.conformance.findings import Findings
 from device_sim.conformance.report import as_text, exit_code
 from tests.device_sim.conformance import faulty
-from tests.device_sim.conformance.bench import QUICK, Rig, judged
+from tests.device_sim.conformance.bench import QUICK, Rig, judge
 from tests.device_sim.conformance.faulty import a_device
 
 FAULTS = {
@@ -33,7 +33,7 @@ FAULTS = {
 
 async def test_each_planted_fault_fails_at_its_lines() -> None:
     """Eighteen devices, one kit for each, all at once."""
-    ended: list[Findings] = await asyncio.gather(*(judged(rig) for rig, _ in FAULTS.values()))
+    ended: list[Findings] = await asyncio.gather(*(judge(rig) for rig, _ in FAULTS.values()))
     for name, findings in zip(FAULTS, ended, strict=True):
         print(as_text(findings, name))  # noqa: T201  # the reports belong to a failure
     found = {name: failed(findings) for name, findings in zip(FAULTS, ended, strict=True)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from device_sim.conformance.findings import LINES, OUTSIDE
 from device_sim.conformance.report import as_text, exit_code
 from device_sim.conformance.tls_side import TlsSide
-from tests.device_sim.conformance.bench import QUICK, Rig, judged
+from tests.device_sim.conformance.bench import QUICK, Rig, judge
 from tests.support.certificates import make_authority, server_pair
 from tests.support.checklist import lines
 
@@ -17,7 +17,7 @@ async def test_the_simulator_passes_every_line(tmp_path: Path) -> None:
     pair = server_pair(authority)
     ca_file = str(authority.files.certificate)
     rig = Rig(options=replace(QUICK, ca_file=ca_file), ca_file=ca_file)
-    findings = await judged(rig, tls=TlsSide(pair.certificate, pair.key))
+    findings = await judge(rig, tls=TlsSide(pair.certificate, pair.key))
     assert findings.verdicts() == dict.fromkeys(LINES, "passed"), as_text(findings, "simulator")
     assert exit_code(findings, allow_unchecked=False) == 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,13 @@ def _address(_context: click.Context, parameter: click.Parameter, text: str) -> 
     if not host or not port.isascii() or not port.isdigit() or int(port) > HIGHEST_PORT:
         raise click.BadParameter(f"{text!r} should be like 127.0.0.1:1883", param_hint=parameter.opts[0])
     return host.strip("[]"), int(port)
+
+
+def _command_line(_context: click.Context, _parameter: click.Parameter, text: str | None) -> list[str]:
+    try:
+        return shlex.split(text or "")
+    except ValueError as error:
+        raise click.BadParameter(f"{error} in {text!r}", param_hint="--control") from error
 
 
 def _lines(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> list[str]:
@@ -76,7 +84,12 @@ NEW_FILE = click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=
               help="Pause between heartbeats that the device is built with.")  # fmt: skip
 @click.option("--patience", type=click.FloatRange(min=0.1), default=90.0, show_default=True, metavar="SECONDS",
               help="Longest wait for something that the device has to do.")  # fmt: skip
-@click.option("--control", metavar="CMD", help="Command that makes the steps: `CMD bind FILE`, `CMD power-cut`.")
+@click.option(
+    "--control",
+    metavar="CMD",
+    callback=_command_line,
+    help="Command that makes the steps: `CMD bind FILE`, `CMD power-cut`.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask: another program binds the device again. Power is not cut.")
 @click.option(
     "--only", multiple=True, metavar="LINE,…", callback=_lines, help="Check these lines only, such as C21,C24."
@@ -102,10 +115,20 @@ def conformance(**given: Any) -> None:
         raise click.UsageError("--yes and --control exclude each other.")
     if given["advertise"] is None and given["mqtt"][0] in EVERY_ADDRESS:
         raise click.UsageError("--mqtt listens on every address, so name the one of this machine with --advertise.")
+    _require_folders(given)
     findings = Findings(given["only"], _say_failure)
     run_until_signal(_check(given, findings))
     code = report.exit_code(findings, allow_unchecked=given["allow_unchecked"])
     click.get_current_context().exit(INTERRUPTED if findings.interrupted else code)
+
+
+def _require_folders(given: dict[str, Any]) -> None:
+    """Raise `click.BadParameter` if a file cannot be written: a run takes minutes, and its report must not get lost."""
+    for name in ("json_file", "junit_file", "bind_file"):
+        file = given[name]
+        if file is not None and not file.parent.is_dir():
+            option = "--" + name.removesuffix("_file" if name != "bind_file" else "").replace("_", "-")
+            raise click.BadParameter(f"there is no folder {file.parent}", param_hint=option)
 
 
 def _say(text: str) -> None:

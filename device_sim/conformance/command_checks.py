@@ -158,17 +158,27 @@ async def reboot(kit: Kit) -> None:
     final = await kit.ack(command, "executed", since)
     link = await kit.online(after=after)
     since = next(at for at, each in enumerate(kit.log.events) if each.link == link.number)
-    fence = kit.issuer.command()
+    while not await _is_calm(kit, command, since):
+        await kit.online(after=kit.broker.latest - 1)
+    await kit.attempt("C27", "a reboot, delivered again after it", kit.check_repeated(command, final, since))
+
+
+async def _is_calm(kit: Kit, reboot: Command, since: int) -> bool:
+    """Return whether a command was executed on the present connection; False when the connection was lost.
+
+    Raises:
+        DeviationError: the device began the reboot again.
+    """
+    fence, latest = kit.issuer.command(), kit.broker.latest
     kit.send(fence)
 
     def settled() -> bool | None:
+        if any(ack.status == "delivered" for ack in kit.acks(reboot, since=since)):
+            raise DeviationError("the device rebooted again on the same command")
         is_done = any(ack.status == "executed" for ack in kit.acks(fence))
-        return True if is_done or kit.broker.latest > link.number else None
+        return is_done if is_done or kit.broker.latest > latest else None
 
-    await kit.log.until(settled, "answer after the reboot", within=kit.patience)
-    if kit.broker.latest > link.number:
-        raise DeviationError("the device rebooted again on the same command")
-    await kit.attempt("C27", "a reboot, delivered again after it", kit.check_repeated(command, final, since))
+    return await kit.log.until(settled, "answer after the reboot", within=kit.patience)
 
 
 async def another_grant_key(kit: Kit) -> None:

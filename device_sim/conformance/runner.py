@@ -50,7 +50,7 @@ async def run(kit: Kit, on_progress: Progress = lambda _number, _count, _name: N
 
 
 async def _run(kit: Kit, on_progress: Progress) -> None:
-    wanted = [each for each in SCENARIOS if set(each.lines) & set(kit.findings.of_line)]
+    wanted = _wanted(kit)
     on_progress(0, len(wanted), "wait for the device")
     try:
         await kit.bind(first=True)
@@ -61,6 +61,13 @@ async def _run(kit: Kit, on_progress: Progress) -> None:
     for number, scenario in enumerate(wanted, 1):
         on_progress(number, len(wanted), scenario.name)
         await _one(kit, scenario)
+
+
+def _wanted(kit: Kit) -> list[Scenario]:
+    """Return the scenarios of the wanted lines, and those that they need, in order."""
+    wanted = [each for each in SCENARIOS if set(each.lines) & set(kit.findings.of_line)]
+    needed = {each.needs for each in wanted}
+    return [each for each in SCENARIOS if each in wanted or each.name in needed]
 
 
 async def _one(kit: Kit, scenario: Scenario) -> None:

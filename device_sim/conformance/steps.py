@@ -70,8 +70,8 @@ class Announced:
 class Controlled:
     """Steps that a command makes: `CMD bind FILE` and `CMD power-cut`."""
 
-    def __init__(self, command: str, file: BindFile, say: Say) -> None:
-        self._words = shlex.split(command)
+    def __init__(self, words: list[str], file: BindFile, say: Say) -> None:
+        self._words = words
         self._file = file
         self._say = say
 
@@ -92,7 +92,10 @@ class Controlled:
 
     async def _run(self, *arguments: str) -> None:
         self._say(f"Run: {shlex.join([*self._words, *arguments])}")
-        process = await asyncio.create_subprocess_exec(*self._words, *arguments, stdin=asyncio.subprocess.DEVNULL)
+        try:
+            process = await asyncio.create_subprocess_exec(*self._words, *arguments, stdin=asyncio.subprocess.DEVNULL)
+        except OSError as error:
+            raise UncheckedError(f"the control command cannot be started: {error.strerror}") from error
         try:
             code = await process.wait()
         except asyncio.CancelledError:

@@ -43,7 +43,7 @@ class Gateway:
         reader, writer = await net.connect(self.host, self.port, self.tls, self.trusted)
         try:
             return await asyncio.wait_for(self._ask(reader, writer, path, token, payload, key), ANSWER_SECONDS)
-        except (EOFError, ValueError, asyncio.TimeoutError) as error:
+        except (EOFError, IndexError, ValueError, asyncio.TimeoutError) as error:  # IndexError: closed without a word
             raise OSError(f"no answer of the gateway over HTTP: {error!r}")
         finally:
             writer.close()

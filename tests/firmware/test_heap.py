@@ -17,17 +17,18 @@ BIND = {
     "grant_key": SIGNER.jwk,
     "mqtt": {"host": "mqtt.example.com", "port": 8883, "topics": {"heartbeat": f"devices/{DEVICE_ID}/heartbeat"}},
 }
+HEARTBEATS = 10_000
 SLACK = 256  # bytes that may be in use after 10,000 heartbeats beside what was in use before
 
 
-def life(folder: Path, *commands: bytes) -> list[str | Path]:
-    """The arguments of a life with these commands."""
+def life(folder: Path, *commands: bytes, heartbeats: int = 1) -> list[str | Path]:
+    """The arguments of a life with these commands, and with so many heartbeats after them."""
     folder.mkdir()
     (folder / "bind.json").write_text(json.dumps(BIND))
     files = [folder / f"{at}.json" for at in range(len(commands))]
     for file, command in zip(files, commands, strict=True):
         file.write_bytes(command)
-    return [folder / "flash", folder / "bind.json", *files]
+    return [str(heartbeats), folder / "flash", folder / "bind.json", *files]
 
 
 def signed(kind: str, number: int, params: dict[str, Any] | None = None) -> bytes:
@@ -41,7 +42,7 @@ UPLOADS = [signed("trigger_upload", number) for number in range(18)]  # more tha
 
 def test_no_growth_over_ten_thousand_heartbeats(tmp_path: Path) -> None:
     """With a full journal, a heartbeat leaves nothing behind; the figures go into the output of `pytest -s`."""
-    (line,) = said(SCRIPTS / "heap.py", *life(tmp_path / "life", *UPLOADS))
+    (line,) = said(SCRIPTS / "heap.py", *life(tmp_path / "life", *UPLOADS, heartbeats=HEARTBEATS))
     measured = json.loads(line)
     print(measured)  # noqa: T201  # it is what this test is for
     assert measured["state"] == "online"

@@ -1,7 +1,7 @@
-"""Measures the heap: `heap.py FLASH ANSWER COMMAND…`, the JSON of a bind and of commands.
+"""Measures the heap: `heap.py HEARTBEATS FLASH ANSWER COMMAND…`, with the JSON of a bind and of commands.
 
-All of the firmware is loaded, as on a board. Each command arrives and is confirmed, then 10,000 heartbeats are
-published. Prints the bytes in use, after a collection and at the highest.
+All of the firmware is loaded, as on a board. Each command arrives and is confirmed, then the heartbeats
+are published. Prints the bytes in use, after a collection and at the highest.
 """
 
 import gc
@@ -17,7 +17,6 @@ import wire  # noqa: E402
 from device import Device  # noqa: E402
 from flash import Flash  # noqa: E402
 
-HEARTBEATS = 10_000
 peak = [0]
 NOW = 1_793_534_400_000
 
@@ -46,13 +45,13 @@ def carry_out(device, flash, event, now):
 def main():
     """Run the life of a device, and print what it needs."""
     code = used()
-    device, flash = Device(), Flash(sys.argv[1])
+    device, flash = Device(), Flash(sys.argv[2])
     carry_out(device, flash, ("power_on", {}, {}), NOW)
-    with open(sys.argv[2], "rb") as file:
+    with open(sys.argv[3], "rb") as file:
         binding = wire.binding_from_answer(wire.read_json(file.read()))
     carry_out(device, flash, ("provisioned", binding, []), NOW)
     del binding
-    for name in sys.argv[3:]:
+    for name in sys.argv[4:]:
         carry_out(device, flash, ("link_up", "wifi", "mqtt"), NOW)
         with open(name, "rb") as file:
             payload = file.read()
@@ -60,7 +59,7 @@ def main():
         del payload
     carry_out(device, flash, ("link_up", "wifi", "mqtt"), NOW)
     before = used()
-    for number in range(HEARTBEATS):
+    for number in range(int(sys.argv[1])):
         carry_out(device, flash, ("heartbeat_due",), NOW + 60_000 * number)
     print(json.dumps({"state": device.state, "code": code, "before": before, "after": used(), "peak": peak[0]}))
 

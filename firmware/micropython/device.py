@@ -23,6 +23,7 @@ Actions:
 
 import grant
 import wire
+from product import Product
 from records import Journal, LastWipe, Sequences, acknowledge
 
 TOKEN, PAIRING, WIFI = "device_token", "pairing", "wifi_networks"
@@ -30,33 +31,6 @@ WIPED = (TOKEN, PAIRING, WIFI)  # the token first: a half-wiped device without i
 FIRMWARE, APN, IN_PROGRESS = "firmware_version", "cellular_apn", "reset_in_progress"
 RESET, NEW_KEY = "factory_reset", "set_grant_key"
 RESET_RESULT = {"wiped": list(WIPED), "kept": ["serial_number", APN, "last_command_id"]}
-
-
-class Product:
-    """What the product does beside its life cycle. Replace it by your own; it may do no more than its results say."""
-
-    def __init__(self):
-        self.recording = False
-        self.pending = 0
-
-    def report(self, connection):
-        """Return the health fields of a heartbeat."""
-        state = "recording" if self.recording else "idle"
-        return {"device_state": state, "pending_recordings": self.pending, "connection_type": [connection]}
-
-    def execute(self, command_type, params):  # noqa: ARG002  # a product of yours may heed its params
-        """Do what a command asks for, and return its `result`. The grant and the params were checked before."""
-        if command_type == "start_recording":
-            self.recording = True
-            return {"recording": True}
-        if command_type == "stop_recording":
-            self.pending += self.recording
-            self.recording = False
-            return {"recording": False, "pending_recordings": self.pending}
-        if command_type == "trigger_upload":
-            uploaded, self.pending = self.pending, 0
-            return {"uploaded": uploaded}
-        return {"rebooting": True}
 
 
 class Device:

@@ -46,7 +46,7 @@ class Gateway:
         except (EOFError, IndexError, ValueError, asyncio.TimeoutError) as error:  # IndexError: closed without a word
             raise OSError(f"no answer of the gateway over HTTP: {error!r}")
         finally:
-            writer.close()
+            net.close(writer)
 
     async def _ask(self, reader, writer, path, token, payload, key):
         lines = [

@@ -4,6 +4,8 @@ import asyncio
 import struct
 import time
 
+import net
+
 CONFIRM_SECONDS = 10
 PINGREQ, DISCONNECT = b"\xc0\x00", b"\xe0\x00"
 NOT_AUTHORISED = (4, 5)  # return codes of CONNACK: bad user name or password, not authorised
@@ -108,7 +110,7 @@ class Mqtt:
         if self.is_open:
             self.is_open = False
             self._confirmed.set()
-            self.writer.close()
+            net.close(self.writer)
 
     def _next_id(self):
         self._last_id = self._last_id % 65535 + 1

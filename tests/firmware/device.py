@@ -107,6 +107,11 @@ class FirmwareDevice(Program):
         """What its flash holds in `wiped` or `kept`, by name."""
         return {each.stem: json.loads(each.read_text()) for each in sorted((self.flash / area).glob("*.json"))}
 
+    def sockets(self) -> list[str]:
+        """The sockets that its process has open, its standard input left out."""
+        files = (each for each in Path(f"/proc/{self.pid}/fd").iterdir() if each.name != "0")
+        return [target for each in files if (target := str(each.readlink())).startswith("socket:")]
+
     def lines(self) -> list[Json]:
         """Everything that it printed since its start: facts, and answers to the app."""
         whole = [line for line in self.out.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")]

@@ -23,6 +23,8 @@ async def test_a_device_without_mqtt(tmp_path: Path) -> None:
         async with powered(device):
             device_id = (await device.provision(site))["id"]
             assert (await device.fact("online"))["transport"] == "http"
+            await device.fact("sent", kind="heartbeat")
+            assert device.sockets() == []
             await eventually(lambda: is_seen(site, device_id), "the gateway has a heartbeat")
             await site.post(f"{device_id}/commands", {"type": "start_recording"}, status=201)
             assert (await site.becomes(device_id, "executed"))["result"] == {"recording": True}

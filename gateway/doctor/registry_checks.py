@@ -14,7 +14,7 @@ from gateway.doctor.host_checks import CLOCK, REGISTRY, REMOUNT, is_read_only, s
 from gateway.domain import epoch
 from gateway.errors import StoreError, UnavailableError
 from gateway.runtime.sealing import require_same, vault_of
-from gateway.store import DATABASE_NAME, View, account_sql, epoch_sql, gauge_sql, key_sql, secret_sql
+from gateway.store import DATABASE_NAME, View, account_sql, epoch_sql, gauge_sql, key_sql, secret_sql, token_sql
 from gateway.store.schema import from_a_newer_gateway, missing, newest_applied
 from gateway.store.sqlite.connection import connect
 
@@ -109,6 +109,7 @@ def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
     yield from _waiting(view)
     yield _api_keys(view)
     yield _mqtt_passwords(fleet.without_mqtt_password)
+    yield _leaked_keys(view)
     yield from _future(view)
 
 
@@ -201,6 +202,19 @@ def _api_keys(view: View) -> Finding:
         "Give each more time (gateway keys expire KEY --in 90d), or make its successor (gateway keys create).",
         *(f"{row.id} ('{row.name}') of {row.project} at {to_rfc3339(row.expires_at)}" for row in rows),
     )
+
+
+def _leaked_keys(view: View) -> Finding:
+    """Report how many devices obey a signing key that others know."""
+    devices = sum(key.devices for key in token_sql.signing_keys(view) if key.leaked_at is not None)
+    if devices:
+        return REGISTRY.warning(
+            "signing keys",
+            f"{count(devices, 'device')} with a signing key that leaked",
+            "Have them bound and provisioned again. 'gateway signing-keys list' shows the key, and "
+            "'gateway signing-keys devices KID' the devices ('gateway docs runbook').",
+        )
+    return REGISTRY.ok("signing keys", "no device obeys one that leaked")
 
 
 def _mqtt_passwords(former: int) -> Finding:

@@ -5,6 +5,8 @@ from contextlib import closing
 import pytest
 
 from gateway.cli.keys import on_registry
+from gateway.doctor.findings import Level
+from gateway.doctor.registry_checks import registry
 from gateway.domain import grant_keys
 from gateway.store import View, open_database, token_sql
 from tests.cli.support import Cli
@@ -112,6 +114,11 @@ def test_a_leaked_key_is_shown_and_announces_nothing(cli: Cli) -> None:
     assert [key["state"] for key in cli.json("signing-keys", "list")] == ["in use", "leaked, still obeyed"]
     (command,) = cli.json("commands", "list", device["id"])
     assert command["status"] == "cancelled"
+    (finding,) = (each for each in registry(cli.data_dir, None) if each.name == "signing keys")
+    assert (finding.level, finding.says) == (Level.WARNING, "1 device with a signing key that leaked")
+    cli("devices", "unbind", device["id"])
+    (finding,) = (each for each in registry(cli.data_dir, None) if each.name == "signing keys")
+    assert finding.level is Level.OK
 
 
 def test_callers_cannot_send_the_command(cli: Cli) -> None:

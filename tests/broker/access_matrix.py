@@ -119,7 +119,7 @@ async def connects(bench: AccessBench, account: Account) -> bool:
         return client is not None
 
 
-async def _said(bench: AccessBench, client: wire.Wire, topic: str, payload: bytes, *, retain: bool) -> None:
+async def _delivered(bench: AccessBench, client: wire.Wire, topic: str, payload: bytes, *, retain: bool) -> None:
     """Say it, and wait until the broker has dealt with it: at the embedded one a PUBACK waits for the listener."""
     say = client.say if isinstance(bench.testbed.broker, EmbeddedUnderTest) else client.publish
     await say(topic, payload, retain=retain)
@@ -134,7 +134,7 @@ def publishes(pattern: str, *, retain: bool = False) -> Attempt:
             if client is None:
                 return False
             with contextlib.suppress(*LOST):
-                await _said(bench, client, topic, payload, retain=retain)
+                await _delivered(bench, client, topic, payload, retain=retain)
         reached = payload in await bench.received()
         if retain and reached:
             await bench.sender.publish(topic, b"", retain=True)
@@ -152,7 +152,7 @@ def leaves(pattern: str) -> Attempt:
             if client is None:
                 return False
             with contextlib.suppress(*LOST):
-                await _said(bench, client, topic, payload, retain=True)
+                await _delivered(bench, client, topic, payload, retain=True)
         return await bench.take_retained(topic) == payload
 
     return attempt
@@ -167,7 +167,7 @@ def clears(pattern: str) -> Attempt:
         async with bench.connected_as(account) as client:
             if client is not None:
                 with contextlib.suppress(*LOST):
-                    await _said(bench, client, topic, b"", retain=True)
+                    await _delivered(bench, client, topic, b"", retain=True)
         return await bench.take_retained(topic) != payload
 
     return attempt

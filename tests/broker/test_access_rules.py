@@ -46,7 +46,7 @@ hostile = settings(derandomize=True, max_examples=500, deadline=None)
 
 @hostile
 @given(topic=HOSTILE_TOPICS, action=st.sampled_from(Action))
-def test_a_device_may_exactly_what_the_contract_says(topic: str, action: Action) -> None:
+def test_a_device_has_exactly_the_contracts_rights(topic: str, action: Action) -> None:
     """Its own heartbeat, status, acknowledgements, commands and errors: no topic that can be thought up beyond."""
     expected = re.fullmatch(DEVICE_MAY[action], topic) is not None
     assert may(Role.DEVICE, "dev_A", action, topic) == expected

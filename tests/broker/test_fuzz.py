@@ -136,7 +136,7 @@ def _quoted(value: str) -> str:
     return quote(value[:300].encode("utf-8", "replace"))
 
 
-def _question(secret: str, question: str, kind: str, hook: str, payload: bytes) -> bytes:
+def _auth_request(secret: str, question: str, kind: str, hook: str, payload: bytes) -> bytes:
     return f"{secret}|{question}|{kind}|{_quoted(hook)}\n".encode() + payload.replace(b"\n", b" ")
 
 
@@ -144,7 +144,7 @@ QUESTIONS = Target(
     "questions",
     0.04,
     st.builds(
-        _question,
+        _auth_request,
         st.sampled_from([SECRET, SECRET, SECRET, "wrong"]),
         st.sampled_from(_QUESTIONS),
         st.sampled_from(["application/json", "application/x-www-form-urlencoded", "text/plain", ""]),
@@ -168,15 +168,15 @@ async def test_random_auth_requests_never_break_the_endpoint(tmp_path: Path) -> 
             assert status in (200, 403, 404)
             assert leaks(answer) == []
             assert device.mqtt_password not in answer
-            assert filled.startswith(SECRET.encode()) or not _is_a_yes(answer)
+            assert filled.startswith(SECRET.encode()) or not _is_allowed(answer)
 
         with no_bug_in_the_log():
             await asyncio.to_thread(fuzz, QUESTIONS, check, CORPUS / "questions.json")
         good = json.dumps({"clientid": device.id, "username": device.id, "password": device.mqtt_password})
-        assert _is_a_yes((await _asked(door, f"{SECRET}|emqx/authenticate|application/json|\n{good}".encode()))[1])
+        assert _is_allowed((await _asked(door, f"{SECRET}|emqx/authenticate|application/json|\n{good}".encode()))[1])
 
 
-def _is_a_yes(answer: str) -> bool:
+def _is_allowed(answer: str) -> bool:
     plain = answer.replace(" ", "")
     return plain.startswith("allow") or any(word in plain for word in ('"allow"', '"ok":true', '"result":"ok"'))
 

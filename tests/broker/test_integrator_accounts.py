@@ -67,7 +67,7 @@ class Accounts:
         return await self.answer(password) in REFUSED
 
 
-async def let_in(testbed: MqttTestbed, stack: AsyncExitStack, password: str) -> wire.Wire:
+async def is_accepted(testbed: MqttTestbed, stack: AsyncExitStack, password: str) -> wire.Wire:
     """Connect, as soon as the broker knows the password."""
 
     async def attempt_connect() -> wire.Wire | None:
@@ -85,7 +85,7 @@ async def test_an_integrator_reads_the_fleet_and_nothing_else(kind: str, tmp_pat
     async with open_testbed(kind, tmp_path, rules={"mirrored": ("state",)}) as testbed, AsyncExitStack() as stack:
         testbed.outlets = [partial(states, testbed), partial(events, testbed)]
         await testbed.start()
-        client = await let_in(testbed, stack, await Accounts(testbed).make())
+        client = await is_accepted(testbed, stack, await Accounts(testbed).make())
         for each in ("devices/+/state", "devices/+/events/#", "gateways/#", "#", "devices/+/commands/+"):
             await client.subscribe(each)
         device = await testbed.bound()
@@ -109,7 +109,7 @@ async def test_an_integrator_writes_nothing(kind: str, tmp_path: Path) -> None:
     async with open_testbed(kind, tmp_path) as testbed, AsyncExitStack() as stack, testbed.admin() as witness:
         await testbed.start()
         device = await testbed.bound()
-        client = await let_in(testbed, stack, await Accounts(testbed).make())
+        client = await is_accepted(testbed, stack, await Accounts(testbed).make())
         await witness.subscribe("devices/#", "gateways/#", "marks/#")
         for leaf in ("commands/reboot", "state", "events/device.bound", "heartbeat", "status", "commands/reboot/ack"):
             for retain in (False, True):
@@ -131,11 +131,11 @@ async def test_a_session_with_a_replaced_password_is_cut(kind: str, tmp_path: Pa
         accounts_there = Accounts(testbed)
         async with testbed.join(device) as witness:
             old = await accounts_there.make()
-            client = await let_in(testbed, stack, old)
+            client = await is_accepted(testbed, stack, old)
             new = await accounts_there.rotate()
             await client.closed()
             assert await accounts_there.refuses(old)
-            client = await let_in(testbed, stack, new)
+            client = await is_accepted(testbed, stack, new)
             await accounts_there.revoke()
             await client.closed()
             assert await accounts_there.refuses(new)
@@ -152,7 +152,7 @@ async def test_the_queue_of_a_revoked_account_is_dropped(tmp_path: Path) -> None
         assert isinstance(testbed.broker, EmbeddedUnderTest)
         accounts_there, broker = Accounts(testbed), testbed.broker.broker
         password = await accounts_there.make()
-        await let_in(testbed, stack, password)
+        await is_accepted(testbed, stack, password)
         for name in ("one", "two"):
             async with wire.Wire.open("127.0.0.1", testbed.broker.port) as client:
                 assert await client.connect(name, NAME, password, clean=False) == wire.ACCEPTED
@@ -168,7 +168,7 @@ async def test_an_account_created_while_the_gateway_was_down_works(kind: str, tm
     async with open_testbed(kind, tmp_path) as testbed, AsyncExitStack() as stack:
         password = await Accounts(testbed).make()
         await testbed.start()
-        await let_in(testbed, stack, password)
+        await is_accepted(testbed, stack, password)
 
 
 async def test_only_hashes_are_stored(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from gateway.store import View, account_sql, open_database
 from tests.cli.support import Cli
 
 
-def opens(cli: Cli, name: str, password: str) -> bool:
+def is_accepted(cli: Cli, name: str, password: str) -> bool:
     """Whether this is the password of this account."""
     with closing(open_database(cli.data_dir)) as connection:
         return account_sql.opened_by(View(connection), name, password) is not None
@@ -20,7 +20,7 @@ def test_a_password_is_shown_once(empty: Cli) -> None:
     password = made.out.strip()
     assert password.startswith("mqttpw_")
     assert password not in made.err
-    assert opens(empty, "integrator", password)
+    assert is_accepted(empty, "integrator", password)
     assert password not in empty("accounts", "list").out
     assert empty("accounts", "list").rows[0][0] == "integrator"
 
@@ -29,8 +29,8 @@ def test_rotate_prints_another_password(cli: Cli) -> None:
     """The old one opens nothing any more."""
     old = cli.json("accounts", "create", "integrator_wall")["password"]
     new = cli("accounts", "rotate", "integrator_wall").out.strip()
-    assert (opens(cli, "integrator_wall", old), opens(cli, "integrator_wall", new)) == (False, True)
-    assert not opens(cli, "integrator", new)
+    assert (is_accepted(cli, "integrator_wall", old), is_accepted(cli, "integrator_wall", new)) == (False, True)
+    assert not is_accepted(cli, "integrator", new)
 
 
 def test_a_revoked_name_can_be_created_again(cli: Cli) -> None:
@@ -38,13 +38,13 @@ def test_a_revoked_name_can_be_created_again(cli: Cli) -> None:
     password = cli("accounts", "create", "--all-projects").out.strip()
     assert "add --yes" in cli("accounts", "revoke", "integrator", code=2).err
     assert cli.json("accounts", "revoke", "integrator", "--yes")["revoked_at"] is not None
-    assert not opens(cli, "integrator", password)
+    assert not is_accepted(cli, "integrator", password)
     assert "no account" in cli("accounts", "rotate", code=4).err
     assert "revoked already" in cli("accounts", "revoke", "integrator").err
     assert "no account" in cli("accounts", "revoke", "integrator_x", "--yes", code=4).err
     assert [each["revoked_at"] is None for each in cli.json("accounts", "list")] == [False]
     again = cli("accounts", "create", "--all-projects").out.strip()
-    assert opens(cli, "integrator", again)
+    assert is_accepted(cli, "integrator", again)
     assert cli("accounts", "create", "--all-projects", code=5).err.count("accounts rotate integrator") == 1
 
 

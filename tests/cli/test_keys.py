@@ -20,7 +20,7 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def opens(cli: Cli, secret: str, at: int | None = None) -> bool:
+def is_accepted(cli: Cli, secret: str, at: int | None = None) -> bool:
     """Whether this secret is one that the gateway takes at that instant."""
     with closing(open_database(cli.data_dir)) as connection:
         return key_sql.by_secret(View(connection), secret, now() if at is None else at) is not None
@@ -30,7 +30,7 @@ def test_a_key_is_shown_once(empty: Cli) -> None:
     """On stdout alone, so that a script can take it; never again, and nothing of it but its beginning is listed."""
     made = empty("keys", "create", "--name", "backend")
     secret = made.out.strip()
-    assert opens(empty, secret)
+    assert is_accepted(empty, secret)
     assert secret not in made.err
     listed = empty("keys", "list")
     assert secret not in listed.out
@@ -40,8 +40,8 @@ def test_a_key_is_shown_once(empty: Cli) -> None:
 def test_a_key_gets_an_expiry(cli: Cli) -> None:
     """Good until then and no longer; the list says so."""
     key = cli.json("keys", "create", "--name", "short", "--expires-in", "30d")
-    assert opens(cli, key["key"], now() + 30 * DAY_MS - 60_000)
-    assert not opens(cli, key["key"], now() + 30 * DAY_MS + 60_000)
+    assert is_accepted(cli, key["key"], now() + 30 * DAY_MS - 60_000)
+    assert not is_accepted(cli, key["key"], now() + 30 * DAY_MS + 60_000)
     assert key["expires_at"] in cli("keys", "list").out
 
 
@@ -49,11 +49,11 @@ def test_expire_changes_the_expiry(cli: Cli) -> None:
     """Nearer, to at once, and to never."""
     key = cli.json("keys", "create", "--name", "k")
     cli("keys", "expire", "k", "--in", "1d")
-    assert not opens(cli, key["key"], now() + 2 * DAY_MS)
+    assert not is_accepted(cli, key["key"], now() + 2 * DAY_MS)
     cli("keys", "expire", key["id"], "--never")
-    assert opens(cli, key["key"], now() + 3650 * DAY_MS)
+    assert is_accepted(cli, key["key"], now() + 3650 * DAY_MS)
     assert cli.json("keys", "expire", "k", "--in", "0")["state"] in ("active", "expired")  # to the millisecond
-    assert not opens(cli, key["key"], now() + 1_000)
+    assert not is_accepted(cli, key["key"], now() + 1_000)
     assert cli("keys", "expire", "k", code=2).err.startswith("error: Say either --in TIME")
 
 
@@ -63,13 +63,13 @@ def test_rotation_overlaps(cli: Cli) -> None:
     second = cli.json("keys", "rotate", "k", "--overlap", "2h")
     assert (second["id"], second["scopes"], second["state"]) == (first["id"], ["devices:read"], "rotating")
     assert second["key"].startswith("rk_test_")
-    assert opens(cli, first["key"])
-    assert opens(cli, second["key"])
-    assert not opens(cli, first["key"], now() + DAY_MS)
-    assert opens(cli, second["key"], now() + DAY_MS)
+    assert is_accepted(cli, first["key"])
+    assert is_accepted(cli, second["key"])
+    assert not is_accepted(cli, first["key"], now() + DAY_MS)
+    assert is_accepted(cli, second["key"], now() + DAY_MS)
     third = cli("keys", "rotate", first["id"])
     assert "The old secret is good until" in third.err
-    assert [opens(cli, each) for each in (first["key"], second["key"], third.out.strip())] == [False, True, True]
+    assert [is_accepted(cli, each) for each in (first["key"], second["key"], third.out.strip())] == [False, True, True]
 
 
 def test_rotation_without_overlap(cli: Cli) -> None:
@@ -77,7 +77,7 @@ def test_rotation_without_overlap(cli: Cli) -> None:
     first = cli.json("keys", "create", "--name", "k")
     said = cli("keys", "rotate", "k", "--overlap", "0")
     assert "opens nothing any more" in said.err
-    assert [opens(cli, first["key"]), opens(cli, said.out.strip())] == [False, True]
+    assert [is_accepted(cli, first["key"]), is_accepted(cli, said.out.strip())] == [False, True]
 
 
 def test_a_revoked_key_is_refused(cli: Cli) -> None:
@@ -85,8 +85,8 @@ def test_a_revoked_key_is_refused(cli: Cli) -> None:
     first = cli.json("keys", "create", "--name", "k")
     second = cli.json("keys", "rotate", "k")
     assert cli.json("keys", "revoke", "k", "--yes")["state"] == "revoked"
-    assert not opens(cli, first["key"])
-    assert not opens(cli, second["key"])
+    assert not is_accepted(cli, first["key"])
+    assert not is_accepted(cli, second["key"])
     revoked_at = cli.json("keys", "revoke", first["id"], "--yes")["revoked_at"]
     assert revoked_at == cli.json("keys", "list")[0]["revoked_at"]
     again = cli("keys", "revoke", "k")  # by its name as well, and nobody is asked
@@ -128,7 +128,7 @@ def test_a_key_is_selected_by_id_or_name(cli: Cli) -> None:
 def test_an_expired_key_is_not_rotated(cli: Cli) -> None:
     """The message says how to give it more time."""
     secret = cli("keys", "create", "--name", "old", "--expires-in", "0").out.strip()
-    while opens(cli, secret):
+    while is_accepted(cli, secret):
         pass  # the millisecond it expires in has to be over
     assert "--in 30d" in cli("keys", "rotate", "old", code=5).err
 
@@ -172,7 +172,7 @@ def test_without_a_registry_commands_fail(empty: Cli, command: tuple[str, ...]) 
     assert not empty.data_dir.exists()
 
 
-def sit_down(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def use_terminal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Make the program run at a terminal; it reads the returned answers in their order."""
     answers: list[str] = []
     for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -183,7 +183,7 @@ def sit_down(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_at_a_terminal_scopes_and_expiry_are_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Enter alone is everything and for ever; a wrong answer is asked again; what is given is not asked for."""
-    person = sit_down(monkeypatch)
+    person = use_terminal(monkeypatch)
     for options, answers, scopes, days in (
         ((), ["", ""], list(SCOPES), None),
         ((), ["devices:read, webhooks:read", "90d"], ["devices:read", "webhooks:read"], 90),
@@ -196,11 +196,13 @@ def test_at_a_terminal_scopes_and_expiry_are_asked_for(cli: Cli, monkeypatch: py
         secret = cli("keys", "create", "--name", "asked", *options).out.strip()
         assert person == [], "nobody asked for these"
         made = cli.json("keys", "list")[0]
-        assert (made["scopes"], opens(cli, secret)) == (scopes, True)
+        assert (made["scopes"], is_accepted(cli, secret)) == (scopes, True)
         if days is None:
             assert made["expires_at"] is None
         else:
-            assert [opens(cli, secret, now() + hours * DAY_MS // 24) for hours in (days * 24 - 1, days * 24 + 1)] == [
+            assert [
+                is_accepted(cli, secret, now() + hours * DAY_MS // 24) for hours in (days * 24 - 1, days * 24 + 1)
+            ] == [
                 True,
                 False,
             ]
@@ -208,7 +210,7 @@ def test_at_a_terminal_scopes_and_expiry_are_asked_for(cli: Cli, monkeypatch: py
 
 def test_without_a_terminal_no_question_is_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --json no question is asked, whatever the terminal is."""
-    sit_down(monkeypatch)
+    use_terminal(monkeypatch)
     assert cli.json("keys", "create", "--name", "ci")["scopes"] == list(SCOPES)
     said = cli("keys", "create", "--name", "k", "--scope", "devices:read", "--all-scopes", code=2)
     assert "either --scope" in said.err

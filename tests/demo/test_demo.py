@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from gateway.demo import scenario
-from tests.e2e.program import Program, clean_environment, complaints, run, script, started
+from tests.e2e.program import Program, clean_environment, error_lines, run, script, started
 from tests.support.wait import eventually
 
 TOLD = (
@@ -47,7 +47,7 @@ async def test_the_demo_prints_json(tmp_path: Path) -> None:
     """Exit 0, one JSON document, every observation made and good; nothing left behind, nothing said beside it."""
     outcome = await run(script("gateway"), "demo", "--json", environment=environment(tmp_path))
     assert outcome.code == 0, outcome.out + outcome.err
-    assert complaints(outcome.err) == ""
+    assert error_lines(outcome.err) == ""
     document = json.loads(outcome.out)
     assert document["ok"] is True
     assert [check for check in document["checks"] if not check["ok"]] == []
@@ -61,7 +61,7 @@ async def test_the_demo_prints_a_timeline(tmp_path: Path) -> None:
     """A timeline in chapters, what was seen beside each tick, a last line with the count; no colours in a pipe."""
     outcome = await run(script("gateway"), "demo", environment=environment(tmp_path))
     assert outcome.code == 0, outcome.out + outcome.err
-    assert complaints(outcome.err) == ""
+    assert error_lines(outcome.err) == ""
     assert [line for line in outcome.out.splitlines() if line in TOLD] == list(TOLD)
     assert "\x1b" not in outcome.out
     assert "✗" not in outcome.out
@@ -132,7 +132,7 @@ async def test_the_demo_cleans_up_when_it_is_interrupted(tmp_path: Path, number:
     async with started(demo):
         await demo.said("A device that is online is reset")
         assert await demo.stop(number) in (130, 143)
-        assert "Traceback" not in complaints(demo.err)
+        assert "Traceback" not in error_lines(demo.err)
     assert names_in(tmp_path / "temporary") == []
 
 
@@ -155,5 +155,5 @@ async def test_the_demo_keeps_running_until_it_is_stopped(tmp_path: Path, number
 
         await eventually(executed, "the second line shows the executed command")
         assert await live.stop(number) == 0
-        assert complaints(live.err) == ""
+        assert error_lines(live.err) == ""
     assert names_in(tmp_path / "temporary") == []

@@ -216,7 +216,7 @@ def test_refusals_are_reported_as_facts() -> None:
 
 def test_a_refused_token_is_exchanged_over_http() -> None:
     """With each heartbeat that is due it asks for another; that one goes to the flash before it connects with it."""
-    bench = away(SIGNER)
+    bench = offline_bench(SIGNER)
     bench.feed(LinkRefused(3, "not authorised"))
     bench.feed(RefreshFailed("429", revoked=False))
     bench.feed(HeartbeatDue())
@@ -234,7 +234,7 @@ def test_a_refused_token_is_exchanged_over_http() -> None:
 
 def test_a_refresh_of_a_revoked_token_is_requested_once() -> None:
     """Nor is another one taken that comes later than the end of the binding."""
-    bench = away(SIGNER)
+    bench = offline_bench(SIGNER)
     bench.feed(LinkRefused(3, "not authorised"))
     bench.feed(RefreshFailed("401", revoked=True))
     bench.steps.clear()
@@ -243,7 +243,7 @@ def test_a_refresh_of_a_revoked_token_is_requested_once() -> None:
     assert bench.steps == ["tell:refused"]
 
 
-def away(signer: Signer) -> FirmwareBench:
+def offline_bench(signer: Signer) -> FirmwareBench:
     """A bench whose device is provisioned, and its link down."""
     bench = online_bench(signer)
     bench.feed(LinkDown("the broker closed the connection"))

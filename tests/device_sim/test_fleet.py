@@ -21,7 +21,7 @@ def a_fleet(testbed: DeviceTestbed, *, count: int = 6, seed: int = 7, flash_root
     )
 
 
-async def live_until(fleet: Fleet, name: str) -> None:
+async def run_until(fleet: Fleet, name: str) -> None:
     """Let a fleet live until each of its devices has seen a fact."""
     living = asyncio.create_task(fleet.run())
     async with asyncio.timeout(GUARD_SECONDS):
@@ -37,7 +37,7 @@ async def test_every_device_comes_online(tmp_path: Path) -> None:
     async with open_testbed(tmp_path) as testbed:
         fleet = a_fleet(testbed)
         await fleet.provision(on_done=lambda: done.append(1))
-        await live_until(fleet, "heartbeat")
+        await run_until(fleet, "heartbeat")
     rows = fleet.summary()
     assert len(done) == 6
     assert fleet.failures == {}
@@ -86,7 +86,7 @@ async def test_a_fleet_continues_from_its_flash(tmp_path: Path) -> None:
         await again.provision()
         assert set(testbed.gateway.bound.values()) == {1}
         assert [each.binding for each in again.devices] == [each.binding for each in first.devices]
-        await live_until(again, "heartbeat")
+        await run_until(again, "heartbeat")
 
 
 async def test_failures_are_collected_by_serial_number(tmp_path: Path) -> None:

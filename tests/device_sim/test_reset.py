@@ -37,7 +37,7 @@ SENT = STEPS.index("publish:ack:executed")
 WORD = {"command_id": COMMAND_ID, "status": "executed", "receipt": EXECUTED}
 
 
-def bound_anew(bench: FirmwareBench, generation: int = 5) -> None:
+def bind_again(bench: FirmwareBench, generation: int = 5) -> None:
     """Bind it after a wipe, and let its link come up."""
     bench.feed(Provisioned(make_binding(SIGNER, generation=generation, token=f"dtok_{generation}"), (HOME,)))
     link_up(bench)
@@ -105,13 +105,13 @@ def test_a_power_cut_after_any_action_ends_in_a_wiped_device(actions: int) -> No
     assert bench.device.state is State.UNPROVISIONED
     assert bench.flash.wiped_area == {}
     assert "reset_in_progress" not in bench.flash.kept_area
-    assert word_arrives(bench)
+    assert outcome_arrives(bench)
 
 
-def word_arrives(bench: FirmwareBench) -> bool:
+def outcome_arrives(bench: FirmwareBench) -> bool:
     """Whether the gateway has the receipt, at once or with the first heartbeat after the next bind."""
     executed = [json.loads(each) for each in bench.payloads("ack") if json.loads(each)["status"] == "executed"]
-    bound_anew(bench)
+    bind_again(bench)
     last = reported(bench)
     said = [each["receipt"] for each in executed] + ([last["receipt"]] if isinstance(last, dict) else [])
     return set(said) == {EXECUTED}
@@ -138,7 +138,7 @@ def test_the_same_reset_never_wipes_twice(actions: int) -> None:
     bench = online_bench(SIGNER)
     bench.power_for = actions
     bench.feed(RESET)
-    bound_anew(bench)
+    bind_again(bench)
     bench.sent.clear()
     bench.feed(RESET)
     [again] = [json.loads(each) for each in bench.payloads("ack")]
@@ -164,7 +164,7 @@ def test_an_unconfirmed_executed_is_repeated_in_heartbeats() -> None:
     bench.feed(Published(bench.sent[-1]))
     bench.feed(PublishFailed(bench.sent[-1], "the session was cut"))
     assert bench.device.state is State.UNPROVISIONED
-    bound_anew(bench)
+    bind_again(bench)
     assert reported(bench) == WORD
 
 

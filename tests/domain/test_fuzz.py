@@ -63,13 +63,13 @@ class FuzzRegistry:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[FuzzRegistry]:
+def fuzz_registry(tmp_path: Path) -> Iterator[FuzzRegistry]:
     """A registry on disk; what an input does to it is taken back."""
     with World(tmp_path) as world:
         yield FuzzRegistry(world)
 
 
-def told_well(refusal: Refusal) -> None:
+def assert_helpful(refusal: Refusal) -> None:
     """A refusal has a code, names a field or the whole, says what to do, and repeats no secret."""
     assert re.fullmatch(r"[a-z_]+", refusal.code)
     assert refusal.message.endswith("."), refusal.message
@@ -181,31 +181,31 @@ MESSAGES = Target(
 )
 
 
-def test_random_messages_never_break_the_registry(stage: FuzzRegistry) -> None:
+def test_random_messages_never_break_the_registry(fuzz_registry: FuzzRegistry) -> None:
     """A heartbeat, status or acknowledgement is taken, or refused and answered; a refused one changes nothing."""
 
     def check(raw: bytes) -> None:
-        head, _, payload = stage.filled(raw).partition(b"\n")
+        head, _, payload = fuzz_registry.filled(raw).partition(b"\n")
         message = messages.Message(head[1:].decode("utf-8", "replace"), payload, head[:1] == b"R")
-        stage.world.connection.execute("BEGIN IMMEDIATE")
+        fuzz_registry.world.connection.execute("BEGIN IMMEDIATE")
         try:
-            _take(stage, Tx(stage.world.connection, stage.world.context), message)
+            _take(fuzz_registry, Tx(fuzz_registry.world.connection, fuzz_registry.world.context), message)
         finally:
-            stage.world.connection.execute("ROLLBACK")
+            fuzz_registry.world.connection.execute("ROLLBACK")
 
     fuzz(MESSAGES, check, CORPUS / "messages.json")
 
 
-def _take(stage: FuzzRegistry, tx: Tx, message: messages.Message) -> None:
-    before = stage.state(tx.connection)
-    parsed = messages.parse(stage.world.names, message)
+def _take(fuzz_registry: FuzzRegistry, tx: Tx, message: messages.Message) -> None:
+    before = fuzz_registry.state(tx.connection)
+    parsed = messages.parse(fuzz_registry.world.names, message)
     answer = messages.apply(tx, parsed)
     if isinstance(parsed.body, Heartbeat | Status | Ack):
         kind = type(parsed.body)
         assert kind.model_validate_json(parsed.body.model_dump_json(exclude_unset=True)) == parsed.body
     if answer is not None:
-        told_well(answer.refusal)
-        assert stage.state(tx.connection) == before
+        assert_helpful(answer.refusal)
+        assert fuzz_registry.state(tx.connection) == before
     for row in tx.all("SELECT source, message, field, payload FROM refusals"):
         assert leaks(" ".join(str(each) for each in row)) == []
 
@@ -265,31 +265,34 @@ CHANGE = objects(
 CHANGES = Target("changes", 0.14, encoded(CHANGE))
 
 
-def test_random_changes_never_break_the_registry(stage: FuzzRegistry) -> None:
+def test_random_changes_never_break_the_registry(fuzz_registry: FuzzRegistry) -> None:
     """`PATCH` of name, metadata and settings: refused with the field, or taken, and then it reads back the same."""
 
     def check(raw: bytes) -> None:
-        stage.world.connection.execute("BEGIN IMMEDIATE")
+        fuzz_registry.world.connection.execute("BEGIN IMMEDIATE")
         try:
-            _change(stage, Tx(stage.world.connection, stage.world.context), raw)
+            _change(fuzz_registry, Tx(fuzz_registry.world.connection, fuzz_registry.world.context), raw)
         finally:
-            stage.world.connection.execute("ROLLBACK")
+            fuzz_registry.world.connection.execute("ROLLBACK")
 
     fuzz(CHANGES, check, CORPUS / "changes.json")
 
 
-def _change(stage: FuzzRegistry, tx: Tx, raw: bytes) -> None:
-    before = stage.state(tx.connection)
+def _change(fuzz_registry: FuzzRegistry, tx: Tx, raw: bytes) -> None:
+    before = fuzz_registry.state(tx.connection)
     try:
         change = _parsed(raw)
-        device = device_updates.update(tx, stage.world.project_id, stage.bound, change, "key_1")
+        device = device_updates.update(tx, fuzz_registry.world.project_id, fuzz_registry.bound, change, "key_1")
     except InvalidRequestError as refusal:
         _is_a_good_refusal(refusal)
-        _is(stage.state(tx.connection), before)
+        _is(fuzz_registry.state(tx.connection), before)
         return
     shown = device_settings.with_defaults(json.loads(device.settings))
     again = UpdateDevice.model_validate_json(json.dumps({"name": device.name, "settings": shown}))
-    assert device_updates.update(tx, stage.world.project_id, stage.bound, again, "key_1").settings == device.settings
+    assert (
+        device_updates.update(tx, fuzz_registry.world.project_id, fuzz_registry.bound, again, "key_1").settings
+        == device.settings
+    )
 
 
 def _is_a_good_refusal(refusal: InvalidRequestError) -> None:

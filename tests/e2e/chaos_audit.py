@@ -13,7 +13,7 @@ import httpx
 from device_sim.device import JOURNAL
 from tests.e2e.chaos_operator import RESET, Token
 from tests.e2e.chaos_world import AUDITOR, SETTLE_SECONDS, ChaosWorld
-from tests.e2e.program import complaints
+from tests.e2e.program import error_lines
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
 from tests.support.wait import eventually
@@ -41,7 +41,7 @@ def registry(world: ChaosWorld) -> Iterator[sqlite3.Connection]:
         yield database
 
 
-async def everything_is_done(world: ChaosWorld) -> None:
+async def wait_until_all_done(world: ChaosWorld) -> None:
     """What a device can still fetch it has fetched: no reset is open for a token that lies in a device's flash."""
     await world.settled()
     await eventually(lambda: not _can_be_fetched(world), "open resets are fetched", guard_seconds=FETCH_SECONDS)
@@ -58,7 +58,7 @@ def _can_be_fetched(world: ChaosWorld) -> list[str]:
     return [row["id"] for row in rows if (row["device_id"], row["binding_generation"]) in held]
 
 
-async def everything_has_arrived(world: ChaosWorld) -> None:
+async def wait_until_all_arrived(world: ChaosWorld) -> None:
     """What the broker still held for the gateway is committed: a last message has been acknowledged behind it."""
     async with world.broker.client(AUDITOR) as auditor:
         await auditor.publish(_LAST_WORD, b"{}")
@@ -158,7 +158,7 @@ def what_was_acknowledged_is_stored(world: ChaosWorld) -> None:
     if not world.broker_may_forget:
         confirmed = {(one, at) for one, serial in steady.items() for at in world.diaries[serial].confirmed}
         assert confirmed - stored == set()
-    world.tell(f"{len(acknowledged)} heartbeats of steady devices were acknowledged, and are stored")
+    world.log(f"{len(acknowledged)} heartbeats of steady devices were acknowledged, and are stored")
 
 
 def _stored(world: ChaosWorld) -> set[tuple[str, str]]:
@@ -192,7 +192,7 @@ async def dead_tokens_open_nothing(world: ChaosWorld) -> None:
             dead.append(token)
     async with world.direct() as client:
         await asyncio.gather(*(_opens_nothing(world, client, token) for token in dead))
-    world.tell(f"{len(dead)} of {len(world.ledger.tokens)} tokens are dead, and open nothing")
+    world.log(f"{len(dead)} of {len(world.ledger.tokens)} tokens are dead, and open nothing")
 
 
 async def _opens_nothing(world: ChaosWorld, client: httpx.AsyncClient, token: Token) -> None:
@@ -216,5 +216,5 @@ def no_unexpected_errors(world: ChaosWorld) -> None:
     """No answer of the gateway's own failure, and no exception in any of its logs."""
     assert world.ledger.failures == []
     for log in (*world.logs, world.gateway.err):
-        assert "Traceback" not in complaints(log), log
+        assert "Traceback" not in error_lines(log), log
         assert '"level": "critical"' not in log, log

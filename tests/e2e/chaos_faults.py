@@ -42,7 +42,7 @@ class FaultInjector:
 
     async def _one(self, fault: Fault) -> None:
         await asyncio.sleep(fault.at)  # faults are what may depend on the clock
-        self._world.tell(str(fault))
+        self._world.log(str(fault))
         await DEEDS[fault.name](self, fault)
 
     async def kill_gateway(self, fault: Fault) -> None:

@@ -82,7 +82,7 @@ class ChaosWorld:
         """Return separate randomness for each purpose, so that no purpose disturbs another."""
         return random.Random(f"{self.seed}/{purpose}")  # noqa: S311 - a fault has to come again
 
-    def tell(self, what: str) -> None:
+    def log(self, what: str) -> None:
         """A line of the round's story; pytest shows it on failure."""
         print(f"seed {self.seed}  {time.monotonic() - self.began:6.3f} s  {what}")  # noqa: T201
 
@@ -145,7 +145,7 @@ async def running_round(folder: Path, seed: int) -> AsyncIterator[ChaosWorld]:
         await stack.enter_async_context(started(gateway))
         key = await gateway.new_key()
         world = ChaosWorld(seed, folder, gateway, broker, line, air, http, key, Ledger())
-        world.tell(f"the round begins; the gateway speaks MQTT {version}")
+        world.log(f"the round begins; the gateway speaks MQTT {version}")
         world.steady = [await _device(world, stack, f"STEADY{number}", version) for number in range(STEADY)]
         world.troubled = [await _device(world, stack, f"TROUBLED{number}", version) for number in range(TROUBLED)]
         yield world

@@ -25,7 +25,7 @@ def script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def complaints(err: str) -> str:
+def error_lines(err: str) -> str:
     """What was said on stderr, without one complaint of asyncio that aiomqtt 2.5.1 provokes now and then.
 
     Its `_on_socket_register_write` has a socket watched a moment later, when the link may be closed already.
@@ -146,9 +146,9 @@ async def started(program: Program) -> AsyncIterator[Program]:
         yield program
     finally:
         await program.kill()
-        print(f"--- {program.name} wrote to stdout:\n{program.out}--- and to stderr:\n{_telling(program.err)}")  # noqa: T201 - pytest shows it on failure
+        print(f"--- {program.name} wrote to stdout:\n{program.out}--- and to stderr:\n{_explain(program.err)}")  # noqa: T201 - pytest shows it on failure
 
 
-def _telling(log: str) -> str:
+def _explain(log: str) -> str:
     """A log without the polls of the tests themselves."""
     return "".join(line for line in log.splitlines(keepends=True) if '"method": "GET"' not in line)

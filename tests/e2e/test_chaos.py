@@ -32,9 +32,9 @@ async def test_nothing_is_lost_and_nothing_happens_twice(tmp_path: Path, seed: i
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(at_work(*(device.run() for device in world.devices)))
             await _under_load(world)
-            world.tell("the faults are over")
-            await audit.everything_is_done(world)
-        await audit.everything_has_arrived(world)
+            world.log("the faults are over")
+            await audit.wait_until_all_done(world)
+        await audit.wait_until_all_arrived(world)
         await world.settled()
         await _audited(world)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.program import Outcome, Program, clean_environment, complaints, run, script, started
+from tests.e2e.program import Outcome, Program, clean_environment, error_lines, run, script, started
 from tests.e2e.support import BROKERS, BrokerKind, Site, running_site
 from tests.support.ports import closed_port
 from tests.support.wait import eventually
@@ -44,7 +44,7 @@ async def test_a_device_runs_until_it_is_reset(tmp_path: Path, kind: BrokerKind,
             await site.reset(registered["id"])
             assert await device.ended() == 0
             await site.becomes(registered["id"], "executed")
-        assert complaints(device.err) == ""
+        assert error_lines(device.err) == ""
         for word in ("wiped device_token", "wiped pairing", "wiped wifi_networks", "acknowledged: executed"):
             assert word in device.out
         assert list((flash / "wiped").iterdir()) == []

@@ -48,7 +48,7 @@ def make_read_only(where: Path) -> None:
 
 
 @contextmanager
-def no_room(site: Site) -> Iterator[tuple[str, ...]]:
+def fill_to_the_end(site: Site) -> Iterator[tuple[str, ...]]:
     """The disk is full, or no file of the gateway may grow any more; what it says about that."""
     if IS_ROOT:
         fill(site.gateway.data)
@@ -63,7 +63,7 @@ def no_room(site: Site) -> Iterator[tuple[str, ...]]:
 
 
 @asynccontextmanager
-async def a_living_device(site: Site) -> AsyncIterator[tuple[SimulatedDevice, str]]:
+async def running_device(site: Site) -> AsyncIterator[tuple[SimulatedDevice, str]]:
     """One that is bound, and sends heartbeats all the time; its id."""
     device = site.device()
     device_id = (await device.provision(end_user_id="eu_1")).device_id
@@ -101,7 +101,7 @@ async def unready(site: Site, part: str, *words: str) -> None:
     assert (await site.http.get("/health")).status_code == httpx.codes.OK
 
 
-async def all_is_well_again(site: Site, device: SimulatedDevice, device_id: str) -> None:
+async def assert_recovered(site: Site, device: SimulatedDevice, device_id: str) -> None:
     """Without a restart: ready, every heartbeat stored that the broker took, and a reset is carried out."""
     process = site.gateway.pid
     await site.synced()
@@ -130,13 +130,13 @@ def fill(where: Path) -> None:
 async def test_the_gateway_recovers_from_a_full_disk(tmp_path: Path) -> None:
     """Writes are refused with what to do; the log says it once; with room again all that was said is stored."""
     with a_small_disk(tmp_path / "gateway" / "data"):
-        async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
-            with no_room(site) as words:
+        async with running_site(tmp_path, "mosquitto") as site, running_device(site) as (device, device_id):
+            with fill_to_the_end(site) as words:
                 await unready(site, "registry", *words)
                 await is_refused_clearly(site, device_id, *words)
                 await device.wait_for_fact("heartbeat", count=device.counts["heartbeat"] + 10)
                 assert len(site.gateway.logged("store.failing")) == 1
-            await all_is_well_again(site, device, device_id)
+            await assert_recovered(site, device, device_id)
             assert len(site.gateway.logged("store.recovered")) == 1
             assert await site.gateway.stop() == 0
 
@@ -157,25 +157,25 @@ async def test_a_read_only_data_directory_is_reported(tmp_path: Path) -> None:
 
 async def test_the_gateway_recovers_from_a_locked_registry(tmp_path: Path) -> None:
     """A backup tool that hangs, say: waited for, then said; and well again as soon as it lets go."""
-    async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
+    async with running_site(tmp_path, "mosquitto") as site, running_device(site) as (device, device_id):
         with closing(sqlite3.connect(site.gateway.data / DATABASE_NAME, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await is_refused_clearly(site, device_id, "locked", "Another program")
             await unready(site, "registry", "Another program")
             other.execute("ROLLBACK")
-        await all_is_well_again(site, device, device_id)
+        await assert_recovered(site, device, device_id)
 
 
 @pytest.mark.parametrize("how", ["torn", "flipped"])
 async def test_a_damaged_end_of_the_wal_loses_nothing_else(tmp_path: Path, how: str) -> None:
     """A power cut tears the last write: the gateway starts, and both sides agree on what is left."""
     async with running_site(tmp_path, "mosquitto") as site:
-        async with a_living_device(site) as (_, device_id):
+        async with running_device(site) as (_, device_id):
             pass
         command = await site.reset(device_id)
         await site.synced()
         await site.gateway.kill()
-        spoil(site.gateway.data / f"{DATABASE_NAME}-wal", how)
+        corrupt(site.gateway.data / f"{DATABASE_NAME}-wal", how)
         await site.gateway.restart()
         await site.broker_agrees()
         assert site.count("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'") == 0
@@ -183,7 +183,7 @@ async def test_a_damaged_end_of_the_wal_loses_nothing_else(tmp_path: Path, how: 
         assert listed == [command["id"]] or how == "flipped"
 
 
-def spoil(wal: Path, how: str) -> None:
+def corrupt(wal: Path, how: str) -> None:
     """Half a frame behind the last one, or a last one that is not what was written."""
     content = wal.read_bytes()
     assert len(content) > WAL_HEADER
@@ -193,7 +193,7 @@ def spoil(wal: Path, how: str) -> None:
 @pytest.mark.damages_registry
 async def test_a_registry_damaged_at_run_time_is_reported(tmp_path: Path) -> None:
     """What can be read is served, what cannot says to restore a backup; nothing is acknowledged that is not stored."""
-    async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
+    async with running_site(tmp_path, "mosquitto") as site, running_device(site) as (device, device_id):
         await site.gateway.kill()
         damage_table(site.gateway.data / DATABASE_NAME, "heartbeats")
         await site.gateway.restart()
@@ -220,7 +220,7 @@ def damage_table(file: Path, table: str) -> None:
 
 async def test_the_gateway_recovers_from_refused_publishes(tmp_path: Path) -> None:
     """Without its rights a reset is accepted, and /ready names the missing ones; with them the reset goes out."""
-    async with running_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
+    async with running_site(tmp_path, "mosquitto") as site, running_device(site) as (device, device_id):
         rights = site.broker.files.acl.read_text()
         site.broker.files.acl.write_text(_WITHOUT_RIGHTS + rights.replace("user gateway\n", "user nobody\n"))
         os.kill(site.broker.pid, signal.SIGHUP)
@@ -236,7 +236,7 @@ async def test_the_gateway_recovers_from_refused_publishes(tmp_path: Path) -> No
 async def test_the_gateway_recovers_from_a_hanging_broker(tmp_path: Path) -> None:
     """It keeps its connections and answers nothing: resets are taken all the same, and go when it answers again."""
     short = "--mqtt-keepalive-seconds", "5"
-    async with running_site(tmp_path, "mosquitto", *short) as site, a_living_device(site) as (device, device_id):
+    async with running_site(tmp_path, "mosquitto", *short) as site, running_device(site) as (device, device_id):
         os.kill(site.broker.pid, signal.SIGSTOP)
         try:
             command = await site.reset(device_id)

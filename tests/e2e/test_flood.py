@@ -44,7 +44,7 @@ async def figures(site: Site) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-async def heard(site: Site) -> int:
+async def received(site: Site) -> int:
     """How many messages the gateway has taken from its broker, and stored or refused."""
     told = await figures(site)
     counters = ("gateway_heartbeats_total", 'gateway_refusals_total{code="too_many_messages"}')
@@ -82,13 +82,13 @@ async def test_a_flooding_device_does_not_slow_others(
             await wild.offers(FLOOD)
             before, logged = memory_kib(site), len(site.gateway.err.splitlines())
             seconds = await served(site, device)
-            behind = max(0, wild.taken - await heard(site))
+            behind = max(0, wild.taken - await received(site))
             await wild.offers(FLOOD)
             written = len(site.gateway.err.splitlines()) - logged
             grown = memory_kib(site) - before
             record_property(MEASURED, f"{wild}; another one's reset took {seconds * 1000:.0f} ms from call to end")
             record_property(MEASURED, f"{behind} messages waited, memory grew by {grown} KiB, {written} lines of log")
-        await eventually(lambda: _all_heard(site, wild), "what the broker took has come to the gateway")
+        await eventually(lambda: _all_received(site, wild), "what the broker took has come to the gateway")
         assert grown < 20 * MIB
         assert behind < WAITING[kind]
         assert written < 10 * (wild.seconds + 10)
@@ -97,8 +97,8 @@ async def test_a_flooding_device_does_not_slow_others(
         assert site.count("SELECT count(*) FROM refusals") <= 1_000
 
 
-async def _all_heard(site: Site, wild: FloodingDevice) -> bool:
-    return await heard(site) >= wild.taken
+async def _all_received(site: Site, wild: FloodingDevice) -> bool:
+    return await received(site) >= wild.taken
 
 
 async def test_a_key_at_its_limit_does_not_slow_others(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class HomeAssistant:
         return [(line["device"], line["facts"]) for line in self.lines() if "device" in line]
 
     @property
-    def complaints(self) -> list[str]:
+    def error_lines(self) -> list[str]:
         """What it is not content with."""
         return [line["complaint"] for line in self.lines() if "complaint" in line]
 
@@ -67,13 +67,13 @@ class HomeAssistant:
         """Wait until these entities are in these states."""
         await eventually(
             lambda: all(name in self.states and self.states[name] == state for name, state in wanted.items()),
-            f"Home Assistant shows {wanted}; it said {self.states}, {self.complaints}",
+            f"Home Assistant shows {wanted}; it said {self.states}, {self.error_lines}",
             guard_seconds=60,
         )
 
 
 @contextlib.asynccontextmanager
-async def a_home(site: Site, folder: Path) -> AsyncIterator[HomeAssistant]:
+async def running_home_assistant(site: Site, folder: Path) -> AsyncIterator[HomeAssistant]:
     """A Home Assistant with an account that the operator made for it."""
     (step,) = run_by("home-assistant", ROOT / "docs" / "home-assistant.md")
     path = f"{Path(script('gateway')).parent}:{clean_environment()['PATH']}"
@@ -103,7 +103,10 @@ async def test_home_assistant_shows_each_device(tmp_path: Path) -> None:
 
     Nothing of what it is sent makes it complain.
     """
-    async with running_site(tmp_path, "embedded", "--home-assistant", *SILENT) as site, a_home(site, tmp_path) as home:
+    async with (
+        running_site(tmp_path, "embedded", "--home-assistant", *SILENT) as site,
+        running_home_assistant(site, tmp_path) as home,
+    ):
         device = (await site.http.post("/v1/devices", json={"serial_number": "SN-1", "name": "Ward 3"})).json()
         await home.has({name: "unknown" for name in SHOWN if name.startswith("sensor")})
         token = (await site.post(f"{device['id']}/bind", {"end_user_id": "eu_1"}))["device_token"]
@@ -120,7 +123,7 @@ async def test_home_assistant_shows_each_device(tmp_path: Path) -> None:
         await site.http.delete(f"/v1/devices/{device['id']}")
         await eventually(lambda: ("remove", None) in home.devices, "Home Assistant has forgotten the device")
         assert set(SHOWN) <= {name for name, state in home.states.items() if state is None}
-        assert home.complaints == []
+        assert home.error_lines == []
 
 
 async def test_switching_it_off_removes_all_entities(tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ async def test_switching_it_off_removes_all_entities(tmp_path: Path) -> None:
     data = tmp_path / "gateway" / "data"
     data.mkdir(parents=True, mode=0o700)
     (data / "gateway.toml").write_text("home_assistant = true\n")
-    async with running_site(tmp_path, "mosquitto") as site, a_home(site, tmp_path) as home:
+    async with running_site(tmp_path, "mosquitto") as site, running_home_assistant(site, tmp_path) as home:
         await site.http.post("/v1/devices", json={"serial_number": "SN-1", "name": "Ward 3"})
         await home.has({"sensor.ward_3_battery": "unknown"})
         await site.gateway.stop()
@@ -136,4 +139,4 @@ async def test_switching_it_off_removes_all_entities(tmp_path: Path) -> None:
         (data / "gateway.toml").unlink()
         await site.gateway.restart()
         await eventually(lambda: ("remove", None) in home.devices, "Home Assistant has forgotten the device")
-        assert home.complaints == []
+        assert home.error_lines == []

@@ -29,7 +29,7 @@ async def answered(site: Site, path: str, body: dict[str, Any], key: str, up: as
         await asyncio.sleep(0)
 
 
-async def one_life(site: Site, number: int, up: asyncio.Event) -> dict[str, Any]:
+async def one_gateway_run(site: Site, number: int, up: asyncio.Event) -> dict[str, Any]:
     """Register, bind, command; each sent again and again until it is answered. What the bind answered."""
     device = await answered(
         site, "/v1/devices", {"serial_number": f"K-{number}"}, f"register {number}".replace(" ", "-"), up
@@ -52,7 +52,7 @@ async def test_a_kill_between_effect_and_answer_repeats_nothing(tmp_path: Path) 
             up = asyncio.Event()
             up.set()
             numbers = range(round_number * ABREAST, (round_number + 1) * ABREAST)
-            lives = [asyncio.create_task(one_life(site, number, up)) for number in numbers]
+            lives = [asyncio.create_task(one_gateway_run(site, number, up)) for number in numbers]
             await asyncio.sleep(rng.random() * LONGEST_DELAY_SECONDS)  # when it dies is drawn; nothing waits for it
             await site.gateway.kill()
             up.clear()

@@ -10,7 +10,7 @@ import pytest
 from device_sim import SimulatedDevice
 from gateway.store import DATABASE_NAME
 from tests.e2e.support import BROKERS, BrokerKind, Site, running, running_site, token_of
-from tests.e2e.test_reset_after_crashes import a_device_away, comes_back_and_is_wiped
+from tests.e2e.test_reset_after_crashes import offline_device, reconnect_and_wipe
 from tests.support import wire
 from tests.support.wait import eventually
 
@@ -21,7 +21,7 @@ async def lose_a_refresh(site: Site, device: SimulatedDevice) -> None:
     assert answer.status_code == httpx.codes.OK, answer.text
 
 
-def let_a_minute_pass(site: Site) -> None:
+def advance_a_minute(site: Site) -> None:
     """As far as tokens are concerned."""
     with closing(sqlite3.connect(site.gateway.data / DATABASE_NAME)) as database, database:
         database.execute("UPDATE tokens SET created_at = created_at - 60000")
@@ -31,17 +31,17 @@ def let_a_minute_pass(site: Site) -> None:
 async def test_a_reset_is_fetched_although_the_new_token_was_lost(kind: BrokerKind, tmp_path: Path) -> None:
     """Mosquitto knows the new token alone and refuses the old one: the firmware asks for another, and is wiped."""
     async with running_site(tmp_path, kind) as site:
-        device, device_id = await a_device_away(site)
+        device, device_id = await offline_device(site)
         await lose_a_refresh(site, device)
         await site.reset(device_id)
-        let_a_minute_pass(site)
-        await comes_back_and_is_wiped(site, device, device_id)
+        advance_a_minute(site)
+        await reconnect_and_wipe(site, device, device_id)
 
 
 async def test_the_old_token_is_revoked_at_the_first_use_of_the_new_one(tmp_path: Path) -> None:
     """At Mosquitto, over MQTT alone: its holder could else throw the device out, and take its place."""
     async with running_site(tmp_path, "mosquitto") as site:
-        device, device_id = await a_device_away(site)
+        device, device_id = await offline_device(site)
         old = token_of(device)
         new = (await site.as_device(old, "POST", "token/refresh")).json()["mqtt"]["password"]
         async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
@@ -61,13 +61,13 @@ async def test_the_old_token_is_revoked_at_the_first_use_of_the_new_one(tmp_path
 async def test_a_device_waits_until_it_may_refresh_again(tmp_path: Path) -> None:
     """429 meanwhile; it asks with each heartbeat that is due, and is back with the token that it gets."""
     async with running_site(tmp_path, "mosquitto") as site:
-        device, _ = await a_device_away(site)
+        device, _ = await offline_device(site)
         await lose_a_refresh(site, device)
         before = device.counts["online"]
         async with running(device):
             told = await device.wait_for_fact("token_not_refreshed")
             assert "429" in str(told.details["reason"])
-            let_a_minute_pass(site)
+            advance_a_minute(site)
             await device.wait_for_fact("online", count=before + 1)
         assert device.counts["token_refreshed"] == 1
 
@@ -75,7 +75,7 @@ async def test_a_device_waits_until_it_may_refresh_again(tmp_path: Path) -> None
 async def test_a_revoked_device_requests_a_refresh_once(tmp_path: Path) -> None:
     """401 is final: it keeps trying the broker, slowly, and does not ask for a token again."""
     async with running_site(tmp_path, "mosquitto") as site:
-        device, device_id = await a_device_away(site)
+        device, device_id = await offline_device(site)
         await site.post(f"{device_id}/unbind")
         async with running(device):
             told = await device.wait_for_fact("token_not_refreshed")

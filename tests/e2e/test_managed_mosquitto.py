@@ -300,7 +300,7 @@ async def test_each_integrator_has_an_account_of_its_own(tmp_path: Path) -> None
             where = ("--broker", "mosquitto", "--data-dir", str(site.gateway.data))
             made = await run(script("gateway"), "accounts", "create", name, *options, *where)
             assert (made.code, made.err.count("ACL")) == (0, 0), made.err
-            client = await eventually(partial(_let_in, site, stack, name, made.out.strip()), f"{name} is let in")
+            client = await eventually(partial(_is_accepted, site, stack, name, made.out.strip()), f"{name} is let in")
             assert client
             await client.subscribe("devices/+/commands/+", "devices/+/state", "gateways/+/status", f"{of}/+/state")
             heard: set[str] = set()
@@ -309,7 +309,7 @@ async def test_each_integrator_has_an_account_of_its_own(tmp_path: Path) -> None
             assert {topic for topic in heard if not topic.startswith("gateways/")} == {state}
 
 
-async def _let_in(site: ManagedGateway, stack: AsyncExitStack, name: str, password: str) -> wire.Wire | None:
+async def _is_accepted(site: ManagedGateway, stack: AsyncExitStack, name: str, password: str) -> wire.Wire | None:
     client = await stack.enter_async_context(site.wire())
     return client if await client.connect(name, name, password) == wire.ACCEPTED else None
 

@@ -93,7 +93,7 @@ async def test_a_gateway_that_cannot_signal_reports_it(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def _somebody_elses_broker(folder: Path) -> AsyncIterator[Path]:
+async def _broker_of_another_user(folder: Path) -> AsyncIterator[Path]:
     """The pid file of a process of another user that is called mosquitto, and takes SIGHUP."""
     pid_file = folder / "other.pid"
     trap = "printf mosquitto > /proc/self/comm; trap : HUP; echo ready; while :; do read -r line || exit; done"
@@ -126,7 +126,7 @@ async def _another_program(folder: Path) -> AsyncIterator[Path]:
     yield folder / "mine.pid"
 
 
-ANOTHER_USER = [(_somebody_elses_broker, "may not be signalled by this user: run the gateway as the broker's user")]
+ANOTHER_USER = [(_broker_of_another_user, "may not be signalled by this user: run the gateway as the broker's user")]
 """Only root can make another user's process; tests/broker/mosquitto/test_password_file.py has it for all."""
 
 

@@ -95,7 +95,7 @@ async def test_it_stops_with_devices_connected_and_requests_open(
 async def test_it_stops_while_the_broker_hangs(tmp_path: Path, number: signal.Signals) -> None:
     """A Mosquitto that is stopped in its tracks (SIGSTOP) answers nothing; the gateway ends with 0 within 5 s."""
     async with running_site(tmp_path, "mosquitto") as site:
-        with stopped_in_its_tracks(site.broker.pid):
+        with suspended(site.broker.pid):
             site.gateway.send(number)
             async with asyncio.timeout(5):
                 assert await site.gateway.ended() == 0
@@ -113,7 +113,7 @@ async def test_it_stops_while_the_broker_is_down(tmp_path: Path) -> None:
 
 
 @contextmanager
-def stopped_in_its_tracks(pid: int) -> Iterator[None]:
+def suspended(pid: int) -> Iterator[None]:
     """SIGSTOP, and SIGCONT at the end, so that it can be ended."""
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -49,7 +49,7 @@ async def bound(site: Site, count: int) -> list[Bound]:
 
 
 @asynccontextmanager
-async def joined(site: Site, device: Bound) -> AsyncIterator[wire.Wire]:
+async def connected(site: Site, device: Bound) -> AsyncIterator[wire.Wire]:
     """The device, connected; it tries again until it is admitted."""
 
     async def knock() -> wire.Wire | None:
@@ -68,7 +68,7 @@ async def joined(site: Site, device: Bound) -> AsyncIterator[wire.Wire]:
         yield client
 
 
-def beat(number: int) -> bytes:
+def heartbeat(number: int) -> bytes:
     """A heartbeat that can be told from others."""
     return json.dumps({"battery_percent": 50, "sent_at": f"2026-11-01T{number // 3600:02}:00:00Z"}).encode()
 
@@ -89,9 +89,10 @@ async def test_an_acknowledged_heartbeat_survives_a_kill(tmp_path: Path, record_
     async with running_site(tmp_path, "embedded") as site:
         devices = await bound(site, SAY_ONE)
         async with contextlib.AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(joined(site, each)) for each in devices]
+            clients = [await stack.enter_async_context(connected(site, each)) for each in devices]
             said = (
-                client.publish(each.heartbeat, beat(0), qos=1) for client, each in zip(clients, devices, strict=True)
+                client.publish(each.heartbeat, heartbeat(0), qos=1)
+                for client, each in zip(clients, devices, strict=True)
             )
             await asyncio.gather(*said)
             await site.gateway.kill()
@@ -120,7 +121,7 @@ async def test_a_flood_that_is_stopped_loses_nothing_that_had_its_puback(
         assert lost == 0
 
 
-async def _says(device: Bound, client: wire.Wire, status: str) -> None:
+async def _acknowledges(device: Bound, client: wire.Wire, status: str) -> None:
     command: dict[str, Any] = json.loads((await client.read_publish()).payload)
     word = {"command_id": command["id"], "status": status, "receipt": receipt_of(device.token, command, status)}
     if status == "executed":
@@ -128,12 +129,12 @@ async def _says(device: Bound, client: wire.Wire, status: str) -> None:
     await client.publish(f"{topic(device.id)}/ack", json.dumps(word).encode(), qos=1)
 
 
-async def _all_say(site: Site, devices: list[Bound], status: str) -> None:
+async def _all_acknowledge(site: Site, devices: list[Bound], status: str) -> None:
     """Every one fetches its reset, says this of it and has its PUBACK; with the last one the gateway is killed."""
     async with contextlib.AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(joined(site, each)) for each in devices]
+        clients = [await stack.enter_async_context(connected(site, each)) for each in devices]
         await asyncio.gather(*(client.subscribe(topic(each.id)) for client, each in zip(clients, devices, strict=True)))
-        said = (_says(each, client, status) for client, each in zip(clients, devices, strict=True))
+        said = (_acknowledges(each, client, status) for client, each in zip(clients, devices, strict=True))
         await asyncio.gather(*said)
         await site.gateway.kill()
     await site.gateway.restart()
@@ -148,7 +149,7 @@ async def test_acknowledgements_of_resets_survive_a_kill(tmp_path: Path) -> None
             await site.reset(each.id)
         await site.synced()
         for status in ("delivered", "executed"):
-            await _all_say(site, devices, status)
+            await _all_acknowledge(site, devices, status)
             assert [(await site.newest(each.id))["status"] for each in devices] == [status] * RESETS
 
 
@@ -159,8 +160,8 @@ async def test_the_first_heartbeats_after_a_restart_are_stored(tmp_path: Path, r
         assert await site.gateway.stop() == 0
 
         async def comes_back(device: Bound) -> None:
-            async with joined(site, device) as client:
-                await client.publish(device.heartbeat, beat(1), qos=1)
+            async with connected(site, device) as client:
+                await client.publish(device.heartbeat, heartbeat(1), qos=1)
 
         fleet = [asyncio.create_task(comes_back(each)) for each in devices]
         await site.gateway.restart()

@@ -30,7 +30,7 @@ async def test_a_device_is_registered_bound_and_its_heartbeat_is_seen(tmp_path: 
         async with running(device):
             await device.wait_for_fact("heartbeat")
             await site.synced()
-            shown = await _until_heard(site, device_id)
+            shown = await _wait_for_heartbeat(site, device_id)
             said = details(device, "heartbeat")
     assert shown["status"] == "bound"
     assert shown["end_user_id"] == "eu_1"
@@ -40,7 +40,7 @@ async def test_a_device_is_registered_bound_and_its_heartbeat_is_seen(tmp_path: 
     assert shown["battery_percent"] in [each["battery_percent"] for each in said]
 
 
-async def _until_heard(site: Site, device_id: str) -> dict[str, object]:
+async def _wait_for_heartbeat(site: Site, device_id: str) -> dict[str, object]:
     while (shown := await site.get(device_id))["last_heartbeat_at"] is None:  # noqa: ASYNC110 - an outside client has to poll
         await asyncio.sleep(0.01)
     return shown

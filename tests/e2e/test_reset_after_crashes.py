@@ -17,7 +17,7 @@ ROUNDS = 10
 LONGEST_DELAY_SECONDS = 0.2
 
 
-async def a_device_away(site: Site, serial: str = "SN1") -> tuple[SimulatedDevice, str]:
+async def offline_device(site: Site, serial: str = "SN1") -> tuple[SimulatedDevice, str]:
     """A device that was online once and is switched off; its id."""
     device = site.device(serial)
     binding = await device.provision(end_user_id="eu_1")
@@ -26,7 +26,7 @@ async def a_device_away(site: Site, serial: str = "SN1") -> tuple[SimulatedDevic
     return device, binding.device_id
 
 
-async def comes_back_and_is_wiped(site: Site, device: SimulatedDevice, device_id: str) -> None:
+async def reconnect_and_wipe(site: Site, device: SimulatedDevice, device_id: str) -> None:
     """Switched on it obeys the reset, once, and afterwards both ends agree that nothing is open."""
     async with running(device):
         await device.wait_for("unprovisioned")
@@ -104,7 +104,7 @@ async def test_a_reset_survives_a_kill_right_after_its_answer(tmp_path: Path, ki
 async def test_a_reset_executed_during_a_gateway_outage_is_recorded_afterwards(tmp_path: Path) -> None:
     """Mosquitto keeps the word of the device for the gateway's session; started again, it completes the reset."""
     async with running_site(tmp_path, "mosquitto") as site:
-        device, device_id = await a_device_away(site)
+        device, device_id = await offline_device(site)
         token = token_of(device)
         command = await site.reset(device_id)
         await site.synced()
@@ -124,7 +124,7 @@ async def test_a_reset_executed_during_a_gateway_outage_is_recorded_afterwards(t
 async def test_heartbeats_during_a_gateway_outage_are_stored_afterwards(tmp_path: Path) -> None:
     """A persistent session: each heartbeat that the broker took is in the history once the gateway is back."""
     async with running_site(tmp_path, "mosquitto") as site:
-        device, device_id = await a_device_away(site)
+        device, device_id = await offline_device(site)
         await site.gateway.kill()
         async with running(device):
             await device.wait_for_fact("heartbeat", count=device.counts["heartbeat"] + 5)
@@ -138,19 +138,19 @@ async def test_heartbeats_during_a_gateway_outage_are_stored_afterwards(tmp_path
 async def test_lost_retained_commands_are_published_again(tmp_path: Path) -> None:
     """Restarted with an empty store it is given the open commands again, and only those."""
     async with running_site(tmp_path, "mosquitto") as site:
-        away, away_id = await a_device_away(site, "AWAY")
+        away, away_id = await offline_device(site, "AWAY")
         await site.reset(away_id)
-        done, done_id = await a_device_away(site, "DONE")
+        done, done_id = await offline_device(site, "DONE")
         await site.reset(done_id)
-        await comes_back_and_is_wiped_but_others_wait(site, done, done_id)
+        await reconnect_and_wipe_only(site, done, done_id)
         before = await site.retained()
         assert set(before) == {topic(away_id)}
         await site.broker.restart(forget_retained=True)
-        await eventually(lambda: _lie_there(site, before), "the open command is on the broker again")
-        await comes_back_and_is_wiped(site, away, away_id)
+        await eventually(lambda: _are_retained(site, before), "the open command is on the broker again")
+        await reconnect_and_wipe(site, away, away_id)
 
 
-async def comes_back_and_is_wiped_but_others_wait(site: Site, device: SimulatedDevice, device_id: str) -> None:
+async def reconnect_and_wipe_only(site: Site, device: SimulatedDevice, device_id: str) -> None:
     """One of several devices obeys."""
     async with running(device):
         await device.wait_for("unprovisioned")
@@ -158,7 +158,7 @@ async def comes_back_and_is_wiped_but_others_wait(site: Site, device: SimulatedD
     await site.broker_agrees()
 
 
-async def _lie_there(site: Site, wanted: dict[str, bytes]) -> bool:
+async def _are_retained(site: Site, wanted: dict[str, bytes]) -> bool:
     return await site.retained() == wanted
 
 
@@ -166,12 +166,12 @@ async def _lie_there(site: Site, wanted: dict[str, bytes]) -> bool:
 async def test_retained_commands_that_are_closed_are_cleared(tmp_path: Path) -> None:
     """Left overs of a command that is final, of a command that is another one now, and of a stranger are put right."""
     async with running_site(tmp_path, "mosquitto") as site:
-        over, over_id = await a_device_away(site, "OVER")
+        over, over_id = await offline_device(site, "OVER")
         first = await site.reset(over_id)
         await site.synced()
         old = (await site.retained())[topic(over_id)]
-        await comes_back_and_is_wiped(site, over, over_id)
-        _, open_id = await a_device_away(site, "OPEN")
+        await reconnect_and_wipe(site, over, over_id)
+        _, open_id = await offline_device(site, "OPEN")
         second = await site.reset(open_id)
         await site.synced()
         await site.gateway.kill()
@@ -188,11 +188,11 @@ async def test_retained_commands_that_are_closed_are_cleared(tmp_path: Path) -> 
 async def test_an_old_reset_does_not_wipe_a_device_that_was_bound_again(tmp_path: Path) -> None:
     """Its flash erased, it knows no command ids; the generation alone makes it refuse, and it says why."""
     async with running_site(tmp_path, "mosquitto") as site:
-        device, device_id = await a_device_away(site)
+        device, device_id = await offline_device(site)
         command = await site.reset(device_id)
         await site.synced()
         old = (await site.retained())[topic(device_id)]
-        await comes_back_and_is_wiped(site, device, device_id)
+        await reconnect_and_wipe(site, device, device_id)
         anew = site.device(flash=MemoryFlash())
         await anew.provision(end_user_id="eu_2")
         async with running(anew):
@@ -201,7 +201,9 @@ async def test_an_old_reset_does_not_wipe_a_device_that_was_bound_again(tmp_path
             await anew.wait_for_fact("acknowledged")
             beats = anew.counts["heartbeat"]
             await anew.wait_for_fact("heartbeat", count=beats + 2)
-            late = await eventually(lambda: _late_word(site, device_id), "the late word stands in the command")
+            late = await eventually(
+                lambda: _late_acknowledgement(site, device_id), "the late word stands in the command"
+            )
         [said] = details(anew, "acknowledged")
         assert (said["command_id"], said["status"]) == (command["id"], "failed")
         assert said["error"]["code"] == "stale_generation"
@@ -212,7 +214,7 @@ async def test_an_old_reset_does_not_wipe_a_device_that_was_bound_again(tmp_path
         assert (await site.get(device_id))["status"] == "bound"
 
 
-async def _late_word(site: Site, device_id: str) -> str | None:
+async def _late_acknowledgement(site: Site, device_id: str) -> str | None:
     result: dict[str, Any] = (await site.newest(device_id))["result"]
     word: str | None = result.get("late_acknowledgement", {}).get("status")
     return word
@@ -221,11 +223,11 @@ async def _late_word(site: Site, device_id: str) -> str | None:
 async def test_a_command_that_is_delivered_again_is_executed_once(tmp_path: Path) -> None:
     """A broker that comes back with an old store hands out an executed reset: the device repeats its word, no more."""
     async with running_site(tmp_path, "mosquitto") as site:
-        device, device_id = await a_device_away(site)
+        device, device_id = await offline_device(site)
         await site.reset(device_id)
         await site.synced()
         old = (await site.retained())[topic(device_id)]
-        await comes_back_and_is_wiped(site, device, device_id)
+        await reconnect_and_wipe(site, device, device_id)
         await device.provision(end_user_id="eu_2")
         async with running(device):
             await device.wait_for("online")
@@ -268,11 +270,11 @@ def _payload(command: dict[str, Any]) -> dict[str, Any]:
 async def test_a_restarted_gateway_keeps_its_state(tmp_path: Path, kind: BrokerKind) -> None:
     """Devices, tokens and open commands are there after a restart; the embedded broker holds them again too."""
     async with running_site(tmp_path, kind) as site:
-        device, device_id = await a_device_away(site)
+        device, device_id = await offline_device(site)
         await site.reset(device_id)
         assert await site.gateway.stop() == 0
         before = site.fingerprint()
         await site.gateway.restart()
         await site.synced()
         assert site.fingerprint() == before
-        await comes_back_and_is_wiped(site, device, device_id)
+        await reconnect_and_wipe(site, device, device_id)

@@ -176,14 +176,14 @@ async def test_section_device_is_refused_by_the_broker(sessions: RunbookSessions
         with session.recovery("the broker lets the device in"):
             outcome = await session.follow("A device is refused by the broker, though it is bound")
             assert device["id"] in outcome.out
-            await eventually(lambda: _let_in(site, device), "the broker lets the device in")
+            await eventually(lambda: _is_accepted(site, device), "the broker lets the device in")
 
 
 async def _refused(site: Site, device: dict[str, Any]) -> bool:
     return await site.connect_answer(device["id"], device["device_token"]) != 0
 
 
-async def _let_in(site: Site, device: dict[str, Any]) -> bool:
+async def _is_accepted(site: Site, device: dict[str, Any]) -> bool:
     return not await _refused(site, device)
 
 

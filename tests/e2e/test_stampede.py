@@ -39,7 +39,7 @@ NOON = 1_794_312_000_000
 DeviceAccount = tuple[str, str]
 
 
-def a_fleet(data: Path) -> list[DeviceAccount]:
+def make_fleet(data: Path) -> list[DeviceAccount]:
     """A registry with so many bound devices; id and MQTT password of each."""
     _, project = first_start(Settings(data_dir=data))
     context = Context()
@@ -116,7 +116,7 @@ async def test_a_whole_fleet_reconnects_at_once(tmp_path: Path) -> None:
     no subscriber receives while the gateway is not back yet.
     """
     gateway_folder = tmp_path / "gateway"
-    fleet = await asyncio.to_thread(a_fleet, gateway_folder / "data")
+    fleet = await asyncio.to_thread(make_fleet, gateway_folder / "data")
     async with Mosquitto(tmp_path) as broker:
         gateway = GatewayProcess(gateway_folder, *_beside(broker))
         crowd = DeviceFleet(broker, fleet)

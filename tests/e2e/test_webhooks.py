@@ -16,7 +16,7 @@ from tests.support.wait import eventually
 ROUNDS = 5
 
 
-async def hooked(site: Site, url: str) -> dict[str, Any]:
+async def create_webhook(site: Site, url: str) -> dict[str, Any]:
     """A webhook for every type of event."""
     answer = await site.http.post("/v1/webhooks", json={"url": url})
     assert answer.status_code == httpx.codes.CREATED, answer.text
@@ -39,7 +39,7 @@ async def test_events_are_delivered_although_the_gateway_is_killed(tmp_path: Pat
     """``kill -9`` in the middle of a try, again and again: after the restart nothing is missing, each under its id."""
     async with receiving() as receiver, running_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
         receiver.open.clear()
-        webhook = await hooked(site, receiver.url)
+        webhook = await create_webhook(site, receiver.url)
         for number in range(ROUNDS):
             await registered(site, f"SN-{number}")
             await receiver.got(number + 1)  # each start tries the first anew
@@ -63,7 +63,7 @@ async def test_events_are_delivered_although_the_gateway_is_killed(tmp_path: Pat
 async def test_delivered_events_are_not_sent_again_after_a_kill(tmp_path: Path) -> None:
     """Once its outcome is committed."""
     async with receiving(OK) as receiver, running_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
-        webhook = await hooked(site, receiver.url)
+        webhook = await create_webhook(site, receiver.url)
         path = f"/v1/webhooks/{webhook['id']}/deliveries?status=delivered"
 
         async def delivered(number: int) -> bool:

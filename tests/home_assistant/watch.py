@@ -20,18 +20,18 @@ from homeassistant.core_config import CORE_CONFIG_SCHEMA, async_process_ha_core_
 from homeassistant.helpers import device_registry
 
 
-def say(**facts: Any) -> None:
+def print_event(**facts: Any) -> None:
     """One line."""
     print(json.dumps(facts), flush=True)  # noqa: T201 - for the test
 
 
-class Complaints(logging.Handler):
+class LoggedErrors(logging.Handler):
     """What the integration is not content with."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say it."""
         if record.name.startswith("homeassistant.components.mqtt") or record.levelno >= logging.ERROR:
-            say(complaint=record.getMessage(), cause=repr(record.exc_info[1]) if record.exc_info else None)
+            print_event(complaint=record.getMessage(), cause=repr(record.exc_info[1]) if record.exc_info else None)
 
 
 def entry(host: str, port: int, password: str) -> ConfigEntry:
@@ -66,24 +66,24 @@ async def started(folder: Path) -> core.HomeAssistant:
 
 async def main(folder: Path, host: str, port: int, password: str) -> None:
     """Start it, and tell until killed."""
-    logging.getLogger().addHandler(Complaints(logging.WARNING))
+    logging.getLogger().addHandler(LoggedErrors(logging.WARNING))
     hass = await started(folder)
 
     def changed(event: core.Event[Any]) -> None:
         state = event.data["new_state"]
         if state is None or state.domain in ("sensor", "binary_sensor"):
             said = None if state is None else state.state
-            say(entity=event.data["entity_id"], state=said, attributes=dict(state.attributes) if state else {})
+            print_event(entity=event.data["entity_id"], state=said, attributes=dict(state.attributes) if state else {})
 
     def device(event: core.Event[Any]) -> None:
         known = device_registry.async_get(hass).async_get(event.data["device_id"])
         names = None if known is None else [known.name, known.model, known.sw_version, known.serial_number]
-        say(device=event.data["action"], facts=names)
+        print_event(device=event.data["action"], facts=names)
 
     hass.bus.async_listen(EVENT_STATE_CHANGED, core.callback(changed))
     hass.bus.async_listen(device_registry.EVENT_DEVICE_REGISTRY_UPDATED, core.callback(device))
     await hass.config_entries.async_add(entry(host, port, password))
-    say(ready=True)
+    print_event(ready=True)
     await asyncio.Event().wait()
 
 

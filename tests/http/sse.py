@@ -55,7 +55,7 @@ class Reader:
 
 
 @asynccontextmanager
-async def following(
+async def open_stream(
     api: Api, query: str = "", *, key: str | None = None, last_event_id: str | None = None
 ) -> AsyncIterator[Reader]:
     """An open stream, once the gateway has begun it."""

@@ -135,7 +135,7 @@ class FuzzedApi:
         assert status < FAILED, content
         assert b"x-request-id" in headers
         if status >= REFUSED:
-            _is_told_well(content, is_head=scope["method"] == "HEAD")
+            _is_helpful_error(content, is_head=scope["method"] == "HEAD")
             assert self.state() == before
 
     async def _asked(self, scope: dict[str, Any], payload: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
@@ -153,7 +153,7 @@ class FuzzedApi:
         return start["status"], dict(start["headers"]), b"".join(each.get("body", b"") for each in messages[1:])
 
 
-def _is_told_well(content: bytes, *, is_head: bool) -> None:
+def _is_helpful_error(content: bytes, *, is_head: bool) -> None:
     assert leaks(content.decode()) == []
     if is_head:
         return

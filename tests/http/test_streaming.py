@@ -18,7 +18,7 @@ from gateway.http.server.server import HttpServer
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.http.streaming import Streaming
 from gateway.store import Tx, device_sql, event_sql, key_sql
-from tests.http.sse import GUARD_SECONDS, PATH, Reader, following
+from tests.http.sse import GUARD_SECONDS, PATH, Reader, open_stream
 from tests.http.support import TLS, Api, body, error, serving
 from tests.support.wait import eventually
 
@@ -49,7 +49,7 @@ def open_streams(api: Api) -> int:
 async def test_streamed_events_equal_listed_ones(api: Api) -> None:
     """Not what was before; each with its id and type, in the order of the commits."""
     await api.registered("BP-0")
-    async with following(api) as stream:
+    async with open_stream(api) as stream:
         await api.bound("BP-1")
         came = await stream.take(2)
         assert [event["type"] for event in came] == ["device.registered", "device.bound"]
@@ -61,11 +61,11 @@ async def test_a_stream_resumes_after_the_last_event_id(api: Api) -> None:
     for number in range(5):
         await api.registered(f"BP-{number}")
     ids = await trail(api)
-    async with following(api, last_event_id=ids[1]) as stream:
+    async with open_stream(api, last_event_id=ids[1]) as stream:
         assert [event["id"] for event in await stream.take(3)] == ids[2:]
-    async with following(api, f"last_event_id={ids[2]}") as stream:
+    async with open_stream(api, f"last_event_id={ids[2]}") as stream:
         assert [event["id"] for event in await stream.take(2)] == ids[3:]
-    async with following(api, f"last_event_id={ids[0]}", last_event_id=ids[3]) as stream:
+    async with open_stream(api, f"last_event_id={ids[0]}", last_event_id=ids[3]) as stream:
         await api.registered("BP-5")
         assert [event["id"] for event in await stream.take(2)] == (await trail(api))[4:]
 
@@ -76,9 +76,9 @@ async def test_a_deleted_last_event_is_resumed_by_its_time(api: Api) -> None:
         await api.registered(f"BP-{number}")
     ids = await trail(api)
     await api.store.write(lambda tx: tx.run("DELETE FROM events WHERE id IN (?, ?)", *ids[:2]))
-    async with following(api, last_event_id=ids[0]) as stream:
+    async with open_stream(api, last_event_id=ids[0]) as stream:
         assert [event["id"] for event in await stream.take(2)] == ids[2:]
-    async with following(api, last_event_id="evt_7ZZZZZZZZZZZZZZZZZZZZZZZZZ") as stream:
+    async with open_stream(api, last_event_id="evt_7ZZZZZZZZZZZZZZZZZZZZZZZZZ") as stream:
         await api.registered("BP-9")
         assert [event["id"] for event in await stream.take(1)] == (await trail(api))[-1:]
 
@@ -95,7 +95,7 @@ async def test_no_event_is_missed_under_load(api: Api) -> None:
 
     writing, seen = asyncio.create_task(write()), [last]
     while len(seen) <= number_of:
-        async with following(api, last_event_id=seen[-1]) as stream:
+        async with open_stream(api, last_event_id=seen[-1]) as stream:
             seen += [event["id"] for event in await stream.take(min(17, number_of + 1 - len(seen)))]
     await writing
     assert seen == await trail(api)
@@ -105,9 +105,9 @@ async def test_a_stream_is_filtered_by_type_and_device(api: Api) -> None:
     """As the list is; and it goes on after an event that did not match."""
     one = await api.registered("BP-1")
     async with (
-        following(api, "type=device.bound") as of_type,
-        following(api, f"device_id={one['id']}") as of_device,
-        following(api, f"device_id={one['id']}&type=device.unbound") as of_both,
+        open_stream(api, "type=device.bound") as of_type,
+        open_stream(api, f"device_id={one['id']}") as of_device,
+        open_stream(api, f"device_id={one['id']}&type=device.unbound") as of_both,
     ):
         two = await api.bound("BP-2")
         await api.back_end.post(f"/v1/devices/{one['id']}/bind", json={"end_user_id": "eu_1"})
@@ -123,7 +123,7 @@ async def test_a_stream_contains_its_project_alone(api: Api) -> None:
     first = await api.registered("BP-1")
     other = await api.another_key(project="two")
     last = (await trail(api))[0]
-    async with following(api, key=other) as news, following(api, key=other, last_event_id=last) as old:
+    async with open_stream(api, key=other) as news, open_stream(api, key=other, last_event_id=last) as old:
         await api.registered("BP-2")
         body(await api.as_(other).post("/v1/devices", json={"serial_number": "BP-3"}), 201)
         for stream in (news, old):
@@ -136,7 +136,7 @@ async def test_an_idle_stream_sends_comments(tmp_path: Path) -> None:
     """So that neither end, nor anything between them, takes the connection for dead; also while others are busy."""
     async with (
         serving(tmp_path, stream_heartbeat_seconds=0.05) as api,
-        following(api, "type=token.refreshed") as stream,
+        open_stream(api, "type=token.refreshed") as stream,
     ):
         other = api.as_(await api.another_key(project="two"))
         for number in range(3):
@@ -155,7 +155,7 @@ async def test_an_invalid_last_event_id_is_refused(api: Api, last_event_id: str)
 
 async def test_an_empty_last_event_id_is_ignored(api: Api) -> None:
     """As browsers send it before they have seen an event."""
-    async with following(api, last_event_id="") as stream:
+    async with open_stream(api, last_event_id="") as stream:
         await api.registered()
         assert len(await stream.take(1)) == 1
 
@@ -171,20 +171,20 @@ async def test_head_opens_no_stream(api: Api) -> None:
 async def test_streams_of_a_key_are_bounded(tmp_path: Path) -> None:
     """One more is a 429 that says what to do; when one is closed there is room again; another key is not concerned."""
     async with serving(tmp_path, streams=StreamLimiter(StreamLimits(per_key=2))) as api:
-        async with following(api), following(api):
+        async with open_stream(api), open_stream(api):
             answer = await api.back_end.get(PATH)
             assert "Close one" in error(answer, 429, "rate_limit_exceeded")["message"]
             assert int(answer.headers["retry-after"]) > 0
-            async with following(api, key=await api.another_key()):
+            async with open_stream(api, key=await api.another_key()):
                 assert open_streams(api) == 3
         await eventually(lambda: open_streams(api) == 0, "streams that are closed are counted no more")
-        async with following(api):
+        async with open_stream(api):
             pass
 
 
 async def test_the_total_number_of_streams_is_bounded(tmp_path: Path) -> None:
     """One more is a 503 that says when to come again."""
-    async with serving(tmp_path, streams=StreamLimiter(StreamLimits(total=1))) as api, following(api):
+    async with serving(tmp_path, streams=StreamLimiter(StreamLimits(total=1))) as api, open_stream(api):
         answer = await api.as_(await api.another_key()).get(PATH)
         error(answer, 503, "service_unavailable")
         assert int(answer.headers["retry-after"]) > 0
@@ -196,9 +196,9 @@ async def test_the_streams_of_a_key_do_not_block_other_keys(tmp_path: Path) -> N
         serving(tmp_path, streams=StreamLimiter(StreamLimits(per_key=10, total=4))) as api,
         contextlib.AsyncExitStack() as all_,
     ):
-        greedy = [await all_.enter_async_context(following(api)) for _ in range(4)]
+        greedy = [await all_.enter_async_context(open_stream(api)) for _ in range(4)]
         other = await api.another_key()
-        late = [await all_.enter_async_context(following(api, key=other)) for _ in range(2)]
+        late = [await all_.enter_async_context(open_stream(api, key=other)) for _ in range(2)]
         assert [await stream.end() for stream in greedy[2:]] == [[], []]
         assert open_streams(api) == 4
         for client in (api.as_(other), api.back_end):
@@ -234,7 +234,7 @@ async def test_a_stream_ends_with_its_key(api: Api, end: Callable[[Api, str], Aw
     """Cleanly, whether or not anything happens on it; the streams of other keys go on."""
     key = await api.another_key()
     key_id = await api.store.read(lambda view: str(view.value("SELECT id FROM api_keys WHERE name = 'another'")))
-    async with following(api, key=key) as ending, following(api) as going_on:
+    async with open_stream(api, key=key) as ending, open_stream(api) as going_on:
         with capture_logs() as logs:
             await end(api, key_id)
             assert await ending.end() == []
@@ -280,7 +280,7 @@ async def test_a_stream_ends_with_the_gateway(tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as clients:
         with capture_logs() as logs:
             async with serving(tmp_path) as api:
-                streams += [await clients.enter_async_context(following(api)) for _ in range(3)]
+                streams += [await clients.enter_async_context(open_stream(api)) for _ in range(3)]
                 await api.registered()
                 for stream in streams:
                     assert len(await stream.take(1)) == 1
@@ -335,6 +335,6 @@ async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
 
 async def test_a_disconnected_client_is_noticed(api: Api) -> None:
     """Its place is free without an event, a comment or a time that has to pass."""
-    async with following(api):
+    async with open_stream(api):
         assert open_streams(api) == 1
     await eventually(lambda: open_streams(api) == 0, "the gateway knows that the client is gone")

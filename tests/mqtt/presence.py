@@ -15,29 +15,29 @@ def will(device: Device) -> wire.Will:
     return wire.Will(device.topic("status"), b'{"status":"offline"}', retain=True)
 
 
-def later(testbed: MqttTestbed, milliseconds: int) -> None:
+def advance_clock(testbed: MqttTestbed, milliseconds: int) -> None:
     """Time passes."""
     clock = testbed.store.context.clock
     assert isinstance(clock, ShiftedClock)
     clock.ahead_ms += milliseconds
 
 
-async def connection(testbed: MqttTestbed, device: Device) -> str:
-    """`online` or `offline`."""
+async def shown_presence(testbed: MqttTestbed, device: Device) -> str:
+    """Return `online`, `offline` or `unknown`."""
     rows = await testbed.rows("SELECT connection FROM health WHERE device_pk = ?", device.pk)
     return str(rows[0][0]) if rows else "unknown"
 
 
-async def online(testbed: MqttTestbed, device: Device) -> None:
+async def wait_online(testbed: MqttTestbed, device: Device) -> None:
     """Wait until the device is online."""
 
     async def is_online() -> bool:
-        return await connection(testbed, device) == "online"
+        return await shown_presence(testbed, device) == "online"
 
     await eventually(is_online, "the device was online")
 
 
-async def due_soon(testbed: MqttTestbed, device: Device) -> None:
+async def wait_offline_due(testbed: MqttTestbed, device: Device) -> None:
     """Wait until the device's offline message has been processed."""
 
     async def is_due() -> bool:

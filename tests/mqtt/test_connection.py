@@ -263,7 +263,7 @@ async def test_a_stop_does_not_wait_for_a_hanging_broker(tmp_path: Path) -> None
         await testbed.start()
         devices = [await testbed.bound(f"SN-{n}") for n in range(600)]
         await testbed.settled()
-        with frozen(testbed.broker.mosquitto.pid):
+        with suspended(testbed.broker.mosquitto.pid):
             await testbed.store.write(lambda tx: _large(tx, testbed, devices))
             await eventually(lambda: testbed.connection.status.connected, "the gateway believes that it is connected")
             with capture_logs() as logs:
@@ -282,7 +282,7 @@ def _large(tx: Tx, testbed: MqttTestbed, devices: list[Device]) -> None:
 
 
 @contextlib.contextmanager
-def frozen(pid: int) -> Any:
+def suspended(pid: int) -> Any:
     """The process does nothing meanwhile, and its sockets stay open."""
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -296,7 +296,7 @@ async def test_a_stop_during_an_unanswered_connect_is_clean(kind: str, tmp_path:
     """The TCP connection is there, CONNACK is not: the stop waits for neither, and nothing is left behind."""
     async with open_testbed(kind, tmp_path) as testbed:
         assert isinstance(testbed.broker, MosquittoUnderTest)
-        with frozen(testbed.broker.mosquitto.pid):
+        with suspended(testbed.broker.mosquitto.pid):
             testbed.address = replace(testbed.address, port=testbed.broker.port)
             await testbed.start(settled=False)
             await asyncio.to_thread(lambda: None)

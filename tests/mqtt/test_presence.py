@@ -6,7 +6,16 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from tests.mqtt.devices import Device, heartbeat_payload
-from tests.mqtt.presence import GRACE_MS, RULES, SILENCE_MS, connection, due_soon, later, online, will
+from tests.mqtt.presence import (
+    GRACE_MS,
+    RULES,
+    SILENCE_MS,
+    advance_clock,
+    shown_presence,
+    wait_offline_due,
+    wait_online,
+    will,
+)
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.wait import eventually
@@ -22,14 +31,14 @@ async def test_a_killed_device_is_offline_after_the_grace_once(kind: str, tmp_pa
         device = await testbed.bound()
         async with testbed.join(device, will=will(device)) as client:
             await client.publish(device.topic("status"), b'{"status":"online"}', retain=True)
-            await online(testbed, device)
-        await due_soon(testbed, device)
+            await wait_online(testbed, device)
+        await wait_offline_due(testbed, device)
         await testbed.presence.judge()
-        assert await connection(testbed, device) == "online", "the grace is not over"
-        later(testbed, GRACE_MS)
+        assert await shown_presence(testbed, device) == "online", "the grace is not over"
+        advance_clock(testbed, GRACE_MS)
         await testbed.presence.judge()
-        assert await connection(testbed, device) == "offline"
-        later(testbed, SILENCE_MS)
+        assert await shown_presence(testbed, device) == "offline"
+        advance_clock(testbed, SILENCE_MS)
         await testbed.presence.judge()
         assert await testbed.events(device, "device.o%line") == ["device.online", "device.offline"]
 
@@ -45,12 +54,12 @@ async def test_a_flapping_link_causes_few_events(kind: str, tmp_path: Path) -> N
                 await client.publish(device.topic("status"), b'{"status":"online"}', retain=True)
                 await client.publish(device.topic("heartbeat"), heartbeat_payload(life))
                 await stored(testbed, life + 1)
-            await due_soon(testbed, device)
+            await wait_offline_due(testbed, device)
             await testbed.presence.judge()
         async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), heartbeat_payload(99))
             await stored(testbed, 7)
-            later(testbed, GRACE_MS)
+            advance_clock(testbed, GRACE_MS)
             await testbed.presence.judge()
         assert await testbed.events(device, "device.o%line") == ["device.online"]
 
@@ -72,15 +81,15 @@ async def test_silence_ends_in_offline_and_a_heartbeat_in_online(kind: str, tmp_
         device = await testbed.bound()
         async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), heartbeat_payload(1))
-            await online(testbed, device)
-            later(testbed, SILENCE_MS - 20_000)
+            await wait_online(testbed, device)
+            advance_clock(testbed, SILENCE_MS - 20_000)
             await testbed.presence.judge()
-            assert await connection(testbed, device) == "online"
-            later(testbed, 20_000)
+            assert await shown_presence(testbed, device) == "online"
+            advance_clock(testbed, 20_000)
             await testbed.presence.judge()
-            assert await connection(testbed, device) == "offline"
+            assert await shown_presence(testbed, device) == "offline"
             await client.publish(device.topic("heartbeat"), heartbeat_payload(2))
-            await online(testbed, device)
+            await wait_online(testbed, device)
         assert await testbed.events(device, "device.o%line") == ["device.online", "device.offline", "device.online"]
 
 
@@ -104,11 +113,11 @@ async def test_the_running_worker_expires_commands_and_presence(tmp_path: Path) 
         device = await testbed.bound()
         async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), heartbeat_payload(1))
-            await online(testbed, device)
+            await wait_online(testbed, device)
             await testbed.command(device, ttl_seconds=60)
             await testbed.settled()
             assert len(await testbed.retained()) == 1
-            later(testbed, SILENCE_MS)
+            advance_clock(testbed, SILENCE_MS)
             await eventually(lambda: _expired(testbed), "the command expired")
             await eventually(testbed.is_in_sync, "its topic was cleared")
             await eventually(lambda: _offline(testbed, device), "the device is offline")
@@ -120,7 +129,7 @@ async def _expired(testbed: MqttTestbed) -> bool:
 
 
 async def _offline(testbed: MqttTestbed, device: Device) -> bool:
-    return await connection(testbed, device) == "offline"
+    return await shown_presence(testbed, device) == "offline"
 
 
 async def test_the_worker_survives_unforeseen_errors(tmp_path: Path) -> None:
@@ -132,7 +141,7 @@ async def test_the_worker_survives_unforeseen_errors(tmp_path: Path) -> None:
         await testbed.command(device, ttl_seconds=60)
         await testbed.store.write(lambda tx: tx.run(trigger))
         with capture_logs() as logs:
-            later(testbed, SILENCE_MS)
+            advance_clock(testbed, SILENCE_MS)
             await eventually(lambda: [each for each in logs if each["event"] == "expiry.failed"], "a sweep failed")
         await testbed.store.write(lambda tx: tx.run("DROP TRIGGER bug"))
         await eventually(lambda: _expired(testbed), "the command expired")
@@ -157,7 +166,7 @@ async def test_old_history_goes_in_short_transactions(tmp_path: Path) -> None:
         assert await testbed.stored_batteries() == [2]
         assert [each["rows"] for each in logs if each["event"] == "expiry.pruned"] == [5_000, 5_000, 2_000]
         assert len(await testbed.events(device)) == 2
-        later(testbed, 3 * DAY_MS)
+        advance_clock(testbed, 3 * DAY_MS)
         await testbed.expiry_worker.prune()
         assert await testbed.events(device) == []
 
@@ -171,8 +180,8 @@ async def test_a_clock_that_is_set_back_keeps_no_device_online(kind: str, tmp_pa
         for each in (device, silent):
             async with testbed.join(each) as client:
                 await client.publish(each.topic("heartbeat"), heartbeat_payload(80))
-                await online(testbed, each)
-        later(testbed, -3_600_000)
+                await wait_online(testbed, each)
+        advance_clock(testbed, -3_600_000)
         async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), heartbeat_payload(70))
             await eventually(lambda: _stored(testbed, 3), "the heartbeat is stored")
@@ -181,10 +190,10 @@ async def test_a_clock_that_is_set_back_keeps_no_device_online(kind: str, tmp_pa
             assert command.id.encode() in (await client.read_publish()).payload
         await testbed.presence.judge()
         await waited_for_no_longer(testbed, silent)
-        later(testbed, SILENCE_MS + 1_000)
+        advance_clock(testbed, SILENCE_MS + 1_000)
 
         await testbed.presence.judge()
-        assert await connection(testbed, silent) == "offline"
+        assert await shown_presence(testbed, silent) == "offline"
         assert (await testbed.events(silent))[-1] == "device.offline"
         rows = await testbed.rows("SELECT id FROM events ORDER BY seq")
         assert [row[0] for row in rows] == sorted(row[0] for row in rows)

@@ -8,7 +8,16 @@ from gateway.models.heartbeats import Heartbeat
 from gateway.store import Tx, health_sql
 from gateway.store.device_cache import SenderRecord
 from tests.mqtt.devices import Device, heartbeat_payload
-from tests.mqtt.presence import GRACE_MS, RULES, SILENCE_MS, connection, due_soon, later, online, will
+from tests.mqtt.presence import (
+    GRACE_MS,
+    RULES,
+    SILENCE_MS,
+    advance_clock,
+    shown_presence,
+    wait_offline_due,
+    wait_online,
+    will,
+)
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 
 FLEET = 200
@@ -40,7 +49,7 @@ async def test_an_outage_of_the_gateway_takes_no_device_offline(kind: str, tmp_p
         for each in devices:
             await testbed.store.write(lambda tx, each=each: birth(tx, each))  # type: ignore[misc]
         await testbed.stop()
-        later(testbed, 3 * SILENCE_MS)
+        advance_clock(testbed, 3 * SILENCE_MS)
         async with testbed.admin() as fleet:
             for each in devices[::2]:
                 await fleet.say(each.topic("heartbeat"), heartbeat_payload(50))
@@ -48,7 +57,7 @@ async def test_an_outage_of_the_gateway_takes_no_device_offline(kind: str, tmp_p
         await testbed.start()
         await testbed.presence.look()
         assert await offline_count(testbed) == 0
-        later(testbed, SILENCE_MS)
+        advance_clock(testbed, SILENCE_MS)
         await testbed.presence.judge()
         assert await offline_count(testbed) == FLEET, "who stays silent is offline all the same"
 
@@ -61,11 +70,11 @@ async def test_a_pause_of_the_process_takes_no_device_offline(kind: str, tmp_pat
         device = await testbed.bound()
         async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), heartbeat_payload(1))
-            await online(testbed, device)
+            await wait_online(testbed, device)
             await testbed.presence.look()
-            later(testbed, 3 * SILENCE_MS)
+            advance_clock(testbed, 3 * SILENCE_MS)
             await testbed.presence.look()
-            assert await connection(testbed, device) == "online"
+            assert await shown_presence(testbed, device) == "online"
 
 
 @on_mosquitto
@@ -76,16 +85,16 @@ async def test_silence_is_checked_only_after_the_backlog_is_read(kind: str, tmp_
         device = await testbed.bound()
         async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), heartbeat_payload(1))
-            await online(testbed, device)
+            await wait_online(testbed, device)
             testbed.proxy.stall()
-            later(testbed, SILENCE_MS)
+            advance_clock(testbed, SILENCE_MS)
             await client.publish(device.topic("heartbeat"), heartbeat_payload(2))
             judged = asyncio.create_task(testbed.presence.judge())
             await asyncio.sleep(0)
             assert await offline_count(testbed) == 0
             testbed.proxy.resume()
             await judged
-            assert (await connection(testbed, device), await offline_count(testbed)) == ("online", 0)
+            assert (await shown_presence(testbed, device), await offline_count(testbed)) == ("online", 0)
 
 
 @on_every_broker
@@ -101,10 +110,10 @@ async def test_a_stale_offline_status_does_not_affect_a_device_over_http(kind: s
             for each in (device, other):
                 await admin.publish(each.topic("status"), b'{"status":"offline"}', retain=True)
         await testbed.start()
-        await due_soon(testbed, other)
-        later(testbed, GRACE_MS)
+        await wait_offline_due(testbed, other)
+        advance_clock(testbed, GRACE_MS)
         await testbed.presence.judge()
-        assert [await connection(testbed, each) for each in (device, other)] == ["online", "offline"]
+        assert [await shown_presence(testbed, each) for each in (device, other)] == ["online", "offline"]
 
 
 @on_every_broker
@@ -122,6 +131,6 @@ async def test_the_gateways_offline_status_is_cleared_at_the_bind(kind: str, tmp
         assert topic not in await testbed.retained("devices/+/status")
         async with testbed.join(device, will=will(device)) as client:
             await client.publish(topic, b'{"status":"online"}', retain=True)
-            await online(testbed, device)
+            await wait_online(testbed, device)
             await testbed.settled()
             assert (await testbed.retained("devices/+/status"))[topic] == b'{"status":"online"}'

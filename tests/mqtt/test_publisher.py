@@ -95,7 +95,7 @@ async def test_any_order_of_operations_ends_in_sync(kind: str, tmp_path: Path) -
         devices = await asyncio.gather(*(testbed.bound(f"SN-{n}") for n in range(DEVICES)))
         async with asyncio.TaskGroup() as group:
             for number, device in enumerate(devices):
-                group.create_task(_live_wildly(testbed, device, random.Random(seed + number)))  # noqa: S311 - seeded
+                group.create_task(_change_at_random(testbed, device, random.Random(seed + number)))  # noqa: S311 - seeded
             group.create_task(_cut_now_and_then(testbed, random.Random(seed)))  # noqa: S311 - seeded
         await testbed.settled()
         await eventually(testbed.is_in_sync, "broker and registry agree")
@@ -104,7 +104,7 @@ async def test_any_order_of_operations_ends_in_sync(kind: str, tmp_path: Path) -
         assert {row["status"] for row in statuses} >= {"pending", "failed", "cancelled"}
 
 
-async def _live_wildly(testbed: MqttTestbed, device: Device, dice: random.Random) -> None:
+async def _change_at_random(testbed: MqttTestbed, device: Device, dice: random.Random) -> None:
     for _ in range(STEPS):
         await asyncio.sleep(dice.uniform(0, 0.05))
         match dice.choice(("reset", "reboot", "cancel", "fail", "bind", "supersede")):

@@ -33,12 +33,12 @@ def _joined(testbed: MqttTestbed) -> AbstractAsyncContextManager[Session]:
     return open_session(testbed.address, client_id=testbed.gateway_id, will=(testbed.status_topic, b"gone"))
 
 
-async def _attends(session: Mqtt5Session, broker: ScriptedBroker) -> None:
+async def _expects_reply(session: Mqtt5Session, broker: ScriptedBroker) -> None:
     del broker
     session.expect_reply()
 
 
-@pytest.mark.parametrize("what", [_asks, _attends])
+@pytest.mark.parametrize("what", [_asks, _expects_reply])
 async def test_a_pause_ends_when_a_reply_is_expected(what: Callable[..., Any]) -> None:
     """The socket is read again as soon as the broker was asked something, or a device may answer."""
     async with ScriptedBroker() as broker, joined(broker) as session:

@@ -24,30 +24,30 @@ from tests.support.wait import eventually
 EVENTS = "devices/+/events/#"
 
 
-def telling(testbed: MqttTestbed, _: ScanMarker, *, enabled: bool = True) -> BackgroundPublisher:
+def make_event_publisher(testbed: MqttTestbed, _: ScanMarker, *, enabled: bool = True) -> BackgroundPublisher:
     """The worker."""
     return EventPublisher(testbed.store, testbed.topics, testbed.wakeups, enabled=enabled)
 
 
-def showing(testbed: MqttTestbed, mark: ScanMarker) -> BackgroundPublisher:
+def make_state_mirror(testbed: MqttTestbed, mark: ScanMarker) -> BackgroundPublisher:
     """States beside it."""
     return RetainedMirror(testbed.store, StateTopic(testbed.topics), mark, tick_seconds=0.05)
 
 
 @asynccontextmanager
-async def told(kind: str, directory: Path) -> AsyncIterator[MqttTestbed]:
+async def open_event_testbed(kind: str, directory: Path) -> AsyncIterator[MqttTestbed]:
     """A site that tells events."""
     async with open_testbed(kind, directory) as testbed:
-        testbed.outlets = [partial(telling, testbed)]
+        testbed.outlets = [partial(make_event_publisher, testbed)]
         yield testbed
 
 
-async def trail(testbed: MqttTestbed) -> list[str]:
+async def recorded_events(testbed: MqttTestbed) -> list[str]:
     """Ids of all events, oldest first."""
     return [row[0] for row in await testbed.rows("SELECT id FROM events ORDER BY seq")]
 
 
-async def heard(witness: wire.Wire, last: str) -> list[wire.Message]:
+async def received_events(witness: wire.Wire, last: str) -> list[wire.Message]:
     """What comes up to the event of this id; each message is acknowledged."""
     messages: list[wire.Message] = []
     while not messages or json.loads(messages[-1].payload)["id"] != last:
@@ -61,7 +61,7 @@ def ids(messages: list[wire.Message]) -> list[str]:
     return list(dict.fromkeys(json.loads(message.payload)["id"] for message in messages))
 
 
-async def written(testbed: MqttTestbed) -> bool:
+async def is_position_stored(testbed: MqttTestbed) -> bool:
     """Whether the registry says that all events were told."""
     known = await testbed.rows("SELECT value FROM meta WHERE key = 'events_told'")
     newest = await testbed.rows("SELECT max(seq) FROM events")
@@ -71,13 +71,13 @@ async def written(testbed: MqttTestbed) -> bool:
 @on_every_broker
 async def test_events_are_published_in_order_as_cloudevents(kind: str, tmp_path: Path) -> None:
     """Every attribute, on a topic of the event's type; not retained."""
-    async with told(kind, tmp_path) as testbed, testbed.admin() as witness:
+    async with open_event_testbed(kind, tmp_path) as testbed, testbed.admin() as witness:
         await testbed.start()
         await witness.subscribe(EVENTS)
         device = await testbed.bound()
         await testbed.reset(device)
-        events = await trail(testbed)
-        messages = await heard(witness, events[-1])
+        events = await recorded_events(testbed)
+        messages = await received_events(witness, events[-1])
         assert ids(messages) == events
         rows = await testbed.rows("SELECT * FROM events ORDER BY seq")
         for row, message in zip(rows, messages, strict=True):
@@ -103,70 +103,70 @@ async def test_events_without_a_device_are_not_published(tmp_path: Path) -> None
         for number in range(100):
             administration.create_key(tx, testbed.project_id, f"key {number}", "cli")
 
-    async with told("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
+    async with open_event_testbed("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
         await testbed.start()
         await witness.subscribe(EVENTS)
         await testbed.bound("SN-1")
         await testbed.store.write(keys_come)
         await testbed.bound("SN-2")
         of_devices = [row[0] for row in await testbed.rows("SELECT id FROM events WHERE device_pk > 0 ORDER BY seq")]
-        messages = await heard(witness, of_devices[-1])
+        messages = await received_events(witness, of_devices[-1])
         assert ids(messages) == of_devices
         await testbed.store.write(keys_come)
-        await eventually(partial(written, testbed), "the number of the newest event is written down")
+        await eventually(partial(is_position_stored, testbed), "the number of the newest event is written down")
 
 
 @on_every_broker
 async def test_events_during_a_broker_outage_are_published_afterwards(kind: str, tmp_path: Path) -> None:
     """The gateway goes on after what the broker has taken."""
-    async with told(kind, tmp_path) as testbed:
+    async with open_event_testbed(kind, tmp_path) as testbed:
         await testbed.start()
         device = await testbed.bound()
         async with testbed.admin() as witness:
             await witness.subscribe(EVENTS)
             await testbed.reset(device)
-            await heard(witness, (await trail(testbed))[-1])
-            await eventually(partial(written, testbed), "the number of the newest event is written down")
+            await received_events(witness, (await recorded_events(testbed))[-1])
+            await eventually(partial(is_position_stored, testbed), "the number of the newest event is written down")
             await testbed.stop()
-            told_already = await trail(testbed)
+            told_already = await recorded_events(testbed)
             await testbed.bound("SN-2")
             await testbed.start()
-            expected = (await trail(testbed))[len(told_already) :]
-            assert ids(await heard(witness, expected[-1])) == expected
+            expected = (await recorded_events(testbed))[len(told_already) :]
+            assert ids(await received_events(witness, expected[-1])) == expected
 
 
 async def test_after_a_kill_events_are_published_at_least_once(tmp_path: Path) -> None:
     """The number of the last one told is written later: what it is behind comes twice, under the same id."""
-    async with told("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
+    async with open_event_testbed("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
         await testbed.start()
         await witness.subscribe(EVENTS)
         await testbed.bound()
-        events = await trail(testbed)
-        assert ids(await heard(witness, events[-1])) == events
+        events = await recorded_events(testbed)
+        assert ids(await received_events(witness, events[-1])) == events
         await testbed.stop()
         await testbed.store.write(lambda tx: tx.run("UPDATE meta SET value = '0' WHERE key = 'events_told'").rowcount)
         await testbed.start()
-        assert ids(await heard(witness, events[-1])) == events
+        assert ids(await received_events(witness, events[-1])) == events
 
 
 async def test_the_position_is_stored_once_it_is_idle(tmp_path: Path) -> None:
     """One number in the registry, not a row an event."""
-    async with told("mosquitto-5", tmp_path) as testbed:
+    async with open_event_testbed("mosquitto-5", tmp_path) as testbed:
         await testbed.start()
         await testbed.bound()
-        await eventually(partial(written, testbed), "the number of the newest event is written down")
+        await eventually(partial(is_position_stored, testbed), "the number of the newest event is written down")
 
 
 async def test_events_while_disabled_are_left_out(tmp_path: Path) -> None:
     """A year of history is not published when it is switched on."""
-    async with told("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
+    async with open_event_testbed("mosquitto-5", tmp_path) as testbed, testbed.admin() as witness:
         await witness.subscribe(EVENTS)
-        testbed.outlets = [partial(telling, testbed, enabled=False)]
+        testbed.outlets = [partial(make_event_publisher, testbed, enabled=False)]
         await testbed.start()
         await testbed.bound()
         await testbed.stop()
-        testbed.outlets = [partial(telling, testbed)]
-        left_out = await trail(testbed)
+        testbed.outlets = [partial(make_event_publisher, testbed)]
+        left_out = await recorded_events(testbed)
         await testbed.start()
 
         async def begun() -> bool:
@@ -174,14 +174,14 @@ async def test_events_while_disabled_are_left_out(tmp_path: Path) -> None:
 
         await eventually(begun, "it has noted where it begins")
         await testbed.bound("SN-2")
-        expected = (await trail(testbed))[len(left_out) :]
-        assert ids(await heard(witness, expected[-1])) == expected
+        expected = (await recorded_events(testbed))[len(left_out) :]
+        assert ids(await received_events(witness, expected[-1])) == expected
 
 
 async def test_under_mqtt_5_events_have_a_content_type(tmp_path: Path) -> None:
     """The content types of CloudEvents and of JSON, and that the payload is text."""
-    async with told("mosquitto-5", tmp_path) as testbed:
-        testbed.outlets = [*testbed.outlets, partial(showing, testbed)]
+    async with open_event_testbed("mosquitto-5", tmp_path) as testbed:
+        testbed.outlets = [*testbed.outlets, partial(make_state_mirror, testbed)]
         object.__setattr__(testbed.store.context.rules, "mirrored", ("state",))
         await testbed.start()
         client = aiomqtt.Client(

@@ -25,14 +25,14 @@ FOREIGN = {
 }
 
 
-def announcing(testbed: MqttTestbed, mark: ScanMarker, *, prefix: str = "homeassistant") -> BackgroundPublisher:
+def make_announcer(testbed: MqttTestbed, mark: ScanMarker, *, prefix: str = "homeassistant") -> BackgroundPublisher:
     """The worker, at a pace for tests."""
     return RetainedMirror(
         testbed.store, DiscoveryTopic(testbed.topics, prefix, testbed.gateway_id), mark, tick_seconds=0.05
     )
 
 
-async def becomes(testbed: MqttTestbed, wanted: set[str], where: str = ANNOUNCED) -> None:
+async def wait_for_announcements(testbed: MqttTestbed, wanted: set[str], where: str = ANNOUNCED) -> None:
     """Wait until these and no others are announced."""
 
     async def same() -> bool:
@@ -45,7 +45,7 @@ async def becomes(testbed: MqttTestbed, wanted: set[str], where: str = ANNOUNCED
 async def test_a_deeply_nested_announcement_is_left_alone(kind: str, tmp_path: Path) -> None:
     """It is not one of ours, and reading it does not end the connection."""
     async with open_testbed(kind, tmp_path, rules=ON) as testbed:
-        testbed.outlets = [partial(announcing, testbed)]
+        testbed.outlets = [partial(make_announcer, testbed)]
         async with testbed.admin("other") as client:
             await client.publish("homeassistant/device/dev_deep/config", b"[" * 20_000, retain=True)
         with capture_logs() as logs:
@@ -53,7 +53,9 @@ async def test_a_deeply_nested_announcement_is_left_alone(kind: str, tmp_path: P
             device = await testbed.bound()
             compared = {"event": "mirror.compared", "leaf": "discovery"}
             await eventually(lambda: any(compared.items() <= each.items() for each in logs), "it has compared")
-            await becomes(testbed, {"homeassistant/device/dev_deep/config", f"homeassistant/device/{device.id}/config"})
+            await wait_for_announcements(
+                testbed, {"homeassistant/device/dev_deep/config", f"homeassistant/device/{device.id}/config"}
+            )
         assert [each for each in logs if each["event"] in ("broker.disconnected", "outlet.message_not_read")] == []
 
 
@@ -61,14 +63,14 @@ async def test_a_deeply_nested_announcement_is_left_alone(kind: str, tmp_path: P
 async def test_own_announcements_follow_and_foreign_ones_stay(kind: str, tmp_path: Path) -> None:
     """Announced, deleted while the gateway is away, forgotten by the broker; a foreign one is neither ours to clear."""
     async with open_testbed(kind, tmp_path, rules=ON) as testbed:
-        testbed.outlets = [partial(announcing, testbed)]
+        testbed.outlets = [partial(make_announcer, testbed)]
         async with testbed.admin("other") as client:
             for topic, payload in FOREIGN.items():
                 await client.publish(topic, payload, retain=True)
         await testbed.start()
         stays, goes = await testbed.bound("SN-1"), await testbed.bound("SN-2")
         ours = {device.id: f"homeassistant/device/{device.id}/config" for device in (stays, goes)}
-        await becomes(testbed, set(FOREIGN) | set(ours.values()))
+        await wait_for_announcements(testbed, set(FOREIGN) | set(ours.values()))
         told = json.loads((await testbed.retained(ANNOUNCED))[ours[stays.id]])
         assert told["state_topic"] == stays.topic("state")
         await testbed.stop()
@@ -76,29 +78,29 @@ async def test_own_announcements_follow_and_foreign_ones_stay(kind: str, tmp_pat
         async with testbed.admin("other") as client:
             await client.publish(ours[stays.id], b"", retain=True)
         await testbed.start()
-        await becomes(testbed, set(FOREIGN) | {ours[stays.id]})
+        await wait_for_announcements(testbed, set(FOREIGN) | {ours[stays.id]})
 
 
 async def test_a_changed_prefix_moves_the_announcements(tmp_path: Path) -> None:
     """What lay beneath the old one is taken back."""
     async with open_testbed("mosquitto-5", tmp_path, rules=ON) as testbed:
-        testbed.outlets = [partial(announcing, testbed)]
+        testbed.outlets = [partial(make_announcer, testbed)]
         await testbed.start()
         device = await testbed.bound()
-        await becomes(testbed, {f"homeassistant/device/{device.id}/config"})
+        await wait_for_announcements(testbed, {f"homeassistant/device/{device.id}/config"})
         await testbed.stop()
-        testbed.outlets = [partial(announcing, testbed, prefix="home/found")]
+        testbed.outlets = [partial(make_announcer, testbed, prefix="home/found")]
         await testbed.start()
-        await becomes(testbed, {f"home/found/device/{device.id}/config"}, "home/found/device/+/config")
-        await becomes(testbed, set())
+        await wait_for_announcements(testbed, {f"home/found/device/{device.id}/config"}, "home/found/device/+/config")
+        await wait_for_announcements(testbed, set())
 
 
-def withdrawing(testbed: MqttTestbed, _: ScanMarker) -> BackgroundPublisher:
+def make_withdrawer(testbed: MqttTestbed, _: ScanMarker) -> BackgroundPublisher:
     """The worker that repeats what was taken back."""
     return Withdrawals(testbed.store, DiscoveryTopic(testbed.topics, "homeassistant", testbed.gateway_id))
 
 
-async def told_empty(testbed: MqttTestbed, wanted: set[str]) -> None:
+async def wait_for_cleared(testbed: MqttTestbed, wanted: set[str]) -> None:
     """Home Assistant comes: it subscribes, says so, and is told of these and no others that they are gone."""
     async with testbed.admin("other") as client:
         await client.subscribe(ANNOUNCED)
@@ -115,15 +117,15 @@ async def told_empty(testbed: MqttTestbed, wanted: set[str]) -> None:
 async def test_deletions_reach_a_home_assistant_that_was_offline(kind: str, tmp_path: Path) -> None:
     """Deleted while it was away: nothing of that is retained, so it is said again when it comes; each time."""
     async with open_testbed(kind, tmp_path, rules=ON) as testbed:
-        testbed.outlets = [partial(announcing, testbed), partial(withdrawing, testbed)]
+        testbed.outlets = [partial(make_announcer, testbed), partial(make_withdrawer, testbed)]
         await testbed.start()
         stays, goes = await testbed.bound("SN-1"), await testbed.bound("SN-2")
         ours = {device.id: f"homeassistant/device/{device.id}/config" for device in (stays, goes)}
-        await becomes(testbed, set(ours.values()))
+        await wait_for_announcements(testbed, set(ours.values()))
         await testbed.store.write(lambda tx: devices.delete(tx, testbed.project_id, goes.id, "key_test"))
-        await becomes(testbed, {ours[stays.id]})
+        await wait_for_announcements(testbed, {ours[stays.id]})
         for _ in range(2):
-            await told_empty(testbed, {ours[goes.id]})
+            await wait_for_cleared(testbed, {ours[goes.id]})
 
 
 @on_every_broker
@@ -134,9 +136,9 @@ async def test_the_end_of_announcements_reaches_a_home_assistant_that_was_offlin
         await testbed.store.write(
             lambda tx: key_sql.set_meta(tx, DiscoveryTopic.fact, "homeassistant/device/{device_id}/config")
         )
-        testbed.outlets = [partial(announcing, testbed), partial(withdrawing, testbed)]
+        testbed.outlets = [partial(make_announcer, testbed), partial(make_withdrawer, testbed)]
         await testbed.start()
-        await told_empty(testbed, {f"homeassistant/device/{device.id}/config"})
+        await wait_for_cleared(testbed, {f"homeassistant/device/{device.id}/config"})
 
 
 @on_every_broker
@@ -144,7 +146,7 @@ async def test_without_earlier_announcements_nothing_is_cleared(kind: str, tmp_p
     """The gateway does not even listen then."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.bound()
-        testbed.outlets = [partial(announcing, testbed), partial(withdrawing, testbed)]
+        testbed.outlets = [partial(make_announcer, testbed), partial(make_withdrawer, testbed)]
         await testbed.start()
         async with testbed.admin("other") as client:
             await client.subscribe(ANNOUNCED)

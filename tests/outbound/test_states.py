@@ -22,16 +22,16 @@ STATES = "devices/+/state"
 ON = {"mirrored": ("state",)}
 
 
-def showing(testbed: MqttTestbed, mark: ScanMarker) -> BackgroundPublisher:
+def make_state_mirror(testbed: MqttTestbed, mark: ScanMarker) -> BackgroundPublisher:
     """The worker, at a pace for tests."""
     return RetainedMirror(testbed.store, StateTopic(testbed.topics), mark, tick_seconds=0.05)
 
 
 @asynccontextmanager
-async def shown(kind: str, directory: Path, **rules: Any) -> AsyncIterator[MqttTestbed]:
+async def open_state_testbed(kind: str, directory: Path, **rules: Any) -> AsyncIterator[MqttTestbed]:
     """A site that shows states."""
     async with open_testbed(kind, directory, rules=ON | rules) as testbed:
-        testbed.outlets = [partial(showing, testbed)]
+        testbed.outlets = [partial(make_state_mirror, testbed)]
         yield testbed
 
 
@@ -39,19 +39,19 @@ def _device(view: View, pk: int) -> DeviceAnswer:
     return device_sql.to_model(device_sql.by_pk(view, pk))
 
 
-async def of(testbed: MqttTestbed, *found: Device) -> dict[str, dict[str, Any]]:
+async def states_of(testbed: MqttTestbed, *found: Device) -> dict[str, dict[str, Any]]:
     """What should be retained of these, by topic."""
     rows = [(await testbed.rows("SELECT pk FROM devices WHERE id = ?", each.id))[0][0] for each in found]
     objects = [await testbed.store.read(partial(_device, pk=pk)) for pk in rows]
     return {each.topic("state"): one.model_dump(mode="json") for each, one in zip(found, objects, strict=True)}
 
 
-async def becomes(testbed: MqttTestbed, *found: Device) -> None:
+async def wait_for_states(testbed: MqttTestbed, *found: Device) -> None:
     """Wait until exactly these devices are shown, as the registry knows them."""
 
     async def same() -> bool:
         held = {topic: json.loads(payload) for topic, payload in (await testbed.retained(STATES)).items() if payload}
-        return held == await of(testbed, *found)
+        return held == await states_of(testbed, *found)
 
     await eventually(same, "the broker shows what the registry holds")
 
@@ -69,10 +69,10 @@ async def restore(testbed: MqttTestbed, device: Device) -> None:
 @on_every_broker
 async def test_the_state_follows_the_device(kind: str, tmp_path: Path) -> None:
     """Bound, heard, reset, deleted, restored: retained is what GET /v1/devices/{id} answers, or nothing."""
-    async with shown(kind, tmp_path) as testbed:
+    async with open_state_testbed(kind, tmp_path) as testbed:
         await testbed.start()
         device, other = await testbed.bound(), await testbed.bound("SN-2")
-        await becomes(testbed, device, other)
+        await wait_for_states(testbed, device, other)
         async with testbed.join(device) as client:
             await client.publish(device.topic("heartbeat"), heartbeat_payload(80, signal_strength_dbm=-61))
 
@@ -82,20 +82,20 @@ async def test_the_state_follows_the_device(kind: str, tmp_path: Path) -> None:
 
             await eventually(heard, "the heartbeat shows")
         await testbed.reset(device)
-        await becomes(testbed, device, other)
+        await wait_for_states(testbed, device, other)
         await delete(testbed, other)
-        await becomes(testbed, device)
+        await wait_for_states(testbed, device)
         await restore(testbed, other)
-        await becomes(testbed, device, other)
+        await wait_for_states(testbed, device, other)
 
 
 @on_every_broker
 async def test_differences_at_the_broker_are_repaired(kind: str, tmp_path: Path) -> None:
     """Missing, old, of a deleted device, of an unknown one: after the next connect it is as it should be."""
-    async with shown(kind, tmp_path) as testbed:
+    async with open_state_testbed(kind, tmp_path) as testbed:
         await testbed.start()
         lost, old, gone = [await testbed.bound(f"SN-{number}") for number in range(3)]
-        await becomes(testbed, lost, old, gone)
+        await wait_for_states(testbed, lost, old, gone)
         await testbed.stop()
         await delete(testbed, gone)
         async with testbed.admin("other") as client:
@@ -104,45 +104,45 @@ async def test_differences_at_the_broker_are_repaired(kind: str, tmp_path: Path)
             await client.publish(gone.topic("state"), b'{"id": "gone"}', retain=True)
             await client.publish("devices/dev_nobody/state", b"{}", retain=True)
         await testbed.start()
-        await becomes(testbed, lost, old)
+        await wait_for_states(testbed, lost, old)
 
 
 async def test_a_broker_that_lost_its_messages_gets_the_states_again(tmp_path: Path) -> None:
     """Mosquitto without its disk."""
-    async with shown("mosquitto-5", tmp_path) as testbed:
+    async with open_state_testbed("mosquitto-5", tmp_path) as testbed:
         await testbed.start()
         device = await testbed.bound()
-        await becomes(testbed, device)
+        await wait_for_states(testbed, device)
         await testbed.broker.stop()
         await testbed.broker.start(empty=True)
-        await becomes(testbed, device)
+        await wait_for_states(testbed, device)
 
 
 @on_every_broker
 async def test_switching_it_off_clears_the_states(kind: str, tmp_path: Path) -> None:
     """And shows all again when it is switched on."""
-    async with shown(kind, tmp_path) as testbed:
+    async with open_state_testbed(kind, tmp_path) as testbed:
         await testbed.start()
         device = await testbed.bound()
-        await becomes(testbed, device)
+        await wait_for_states(testbed, device)
         await testbed.stop()
         object.__setattr__(testbed.store.context.rules, "mirrored", ())
         await testbed.start()
-        await becomes(testbed)
+        await wait_for_states(testbed)
         await testbed.unbind(device)
         assert await testbed.rows("SELECT * FROM outbox WHERE kind = 'mirror'") == []
         await testbed.stop()
         object.__setattr__(testbed.store.context.rules, "mirrored", ("state",))
         await testbed.start()
-        await becomes(testbed, device)
+        await wait_for_states(testbed, device)
 
 
 async def test_many_changes_between_two_reads_make_one_message(tmp_path: Path) -> None:
     """The last of them: a subscriber sees no state that was gone before it could be told."""
-    async with shown("mosquitto-5", tmp_path) as testbed, testbed.admin("other") as witness:
+    async with open_state_testbed("mosquitto-5", tmp_path) as testbed, testbed.admin("other") as witness:
         await testbed.start()
         device = await testbed.bound()
-        await becomes(testbed, device)
+        await wait_for_states(testbed, device)
         await testbed.stop()
         await witness.subscribe(device.topic("state"))
         assert (await witness.read_publish()).retain

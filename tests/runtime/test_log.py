@@ -134,7 +134,7 @@ def test_python_warnings_are_included(stream: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_secrets_are_cut_wherever_they_stand(stream: io.StringIO, prefix: str) -> None:
+def test_secrets_are_redacted_everywhere(stream: io.StringIO, prefix: str) -> None:
     """In the event, in keys and values, nested, in bytes and in objects: at most the prefix stays."""
     secret = prefix + BODY
 

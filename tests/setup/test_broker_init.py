@@ -234,7 +234,7 @@ def test_the_manifest_contains_no_secret(tmp_path: Path) -> None:
     assert all(len(each) == 64 for each in record["files"].values())
 
 
-def test_the_documentation_knows_every_path(tmp_path: Path) -> None:
+def test_the_documentation_lists_every_path(tmp_path: Path) -> None:
     """What lies in the folder, hidden record aside, stands in the table of docs/mosquitto.md."""
     directory = init(tmp_path / "site").site.directory
     page = (Path(__file__).parents[2] / "docs" / "mosquitto.md").read_text(encoding="utf-8")

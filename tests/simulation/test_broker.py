@@ -53,7 +53,7 @@ async def inbox(client: Client) -> list[tuple[bytes, bool]]:
     return [(packet.payload, packet.retain) for packet in client.inbox]
 
 
-def test_retained_messages_come_with_their_flag_at_each_subscription() -> None:
+def test_retained_messages_are_delivered_with_their_flag_at_each_subscription() -> None:
     """What is published to a subscription that is there comes without it [MQTT-3.3.1-8, 3.3.1-9]."""
 
     async def scenario() -> None:

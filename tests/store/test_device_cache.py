@@ -27,7 +27,7 @@ def _beats(device: Bound, *percents: int) -> list[messages.Parsed]:
     return [messages.parse(Topics(), messages.Message(topic, payload)) for payload in payloads]
 
 
-async def _say(registered: Registry, device: Bound, *percents: int) -> list[messages.MessageResult]:
+async def _send(registered: Registry, device: Bound, *percents: int) -> list[messages.MessageResult]:
     batch = _beats(device, *percents)
     return await registered.store.write_batch(partial(_store, batch))
 
@@ -65,9 +65,9 @@ async def test_a_token_revoked_by_another_process_is_refused(tmp_path: Path) -> 
     """Though its device is remembered as one that has a token."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
-        assert await _say(registered, device, 80, 79) == []
+        assert await _send(registered, device, 80, 79) == []
         await registered.unbind(device)
-        assert {answer.refusal.code for answer in await _say(registered, device, 60, 59)} == {"token_revoked"}
+        assert {answer.refusal.code for answer in await _send(registered, device, 60, 59)} == {"token_revoked"}
         row = await registered.store.read(lambda view: health_sql.device_state(view, device.id))
         assert row is not None
         assert row.battery_percent == 79
@@ -77,23 +77,23 @@ async def test_writes_of_another_process_are_seen(tmp_path: Path) -> None:
     """Such as the command line's, which unbinds a device beside the running gateway."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
-        await _say(registered, device, 80, 79)
+        await _send(registered, device, 80, 79)
         with closing(open_database(tmp_path / "data")) as other:
             other.execute("UPDATE tokens SET state = 'revoked', revoked_at = 1")
-        assert {answer.refusal.code for answer in await _say(registered, device, 60, 59)} == {"token_revoked"}
+        assert {answer.refusal.code for answer in await _send(registered, device, 60, 59)} == {"token_revoked"}
 
 
 async def test_a_rolled_back_batch_leaves_no_cache_entry(tmp_path: Path) -> None:
     """Neither a place in the history, nor an event that counts as told."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
-        await _say(registered, device, 80, 79)
+        await _send(registered, device, 80, 79)
         batch = _beats(device, 10, 9)
 
         with pytest.raises(RuntimeError):
             await registered.store.write_batch(partial(_fails, batch))
         assert await registered.store.read(lambda view: _low(view, device)) == 0
-        await _say(registered, device, 10, 9)
+        await _send(registered, device, 10, 9)
         assert await registered.store.read(lambda view: _low(view, device)) == 1
         chain = await registered.store.read(lambda view: view.all("SELECT id, previous FROM heartbeats ORDER BY id"))
         assert [tuple(row) for row in chain] == [(1, None), (2, 1), (3, 2), (4, 3)]
@@ -103,7 +103,7 @@ async def test_a_rolled_back_write_of_a_group_leaves_no_cache_entry(tmp_path: Pa
     """Writes share a transaction; one that fails is undone alone."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
-        await _say(registered, device, 80, 79)
+        await _send(registered, device, 80, 79)
         batch = _beats(device, 10, 9)
 
         outcomes = await asyncio.gather(
@@ -121,14 +121,14 @@ async def test_a_failed_commit_leaves_no_cache_entry(tmp_path: Path) -> None:
     """A commit that fails undoes all: the same batch again is taken as if for the first time."""
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
-        await _say(registered, device, 80, 79)
+        await _send(registered, device, 80, 79)
         pages = await registered.store.write(lambda tx: tx.value("PRAGMA page_count"))
         await registered.store.write(lambda tx: tx.value(f"PRAGMA max_page_count = {pages}"))
         wide = _beats(device, *range(10, 60)) * 40
         with pytest.raises(StoreError):
             await registered.store.write_batch(partial(_store, wide))
         await registered.store.write(lambda tx: tx.value("PRAGMA max_page_count = 1000000"))
-        await _say(registered, device, 78, 77)
+        await _send(registered, device, 78, 77)
         rows = await registered.store.read(lambda view: view.all("SELECT id, previous FROM heartbeats ORDER BY id"))
         assert [tuple(row) for row in rows] == [(1, None), (2, 1), (3, 2), (4, 3)]
 

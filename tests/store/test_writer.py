@@ -81,7 +81,7 @@ async def test_a_failed_single_write_is_rolled_back(tmp_path: Path) -> None:
         assert not [each for each in bench.statements if each.startswith("SAVEPOINT")]
 
 
-async def test_a_result_comes_after_the_commit_that_holds_it(tmp_path: Path) -> None:
+async def test_a_result_follows_its_commit(tmp_path: Path) -> None:
     """While its group is at work no reader sees a row and no caller has a result; with the result all see it."""
     async with writing(tmp_path) as bench:
         door, gate = Gate(), Gate()

@@ -26,13 +26,13 @@ async def delivering(api: Api, sender: WebhookSender | None = None, *, most_at_o
     assert task.cancelled(), "the worker had ended before"
 
 
-def later(api: Api, seconds: float) -> None:
+def advance_clock(api: Api, seconds: float) -> None:
     """Time passes."""
     api.clock.ahead += round(seconds * 1_000)
     api.services.wakeups.notify_events()
 
 
-async def hooked(api: Api, url: str, *types: str) -> Json:
+async def create_webhook(api: Api, url: str, *types: str) -> Json:
     """A webhook there; without types for every one."""
     return body(await api.back_end.post("/v1/webhooks", json={"url": url, "events": list(types) or ["*"]}), 201)
 
@@ -45,7 +45,7 @@ async def deliveries(api: Api, webhook: Json, **query: str) -> list[Json]:
     return found
 
 
-async def became(api: Api, webhook: Json, status: str, attempts: int = 1) -> Json:
+async def wait_for_delivery(api: Api, webhook: Json, status: str, attempts: int = 1) -> Json:
     """The newest delivery, once it has this status after so many tries."""
 
     async def there() -> Json | None:
@@ -57,6 +57,6 @@ async def became(api: Api, webhook: Json, status: str, attempts: int = 1) -> Jso
     return delivery
 
 
-async def came_back(api: Api, webhook: Json) -> Json:
+async def wait_for_replay(api: Api, webhook: Json) -> Json:
     """What a test of the webhook answers."""
     return body(await api.back_end.post(f"/v1/webhooks/{webhook['id']}/test"), 200)

@@ -16,7 +16,15 @@ from gateway.webhooks.http_client import BODY_BYTES
 from gateway.webhooks.sender import WebhookSender
 from tests.http.support import Api, Json, body, error, serving
 from tests.support.receiver import BUSY, receiving
-from tests.webhooks.support import GUARD_SECONDS, became, came_back, deliveries, delivering, hooked, later
+from tests.webhooks.support import (
+    GUARD_SECONDS,
+    advance_clock,
+    create_webhook,
+    deliveries,
+    delivering,
+    wait_for_delivery,
+    wait_for_replay,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +38,13 @@ async def test_a_receiver_that_does_not_answer_is_a_failure(api: Api) -> None:
     """Is a failure when the time is over; the answer that comes after that does not count."""
     async with receiving() as receiver, delivering(api, WebhookSender(seconds=0.2, allow_loopback=True)):
         receiver.open.clear()
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         await api.registered()
-        delivery = await became(api, webhook, "pending")
+        delivery = await wait_for_delivery(api, webhook, "pending")
         assert (delivery["response_status"], delivery["error"]) == (None, "There was no answer within 0.2 s.")
         receiver.open.set()
-        later(api, 61)
-        await became(api, webhook, "delivered", attempts=2)
+        advance_clock(api, 61)
+        await wait_for_delivery(api, webhook, "delivered", attempts=2)
 
 
 async def test_a_redirect_is_not_followed(api: Api) -> None:
@@ -44,9 +52,9 @@ async def test_a_redirect_is_not_followed(api: Api) -> None:
     async with receiving() as elsewhere:
         redirect = f"HTTP/1.1 308 Permanent Redirect\r\nLocation: {elsewhere.url}\r\nContent-Length: 0\r\n\r\n"
         async with receiving(redirect.encode()) as receiver, delivering(api):
-            webhook = await hooked(api, receiver.url)
+            webhook = await create_webhook(api, receiver.url)
             await api.registered()
-            delivery = await became(api, webhook, "pending")
+            delivery = await wait_for_delivery(api, webhook, "pending")
             assert delivery["response_status"] == 308
             assert "Give the webhook the URL it leads to" in delivery["error"]
             assert (len(receiver.received), elsewhere.received) == (1, [])
@@ -56,9 +64,9 @@ async def test_a_redirect_is_not_followed(api: Api) -> None:
 async def test_an_invalid_answer_is_a_failure(api: Api, answer: bytes) -> None:
     """Is a failure with a reason."""
     async with receiving(answer) as receiver, delivering(api):
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         await api.registered()
-        delivery = await became(api, webhook, "pending")
+        delivery = await wait_for_delivery(api, webhook, "pending")
         assert delivery["error"].startswith("The connection broke: ")
 
 
@@ -66,9 +74,9 @@ async def test_a_test_delivery_returns_the_answer(api: Api) -> None:
     """Signed like any event, of its own type, also while the webhook is switched off; nothing of it is kept."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     async with receiving(answer, BUSY) as receiver:
-        webhook = await hooked(api, receiver.url, "reset.completed")
+        webhook = await create_webhook(api, receiver.url, "reset.completed")
         body(await api.back_end.patch(f"/v1/webhooks/{webhook['id']}", json={"enabled": False}), 200)
-        good, bad = await came_back(api, webhook), await came_back(api, webhook)
+        good, bad = await wait_for_replay(api, webhook), await wait_for_replay(api, webhook)
         assert (good["delivered"], good["response_status"], good["response_body"], good["error"]) == (
             True,
             200,
@@ -80,7 +88,7 @@ async def test_a_test_delivery_returns_the_answer(api: Api) -> None:
         assert [each.event for each in receiver.received] == [good["event"], bad["event"]]
         assert receiver.received[0].is_signed_with(webhook["secret"])
         assert (bad["delivered"], bad["response_status"], bad["response_body"]) == (False, 500, "busy")
-    nowhere = await came_back(api, webhook)
+    nowhere = await wait_for_replay(api, webhook)
     assert (nowhere["delivered"], nowhere["response_status"], nowhere["response_body"]) == (False, None, None)
     assert nowhere["error"].startswith("Could not connect: ")
     assert await deliveries(api, webhook) == []
@@ -92,7 +100,7 @@ async def test_a_long_answer_is_not_read_to_its_end(api: Api) -> None:
     """What comes beyond the bound is left; what is shown of it is cut, and holds no secret."""
     endless = b"HTTP/1.1 200 OK\r\n\r\n" + api.key.encode() + b" \0\xff" + b"x" * (BODY_BYTES + 1_000_000)
     async with receiving(endless) as receiver:
-        shown = (await came_back(api, await hooked(api, receiver.url)))["response_body"]
+        shown = (await wait_for_replay(api, await create_webhook(api, receiver.url)))["response_body"]
         assert shown.startswith("sk_live_… \0\ufffdxxx")
         assert len(shown) == 1_024
 
@@ -101,7 +109,7 @@ async def test_an_endless_body_is_no_failure(api: Api) -> None:
     """The status counts; the wait for the body is short."""
     dripping = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbeginning"
     async with receiving(dripping) as receiver:
-        answer = await came_back(api, await hooked(api, receiver.url))
+        answer = await wait_for_replay(api, await create_webhook(api, receiver.url))
         assert (answer["delivered"], answer["response_body"]) == (True, "beginning")
 
 
@@ -109,13 +117,13 @@ async def test_an_endless_body_is_no_failure(api: Api) -> None:
 async def test_a_name_that_leads_to_this_machine_is_refused_when_connecting(api: Api, host: str) -> None:
     """It is resolved first, and its addresses are judged; with the setting it is let through."""
     async with receiving() as receiver:
-        webhook = await hooked(api, f"https://{host}:{receiver.port}/")
-        answer = await came_back(api, webhook)
+        webhook = await create_webhook(api, f"https://{host}:{receiver.port}/")
+        answer = await wait_for_replay(api, webhook)
         assert not answer["delivered"]
         assert "webhook_allow_private" in answer["error"]
         assert receiver.received == []
         await _set_url(api, webhook, f"http://{host}:{receiver.port}/")
-        assert "should start with https://" in (await came_back(api, webhook))["error"]
+        assert "should start with https://" in (await wait_for_replay(api, webhook))["error"]
         async with delivering(api, WebhookSender(allow_private=True, allow_loopback=True)):
             await api.registered()
             await receiver.got(1)
@@ -129,10 +137,10 @@ async def test_loopback_is_refused_by_default(tmp_path: Path) -> None:
             for scheme in ("http", "https"):
                 answer = await api.back_end.post("/v1/webhooks", json={"url": f"{scheme}://{host}:{port}/"})
                 assert "webhook_allow_" in error(answer, 400, "invalid_request")["message"]
-        webhook = await hooked(api, "https://example.com/")
+        webhook = await create_webhook(api, "https://example.com/")
         for host in ("127.0.0.1", "localhost", "127.1"):
             await _set_url(api, webhook, f"https://{host}:{port}/")
-            told = await came_back(api, webhook)
+            told = await wait_for_replay(api, webhook)
             assert (told["delivered"], told["response_body"]) == (False, None)
             assert "webhook_allow_loopback" in told["error"]
         assert receiver.received == []
@@ -145,7 +153,7 @@ async def _set_url(api: Api, webhook: Json, url: str) -> None:
 
 async def test_an_unresolvable_name_is_a_failure(api: Api) -> None:
     """Is a failure with that reason."""
-    answer = await came_back(api, await hooked(api, "https://no-such-host.invalid/"))
+    answer = await wait_for_replay(api, await create_webhook(api, "https://no-such-host.invalid/"))
     assert answer["error"] == "Could not connect: the name no-such-host.invalid cannot be resolved."
 
 
@@ -174,10 +182,10 @@ async def test_tls_is_verified(api: Api, tmp_path: Path) -> None:
     """A certificate that no trusted authority signed is a failure; one that is trusted is fine."""
     server, client = _certificate(tmp_path)
     async with receiving(tls=server) as receiver:
-        webhook = await hooked(api, receiver.url)
-        answer = await came_back(api, webhook)
+        webhook = await create_webhook(api, receiver.url)
+        answer = await wait_for_replay(api, webhook)
         assert "certificate verify failed" in answer["error"].lower()
         async with delivering(api, WebhookSender(tls=client, allow_loopback=True)):
             await api.registered()
             await receiver.got(1)
-            await became(api, webhook, "delivered")
+            await wait_for_delivery(api, webhook, "delivered")

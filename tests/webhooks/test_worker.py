@@ -12,7 +12,14 @@ from gateway.webhooks.sender import WebhookSender
 from tests.http.support import Api, Json, body, error
 from tests.support.receiver import BUSY, receiving
 from tests.support.wait import eventually
-from tests.webhooks.support import GUARD_SECONDS, became, deliveries, delivering, hooked, later
+from tests.webhooks.support import (
+    GUARD_SECONDS,
+    advance_clock,
+    create_webhook,
+    deliveries,
+    delivering,
+    wait_for_delivery,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +32,7 @@ async def _guard() -> AsyncIterator[None]:
 async def test_an_event_arrives_signed_and_equal_to_the_listed_one(api: Api) -> None:
     """POST of the event as JSON with the headers of the contract; both signatures good, and bad with another secret."""
     async with receiving() as receiver, delivering(api):
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         await api.registered()
         (request,) = await receiver.got(1)
         (event, _created) = body(await api.back_end.get("/v1/events"), 200)["data"]
@@ -38,7 +45,7 @@ async def test_an_event_arrives_signed_and_equal_to_the_listed_one(api: Api) -> 
         assert abs(int(request.headers["webhook-timestamp"]) - datetime.now(UTC).timestamp()) < GUARD_SECONDS
         assert request.is_signed_with(webhook["secret"])
         assert not request.is_signed_with("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX")
-        delivery = await became(api, webhook, "delivered")
+        delivery = await wait_for_delivery(api, webhook, "delivered")
         assert (delivery["event_id"], delivery["event_type"]) == (event["id"], event["type"])
         assert (delivery["response_status"], delivery["error"], delivery["next_attempt_at"]) == (204, None, None)
 
@@ -46,7 +53,7 @@ async def test_an_event_arrives_signed_and_equal_to_the_listed_one(api: Api) -> 
 async def test_events_arrive_in_order(api: Api) -> None:
     """Also when there are many of them."""
     async with receiving() as receiver, delivering(api):
-        await hooked(api, receiver.url)
+        await create_webhook(api, receiver.url)
         for number in range(30):
             await api.registered(f"BP-{number}")
         came = await receiver.got(30)
@@ -56,7 +63,7 @@ async def test_events_arrive_in_order(api: Api) -> None:
 async def test_only_subscribed_types_arrive(api: Api) -> None:
     """The others make no delivery."""
     async with receiving() as receiver, delivering(api):
-        webhook = await hooked(api, receiver.url, "device.bound", "device.unbound")
+        webhook = await create_webhook(api, receiver.url, "device.bound", "device.unbound")
         device = await api.bound()
         await api.back_end.post(f"/v1/devices/{device['id']}/unbind")
         await receiver.got(2)
@@ -67,16 +74,16 @@ async def test_only_subscribed_types_arrive(api: Api) -> None:
 async def test_a_failure_is_retried_by_the_schedule(api: Api) -> None:
     """After a minute, then after four more; each try has a new signature, under the same id."""
     async with receiving(BUSY, BUSY) as receiver, delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         await api.registered()
-        delivery = await became(api, webhook, "pending")
+        delivery = await wait_for_delivery(api, webhook, "pending")
         assert (delivery["response_status"], delivery["error"]) == (500, "The receiver answered 500.")
         assert _seconds_to_next(delivery) == 60
-        later(api, 61)
-        delivery = await became(api, webhook, "pending", attempts=2)
+        advance_clock(api, 61)
+        delivery = await wait_for_delivery(api, webhook, "pending", attempts=2)
         assert _seconds_to_next(delivery) == 240
-        later(api, 241)
-        delivery = await became(api, webhook, "delivered", attempts=3)
+        advance_clock(api, 241)
+        delivery = await wait_for_delivery(api, webhook, "delivered", attempts=3)
         assert (delivery["response_status"], delivery["error"]) == (204, None)
         first, second, third = receiver.received
         assert first.body == second.body == third.body
@@ -88,30 +95,30 @@ async def test_a_failure_is_retried_by_the_schedule(api: Api) -> None:
 async def test_a_clock_that_is_set_back_delays_no_attempt(api: Api) -> None:
     """The pause counts from then: a try that was a minute away is that still, not an hour and a minute."""
     async with receiving(BUSY, BUSY) as receiver, delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         await api.registered()
-        await became(api, webhook, "pending")
-        later(api, -3_600)
+        await wait_for_delivery(api, webhook, "pending")
+        advance_clock(api, -3_600)
         await eventually(lambda: _due_within(api, webhook, 60), "the pause counts from now")
-        later(api, 61)
-        await became(api, webhook, "pending", attempts=2)
+        advance_clock(api, 61)
+        await wait_for_delivery(api, webhook, "pending", attempts=2)
 
 
 async def test_a_clock_set_back_between_two_checks_delays_no_attempt(api: Api) -> None:
     """A worker that starts counts the pauses from now; those that are longer stay longer."""
     async with receiving(BUSY, BUSY) as receiver:
         async with delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
-            webhook = await hooked(api, receiver.url)
+            webhook = await create_webhook(api, receiver.url)
             await api.registered()
-            await became(api, webhook, "pending")
-            later(api, 61)
-            await became(api, webhook, "pending", attempts=2)
-        later(api, -86_400)
+            await wait_for_delivery(api, webhook, "pending")
+            advance_clock(api, 61)
+            await wait_for_delivery(api, webhook, "pending", attempts=2)
+        advance_clock(api, -86_400)
         async with delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
             [due] = await eventually(lambda: _due_within(api, webhook, 240), "the pause counts from now")
             assert due > 60  # the second pause is longer than the first
-            later(api, 241)
-            await became(api, webhook, "delivered", attempts=3)
+            advance_clock(api, 241)
+            await wait_for_delivery(api, webhook, "delivered", attempts=3)
 
 
 async def _due_within(api: Api, webhook: Json, seconds: float) -> list[float]:
@@ -130,20 +137,20 @@ def _seconds_to_next(delivery: Json) -> float:
 async def test_after_six_attempts_a_delivery_is_failed_and_kept(api: Api) -> None:
     """And can be found as such, and replayed."""
     async with receiving(*[BUSY] * 6) as receiver, delivering(api):
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         await api.registered()
         for attempts in range(1, 6):
-            await became(api, webhook, "pending", attempts)
-            later(api, 8 * 3_600)
-        delivery = await became(api, webhook, "failed", attempts=6)
+            await wait_for_delivery(api, webhook, "pending", attempts)
+            advance_clock(api, 8 * 3_600)
+        delivery = await wait_for_delivery(api, webhook, "failed", attempts=6)
         assert (delivery["next_attempt_at"], len(receiver.received)) == (None, 6)
-        later(api, 24 * 3_600)
+        advance_clock(api, 24 * 3_600)
         assert await deliveries(api, webhook, status="failed") == [delivery]
         assert await deliveries(api, webhook, status="pending") == []
         path = f"/v1/webhooks/{webhook['id']}/deliveries/{delivery['id']}/replay"
         replayed = body(await api.back_end.post(path), 200)
         assert (replayed["id"], replayed["status"], replayed["attempts"]) == (delivery["id"], "pending", 0)
-        await became(api, webhook, "delivered")
+        await wait_for_delivery(api, webhook, "delivered")
         assert receiver.received[-1].headers["webhook-id"] == receiver.received[0].headers["webhook-id"]
 
 
@@ -152,13 +159,13 @@ async def test_a_receiver_gets_the_event_after_its_outage(api: Api) -> None:
     async with receiving() as receiver:
         port, url = receiver.port, receiver.url
     async with delivering(api):
-        webhook = await hooked(api, url)
+        webhook = await create_webhook(api, url)
         await api.registered("BP-1")
-        delivery = await became(api, webhook, "pending")
+        delivery = await wait_for_delivery(api, webhook, "pending")
         assert delivery["error"] == "Could not connect: Connection refused."
         async with receiving(port=port) as receiver:
             await api.registered("BP-2")
-            later(api, 61)
+            advance_clock(api, 61)
             serials = {each.event["data"]["serial_number"] for each in await receiver.got(2)}
             assert serials == {"BP-1", "BP-2"}
 
@@ -167,8 +174,8 @@ async def test_a_slow_receiver_does_not_delay_others(api: Api) -> None:
     """While one does not answer another gets everything; the slow one goes on where it was."""
     async with receiving() as slow, receiving() as quick, delivering(api):
         slow.open.clear()
-        await hooked(api, slow.url, "device.registered")
-        await hooked(api, quick.url, "device.registered")
+        await create_webhook(api, slow.url, "device.registered")
+        await create_webhook(api, quick.url, "device.registered")
         for number in range(10):
             await api.registered(f"BP-{number}")
         await quick.got(10)
@@ -183,11 +190,11 @@ async def test_concurrent_deliveries_are_bounded(api: Api) -> None:
     async with receiving() as receiver, delivering(api, most_at_once=2):
         receiver.open.clear()
         for _ in range(5):
-            await hooked(api, receiver.url, "device.registered")
+            await create_webhook(api, receiver.url, "device.registered")
         await api.registered()
         await receiver.got(2)
         async with receiving() as other:
-            await hooked(api, other.url, "device.registered")
+            await create_webhook(api, other.url, "device.registered")
             await api.registered("BP-2")
             assert (len(receiver.received), other.received) == (2, [])
             receiver.open.set()
@@ -200,25 +207,25 @@ async def test_interrupted_deliveries_are_repeated(api: Api) -> None:
     async with receiving() as receiver:
         receiver.open.clear()
         async with delivering(api):
-            webhook = await hooked(api, receiver.url)
+            webhook = await create_webhook(api, receiver.url)
             await api.registered()
             await receiver.got(1)
         receiver.open.set()
         async with delivering(api):
             first, second = (await receiver.got(2))[:2]
             assert first.headers["webhook-id"] == second.headers["webhook-id"]
-            await became(api, webhook, "delivered")
+            await wait_for_delivery(api, webhook, "delivered")
 
 
 async def test_a_disabled_webhook_gets_nothing(api: Api) -> None:
     """Not even what waits for another try, until it is switched on; a replay is a 409 that says so."""
     async with receiving(BUSY) as receiver, delivering(api):
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         path = f"/v1/webhooks/{webhook['id']}"
         await api.registered("BP-1")
-        delivery = await became(api, webhook, "pending")
+        delivery = await wait_for_delivery(api, webhook, "pending")
         body(await api.back_end.patch(path, json={"enabled": False}), 200)
-        later(api, 61)
+        advance_clock(api, 61)
         await api.registered("BP-2")
         answer = await api.back_end.post(f"{path}/deliveries/{delivery['id']}/replay")
         assert "PATCH" in error(answer, 409, "webhook_disabled")["message"]
@@ -232,7 +239,7 @@ async def test_no_event_while_enabled_is_lost(api: Api) -> None:
     """250 events wait for a receiver that does not answer when the webhook is switched off, and on again."""
     async with receiving() as receiver, delivering(api):
         receiver.open.clear()
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         path = f"/v1/webhooks/{webhook['id']}"
         wanted = [f"BP-{number}" for number in range(250)]
         for serial in wanted:
@@ -250,7 +257,7 @@ async def test_a_replay_during_an_attempt_is_made(api: Api) -> None:
     """It is sent once more when the try is over, although that succeeded."""
     async with receiving() as receiver, delivering(api):
         receiver.open.clear()
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         await api.registered()
         await receiver.got(1)
         [delivery] = await deliveries(api, webhook)
@@ -259,20 +266,20 @@ async def test_a_replay_during_an_attempt_is_made(api: Api) -> None:
         receiver.open.set()
         first, second = await receiver.got(2)
         assert first.headers["webhook-id"] == second.headers["webhook-id"]
-        await became(api, webhook, "delivered")
+        await wait_for_delivery(api, webhook, "delivered")
 
 
 async def test_a_webhook_deleted_during_an_attempt_ends_it(api: Api) -> None:
     """That try is the last, and the worker goes on."""
     async with receiving(BUSY) as receiver, receiving() as other, delivering(api):
         receiver.open.clear()
-        webhook = await hooked(api, receiver.url)
-        await hooked(api, other.url)
+        webhook = await create_webhook(api, receiver.url)
+        await create_webhook(api, other.url)
         await api.registered("BP-1")
         await receiver.got(1)
         body(await api.back_end.delete(f"/v1/webhooks/{webhook['id']}"), 200)
         receiver.open.set()
-        later(api, 61)
+        advance_clock(api, 61)
         await api.registered("BP-2")
         await other.got(2)
         assert len(receiver.received) == 1
@@ -282,14 +289,14 @@ async def test_projects_do_not_receive_each_others_events(api: Api) -> None:
     """A webhook gets what happens in its project alone."""
     stranger = api.as_(await api.another_key(project="two"))
     async with receiving() as ours, receiving() as theirs, delivering(api):
-        webhook = await hooked(api, ours.url)
+        webhook = await create_webhook(api, ours.url)
         body(await stranger.post("/v1/webhooks", json={"url": theirs.url}), 201)
         await api.registered("BP-1")
         body(await stranger.post("/v1/devices", json={"serial_number": "BP-2"}), 201)
         for receiver, serial in ((ours, "BP-1"), (theirs, "BP-2")):
             (request,) = await receiver.got(1)
             assert request.event["data"]["serial_number"] == serial
-        delivery = await became(api, webhook, "delivered")
+        delivery = await wait_for_delivery(api, webhook, "delivered")
         path = f"/v1/webhooks/{webhook['id']}/deliveries/{delivery['id']}/replay"
         error(await stranger.post(path), 404, "not_found")
         assert len(ours.received) == 1
@@ -298,9 +305,12 @@ async def test_projects_do_not_receive_each_others_events(api: Api) -> None:
 async def test_a_delivery_belongs_to_its_webhook(api: Api) -> None:
     """Under another one of the same project its id is a 404, and no cursor."""
     async with receiving() as receiver, delivering(api):
-        webhook, other = await hooked(api, receiver.url), await hooked(api, receiver.url, "token.refreshed")
+        webhook, other = (
+            await create_webhook(api, receiver.url),
+            await create_webhook(api, receiver.url, "token.refreshed"),
+        )
         await api.registered()
-        delivery = await became(api, webhook, "delivered")
+        delivery = await wait_for_delivery(api, webhook, "delivered")
         path = f"/v1/webhooks/{other['id']}/deliveries"
         message = error(await api.back_end.post(f"{path}/{delivery['id']}/replay"), 404, "not_found")["message"]
         assert f"GET {path}" in message
@@ -311,11 +321,11 @@ async def test_a_delivery_belongs_to_its_webhook(api: Api) -> None:
 async def test_deliveries_are_paged(api: Api) -> None:
     """Each once, those of the newest events first."""
     async with receiving() as receiver, delivering(api):
-        webhook = await hooked(api, receiver.url)
+        webhook = await create_webhook(api, receiver.url)
         for number in range(5):
             await api.registered(f"BP-{number}")
         await receiver.got(5)
-        await became(api, webhook, "delivered")
+        await wait_for_delivery(api, webhook, "delivered")
         path = f"/v1/webhooks/{webhook['id']}/deliveries"
         page = body(await api.back_end.get(path, params={"limit": "3"}), 200)
         rest = body(await api.back_end.get(path, params={"limit": "3", "cursor": page["next_cursor"]}), 200)
@@ -328,11 +338,11 @@ async def test_deliveries_are_logged_without_secrets(api: Api) -> None:
     """Which event went where, and why not."""
     with capture_logs() as logs:
         async with receiving(BUSY) as receiver, delivering(api):
-            webhook = await hooked(api, receiver.url)
+            webhook = await create_webhook(api, receiver.url)
             await api.registered()
-            await became(api, webhook, "pending")
-            later(api, 61)
-            await became(api, webhook, "delivered", attempts=2)
+            await wait_for_delivery(api, webhook, "pending")
+            advance_clock(api, 61)
+            await wait_for_delivery(api, webhook, "delivered", attempts=2)
     told = {log["event"]: log for log in logs}
     assert (told["webhook.failed"]["attempt"], told["webhook.failed"]["status"]) == (1, 500)
     assert told["webhook.delivered"]["webhook_id"] == webhook["id"]

@@ -92,7 +92,7 @@ async def test_packets_before_a_tcp_reset_count_when_authentication_ends_after_i
         assert [int((await gateway.read_publish()).payload) for _ in range(3)] == [0, 1, 2]
 
 
-async def test_an_unacknowledged_message_comes_again_after_the_reconnect(broker: EmbeddedBroker) -> None:
+async def test_an_unacknowledged_message_is_redelivered_after_the_reconnect(broker: EmbeddedBroker) -> None:
     """The same packet id, marked as a duplicate, before what came meanwhile [MQTT-4.4.0-1], [MQTT-4.6.0-1].
 
     There is no timer to it: plain amqtt drops such a message after five seconds, and at once when the connection ends.

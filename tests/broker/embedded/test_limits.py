@@ -178,7 +178,7 @@ async def test_clients_beyond_the_limit_are_refused() -> None:
                 assert await client.connect("dev_C", "dev_C", PASSWORD) == SERVER_UNAVAILABLE
             async with connected(broker, "dev_B"), connected(broker, "gateway"):
                 pass
-        await eventually(lambda: _gets_in(broker, "dev_C"), "a place became free")
+        await eventually(lambda: _is_accepted(broker, "dev_C"), "a place became free")
 
 
 async def test_integrators_leave_the_sessions_of_devices_free() -> None:
@@ -264,6 +264,6 @@ async def test_sessions_beyond_the_limit_are_refused() -> None:
             assert device.session_present
 
 
-async def _gets_in(broker: EmbeddedBroker, username: str) -> bool:
+async def _is_accepted(broker: EmbeddedBroker, username: str) -> bool:
     async with Wire.open(broker.host, broker.port) as client:
         return await client.connect(username, username, PASSWORD) == ACCEPTED

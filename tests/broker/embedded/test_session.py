@@ -207,7 +207,7 @@ async def test_a_disconnect_ends_a_session_without_its_will(broker: EmbeddedBrok
         assert (await gateway.read_publish()).payload == b"offline"
 
 
-async def test_a_refused_client_can_come_back(broker: EmbeddedBroker) -> None:
+async def test_a_refused_client_can_reconnect(broker: EmbeddedBroker) -> None:
     """A wrong password leaves nothing behind."""
     async with Wire.open(broker.host, broker.port) as client:
         assert await client.connect("dev_A", "dev_A", "wrong") == NOT_AUTHORISED

@@ -143,7 +143,7 @@ async def _reads(endpoint: Endpoint) -> bool:
     return bool((await endpoint.ask("emqx/authorize", json=question)).json()["result"] == "allow")
 
 
-async def _enters(endpoint: Endpoint, password: str) -> bool:
+async def _is_accepted(endpoint: Endpoint, password: str) -> bool:
     question = {"clientid": "integrator_a-1", "username": "integrator_a", "password": password}
     return bool((await endpoint.ask("emqx/authenticate", json=question)).json()["result"] == "allow")
 
@@ -154,12 +154,12 @@ async def test_a_session_of_an_earlier_password_has_no_rights(fleet: Registry) -
     password = await fleet.store.write(lambda tx: account_sql.create(tx, "integrator_a"))
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert not await _reads(endpoint), "nothing is known of this session"
-        assert await _enters(endpoint, password)
+        assert await _is_accepted(endpoint, password)
         assert await _reads(endpoint)
         await fleet.store.write(lambda tx: account_sql.revoke(tx, "integrator_a"))
         password = await fleet.store.write(lambda tx: account_sql.create(tx, "integrator_a"))
         assert not await _reads(endpoint)
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert not await _reads(endpoint)
-        assert await _enters(endpoint, password)
+        assert await _is_accepted(endpoint, password)
         assert await _reads(endpoint)

@@ -41,7 +41,7 @@ async def port(fleet: Registry) -> AsyncIterator[int]:
                     await broker.shutdown()
 
 
-async def enters(port: int, device: Bound, password: str) -> bool:
+async def is_accepted(port: int, device: Bound, password: str) -> bool:
     """Whether this password opens the broker."""
     async with Wire.open("127.0.0.1", port) as client:
         return await client.connect(device.id, device.id, password) == ACCEPTED
@@ -50,11 +50,11 @@ async def enters(port: int, device: Bound, password: str) -> bool:
 async def test_a_devices_token_opens_it_until_it_is_revoked(fleet: Registry, port: int) -> None:
     """In with its password, neither with another one nor with the token; out after the revocation."""
     device, other = await fleet.bound("SN-1"), await fleet.bound("SN-2")
-    assert await enters(port, device, device.mqtt_password)
-    assert not await enters(port, device, other.mqtt_password)
-    assert not await enters(port, device, device.token)
+    assert await is_accepted(port, device, device.mqtt_password)
+    assert not await is_accepted(port, device, other.mqtt_password)
+    assert not await is_accepted(port, device, device.token)
     await fleet.unbind(device)
-    assert not await enters(port, device, device.mqtt_password)
+    assert not await is_accepted(port, device, device.mqtt_password)
 
 
 async def test_a_device_does_what_the_contract_grants_and_no_more(fleet: Registry, port: int) -> None:

@@ -26,7 +26,7 @@ def recorded(dialect: str) -> list[dict[str, Any]]:
     return cases
 
 
-def is_a_no(question: str, answer: httpx.Response) -> bool:
+def is_denied(question: str, answer: httpx.Response) -> bool:
     """Whether the broker takes this answer for a no, in its own dialect."""
     dialect = question.partition("/")[0]
     if dialect == "mosquitto-go-auth":
@@ -51,7 +51,7 @@ async def endpoint(fleet: Registry) -> AsyncIterator[Endpoint]:
         yield served
 
 
-def entering(device: Bound) -> dict[str, str]:
+def connect_request(device: Bound) -> dict[str, str]:
     """What EMQX asks when this device comes."""
     return {"clientid": device.id, "username": device.id, "password": device.mqtt_password}
 
@@ -78,7 +78,7 @@ async def test_recorded_broker_requests_get_the_expected_answers(
 
 async def test_the_secret_may_be_sent_in_a_header(fleet: Registry, endpoint: Endpoint) -> None:
     """For brokers that can send one it need not stand in a path, which gets into logs."""
-    question = entering(await fleet.bound("SN-1"))
+    question = connect_request(await fleet.bound("SN-1"))
     for given, result in ((f"Bearer {SECRET}", "allow"), (SECRET, "deny"), (f"Bearer {SECRET}x", "deny"), ("", "deny")):
         answer = await endpoint.http.post("/emqx/authenticate", json=question, headers={"Authorization": given})
         assert (answer.status_code, answer.json()["result"]) == (200, result), given
@@ -95,8 +95,8 @@ async def test_requests_without_the_secret_are_denied(endpoint: Endpoint) -> Non
 
 async def _refused_without_secret(endpoint: Endpoint, question: str) -> None:
     for secret in ("wrong-secret-of-somebody", SECRET[:-1], f"{SECRET}x", "%F0%9F%98%80"):
-        assert is_a_no(question, await endpoint.ask(question, secret=secret, json={"username": "gateway"}))
-    assert is_a_no(question, await endpoint.http.post(f"/{question}", json={}))
+        assert is_denied(question, await endpoint.ask(question, secret=secret, json={"username": "gateway"}))
+    assert is_denied(question, await endpoint.http.post(f"/{question}", json={}))
 
 
 @pytest.mark.parametrize(
@@ -122,15 +122,15 @@ async def test_malformed_requests_are_denied(body: bytes, kind: str, endpoint: E
     for question in QUESTIONS:
         for hook in ("auth_on_register", "auth_on_subscribe", "nonsense", ""):
             headers = {"content-type": kind, "vernemq-hook": hook}
-            assert is_a_no(question, await endpoint.ask(question, content=body, headers=headers))
+            assert is_denied(question, await endpoint.ask(question, content=body, headers=headers))
 
 
 async def test_unknown_paths_and_methods_are_refused(endpoint: Endpoint) -> None:
     """A broker with a mistake in its configuration admits no client; a path of no dialect is not found."""
     for path in ("emqx/authenticat", "emqx/", "emqx", "emqx/authenticate/x"):
-        assert is_a_no("emqx", await endpoint.ask(path, json={}))
+        assert is_denied("emqx", await endpoint.ask(path, json={}))
     get = await endpoint.http.get(f"/{SECRET}/emqx/authenticate")
-    assert is_a_no("emqx", get)
+    assert is_denied("emqx", get)
     for path in ("/", f"/{SECRET}", f"/{SECRET}/", f"/{SECRET}/nats/user", "/v1/devices", "/health"):
         assert (await endpoint.http.post(path, json={})).status_code == httpx.codes.NOT_FOUND
 
@@ -138,11 +138,11 @@ async def test_unknown_paths_and_methods_are_refused(endpoint: Endpoint) -> None
 async def test_an_unreadable_registry_refuses_every_client(fleet: Registry, endpoint: Endpoint, tmp_path: Path) -> None:
     """The database fails at each look: the answer is no, in time, and the log says why."""
     device = await fleet.bound("SN-1")
-    assert (await endpoint.ask("emqx/authenticate", json=entering(device))).json()["result"] == "allow"
+    assert (await endpoint.ask("emqx/authenticate", json=connect_request(device))).json()["result"] == "allow"
     with sqlite3.connect(tmp_path / "data" / DATABASE_NAME) as database:
         database.execute("ALTER TABLE tokens RENAME TO lost")
     with capture_logs() as logs:
-        answer = await endpoint.ask("emqx/authenticate", json=entering(device))
+        answer = await endpoint.ask("emqx/authenticate", json=connect_request(device))
     assert (answer.status_code, answer.json()["result"]) == (200, "deny")
     assert any(entry["log_level"] == "error" for entry in logs)
     topic = {"clientid": device.id, "username": device.id, "action": "publish", "topic": f"devices/{device.id}/status"}
@@ -155,7 +155,7 @@ async def test_a_token_is_accepted_by_its_state(fleet: Registry, endpoint: Endpo
     own = {"clientid": device.id, "username": device.id, "action": "publish", "topic": f"devices/{device.id}/status"}
 
     async def told() -> tuple[str, str]:
-        entered = await endpoint.ask("emqx/authenticate", json=entering(device))
+        entered = await endpoint.ask("emqx/authenticate", json=connect_request(device))
         allowed = await endpoint.ask("emqx/authorize", json=own)
         return entered.json()["result"], allowed.json()["result"]
 
@@ -189,9 +189,9 @@ async def test_no_secret_reaches_the_log(fleet: Registry, endpoint: Endpoint) ->
     """Neither a token in the wrong field, nor a password, nor the endpoint's own secret, beyond 12 characters."""
     device = await fleet.bound("SN-1")
     with capture_logs() as logs:
-        await endpoint.ask("emqx/authenticate", json={**entering(device), "username": device.token})
-        await endpoint.ask("emqx/authenticate", json={**entering(device), "clientid": GATEWAY_PASSWORD})
+        await endpoint.ask("emqx/authenticate", json={**connect_request(device), "username": device.token})
+        await endpoint.ask("emqx/authenticate", json={**connect_request(device), "clientid": GATEWAY_PASSWORD})
         await endpoint.ask("emqx/authorize", json={"username": device.token, "clientid": "x"})
-        await endpoint.ask("emqx/authenticate", json={**entering(device), "clientid": device.mqtt_password})
+        await endpoint.ask("emqx/authenticate", json={**connect_request(device), "clientid": device.mqtt_password})
     for secret in (device.token, device.mqtt_password, SECRET, GATEWAY_PASSWORD):
         assert secret[:13] not in str(logs)

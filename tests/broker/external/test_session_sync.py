@@ -143,7 +143,7 @@ async def test_sessions_without_a_valid_token_are_cut_at_the_start(fleet: Regist
     assert sorted(scissors.cuts) == sorted(strays)
 
 
-async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) -> None:
+async def test_revoked_or_rotated_integrators_are_cut(fleet: Registry) -> None:
     """By every client id of theirs; one whose password is still the one that let it in stays."""
     names = ("integrator", "integrator_old", "integrator_new")
     for name in names:

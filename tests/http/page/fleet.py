@@ -75,7 +75,7 @@ def _health(tx: Tx, pk: int, rng: random.Random, *, online: bool) -> None:
     )
 
 
-def live_through(tx: Tx, device_id: str, days: float, every_ms: int = 5 * MINUTE_MS) -> None:
+def add_history(tx: Tx, device_id: str, days: float, every_ms: int = 5 * MINUTE_MS) -> None:
     """Heartbeats of a bound device over the last days: charged at night, emptied by day, away for some hours once."""
     now, first = tx.now, tx.now - round(days * DAY_MS)
     away = range(now - DAY_MS // 2, now - DAY_MS // 3)
@@ -83,13 +83,13 @@ def live_through(tx: Tx, device_id: str, days: float, every_ms: int = 5 * MINUTE
         tx.now = at
         device = health_sql.device_state(tx, device_id)
         assert device
-        heartbeats.record_heartbeat(tx, device, Heartbeat(**vitals(at)), Radio.WIFI)
+        heartbeats.record_heartbeat(tx, device, Heartbeat(**health_fields(at)), Radio.WIFI)
     tx.now = now
     metadata = json.dumps({"room": "3.12", "asset": "MED-00417"})
     tx.run("UPDATE devices SET created_at = ?, metadata = ? WHERE id = ?", first, metadata, device_id)
 
 
-def vitals(at: int) -> dict[str, Any]:
+def health_fields(at: int) -> dict[str, Any]:
     """What such a device says of itself at this instant (milliseconds since the epoch)."""
     day, noise = (at % DAY_MS) / DAY_MS, math.sin(at / MINUTE_MS) * math.sin(at / MINUTE_MS / 7)
     return {

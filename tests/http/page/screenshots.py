@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.runtime import log
-from tests.http.page.fleet import fill, live_through, vitals
+from tests.http.page.fleet import add_history, fill, health_fields
 from tests.http.support import Api, Json, serving
 from tests.support.page import DESKTOP, PHONE, PageUser, signed_in
 
@@ -108,13 +108,13 @@ async def photograph(taken: Shot, place: Path) -> AsyncIterator[PagePose]:
 async def _with_history(api: Api) -> Json:
     bound = await api.bound("BP-010417", end_user_id="eu_4711")
     await api.back_end.patch(f"/v1/devices/{bound['id']}", json={"name": "Ward 3, bed 2"})
-    await api.store.write(lambda tx: live_through(tx, bound["id"], days=7))
+    await api.store.write(lambda tx: add_history(tx, bound["id"], days=7))
     device = api.as_(bound["device_token"])
     for command in ("start_recording", "reboot"):
         asked = (await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": command})).json()
         for status in ("delivered", "executed"):
             await device.post(f"/v1/devices/me/commands/{asked['id']}/ack", json={"status": status})
-    told = {**vitals(api.clock()), "device_state": "recording", "connection_type": ["wifi"]}
+    told = {**health_fields(api.clock()), "device_state": "recording", "connection_type": ["wifi"]}
     await device.post("/v1/devices/me/heartbeat", json=told)
     return bound
 

@@ -48,8 +48,13 @@ async def rich(api: Api) -> Json:
     path = f"/v1/devices/{device['id']}"
     bound = body(await api.back_end.post(f"{path}/bind", json={"end_user_id": f"eu_{'9' * 64}"}), 200)
     client = api.as_(bound["device_token"])
-    vitals = {"battery_percent": 4, "storage_used_mb": 8190, "storage_total_mb": 8192, "signal_strength_dbm": -91}
-    body(await client.post("/v1/devices/me/heartbeat", json={**vitals, "device_state": "lowBattery"}), 200)
+    health_fields = {
+        "battery_percent": 4,
+        "storage_used_mb": 8190,
+        "storage_total_mb": 8192,
+        "signal_strength_dbm": -91,
+    }
+    body(await client.post("/v1/devices/me/heartbeat", json={**health_fields, "device_state": "lowBattery"}), 200)
     command = body(await api.back_end.post(f"{path}/commands", json={"type": "reboot"}), 201)
     failed = {"status": "failed", "error": {"code": "no_power", "message": WIDE}}
     body(await client.post(f"/v1/devices/me/commands/{command['id']}/ack", json=failed), 200)

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.http.page.fleet import live_through
+from tests.http.page.fleet import add_history
 from tests.http.page.support import send_heartbeat
 from tests.http.support import Api, body
 from tests.support.page import signed_in
@@ -21,9 +21,14 @@ async def test_a_device_page_shows_all_fields(api: Api, tmp_path: Path) -> None:
     bound = await api.bound("BP-1", end_user_id="eu_7")
     change = {"name": "Ward 3", "metadata": {"room": "3.12"}, "settings": {"audio": {"bitrate_kbps": 64}}}
     body(await api.back_end.patch(f"/v1/devices/{bound['id']}", json=change), 200)
-    await api.store.write(lambda tx: live_through(tx, bound["id"], days=1))
-    vitals = {"battery_percent": 40, "storage_used_mb": 512, "storage_total_mb": 4096, "connection_type": ["wifi"]}
-    await send_heartbeat(api, bound, **vitals, signal_strength_dbm=-61)
+    await api.store.write(lambda tx: add_history(tx, bound["id"], days=1))
+    health_fields = {
+        "battery_percent": 40,
+        "storage_used_mb": 512,
+        "storage_total_mb": 4096,
+        "connection_type": ["wifi"],
+    }
+    await send_heartbeat(api, bound, **health_fields, signal_strength_dbm=-61)
     async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.opens(bound)
         assert await visitor.text("h1") == "Ward 3"

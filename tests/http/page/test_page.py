@@ -132,13 +132,13 @@ async def test_figures_link_to_the_devices_that_they_count(api: Api, tmp_path: P
     """Each of the seven; the address says which, so that it can be kept, and the way back leads back."""
     bound = {serial: await api.bound(serial) for serial in ("low", "full", "well", "reset", "away")}
     await api.registered("silent")
-    for serial, vitals in {
+    for serial, health_fields in {
         "low": {"battery_percent": 4},
         "full": {"flags": 4},
         "well": {"battery_percent": 80},
         "away": {},
     }.items():
-        await send_heartbeat(api, bound[serial], **vitals)
+        await send_heartbeat(api, bound[serial], **health_fields)
     await api.reset(bound["reset"]["id"])
     await api.store.write(
         lambda tx: health_sql.set_offline(tx, devices.require(tx, api.project_id, bound["away"]["id"]).pk)

@@ -266,7 +266,7 @@ async def test_a_bind_with_an_open_reset_needs_supersede(api: Api) -> None:
     body(await api.as_(again.json()["device_token"]).post("/v1/devices/me/heartbeat"), 200)
 
 
-async def test_bind_waits_until_the_broker_knows(api: Api) -> None:
+async def test_bind_waits_until_the_broker_has_the_password(api: Api) -> None:
     """Neither before an old reset is cleared nor before the new token is known there does the answer come."""
     bound = await api.bound()
     await api.reset(bound["id"])

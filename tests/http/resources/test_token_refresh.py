@@ -19,7 +19,7 @@ async def refreshed(api: Api, token: str) -> str:
     return new
 
 
-async def opens(api: Api, token: str) -> bool:
+async def is_accepted(api: Api, token: str) -> bool:
     """Whether the token is good."""
     status = (await api.as_(token).post(BEAT)).status_code
     assert status in (200, 401)
@@ -48,10 +48,10 @@ async def test_the_old_token_is_good_until_the_new_one_is_used(api: Api) -> None
     old = (await api.bound())["device_token"]
     new = await refreshed(api, old)
     for _ in range(3):
-        assert await opens(api, old)
-    assert await opens(api, new)
-    assert not await opens(api, old)
-    assert await opens(api, new)
+        assert await is_accepted(api, old)
+    assert await is_accepted(api, new)
+    assert not await is_accepted(api, old)
+    assert await is_accepted(api, new)
 
 
 async def test_a_refresh_can_be_repeated_after_a_lost_answer(api: Api) -> None:
@@ -59,10 +59,10 @@ async def test_a_refresh_can_be_repeated_after_a_lost_answer(api: Api) -> None:
     old = (await api.bound())["device_token"]
     lost = await refreshed(api, old)
     new = await refreshed(api, old)
-    assert not await opens(api, lost)
-    assert await opens(api, old)
-    assert await opens(api, new)
-    assert not await opens(api, old)
+    assert not await is_accepted(api, lost)
+    assert await is_accepted(api, old)
+    assert await is_accepted(api, new)
+    assert not await is_accepted(api, old)
 
 
 async def test_a_refused_request_is_a_first_use_too(api: Api) -> None:
@@ -70,7 +70,7 @@ async def test_a_refused_request_is_a_first_use_too(api: Api) -> None:
     old = (await api.bound())["device_token"]
     new = await refreshed(api, old)
     error(await api.as_(new).post(BEAT, json={"battery_percent": 101}), 400, "invalid_request")
-    assert not await opens(api, old)
+    assert not await is_accepted(api, old)
 
 
 @pytest.mark.guarantee("G12")
@@ -81,10 +81,10 @@ async def test_a_reset_only_token_is_refreshed_to_reset_only(api: Api) -> None:
     lost = await refreshed(api, old)
     await api.reset(bound["id"])
     new = await refreshed(api, old)
-    assert not await opens(api, lost)
+    assert not await is_accepted(api, lost)
     assert body(await api.as_(old).post(BEAT), 200)["commands"]
     assert body(await api.as_(new).post(BEAT), 200)["commands"]
-    assert not await opens(api, old)
+    assert not await is_accepted(api, old)
     answer = error(await api.as_(new).get("/v1/devices/me/commands/pending"), 401, "unauthorized")
     assert "to be reset" in answer["message"]
     assert "token/refresh" in answer["message"]
@@ -100,12 +100,12 @@ async def test_a_refresh_within_a_minute_is_refused_with_retry_after(api: Api) -
     assert 1 <= int(answer.headers["retry-after"]) == told["details"]["retry_after_seconds"] <= 60
     assert "Idempotency-Key" in told["message"]
     assert body(await api.as_(old).post(PATH, headers=once), 200)["device_token"] == lost
-    assert await opens(api, old)
+    assert await is_accepted(api, old)
     api.clock.ahead += 60_000
     new = body(await api.as_(old).post(PATH), 200)["device_token"]
     assert new != lost
-    assert not await opens(api, lost)
-    assert await opens(api, new)
+    assert not await is_accepted(api, lost)
+    assert await is_accepted(api, new)
 
 
 @pytest.mark.guarantee("G13")
@@ -122,14 +122,14 @@ async def test_no_device_refreshes_anothers_token(api: Api) -> None:
     """404, as for any other thing of another device."""
     one, two = await api.bound("BP-1"), await api.bound("BP-2")
     error(await api.as_(one["device_token"]).post(f"/v1/devices/{two['id']}/token/refresh"), 404, "not_found")
-    assert await opens(api, two["device_token"])
+    assert await is_accepted(api, two["device_token"])
 
 
 async def test_a_refresh_records_its_events(api: Api) -> None:
     """``token.refreshed`` and, at the first use, ``token.revoked``, both by the device; no secret in either."""
     bound = await api.bound()
     new = await refreshed(api, bound["device_token"])
-    assert await opens(api, new)
+    assert await is_accepted(api, new)
     answer = await api.back_end.get(f"/v1/devices/{bound['id']}/events")
     events = [each for each in body(answer, 200)["data"] if each["type"].startswith("token.")]
     assert [each["type"] for each in events] == ["token.revoked", "token.refreshed"]
@@ -145,7 +145,7 @@ async def test_a_refresh_is_answered_although_the_broker_is_down(tmp_path: Path)
         api.broker.switch(up=False)
         answer = await api.as_(bound["device_token"]).post(PATH)
         assert answer.headers["x-broker-synced"] == "false"
-        assert await opens(api, body(answer, 200)["device_token"])
+        assert await is_accepted(api, body(answer, 200)["device_token"])
 
 
 async def test_the_mqtt_password_opens_nothing_over_http(api: Api) -> None:
@@ -156,4 +156,4 @@ async def test_the_mqtt_password_opens_nothing_over_http(api: Api) -> None:
         for device_id in ("me", bound["id"]):
             error(await api.as_(password).post(f"/v1/devices/{device_id}/heartbeat"), 401, "unauthorized")
             error(await api.as_(password).post(f"/v1/devices/{device_id}/token/refresh"), 401, "unauthorized")
-    assert await opens(api, new["device_token"])
+    assert await is_accepted(api, new["device_token"])

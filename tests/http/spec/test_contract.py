@@ -85,7 +85,7 @@ async def credentials(site: Running) -> dict[str, Any]:
     return await site.store.write(make)
 
 
-async def stir(url: str, key: str) -> None:
+async def change_state(url: str, key: str) -> None:
     """Let something happen all the time, for those who follow the events."""
     async with httpx.AsyncClient(base_url=f"{url}/v1", headers={"Authorization": f"Bearer {key}"}, timeout=60) as api:
         device = (await api.post("/devices", json={"serial_number": "stirred"})).raise_for_status().json()
@@ -94,7 +94,7 @@ async def stir(url: str, key: str) -> None:
             await asyncio.sleep(STIR_SECONDS)
 
 
-async def furnish(url: str, key: str) -> list[str]:
+async def create_resources(url: str, key: str) -> list[str]:
     """Give a project a bit of everything; the ids of all that is there."""
     async with httpx.AsyncClient(base_url=f"{url}/v1", headers={"Authorization": f"Bearer {key}"}, timeout=60) as api:
 
@@ -193,11 +193,11 @@ async def test_the_api_matches_its_openapi_document(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with gateway(tmp_path / "data") as site:
             mine, others = await credentials(site), await another_project(site)
-            ids = await furnish(site.http.url, others)
+            ids = await create_resources(site.http.url, others)
             await eventually(lambda: published(site, ids[2]), "the command was published, which is written down")
             before = await rows_of(site, ids[0])
             facts = {**mine, "others": others, "ids": ids, "words": [WORD], "answered": str(answered)}
-            stirring = asyncio.create_task(stir(site.http.url, mine["key"]))
+            stirring = asyncio.create_task(change_state(site.http.url, mine["key"]))
             code, said = await schemathesis(tmp_path, site.http.url, facts)
             stirring.cancel()
             assert await rows_of(site, ids[0]) == before

@@ -23,7 +23,7 @@ def _ignores_generation() -> Iterator[None]:
         yield
 
 
-@mutant("a device forgets the ids of what it did", 2)
+@mutant("a device forgets the ids of executed commands", 2)
 def _forgets_executed_ids() -> Iterator[None]:
     with patch.object(Journal, "find", lambda *_: None):
         yield
@@ -47,13 +47,13 @@ def _no_grant() -> Iterator[None]:
         yield
 
 
-@mutant("a device keeps no word of its wipe", 1)
+@mutant("a device stores no outcome of its wipe", 1)
 def _stores_no_wipe_outcome() -> Iterator[None]:
     with _without_writes(LAST_COMMAND):
         yield
 
 
-@mutant("a device takes a PUBACK for the gateway's word", 1)
+@mutant("a device takes a PUBACK for the gateway's confirmation", 1)
 def _trusts_the_puback() -> Iterator[None]:
     with patch.object(LastCommand, "confirm", lambda self, _: self.handle_refusal(b'{"field": "last_command."}')):
         yield

@@ -42,7 +42,11 @@ class Integrator:
         yield from self._missing_events([row for row in rows if row["project_id"] in read], self._received_by_project)
         for row in rows:
             if row["id"] in self._received_by_project and row["project_id"] not in read:
-                yield 6, "integrators of a project hear of it alone", f"{row['id']} was told to another project"
+                yield (
+                    6,
+                    "project accounts receive the events of their project alone",
+                    f"{row['id']} was told to another project",
+                )
         yield from self._wrong_states(self._leaf)
         yield from self._wrong_states(self._project_leaf)
 
@@ -50,7 +54,7 @@ class Integrator:
         first = next((place for place, row in enumerate(rows) if row["id"] in received), len(rows))
         for row in rows[first:]:
             if row["id"] not in received:
-                yield 6, "every event is told", f"{row['id']} ({row['type']}) never reached the broker"
+                yield 6, "every event is published", f"{row['id']} ({row['type']}) never reached the broker"
 
     def _wrong_states(self, leaf: StateTopic) -> Iterator[Finding]:
         mirrored_projects = leaf.projects(View(self._disk))

@@ -142,9 +142,11 @@ class InvariantChecker:
             state = "revoked" if row is None else row.state
             pending, _ = await world.api.exchange("GET", "/v1/devices/me/commands/pending", b"", secret)
             if (pending == 200) != (state == "active"):
-                world.model.violate(5, "a token opens what its state says", f"{device_id}, {state}: GET → {pending}")
+                world.model.violate(
+                    5, "the rights of a token follow from its state", f"{device_id}, {state}: GET → {pending}"
+                )
             if await self._admits(device_id, secret):
-                world.model.violate(5, "the broker takes no token", f"{device_id}, {state}")
+                world.model.violate(5, "the broker refuses tokens as passwords", f"{device_id}, {state}")
             if state == "revoked":
                 heartbeat, _ = await world.api.exchange("POST", "/v1/devices/me/heartbeat", b"{}", secret)
                 if heartbeat != 401 or await self._admits(device_id, mqtt_password(secret)):
@@ -169,7 +171,7 @@ class InvariantChecker:
                 "SELECT * FROM commands WHERE device_pk = ? AND status IN ('pending', 'delivered')", world.pk(device)
             ):
                 detail = f"{row['id']} ({row['type']}) is {row['status']}, and {device.serial} is there and could obey"
-                yield 1, "what can be fetched comes to its end", detail
+                yield 1, "fetchable commands end", detail
 
     def _unreported_wipes(self) -> Iterator[Finding]:
         """A device that is back has reported the outcome of its reset."""
@@ -177,7 +179,7 @@ class InvariantChecker:
             if _state(self._world, device) == "active" and self._is_unreported(device):
                 yield (
                     1,
-                    "a wipe is told in the end",
+                    "a wipe is reported in the end",
                     f"{device.serial} was wiped for {device.wiped_for_command}, nobody knows",
                 )
 
@@ -186,7 +188,7 @@ class InvariantChecker:
             row = self._world.row("SELECT connection FROM health WHERE device_pk = ?", self._world.pk(device))
             is_heard = device.firmware.state is State.ONLINE and _state(self._world, device) == "active"
             if is_heard and (row is None or row["connection"] != "online"):
-                yield 6, "who is heard is online", f"{device.serial} is offline, they say"
+                yield 6, "a device with recent heartbeats is online", f"{device.serial} is offline, they say"
 
     def _is_unreported(self, device: DeviceHost) -> bool:
         """Return whether the registry knows of no report of its last wipe, not even of a late one."""
@@ -214,7 +216,7 @@ class InvariantChecker:
                 binding.generation,
             )
             if waits or (row["bound_at"] is not None and binding.generation == row["binding_generation"]):
-                yield 5, "a lost answer bricks no device", f"{device.serial}: the token that it holds is revoked"
+                yield 5, "a lost answer locks out no device", f"{device.serial}: the token that it holds is revoked"
 
     def _replaced_live_tokens(self) -> Iterator[Finding]:
         """A device that uses the newest token of its binding has ended the one before (contract, section 2)."""
@@ -236,7 +238,7 @@ class InvariantChecker:
             if not waiting:
                 return
             await asyncio.sleep(0.1)  # virtual time: exact, and it takes no real time
-        self._world.model.violate(4, "what devices say is taken", f"{waiting} messages wait for the gateway")
+        self._world.model.violate(4, "messages of devices are processed", f"{waiting} messages wait for the gateway")
 
 
 def _state(world: World, device: DeviceHost) -> str:

@@ -148,7 +148,7 @@ class ModelState:
         """A device does what was asked before a restore: that needs a binding from before it."""
         if token not in self.tokens_before:
             detail = f"{device_id}, bound after it, obeys {command_id}"
-            self.violate(2, "what came before a restore is obeyed under no binding after it", detail)
+            self.violate(2, "a command from before a restore is not obeyed under a later binding", detail)
 
     # --- what is committed --------------------------------------------------------------------------------------------
 
@@ -225,7 +225,9 @@ class ModelState:
         unsaid = status in ("executed", "failed") and status not in reported
         if unsaid or (status == "delivered" and not reported):
             self.violate(
-                1, "a status is the device's word", f"{command_id} is {status}; the device said {reported or '∅'}"
+                1,
+                "a status matches the device's acknowledgement",
+                f"{command_id} is {status}; the device said {reported or '∅'}",
             )
         if status == "executed" and command_id in self.resets and command_id not in self.wiped:
             self.violate(1, "executed means wiped", f"{command_id} is executed, and no device was wiped for it")
@@ -238,7 +240,7 @@ class ModelState:
 
     def _token(self, row: Row, now: float) -> None:
         if row["new"] not in _TOKEN_MAY_FOLLOW[row["old"]]:
-            self.violate(5, "what a token opens only shrinks", f"token {row['id']}: {row['old']} → {row['new']}")
+            self.violate(5, "the rights of a token only shrink", f"token {row['id']}: {row['old']} → {row['new']}")
         self.token_states[row["id"]] = row["new"]
         self.tokens_of[row["device_pk"]].add(row["id"])
         if row["new"] == "revoked":
@@ -291,7 +293,7 @@ class ModelState:
         last = self._last_executed.get(kind, "")
         if last > command["id"] and last not in self.lost_commands:
             detail = f"{device_id} does {command['id']} after {last}"
-            self.violate(2, "nothing is obeyed after something later of its type", detail)
+            self.violate(2, "no command is obeyed after a later one of its type", detail)
         self._last_executed[kind] = command["id"]
 
     def record_effect(self, device_id: str, command_id: str) -> None:

@@ -192,7 +192,7 @@ def _not_stored() -> Iterator[None]:
 # --- memory and receipts ----------------------------------------------------------------------------------------------
 
 
-@mutant("what is remembered of a device outlives its change", 1, 5, 6)
+@mutant("a cached device survives its change", 1, 5, 6)
 def _never_forgets() -> Iterator[None]:
     with patch.object(DeviceCache, "forget", lambda _: None), patch.object(DeviceCache, "open", lambda *_: None):
         yield
@@ -234,7 +234,7 @@ def _cancelled_too_late() -> Iterator[None]:
         yield
 
 
-@mutant("a cancel does not read first what the broker holds", 1)
+@mutant("a cancel does not read the broker's backlog first", 1)
 def _backlog_unread() -> Iterator[None]:
     real = commands.cancel
 
@@ -302,7 +302,7 @@ def _no_epoch() -> Iterator[None]:
         yield
 
 
-@mutant("a restore signs with its new key for who is bound already", 1)
+@mutant("a restore signs for existing bindings with its new key", 1)
 def _all_get_the_new_key() -> Iterator[None]:
     real = grants.rotate
 

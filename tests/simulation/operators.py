@@ -148,7 +148,7 @@ class Operators:
         """What the broker held before the request counts (contract, section 2)."""
         if reported is not None:
             detail = f"{device.serial} had said {reported} before the cancel was asked for"
-            self._world.model.violate(1, "a reset is not cancelled over an unread word", detail)
+            self._world.model.violate(1, "a reset with an unread acknowledgement is not cancelled", detail)
             self._world.check()
 
     async def trespass(self, device: DeviceHost, *, verb: str) -> None:
@@ -159,7 +159,7 @@ class Operators:
             path = f"/v1/devices/{self._world.foreign_device_id}{what}"
             status, _ = await self._api.exchange(method, path, _BODIES.get(what, b"{}"), secret)
             if status < _REFUSED:
-                self._world.model.violate(5, "nobody reaches into another project", f"{verb} → {status}")
+                self._world.model.violate(5, "no call reaches another project", f"{verb} → {status}")
         self._world.check()
 
     async def rotate_signing_key(self) -> None:

@@ -42,7 +42,7 @@ def _not_cut() -> Iterator[None]:
         yield
 
 
-@mutant("the credentials' outbox is never worked off", 1, 5)
+@mutant("the credential outbox is never processed", 1, 5)
 def _access_syncer_idle() -> Iterator[None]:
     async def work(self: Any) -> None:
         self._wakeups.access.clear()

@@ -177,7 +177,9 @@ class World:
         of_this_binding = heard_at >= self.bound_at.get(reported["device_id"], 0.0)
         if live is not None and of_this_binding and silence * 1_000 < RULES.silence_ms:
             self.model.violate(
-                6, "who is heard is not taken offline", f"{reported['device_id']} was heard {silence:.1f} s ago"
+                6,
+                "a device with recent heartbeats is not marked offline",
+                f"{reported['device_id']} was heard {silence:.1f} s ago",
             )
 
     def commit_count(self) -> int:
@@ -200,7 +202,7 @@ class World:
         """The gateway acknowledges a message to the broker: what it says must be committed (invariant 4)."""
         missing = find_missing(self.disk, self.model, message, arrived_at_commit)
         if missing is not None:
-            self.model.violate(4, "what is acknowledged is committed", missing)
+            self.model.violate(4, "acknowledged messages are committed", missing)
         self.check()
 
     def on_puback(self, packet: Packet, arrived_at_commit: int) -> None:
@@ -209,7 +211,7 @@ class World:
             return
         missing = find_missing(self.disk, self.model, Message(packet.topic, packet.payload), arrived_at_commit)
         if missing is not None:
-            self.model.violate(4, "what a device has its PUBACK for is committed", missing)
+            self.model.violate(4, "a message is committed before the device's PUBACK", missing)
         self.check()
 
     # --- what devices do ----------------------------------------------------------------------------------------------
@@ -238,7 +240,9 @@ class World:
             code == "stale_sequence" and row["status"] in OPEN and row["id"] not in self.restored_commands
         )
         if code == "grant_invalid" or is_wrongly_stale:
-            self.model.violate(1, "what the gateway signs is obeyed", f"{device.serial} refuses {what.command_id}")
+            self.model.violate(
+                1, "commands signed by the gateway are obeyed", f"{device.serial} refuses {what.command_id}"
+            )
             self.check()
 
     def _is_expected_refusal(self, row: Row, body: dict[str, Any]) -> bool:

@@ -8,19 +8,10 @@ from gateway.core.clock import MINUTE_MS, SECOND_MS
 from gateway.core.limits import CellRate, FixedWindow, Window, paid_until
 from gateway.mqtt.ingest import SAVED_MESSAGES, SAVED_SECONDS
 from gateway.store import Rules
+from tests.support.clock import ManualClock
 
 NOON = 1_794_312_000_000
 ONE, OTHER = "devices/dev_A/heartbeat", "devices/dev_B/heartbeat"
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    now = NOON
-
-    def __call__(self) -> int:
-        """Milliseconds since the epoch."""
-        return self.now
 
 
 def admitted(budget: CellRate[str], topic: str, tries: int) -> int:
@@ -30,7 +21,7 @@ def admitted(budget: CellRate[str], topic: str, tries: int) -> int:
 
 def test_a_backlog_passes_and_a_flood_does_not() -> None:
     """What was saved up is there at once, then so many a second; the others have their own."""
-    clock = Clock()
+    clock = ManualClock(NOON)
     budget = CellRate[str](5, clock, saved_seconds=SAVED_SECONDS)
     assert admitted(budget, ONE, 2_000) == 5 * SAVED_SECONDS
     assert admitted(budget, OTHER, 10) == 10
@@ -42,7 +33,7 @@ def test_a_backlog_passes_and_a_flood_does_not() -> None:
 
 def test_a_device_may_catch_up_after_a_week_offline() -> None:
     """By default: all that it kept, one a minute, at once; a flood goes on at one a second."""
-    clock = Clock()
+    clock = ManualClock(NOON)
     budget = CellRate[str](Rules().device_messages_per_second, clock, saved_seconds=SAVED_SECONDS, saved=SAVED_MESSAGES)
     assert admitted(budget, ONE, 7 * 24 * 60 - 80) == 7 * 24 * 60 - 80
     assert admitted(budget, ONE, 2_000) == SAVED_MESSAGES - (7 * 24 * 60 - 80)
@@ -52,7 +43,7 @@ def test_a_device_may_catch_up_after_a_week_offline() -> None:
 
 def test_a_clock_that_is_set_back_consumes_nothing() -> None:
     """Nothing is won by it and nothing lost."""
-    clock = Clock()
+    clock = ManualClock(NOON)
     budget = CellRate[str](5, clock, saved_seconds=SAVED_SECONDS)
     admitted(budget, ONE, 5 * SAVED_SECONDS - 3)
     clock.now -= 3_600_000
@@ -63,12 +54,12 @@ def test_a_clock_that_is_set_back_consumes_nothing() -> None:
 
 def test_without_a_limit_everything_passes() -> None:
     """0 takes everything and remembers no caller."""
-    assert admitted(CellRate[str](0, Clock(), saved_seconds=SAVED_SECONDS), ONE, 100_000) == 100_000
+    assert admitted(CellRate[str](0, ManualClock(NOON), saved_seconds=SAVED_SECONDS), ONE, 100_000) == 100_000
 
 
 def test_memory_is_bounded() -> None:
     """Of too many topics those are forgotten that have most of their budget left, never the one that used it up."""
-    budget = CellRate[str](1, Clock(), saved_seconds=SAVED_SECONDS, remembered=2)
+    budget = CellRate[str](1, ManualClock(NOON), saved_seconds=SAVED_SECONDS, remembered=2)
     assert admitted(budget, ONE, 300) == SAVED_SECONDS
     assert admitted(budget, OTHER, 1) == 1
     assert admitted(budget, "devices/dev_C/heartbeat", 1) == 1
@@ -80,7 +71,7 @@ def test_memory_is_bounded() -> None:
 @pytest.mark.parametrize("at", [0, 1, MINUTE_MS // 2, MINUTE_MS - 1])
 def test_a_window_lets_its_limit_pass(limit: int, at: int) -> None:
     """At any instant of it, and the next millisecond after its end begins another one."""
-    clock = Clock()
+    clock = ManualClock(NOON)
     clock.now += at
     window = FixedWindow[str](limit, MINUTE_MS, clock, most_keys=3)
     assert [window.take("a") for _ in range(limit + 2)] == [True] * limit + [False] * 2
@@ -95,7 +86,7 @@ def test_a_window_lets_its_limit_pass(limit: int, at: int) -> None:
 
 def test_a_full_window_evicts_the_least_recent_key() -> None:
     """A refused try is seen, too."""
-    window = FixedWindow[str](1, MINUTE_MS, Clock(), most_keys=3)
+    window = FixedWindow[str](1, MINUTE_MS, ManualClock(NOON), most_keys=3)
     assert [window.take(key) for key in "abc"] == [True] * 3
     assert not window.take("a")
     assert window.take("d")
@@ -105,7 +96,7 @@ def test_a_full_window_evicts_the_least_recent_key() -> None:
 
 def test_a_clock_that_steps_back_starts_another_window() -> None:
     """No caller is locked out."""
-    clock = Clock()
+    clock = ManualClock(NOON)
     window = FixedWindow[str](1, MINUTE_MS, clock, most_keys=3)
     assert window.take("a")
     clock.now -= 1
@@ -115,7 +106,7 @@ def test_a_clock_that_steps_back_starts_another_window() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_no_window_is_over_its_limit(seed: int) -> None:
     """Any arrivals: of each key, in each window of the clock, the limit passes and no more, and no fewer."""
-    arrivals, clock, limit = random.Random(seed), Clock(), 7  # noqa: S311 - arrivals, not secrets
+    arrivals, clock, limit = random.Random(seed), ManualClock(NOON), 7  # noqa: S311 - arrivals, not secrets
     window = FixedWindow[str](limit, SECOND_MS, clock, most_keys=10)
     tries: dict[tuple[str, int], int] = {}
     passed: dict[tuple[str, int], int] = {}
@@ -131,7 +122,7 @@ def test_no_window_is_over_its_limit(seed: int) -> None:
 @pytest.mark.parametrize(("per_second", "saved_seconds"), [(1, 1), (4, 3), (5, 10), (20, 1)])
 def test_no_stretch_of_time_is_over_the_cell_rate(seed: int, per_second: int, saved_seconds: int) -> None:
     """Any arrivals: in each stretch of time, the saved budget and the rate pass, and no more."""
-    arrivals, clock = random.Random(seed), Clock()  # noqa: S311 - the same
+    arrivals, clock = random.Random(seed), ManualClock(NOON)  # noqa: S311 - the same
     budget = CellRate[str](per_second, clock, saved_seconds=saved_seconds)
     passed: list[int] = []
     for _ in range(600):
@@ -147,7 +138,7 @@ def test_no_stretch_of_time_is_over_the_cell_rate(seed: int, per_second: int, sa
 @pytest.mark.parametrize("late", [999, 1_000, 1_001])
 def test_one_request_a_second_passes(late: int) -> None:
     """The next one passes when a full second is over, neither sooner nor later."""
-    clock = Clock()
+    clock = ManualClock(NOON)
     budget = CellRate[str](1, clock, saved_seconds=1)
     assert admitted(budget, ONE, 3) == 1
     clock.now += late

@@ -79,7 +79,7 @@ class RetryingTransport(httpx.AsyncBaseTransport):
         return answer
 
 
-class Api(GatewayApi):
+class ChaosApi(GatewayApi):
     """The calls of operators and companion apps, over such a line."""
 
     def __init__(self, url: str, key: str, ledger: Ledger, rng: random.Random) -> None:
@@ -95,7 +95,7 @@ class Api(GatewayApi):
 class Operator:
     """Has one device in hand: brings it into the fleet again and again, and does to it what operators do."""
 
-    def __init__(self, device: SimulatedDevice, api: Api, ledger: Ledger, rng: random.Random) -> None:
+    def __init__(self, device: SimulatedDevice, api: ChaosApi, ledger: Ledger, rng: random.Random) -> None:
         self._device = device
         self._api = api
         self._ledger = ledger

@@ -20,7 +20,7 @@ import httpx
 
 from device_sim import DirectoryFlash, Fact, NoFaults, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
-from tests.e2e.chaos_operator import Api, Ledger, Operator
+from tests.e2e.chaos_operator import ChaosApi, Ledger, Operator
 from tests.e2e.chaos_proxies import RecordingBrokerProxy
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import started
@@ -65,7 +65,7 @@ class ChaosWorld:
     ledger: Ledger
     steady: list[SimulatedDevice] = field(default_factory=list)
     troubled: list[SimulatedDevice] = field(default_factory=list)
-    apis: dict[str, Api] = field(default_factory=dict)
+    apis: dict[str, ChaosApi] = field(default_factory=dict)
     diaries: dict[str, DeviceRecord] = field(default_factory=dict)
     logs: list[str] = field(default_factory=list)
     """What gateways that were killed had logged."""
@@ -95,9 +95,9 @@ class ChaosWorld:
         await self.gateway.kill()
         self.logs.append(self.gateway.err)
 
-    def api(self, purpose: str) -> Api:
+    def api(self, purpose: str) -> ChaosApi:
         """Return an API client that calls through the failing line."""
-        return Api(f"http://127.0.0.1:{self.http.port}", self.key, self.ledger, self.rng(f"http {purpose}"))
+        return ChaosApi(f"http://127.0.0.1:{self.http.port}", self.key, self.ledger, self.rng(f"http {purpose}"))
 
     def operator(self, device: SimulatedDevice) -> Operator:
         """Return the operator of this device."""

@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundDevice:
     """A device that was bound, and how it shows itself."""
 
     id: str
@@ -40,11 +40,11 @@ async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def bound(site: Site) -> AsyncIterator[Bound]:
+async def bound(site: Site) -> AsyncIterator[BoundDevice]:
     """A device of this test's own; after the test the gateway still serves it, over HTTP and over MQTT."""
     binding = await site.device(f"BAD{secrets.token_hex(4)}").provision(end_user_id="eu_1")
     await site.synced()
-    device = Bound(binding.device_id, binding.device_token)
+    device = BoundDevice(binding.device_id, binding.device_token)
     yield device
     assert (await site.as_device(device.token, "POST", "heartbeat", {"battery_percent": 50})).json()["status"] == "ok"
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
@@ -60,7 +60,7 @@ def _is_a_failure(line: dict[str, Any]) -> bool:
     return bool(line["status"] >= 500) and line["path"] != "/ready"
 
 
-async def _battery_is(site: Site, device: Bound, percent: int) -> bool:
+async def _battery_is(site: Site, device: BoundDevice, percent: int) -> bool:
     return bool((await site.get(device.id))["battery_percent"] == percent)
 
 
@@ -99,7 +99,7 @@ async def test_a_bad_body_changes_nothing(site: Site, body: bytes, status: int, 
     assert site.fingerprint() == before
 
 
-async def test_bad_credentials_methods_and_paths_are_refused(site: Site, bound: Bound) -> None:
+async def test_bad_credentials_methods_and_paths_are_refused(site: Site, bound: BoundDevice) -> None:
     """401 without a good key, 404 for another project's device and unknown paths, 405 with Allow, 415, 400."""
     async with httpx.AsyncClient(base_url=site.gateway.url) as stranger:
         for header in ({}, {"Authorization": "Bearer sk_live_wrong"}, {"Authorization": "Basic eDp5"}):
@@ -155,7 +155,7 @@ PAYLOADS: tuple[tuple[str, bytes, str | None], ...] = (
 
 @pytest.mark.parametrize(("payload", "field"), [case[1:] for case in PAYLOADS], ids=[case[0] for case in PAYLOADS])
 async def test_a_bad_heartbeat_over_mqtt_changes_nothing(
-    site: Site, bound: Bound, payload: bytes, field: str | None
+    site: Site, bound: BoundDevice, payload: bytes, field: str | None
 ) -> None:
     """Refused, kept for diagnosis, and answered on the device's `errors` topic; no row is changed."""
     before, kept = site.fingerprint(), site.count("SELECT count(*) FROM refusals")
@@ -197,7 +197,7 @@ async def test_a_bad_acknowledgement_over_mqtt_changes_nothing(site: Site) -> No
     assert "acknowledgement.refused" in await site.events(device_id)
 
 
-async def test_topics_of_other_devices_are_denied(site: Site, bound: Bound) -> None:
+async def test_topics_of_other_devices_are_denied(site: Site, bound: BoundDevice) -> None:
     """A device that writes where it may not changes nothing: not for its neighbour, not for the integrators."""
     victim = await site.device(f"VICTIM{secrets.token_hex(4)}").provision(end_user_id="eu_2")
     await site.synced()
@@ -222,7 +222,7 @@ async def test_topics_of_other_devices_are_denied(site: Site, bound: Bound) -> N
     assert await site.get(victim.device_id) == before
 
 
-async def test_a_payload_of_1_mib_over_mqtt_changes_nothing(site: Site, bound: Bound) -> None:
+async def test_a_payload_of_1_mib_over_mqtt_changes_nothing(site: Site, bound: BoundDevice) -> None:
     """The broker closes that connection; nothing is stored."""
     before = site.fingerprint()
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:

@@ -25,7 +25,7 @@ RESETS = 25
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundDevice:
     """A device that was bound over HTTP."""
 
     id: str
@@ -37,19 +37,19 @@ class Bound:
         return f"devices/{self.id}/heartbeat"
 
 
-async def bound(site: Site, count: int) -> list[Bound]:
+async def bound(site: Site, count: int) -> list[BoundDevice]:
     """So many devices, registered and bound."""
 
-    async def one(number: int) -> Bound:
+    async def one(number: int) -> BoundDevice:
         answer = await site.http.post("/v1/devices", json={"serial_number": f"SN-{number}"})
         device_id = answer.json()["id"]
-        return Bound(device_id, (await site.post(f"{device_id}/bind", {"end_user_id": "eu_1"}))["device_token"])
+        return BoundDevice(device_id, (await site.post(f"{device_id}/bind", {"end_user_id": "eu_1"}))["device_token"])
 
     return [await one(number) for number in range(count)]
 
 
 @asynccontextmanager
-async def connected(site: Site, device: Bound) -> AsyncIterator[wire.Wire]:
+async def connected(site: Site, device: BoundDevice) -> AsyncIterator[wire.Wire]:
     """The device, connected; it tries again until it is admitted."""
 
     async def knock() -> wire.Wire | None:
@@ -121,7 +121,7 @@ async def test_a_flood_that_is_stopped_loses_nothing_that_had_its_puback(
         assert lost == 0
 
 
-async def _acknowledges(device: Bound, client: wire.Wire, status: str) -> None:
+async def _acknowledges(device: BoundDevice, client: wire.Wire, status: str) -> None:
     command: dict[str, Any] = json.loads((await client.read_publish()).payload)
     word = {"command_id": command["id"], "status": status, "receipt": receipt_of(device.token, command, status)}
     if status == "executed":
@@ -129,7 +129,7 @@ async def _acknowledges(device: Bound, client: wire.Wire, status: str) -> None:
     await client.publish(f"{topic(device.id)}/ack", json.dumps(word).encode(), qos=1)
 
 
-async def _all_acknowledge(site: Site, devices: list[Bound], status: str) -> None:
+async def _all_acknowledge(site: Site, devices: list[BoundDevice], status: str) -> None:
     """Every one fetches its reset, says this of it and has its PUBACK; with the last one the gateway is killed."""
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(site, each)) for each in devices]
@@ -159,7 +159,7 @@ async def test_the_first_heartbeats_after_a_restart_are_stored(tmp_path: Path, r
         devices = await bound(site, FLEET)
         assert await site.gateway.stop() == 0
 
-        async def comes_back(device: Bound) -> None:
+        async def comes_back(device: BoundDevice) -> None:
             async with connected(site, device) as client:
                 await client.publish(device.heartbeat, heartbeat(1), qos=1)
 

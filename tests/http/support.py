@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 from openapi_schema_validator import OAS31Validator
 
-from gateway.core.clock import system_clock
 from gateway.core.topics import Topics
 from gateway.errors import StoreError
 from gateway.http.app import build
@@ -33,6 +32,7 @@ from gateway.observability.metrics_endpoint import Scrape
 from gateway.store import DATABASE_NAME, Context, Rules, Store, key_sql, outbox_sql
 from gateway.store.wakeups import EVERY, Wakeups
 from gateway.webhooks.sender import WebhookSender
+from tests.support.clock import ShiftedClock
 
 Json = dict[str, Any]
 
@@ -52,22 +52,11 @@ EVERYWHERE = ("x-request-id", "x-ratelimit-limit", "x-ratelimit-remaining", "x-r
 USE = {"api_keys": "last_used_at", "tokens": "first_used_at"}
 
 
-@dataclass
-class Clock:
-    """The machine's clock, and what the test adds to it (milliseconds)."""
-
-    ahead: int = 0
-
-    def __call__(self) -> int:
-        """Milliseconds since the epoch."""
-        return system_clock() + self.ahead
-
-
 RETRY_SECONDS = 0.01
 
 
 @dataclass
-class Broker:
+class BrokerStub:
     """Stands where publisher and broker stand: works the outbox off while it is up."""
 
     store: Store
@@ -125,8 +114,8 @@ class Api:
     url: str
     services: Services
     data_dir: Path
-    broker: Broker
-    clock: Clock
+    broker: BrokerStub
+    clock: ShiftedClock
     project_id: str
     key_id: str
     key: str
@@ -293,7 +282,7 @@ async def serving(
     options = {name: value for name, value in settings.items() if name in names}
     parts = {name: value for name, value in settings.items() if name not in names}
     parts = {"sender": WebhookSender(allow_loopback=allow_loopback), **parts}
-    clock, wakeups, metrics = Clock(), Wakeups(), Metrics()
+    clock, wakeups, metrics = ShiftedClock(), Wakeups(), Metrics()
     readiness: Json = {
         "ready": True,
         "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
@@ -316,7 +305,7 @@ async def serving(
     ):
         project_id = await store.write(lambda tx: key_sql.create_project(tx, project))
         key_id, key = await store.write(lambda tx: key_sql.create(tx, project_id, "back end"))
-        broker = Broker(store, wakeups)
+        broker = BrokerStub(store, wakeups)
         broker.switch(up=True)
         worker = group.create_task(broker.run())
         services = Services(

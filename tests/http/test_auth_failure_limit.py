@@ -13,27 +13,18 @@ from gateway.core.clock import system_clock
 from gateway.http.auth_failure_limit import MOST_ADDRESSES, AuthFailureLimiter, address_of
 from gateway.http.log_limit import LINES_PER_MINUTE, LINES_PER_SECOND, StrangerLines
 from tests.http.support import Api, body, error, serving
+from tests.support.clock import ManualClock
 
 WRONG = "sk_live_0000000000000000000000000000000000"
 LIMIT = 3
 MINUTE_MS = 60_000
 
 
-class ManualClock:
-    """A clock that stands until it is turned (milliseconds)."""
-
-    now = 1_700_000_040_000  # a full minute
-
-    def __call__(self) -> int:
-        """Milliseconds since the epoch."""
-        return self.now
-
-
 @asynccontextmanager
 async def limited(folder: Path, refused_credentials_per_minute: int = LIMIT) -> AsyncIterator[Api]:
     """An API whose clock says that a minute has just begun: none ends in the middle of a test."""
     async with serving(folder, refused_credentials_per_minute=refused_credentials_per_minute) as api:
-        api.clock.ahead = -system_clock() % MINUTE_MS
+        api.clock.ahead_ms = -system_clock() % MINUTE_MS
         yield api
 
 
@@ -42,40 +33,40 @@ def from_(address: str | None) -> Scope:
     return {"type": "http", "client": None if address is None else (address, 4711)}
 
 
-def refusals(strangers: AuthFailureLimiter, address: str, times: int) -> list[bool]:
+def refusals(limiter: AuthFailureLimiter, address: str, times: int) -> list[bool]:
     """Which of so many refusals in a row were one too many."""
-    return [strangers.refused(from_(address)) is not None for _ in range(times)]
+    return [limiter.refused(from_(address)) is not None for _ in range(times)]
 
 
 def test_each_address_has_its_own_count() -> None:
     """So many are told, then none; another address has not been counted."""
-    strangers = AuthFailureLimiter(LIMIT, ManualClock())
-    assert refusals(strangers, "192.0.2.1", 5) == [False] * LIMIT + [True, True]
-    assert refusals(strangers, "192.0.2.2", 1) == [False]
+    limiter = AuthFailureLimiter(LIMIT, ManualClock())
+    assert refusals(limiter, "192.0.2.1", 5) == [False] * LIMIT + [True, True]
+    assert refusals(limiter, "192.0.2.2", 1) == [False]
 
 
 def test_the_next_minute_starts_a_new_count() -> None:
     """``Retry-After`` says when that is; a clock that is set back locks no caller out."""
-    hand = ManualClock()
-    strangers = AuthFailureLimiter(1, hand)
-    hand.now += 59_000
-    strangers.refused(from_("192.0.2.1"))
-    refused = strangers.refused(from_("192.0.2.1"))
+    clock = ManualClock()
+    limiter = AuthFailureLimiter(1, clock)
+    clock.now += 59_000
+    limiter.refused(from_("192.0.2.1"))
+    refused = limiter.refused(from_("192.0.2.1"))
     assert refused is not None
     assert (refused[0].reset, refused[1].seconds) == (1_700_000_100, 1)
-    hand.now += 1_000
-    assert refusals(strangers, "192.0.2.1", 2) == [False, True]
-    hand.now -= 3_600_000
-    assert refusals(strangers, "192.0.2.1", 1) == [False]
+    clock.now += 1_000
+    assert refusals(limiter, "192.0.2.1", 2) == [False, True]
+    clock.now -= 3_600_000
+    assert refusals(limiter, "192.0.2.1", 1) == [False]
 
 
 def test_remembered_addresses_are_bounded() -> None:
     """A caller that uses ever new addresses fills no memory: the one not seen for longest is forgotten."""
-    strangers = AuthFailureLimiter(1, ManualClock(), most_addresses=3)
+    limiter = AuthFailureLimiter(1, ManualClock(), most_addresses=3)
     for last in range(1, 5):
-        refusals(strangers, f"192.0.2.{last}", 1)
-    assert refusals(strangers, "192.0.2.4", 1) == [True]
-    assert refusals(strangers, "192.0.2.1", 1) == [False]
+        refusals(limiter, f"192.0.2.{last}", 1)
+    assert refusals(limiter, "192.0.2.4", 1) == [True]
+    assert refusals(limiter, "192.0.2.1", 1) == [False]
 
 
 @pytest.mark.parametrize(
@@ -103,15 +94,15 @@ def shown(credential: str) -> Scope:
 
 def test_one_bad_credential_has_a_bounded_share() -> None:
     """A device that tries its revoked token without end leaves the others at its site 270 of 300 clear answers."""
-    strangers = AuthFailureLimiter(300, ManualClock())
-    stuck = [strangers.refused(shown("dtok_revoked")) for _ in range(1_000)]
+    limiter = AuthFailureLimiter(300, ManualClock())
+    stuck = [limiter.refused(shown("dtok_revoked")) for _ in range(1_000)]
     assert [each is not None for each in stuck] == [False] * 30 + [True] * 970
     assert stuck[-1] is not None
     assert (stuck[-1][0].limit, "with this bad credential" in stuck[-1][1].message) == (30, True)
-    others = [strangers.refused(shown(f"dtok_{number}")) is not None for number in range(300)]
+    others = [limiter.refused(shown(f"dtok_{number}")) is not None for number in range(300)]
     assert others == [False] * 270 + [True] * 30
-    assert refusals(strangers, "192.0.2.1", 1) == [True]
-    assert refusals(strangers, "192.0.2.2", 1) == [False]
+    assert refusals(limiter, "192.0.2.1", 1) == [True]
+    assert refusals(limiter, "192.0.2.2", 1) == [False]
 
 
 async def test_failures_do_not_fill_the_log(tmp_path: Path) -> None:
@@ -123,7 +114,7 @@ async def test_failures_do_not_fill_the_log(tmp_path: Path) -> None:
                 asked = [group.create_task(nobody.get("/nowhere")) for _ in range(60)]
                 await asyncio.wait(asked)
                 error(await api.back_end.get("/v1/nowhere"), 404, "not_found")
-                api.clock.ahead += 1_000 if second < 2 else MINUTE_MS
+                api.clock.ahead_ms += 1_000 if second < 2 else MINUTE_MS
             await nobody.get("/nowhere")
     requests = [line for line in lines if line["event"] == "http.request"]
     assert sum("key_id" in line for line in requests) == 3
@@ -136,14 +127,14 @@ async def test_failures_do_not_fill_the_log(tmp_path: Path) -> None:
 
 def test_failures_from_many_addresses_do_not_fill_the_log() -> None:
     """From ever new addresses it is 50 lines a second, and no more addresses are remembered than elsewhere."""
-    hand = ManualClock()
-    lines = StrangerLines(hand)
+    clock = ManualClock()
+    lines = StrangerLines(clock)
     written = sum(
         lines.is_written(from_(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")) for number in range(20_000)
     )
     assert written == LINES_PER_SECOND
     with structlog.testing.capture_logs() as told:
-        hand.now += MINUTE_MS
+        clock.now += MINUTE_MS
         assert lines.is_written(from_("192.0.2.1"))
     assert [(line["lines"], line["addresses"]) for line in told] == [(MOST_ADDRESSES, MOST_ADDRESSES)]
 
@@ -171,7 +162,7 @@ async def test_failing_addresses_are_blocked_and_others_are_not(tmp_path: Path) 
         bound = await api.bound()
         body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat", json={}), 200)
         body(await nobody.get("/health"), 200)
-        api.clock.ahead += MINUTE_MS
+        api.clock.ahead_ms += MINUTE_MS
         error(await wrong.get("/v1/devices"), 401, "unauthorized")
 
 

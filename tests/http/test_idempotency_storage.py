@@ -76,7 +76,7 @@ async def test_the_bytes_of_a_caller_are_bounded(api: Api, monkeypatch: pytest.M
     assert (newest.headers.get("Idempotent-Replay"), oldest.headers.get("Idempotent-Replay")) == ("true", None)
     same(first, await api.back_end.post("/v1/devices", **register))
     await what_is_counted_is_there(api)
-    api.clock.ahead += DAY_MS + 60_000
+    api.clock.ahead_ms += DAY_MS + 60_000
     while await api.store.write(lambda tx: idempotency_sql.prune(tx, limit=7)):
         await what_is_counted_is_there(api)
     assert await count(api, "SELECT count(*) FROM idempotency_use") == 0
@@ -108,12 +108,12 @@ async def test_answers_are_stored_for_a_day(api: Api) -> None:
     """A minute before the day is over it is replayed, after it the request is a new one; then the old row goes."""
     asked: Json = {"json": {"serial_number": "BP-1"}, "headers": keyed("a")}
     first = await api.back_end.post("/v1/devices", **asked)
-    api.clock.ahead += DAY_MS - 60_000
+    api.clock.ahead_ms += DAY_MS - 60_000
     same(first, await api.back_end.post("/v1/devices", **asked))
-    api.clock.ahead += 60_001
+    api.clock.ahead_ms += 60_001
     body(await api.back_end.post("/v1/devices", **asked), 200)
     assert await api.store.write(idempotency_sql.prune) == 0
-    api.clock.ahead += DAY_MS
+    api.clock.ahead_ms += DAY_MS
     assert await api.store.write(idempotency_sql.prune) == 1
 
 

@@ -167,7 +167,7 @@ def quota(answer: Any) -> tuple[int, int]:
 async def test_the_rate_limit_counts_each_key_and_each_device(tmp_path: Path) -> None:
     """429 with ``Retry-After`` past the limit; others are not touched; in the next minute all is back."""
     async with serving(tmp_path, rate_limit_per_minute=4) as api:
-        api.clock.ahead = -system_clock() % MINUTE_MS  # no minute ends in the middle of the test
+        api.clock.ahead_ms = -system_clock() % MINUTE_MS  # no minute ends in the middle of the test
         now = api.clock() // SECOND_MS
         bound = await api.bound()  # two requests
         device, other = api.as_(bound["device_token"]), api.as_(await api.another_key())
@@ -185,7 +185,7 @@ async def test_the_rate_limit_counts_each_key_and_each_device(tmp_path: Path) ->
         assert quota(await other.get("/v1/devices")) == (4, 3)
         assert quota(await api.as_(None).get("/v1/devices")) == (4, 4)
         assert quota(await api.as_(None).get("/health")) == (4, 4)
-        api.clock.ahead += seconds * SECOND_MS
+        api.clock.ahead_ms += seconds * SECOND_MS
         assert quota(await api.back_end.get("/v1/devices")) == (4, 3)
 
 

@@ -133,7 +133,7 @@ async def test_a_page_that_would_be_too_long_ends_early(api: Api) -> None:
 async def test_the_newest_is_first_although_the_clock_was_set_back(tmp_path: Path) -> None:
     """Ids go on after those that are there when the gateway starts again, an hour before it stopped."""
     async with serving(tmp_path, rate_limit_per_minute=0) as api:
-        api.clock.ahead = 3_600_000
+        api.clock.ahead_ms = 3_600_000
         device = await api.bound()
         commands = [await another_command(api, device) for _ in range(3)]
     async with serving(tmp_path, project="two", rate_limit_per_minute=0) as api:

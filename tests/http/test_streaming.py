@@ -220,13 +220,13 @@ async def revoked(api: Api, key_id: str) -> None:
 async def expired(api: Api, key_id: str) -> None:
     """Its time is over."""
     await api.store.write(lambda tx: key_sql.expire(tx, key_id, tx.now + MINUTE_MS))
-    api.clock.ahead += MINUTE_MS + 1
+    api.clock.ahead_ms += MINUTE_MS + 1
 
 
 async def rotated(api: Api, key_id: str) -> None:
     """It has another secret, and the overlap is over."""
     await api.store.write(lambda tx: key_sql.rotate(tx, key_id, MINUTE_MS))
-    api.clock.ahead += MINUTE_MS + 1
+    api.clock.ahead_ms += MINUTE_MS + 1
 
 
 @pytest.mark.parametrize("end", [revoked, expired, rotated])

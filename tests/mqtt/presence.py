@@ -1,8 +1,9 @@
 """Rules, statuses and waits of the presence tests."""
 
 from tests.mqtt.devices import Device
-from tests.mqtt.support import MqttTestbed, ShiftedClock
+from tests.mqtt.support import MqttTestbed
 from tests.support import wire
+from tests.support.clock import ShiftedClock
 from tests.support.wait import eventually
 
 GRACE_MS = 10_000

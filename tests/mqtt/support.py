@@ -24,7 +24,6 @@ import pytest
 from gateway.bootstrap import first_start
 from gateway.broker.access_sync import AccessSyncer
 from gateway.core.backoff import Pauses
-from gateway.core.clock import system_clock
 from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.domain import commands, devices, grants
@@ -57,6 +56,7 @@ from tests.mqtt.brokers import ADMIN_PASSWORD, Broker, EmbeddedUnderTest, Mosqui
 from tests.mqtt.devices import Device
 from tests.mqtt.proxy import Proxy
 from tests.support import wire
+from tests.support.clock import ShiftedClock
 from tests.support.rabbitmq import RabbitMq
 from tests.support.wait import eventually
 
@@ -69,17 +69,6 @@ on_mosquitto = pytest.mark.parametrize("kind", KINDS[:2])
 RESET = CommandType.FACTORY_RESET
 QUICK = Pauses(first_seconds=0.05, longest_seconds=0.2)
 HANGS_SECONDS = 30.0
-
-
-class ShiftedClock:
-    """The machine's clock, which a test moves ahead."""
-
-    def __init__(self) -> None:
-        self.ahead_ms = 0
-
-    def __call__(self) -> int:
-        """Milliseconds since the epoch."""
-        return system_clock() + self.ahead_ms
 
 
 class MqttTestbed:

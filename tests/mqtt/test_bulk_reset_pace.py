@@ -6,7 +6,8 @@ from gateway.core.clock import system_clock
 from gateway.domain import devices as lifecycle
 from gateway.store import Tx, command_sql, outbox_sql
 from tests.mqtt.devices import Device
-from tests.mqtt.support import RESET, MqttTestbed, ShiftedClock, on_every_broker, open_testbed
+from tests.mqtt.support import RESET, MqttTestbed, on_every_broker, open_testbed
+from tests.support.clock import ShiftedClock
 from tests.support.wait import eventually
 
 STEP_MS = 1_000_000

@@ -14,8 +14,9 @@ from gateway.domain.messages import LEAST
 from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
 from gateway.store import Context, Rules, Tx
 from tests.mqtt.devices import heartbeat_payload
-from tests.mqtt.support import MqttTestbed, ShiftedClock, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
+from tests.support.clock import ShiftedClock
 from tests.support.colliding_ids import CollidingIds
 from tests.support.wait import eventually
 

@@ -7,25 +7,18 @@ from gateway.store import Context, Rules
 from gateway.store.command_sql import CommandRecord
 from tests.mqtt.devices import heartbeat_payload
 from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
+from tests.support.clock import ManualClock
 from tests.support.wait import eventually
 
 FLOOD = 500
 NOON = 1_794_312_000_000
 
 
-class Clock:
-    """A clock that stands."""
-
-    def __call__(self) -> int:
-        """Milliseconds since the epoch."""
-        return NOON
-
-
 @on_every_broker
 async def test_a_flood_of_acknowledgements_delays_no_device_and_loses_none(kind: str, tmp_path: Path) -> None:
     """What is over the budget is refused unread, whatever type it names; a word that changes its command is taken."""
     rules = Rules(gateway_id="gw_test", device_messages_per_second=5)
-    async with open_testbed(kind, tmp_path, context=Context(rules=rules, clock=Clock())) as testbed:
+    async with open_testbed(kind, tmp_path, context=Context(rules=rules, clock=ManualClock(NOON))) as testbed:
         await testbed.start()
         device, other = await testbed.bound(), await testbed.bound("SN-2")
         command = await testbed.command(device)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.mqtt.devices import Device, heartbeat_payload
-from tests.mqtt.support import MqttTestbed, ShiftedClock, on_every_broker, on_mosquitto, open_testbed
+from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
+from tests.support.clock import ShiftedClock
 from tests.support.wait import eventually
 
 LARGE = b'{"battery_percent": 1, "filler": "' + b"x" * 66_000 + b'"}'

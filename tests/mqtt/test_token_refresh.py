@@ -6,8 +6,9 @@ from pathlib import Path
 from gateway.domain import devices
 from gateway.store import View, token_sql
 from tests.mqtt.devices import Device, heartbeat_payload
-from tests.mqtt.support import MqttTestbed, ShiftedClock, on_mosquitto, open_testbed
+from tests.mqtt.support import MqttTestbed, on_mosquitto, open_testbed
 from tests.support import wire
+from tests.support.clock import ShiftedClock
 from tests.support.wait import GUARD_SECONDS, eventually
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}

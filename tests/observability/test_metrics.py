@@ -77,13 +77,13 @@ async def test_a_reset_is_seen_in_its_stages(api: Api) -> None:
     """While it is open by number and age, and what each stage took once it is over."""
     device = await api.bound()
     command = await api.reset(device["id"])
-    api.clock.ahead += 60_000
+    api.clock.ahead_ms += 60_000
     before = await _figures(api)
     assert before["gateway_open_commands", "pending", "factory_reset"] == 1
     assert before["gateway_open_command_oldest_seconds", "pending", "factory_reset"] >= 60
     assert before["gateway_reset_stage_seconds_count", "delivered"] == 0
     await _acknowledge(api, device["device_token"], command, "delivered")
-    api.clock.ahead += 5_000
+    api.clock.ahead_ms += 5_000
     await _acknowledge(api, device["device_token"], command, "executed")
     after = await _figures(api)
     stages = {

@@ -28,7 +28,7 @@ async def delivering(api: Api, sender: WebhookSender | None = None, *, most_at_o
 
 def advance_clock(api: Api, seconds: float) -> None:
     """Time passes."""
-    api.clock.ahead += round(seconds * 1_000)
+    api.clock.ahead_ms += round(seconds * 1_000)
     api.services.wakeups.notify_events()
 
 

@@ -13,20 +13,11 @@ from gateway.broker.external.admissions import SETTLE_SECONDS
 from gateway.domain import epoch
 from gateway.store import account_sql
 from tests.support.auth_endpoint import Endpoint, serve_auth_endpoint
+from tests.support.clock import ManualTimer
 from tests.support.registry import GATEWAY_ID, Bound, Registry, registry
 
 GOLDEN = Path(__file__).parent / "golden"
 EMQX_READING = {"action": "subscribe", "topic": "gateways/#"}
-
-
-class Clock:
-    """Seconds that a test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return self.now
 
 
 @dataclass
@@ -34,7 +25,7 @@ class BrokerDialect:
     """A broker of one kind: how it asks for a device that comes, and for something that each device may do."""
 
     endpoint: Endpoint
-    clock: Clock
+    clock: ManualTimer
     coming: dict[str, Any]
     doing: dict[str, Any]
 
@@ -64,7 +55,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
         yield opened
 
 
-def recorded(dialect: str, endpoint: Endpoint, clock: Clock) -> BrokerDialect:
+def recorded(dialect: str, endpoint: Endpoint, clock: ManualTimer) -> BrokerDialect:
     """The recorded questions of this dialect: one that lets a device in, and one that grants it something."""
     cases = json.loads((GOLDEN / f"http_auth_{dialect}.json").read_text())
     coming = next(case for case in cases if case["name"] == "a device with its password")
@@ -79,7 +70,7 @@ def recorded(dialect: str, endpoint: Endpoint, clock: Clock) -> BrokerDialect:
 @pytest.mark.parametrize("dialect", ["emqx", "vernemq", "mosquitto_go_auth", "amqtt", "rabbitmq"])
 async def test_a_session_of_an_earlier_binding_has_no_rights(dialect: str, fleet: Registry) -> None:
     """Not after the revocation, nor after the next bind, nor after a restart of the gateway; the new session has."""
-    clock = Clock()
+    clock = ManualTimer()
     device, bystander = await fleet.bound("SN-1"), await fleet.bound("SN-2")
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         broker = recorded(dialect, endpoint, clock)
@@ -102,7 +93,7 @@ async def test_a_session_of_an_earlier_binding_has_no_rights(dialect: str, fleet
 
 async def test_a_reset_leaves_the_session_its_rights(fleet: Registry) -> None:
     """Until the token is revoked: by it the device fetches the reset."""
-    clock, device = Clock(), await fleet.bound("SN-1")
+    clock, device = ManualTimer(), await fleet.bound("SN-1")
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         broker = recorded("emqx", endpoint, clock)
         assert await broker.lets_in(device)
@@ -112,7 +103,7 @@ async def test_a_reset_leaves_the_session_its_rights(fleet: Registry) -> None:
 
 async def test_after_a_restore_no_session_has_rights_until_it_reconnects(fleet: Registry) -> None:
     """The copy does not know who was let in after it was made."""
-    clock, device = Clock(), await fleet.bound("SN-1")
+    clock, device = ManualTimer(), await fleet.bound("SN-1")
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert await recorded("emqx", endpoint, clock).lets_in(device)
     await fleet.store.write(lambda tx: epoch.begin(tx, epoch.RESTORED))
@@ -127,7 +118,7 @@ async def test_a_new_token_is_refused_until_the_old_session_is_disconnected(flee
     """Else the broker might begin the old session after the new one, and that would have the new one's rights."""
     device = await fleet.bound("SN-1")
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID) as endpoint:
-        broker = recorded("emqx", endpoint, Clock())
+        broker = recorded("emqx", endpoint, ManualTimer())
         loop = asyncio.get_running_loop()
         began = loop.time()
         assert await broker.lets_in(device)
@@ -150,7 +141,7 @@ async def _is_accepted(endpoint: Endpoint, password: str) -> bool:
 
 async def test_a_session_of_an_earlier_password_has_no_rights(fleet: Registry) -> None:
     """Rotated, or revoked and made again under the same name; also after a restart of the gateway."""
-    clock = Clock()
+    clock = ManualTimer()
     password = await fleet.store.write(lambda tx: account_sql.create(tx, "integrator_a"))
     async with serve_auth_endpoint(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert not await _reads(endpoint), "nothing is known of this session"

@@ -22,6 +22,7 @@ from gateway.settings.broker_api import BrokerApi
 from gateway.store import account_sql, broker_session_sql, outbox_sql
 from gateway.store.broker_session_sql import MOST_CLIENTS
 from gateway.store.outbox_sql import OutboxRow
+from tests.support.clock import ManualTimer
 from tests.support.ports import closed_port
 from tests.support.registry import Bound, Registry, registry
 from tests.support.wait import eventually
@@ -44,16 +45,6 @@ class RecordedDisconnector:
     async def connected(self) -> set[Client]:
         """Who is connected."""
         return set(self.there)
-
-
-class Clock:
-    """Seconds that a test moves."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return self.now
 
 
 @pytest.fixture
@@ -84,7 +75,7 @@ async def let_in_before(fleet: Registry, device: Bound) -> None:
 
 async def test_sessions_without_a_valid_token_are_cut(fleet: Registry) -> None:
     """A reset ends no session. A revocation ends the device's session, and a session without a known token ends too."""
-    scissors, clock = RecordedDisconnector(), Clock()
+    scissors, clock = RecordedDisconnector(), ManualTimer()
     admissions = Admissions(clock)
     access = SessionSync(fleet.store, admissions, scissors)
     good, revoked, unknown = [await fleet.bound(f"SN-{number}") for number in range(3)]
@@ -99,7 +90,7 @@ async def test_sessions_without_a_valid_token_are_cut(fleet: Registry) -> None:
 
 async def test_a_session_that_may_start_during_the_cut_is_cut_again(fleet: Registry) -> None:
     """Let in a moment before the revocation, it may not be there yet to be cut: so once more, until it must be."""
-    scissors, clock = RecordedDisconnector(), Clock()
+    scissors, clock = RecordedDisconnector(), ManualTimer()
     admissions = Admissions(clock)
     access = SessionSync(fleet.store, admissions, scissors)
     device = await fleet.bound("SN-1")

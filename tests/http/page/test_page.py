@@ -207,7 +207,7 @@ async def test_a_long_list_is_paged_by_the_server(api: Api, tmp_path: Path) -> N
 async def test_retry_after_is_respected(tmp_path: Path) -> None:
     """429: the page says so and how long, and asks for nothing in the meantime."""
     async with serving(tmp_path / "data", rate_limit_per_minute=6) as api:
-        api.clock.ahead = 0
+        api.clock.ahead_ms = 0
         async with signed_in(api.url, api.key, tmp_path / "profile") as visitor:
             for number in range(8):
                 await visitor.tab.run(f"location.hash = '#/?search=x{number}'")

@@ -121,7 +121,7 @@ async def test_an_open_command_is_cancelled(api: Api, verb: str) -> None:
     assert body(await api.back_end.post(f"{path}/{command['id']}/cancel", json={}), 200) == cancelled
 
     short = body(await api.back_end.post(path, json={"type": "reboot", "ttl_seconds": 1}), 201)
-    api.clock.ahead += 2_000
+    api.clock.ahead_ms += 2_000
     await api.store.write(expire)
     error(await cancel(api, verb, f"{path}/{short['id']}"), 409, "command_final")
     error(await cancel(api, verb, f"{path}/cmd_01JD3M0000000000000000000A"), 404, "not_found")

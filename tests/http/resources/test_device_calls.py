@@ -88,7 +88,7 @@ async def test_an_expired_command_is_not_delivered(api: Api) -> None:
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}/commands"
     body(await api.back_end.post(path, json={"type": "reboot", "ttl_seconds": 1}), 201)
-    api.clock.ahead += 1_001
+    api.clock.ahead_ms += 1_001
     device = api.as_(bound["device_token"])
     assert body(await device.post("/v1/devices/me/heartbeat"), 200) == {"status": "ok"}
     assert body(await device.get("/v1/devices/me/commands/pending"), 200) == {"data": []}
@@ -217,7 +217,7 @@ async def test_the_use_of_credentials_is_recorded(api: Api) -> None:
     first = await noted("SELECT last_used_at FROM api_keys")
     await api.registered("BP-2")
     assert await noted("SELECT last_used_at FROM api_keys") == first
-    api.clock.ahead += 61_000
+    api.clock.ahead_ms += 61_000
     await api.registered("BP-3")
     assert await noted("SELECT last_used_at FROM api_keys") > first
 

@@ -46,10 +46,10 @@ async def test_each_order_can_be_paged_by_cursor(api: Api, sort: str, order: str
     """Every device comes once, in order; equal values too, and devices without a name, which come first from A to Z."""
     names = ["ward 2", None, "Ward 1", "ward 2", None, "Éva", "Zoë", "ward 10"]
     for number, name in enumerate(names):
-        api.clock.ahead += 1_000
+        api.clock.ahead_ms += 1_000
         await api.registered(f"BP-{number * 7 % 8}", **({} if name is None else {"name": name}))
     first = (await listed(api, limit=100))["data"][-1]
-    api.clock.ahead += 1_000
+    api.clock.ahead_ms += 1_000
     body(await api.back_end.patch(f"{PATH}/{first['id']}", json={"metadata": {"a": 1}}), 200)
 
     there = (await listed(api, limit=100))["data"][::-1]

@@ -15,7 +15,7 @@ async def changed(api: Api, device: Json, **change: Any) -> Json:
 async def test_a_change_answers_the_whole_device(api: Api) -> None:
     """Every field; only what was given is another, and ``updated_at``."""
     device = await api.registered("BP-1", name="Bed 2", metadata={"ward": 3, "old": True})
-    api.clock.ahead += 1_000
+    api.clock.ahead_ms += 1_000
     after = await changed(
         api,
         device,
@@ -54,7 +54,7 @@ async def test_a_change_answers_the_whole_device(api: Api) -> None:
 async def test_an_unchanged_update_records_no_event(api: Api) -> None:
     """An empty change, and the device as it is: the same answer, to the field."""
     device = await api.registered("BP-1", name="Bed 2", metadata={"ward": 3})
-    api.clock.ahead += 1_000
+    api.clock.ahead_ms += 1_000
     assert await changed(api, device) == device
     same = {name: device[name] for name in ("name", "firmware_version", "metadata", "settings")}
     assert await changed(api, device, **same) == device

@@ -30,7 +30,7 @@ async def beating(api: Api, *batteries: float, apart_ms: int = 1_000) -> Json:
     device = api.as_(bound["device_token"])
     for battery in batteries:
         body(await device.post("/v1/devices/me/heartbeat", json={"battery_percent": battery}), 200)
-        api.clock.ahead += apart_ms
+        api.clock.ahead_ms += apart_ms
     return bound
 
 
@@ -161,9 +161,9 @@ async def test_times_at_the_bounds_are_accepted(api: Api) -> None:
 
 async def test_sampling_takes_the_newest_heartbeat_of_each_interval(api: Api) -> None:
     """By the clock, page by page, over a gap, and within ``since`` and ``until``; no second is there twice."""
-    api.clock.ahead += 10_000 - api.clock() % 10_000
+    api.clock.ahead_ms += 10_000 - api.clock() % 10_000
     bound = await beating(api, *range(25))
-    api.clock.ahead += 60_000
+    api.clock.ahead_ms += 60_000
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/heartbeat", json={"battery_percent": 99}), 200)
     everything = (await listed(api, bound))["data"]
     newest: dict[int, float] = {}

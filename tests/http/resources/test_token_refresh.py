@@ -14,7 +14,7 @@ BEAT = "/v1/devices/me/heartbeat"
 
 async def refreshed(api: Api, token: str) -> str:
     """The token that the device with this one gets, a minute after it got one last."""
-    api.clock.ahead += 60_000
+    api.clock.ahead_ms += 60_000
     new: str = body(await api.as_(token).post(PATH), 200)["device_token"]
     return new
 
@@ -101,7 +101,7 @@ async def test_a_refresh_within_a_minute_is_refused_with_retry_after(api: Api) -
     assert "Idempotency-Key" in told["message"]
     assert body(await api.as_(old).post(PATH, headers=once), 200)["device_token"] == lost
     assert await is_accepted(api, old)
-    api.clock.ahead += 60_000
+    api.clock.ahead_ms += 60_000
     new = body(await api.as_(old).post(PATH), 200)["device_token"]
     assert new != lost
     assert not await is_accepted(api, lost)

@@ -65,7 +65,7 @@ answered: Counter[str] = Counter()
 """How often each operation answered each status."""
 
 
-class Caller:
+class SchemathesisCaller:
     """Calls the API beside schemathesis, with the key of the project."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class OwnResources:
     """A webhook, and a bound device with an open command; new ones when schemathesis has worn them out."""
 
     def __init__(self) -> None:
-        self.caller = Caller()
+        self.caller = SchemathesisCaller()
         self.hook_id = self.device_id = self.command_id = ""
 
     def fresh(self) -> "OwnResources":

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import httpx
 
 from device_sim import Faults, Flash, GatewayApi, MemoryFlash, NoFaults, Options, SimulatedDevice
-from device_sim.options import RadioKind, Transport
+from device_sim.options import RadioKind, Transport, wall_clock
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import GUARD_SECONDS, started
 from tests.support import wire
@@ -69,6 +69,7 @@ class Site:
         flash: Flash | None = None,
         faults: Faults | None = None,
         transport: Transport = "mqtt",
+        clock: Callable[[], int] = wall_clock,
     ) -> SimulatedDevice:
         """A device, not registered yet, with quick heartbeats and reconnects; its whims follow from its serial."""
         return SimulatedDevice(
@@ -78,7 +79,9 @@ class Site:
             api=self.api,
             interval=_HEARTBEAT_SECONDS,
             rng=random.Random(serial),  # noqa: S311 - a simulation
-            options=Options(faults=faults or NoFaults(), transport=transport, backoff_first=0.05, backoff_longest=0.5),
+            options=Options(
+                faults=faults or NoFaults(), transport=transport, backoff_first=0.05, backoff_longest=0.5, clock=clock
+            ),
         )
 
     async def get(self, path: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from gateway.store import DATABASE_NAME
 from tests.e2e.support import BROKERS, BrokerKind, Site, running, running_site, token_of
 from tests.e2e.test_reset_after_crashes import offline_device, reconnect_and_wipe
 from tests.support import wire
+from tests.support.clock import ShiftedClock
 from tests.support.wait import eventually
 
 
@@ -61,13 +62,15 @@ async def test_the_old_token_is_revoked_at_the_first_use_of_the_new_one(tmp_path
 async def test_a_device_waits_until_it_may_refresh_again(tmp_path: Path) -> None:
     """429 meanwhile; it asks with each heartbeat that is due, and is back with the token that it gets."""
     async with running_site(tmp_path, "mosquitto") as site:
-        device, _ = await offline_device(site)
+        clock = ShiftedClock()
+        device, _ = await offline_device(site, clock=clock)
         await lose_a_refresh(site, device)
         before = device.counts["online"]
         async with running(device):
             told = await device.wait_for_fact("token_not_refreshed")
             assert "429" in str(told.details["reason"])
             advance_a_minute(site)
+            clock.ahead_ms += 60_000  # the device heeds `Retry-After` by its own clock
             await device.wait_for_fact("online", count=before + 1)
         assert device.counts["token_refreshed"] == 1
 

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_sim import MemoryFlash, SimulatedDevice
+from device_sim.options import wall_clock
 from tests.e2e.support import BROKERS, RESET, BrokerKind, Site, details, running, running_site, token_of, topic
 from tests.support.wait import eventually
 
@@ -17,9 +19,11 @@ ROUNDS = 10
 LONGEST_DELAY_SECONDS = 0.2
 
 
-async def offline_device(site: Site, serial: str = "SN1") -> tuple[SimulatedDevice, str]:
+async def offline_device(
+    site: Site, serial: str = "SN1", *, clock: Callable[[], int] = wall_clock
+) -> tuple[SimulatedDevice, str]:
     """A device that was online once and is switched off; its id."""
-    device = site.device(serial)
+    device = site.device(serial, clock=clock)
     binding = await device.provision(end_user_id="eu_1")
     async with running(device):
         await device.wait_for_fact("heartbeat")

@@ -32,7 +32,7 @@ def check_failed_grants(world: World) -> Iterator[Finding]:
     for row in world.rows("SELECT * FROM commands WHERE status = 'failed'"):
         code = json.loads(row["error"] or "{}").get("code")
         if code == "grant_invalid" and row["id"] not in world.altered_commands:
-            yield 1, "what the gateway signs is obeyed", f"{row['id']} ({row['type']}) failed with {code}"
+            yield 1, "commands signed by the gateway are obeyed", f"{row['id']} ({row['type']}) failed with {code}"
 
 
 def check_old_keys(world: World) -> Iterator[Finding]:

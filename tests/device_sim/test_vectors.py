@@ -23,7 +23,7 @@ def handle(vector: dict[str, Any]) -> tuple[Device, list[Action]]:
 
 
 @pytest.mark.parametrize("vector", COMMANDS, ids=NAMES)
-def test_vector(vector: dict[str, Any]) -> None:
+def test_each_command_vector_is_answered_as_specified(vector: dict[str, Any]) -> None:
     """The device answers what the vector says; a refusal changes the flash only where the protocol says so."""
     device, actions = handle(vector)
     said = [json.loads(each.payload) for each in actions if isinstance(each, Publish)]

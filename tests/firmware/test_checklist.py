@@ -67,7 +67,7 @@ def order(actions: list[Action]) -> list[str]:
 
 
 @pytest.mark.checklist("C19")
-def test_no_time_is_sent_while_the_clock_is_not_set(device: Board) -> None:
+def test_sent_at_is_omitted_while_the_clock_is_not_set(device: Board) -> None:
     """The heartbeat goes without `sent_at`, and has it again as soon as the clock is right."""
     (without,) = sent(device.give(["heartbeat_due"], None))
     assert "sent_at" not in without
@@ -76,7 +76,7 @@ def test_no_time_is_sent_while_the_clock_is_not_set(device: Board) -> None:
 
 
 @pytest.mark.checklist("C20")
-def test_an_empty_payload_ends_what_has_not_begun(device: Board) -> None:
+def test_an_empty_payload_drops_a_reset_that_has_not_started(device: Board) -> None:
     """Nothing is acknowledged; the reset that waits for the PUBACK of `delivered` is dropped, and nothing is wiped."""
     assert sent(device.give(["command", TYPE, ""], NOW)) == []
     device.give(command("factory_reset"), NOW)
@@ -86,7 +86,7 @@ def test_an_empty_payload_ends_what_has_not_begun(device: Board) -> None:
 
 
 @pytest.mark.checklist("C22")
-def test_an_unknown_key_is_not_asked_for(device: Board) -> None:
+def test_an_unknown_key_is_refused_and_not_requested(device: Board) -> None:
     """A grant of another key, whatever its `kid` says: `grant_invalid`, and not one action that asks for a key."""
     other = ["command", TYPE, Signer(bytes(range(1, 33))).command(TYPE).decode()]
     actions = device.give(other, NOW)
@@ -96,7 +96,7 @@ def test_an_unknown_key_is_not_asked_for(device: Board) -> None:
 
 @pytest.mark.checklist("C23")
 @pytest.mark.parametrize("params", [{}, {"minutes": 6}, {"minutes": 5, "more": 1}, {"minutes": "5"}])
-def test_params_other_than_the_signed_ones(device: Board, params: dict[str, Any]) -> None:
+def test_params_that_differ_from_the_signed_ones_are_refused(device: Board, params: dict[str, Any]) -> None:
     """`grant_invalid`; the same params in another form are the same."""
     changed = command(params={"minutes": 5}, fields={"params": params})
     assert acknowledged(device.give(changed, NOW)) == [("failed", "grant_invalid")]
@@ -108,7 +108,7 @@ def test_params_other_than_the_signed_ones(device: Board, params: dict[str, Any]
 
 
 @pytest.mark.checklist("C24")
-def test_an_earlier_number_of_the_same_type(device: Board) -> None:
+def test_an_earlier_number_of_the_same_type_is_refused(device: Board) -> None:
     """`stale_sequence`, nothing done and nothing kept; the largest number is exact, and the next binding starts new."""
     last = 2**53 - 1
     earlier = command(command_id="cmd_earlier", claims={"seq": last - 1})
@@ -122,7 +122,7 @@ def test_an_earlier_number_of_the_same_type(device: Board) -> None:
 
 
 @pytest.mark.checklist("C25")
-def test_the_number_is_written_before_the_device_acts(device: Board) -> None:
+def test_the_number_is_stored_before_the_command_is_executed(device: Board) -> None:
     """With the generation and the id, before `delivered` and before anything is wiped."""
     actions = order(device.give(command("factory_reset"), NOW))
     assert actions == ["write last_sequences", "publish delivered"]
@@ -135,7 +135,7 @@ def test_the_number_is_written_before_the_device_acts(device: Board) -> None:
 
 
 @pytest.mark.checklist("C26")
-def test_a_command_of_another_generation(device: Board) -> None:
+def test_a_command_of_another_generation_is_refused(device: Board) -> None:
     """An older one: `stale_generation`; a newer one: `generation_mismatch`. Nothing is done."""
     for generation, code in ((2, "stale_generation"), (4, "generation_mismatch")):
         actions = device.give(command("factory_reset", command_id=f"cmd_{code}", generation=generation), NOW)
@@ -144,7 +144,7 @@ def test_a_command_of_another_generation(device: Board) -> None:
 
 
 @pytest.mark.checklist("C27")
-def test_each_command_is_done_once(device: Board) -> None:
+def test_each_command_is_executed_once(device: Board) -> None:
     """A known id repeats the same bytes, also after a reset; a forgery uses up no id."""
     forged = command(command_id="cmd_1", claims={"aud": "dev_other"})
     assert acknowledged(device.give(forged, NOW)) == [("failed", "grant_invalid")]
@@ -162,7 +162,7 @@ def test_each_command_is_done_once(device: Board) -> None:
 
 
 @pytest.mark.checklist("C29", "C30", "C31", "C32", "C34")
-def test_the_order_of_a_reset(device: Board) -> None:
+def test_the_steps_of_a_reset_are_in_order(device: Board) -> None:
     """`delivered`, its PUBACK, the receipt in flash, the wipe, `executed` with that receipt, the reboot, unpaired."""
     accepted = order(device.give(command("factory_reset"), NOW))
     assert accepted[-1] == "publish delivered"

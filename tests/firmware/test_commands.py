@@ -79,7 +79,7 @@ def test_a_command_that_expires_needs_a_clock(device: Board) -> None:
 
 
 @pytest.mark.checklist("C20")
-def test_an_empty_payload_drops_what_has_not_begun(device: Board) -> None:
+def test_an_empty_payload_drops_a_reset_that_has_not_started(device: Board) -> None:
     """The reset is withdrawn before its acknowledgement is confirmed: it never begins, and nothing is answered."""
     signer = Signer()
     online(device, signer)
@@ -101,7 +101,7 @@ def test_only_the_key_of_the_bind_is_obeyed(device: Board) -> None:
 
 
 @pytest.mark.checklist("C23")
-def test_params_that_differ_from_the_signed_ones(device: Board) -> None:
+def test_params_that_differ_from_the_signed_ones_are_refused(device: Board) -> None:
     """They are refused; another form of the same params is not."""
     signer = Signer()
     online(device, signer)
@@ -144,7 +144,7 @@ def test_only_the_own_generation_is_obeyed(device: Board) -> None:
 
 
 @pytest.mark.checklist("C27")
-def test_a_known_id_is_answered_and_not_done_again(device: Board) -> None:
+def test_a_known_id_is_answered_and_not_executed_again(device: Board) -> None:
     """The same bytes each time; sixteen ids are remembered, and always the last done one of a type."""
     signer = Signer()
     online(device, signer)
@@ -162,7 +162,7 @@ def test_a_known_id_is_answered_and_not_done_again(device: Board) -> None:
 
 
 @pytest.mark.checklist("C27")
-def test_a_forged_message_blocks_no_id(device: Board) -> None:
+def test_a_forged_message_uses_up_no_id(device: Board) -> None:
     """The real command is obeyed after a forgery under its id."""
     signer = Signer()
     online(device, signer)

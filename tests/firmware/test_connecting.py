@@ -58,7 +58,7 @@ def subscriptions(body: bytes) -> dict[str, int]:
 
 
 @pytest.mark.checklist("C2", "C5", "C6", "C7", "C8", "C9", "C11", "C14", "C18")
-async def test_what_a_device_sends_first(site: Site, proxy: WatchingProxy, tmp_path: Path) -> None:
+async def test_the_first_packets_of_a_connection(site: Site, proxy: WatchingProxy, tmp_path: Path) -> None:
     """CONNECT with a persistent session and a will, SUBSCRIBE by full names, after its SUBACK online, a heartbeat."""
     device = FirmwareDevice(tmp_path / "device", "SN-FIRST")
     async with powered(device):
@@ -130,7 +130,7 @@ async def test_a_device_goes_offline_cleanly(site: Site, proxy: WatchingProxy, t
 
 
 @pytest.mark.checklist("C7")
-async def test_silence_is_broken_by_a_ping_and_a_silent_broker_is_left(
+async def test_pings_are_sent_and_a_silent_broker_is_disconnected(
     site: Site, proxy: WatchingProxy, tmp_path: Path
 ) -> None:
     """Within the keepalive it sends something; without an answer it connects again."""
@@ -175,7 +175,9 @@ async def test_pauses_are_random_and_bounded() -> None:
 
 
 @pytest.mark.checklist("C32", "C33")
-async def test_the_session_is_cut_before_the_last_puback(site: Site, proxy: WatchingProxy, tmp_path: Path) -> None:
+async def test_a_reset_ends_although_the_session_is_cut_before_the_last_puback(
+    site: Site, proxy: WatchingProxy, tmp_path: Path
+) -> None:
     """The normal end of a reset: `executed` goes over the session of `delivered`, and nothing is connected again."""
     device = FirmwareDevice(tmp_path / "device", "SN-CUT", heartbeat_seconds=RARE)
     async with powered(device):
@@ -193,7 +195,7 @@ async def test_the_session_is_cut_before_the_last_puback(site: Site, proxy: Watc
 
 
 @pytest.mark.checklist("C28")
-async def test_a_command_counts_with_the_retain_flag_and_without(
+async def test_a_command_is_executed_with_and_without_the_retain_flag(
     site: Site, proxy: WatchingProxy, tmp_path: Path
 ) -> None:
     """Without it while the device is connected, with it at the next connect, maybe beside the session's own copy."""
@@ -215,9 +217,7 @@ async def test_a_command_counts_with_the_retain_flag_and_without(
 
 
 @pytest.mark.checklist("C29")
-async def test_without_the_puback_of_delivered_nothing_is_wiped(
-    site: Site, proxy: WatchingProxy, tmp_path: Path
-) -> None:
+async def test_the_wipe_waits_for_the_puback_of_delivered(site: Site, proxy: WatchingProxy, tmp_path: Path) -> None:
     """The reset waits until the broker has `delivered`; the command arrives again and is executed then."""
     device = FirmwareDevice(tmp_path / "device", "SN-WAIT", heartbeat_seconds=RARE)
     async with powered(device):

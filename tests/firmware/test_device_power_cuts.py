@@ -93,7 +93,7 @@ def check_the_end(device: Board, cuts: str) -> None:
     assert not [action for action in again if action[0] in {"write", "erase"}], cuts
 
 
-def test_the_power_goes_once(device: Board) -> None:
+def test_one_power_cut_ends_in_the_same_state(device: Board) -> None:
     """Before each action of provisioning and reset."""
     happened = set()
     for power_for in range(LONGEST):
@@ -106,7 +106,7 @@ def test_the_power_goes_once(device: Board) -> None:
 
 
 @pytest.mark.parametrize("first", range(9, 21))
-def test_the_power_goes_twice(device: Board, first: int) -> None:
+def test_two_power_cuts_end_in_the_same_state(device: Board, first: int) -> None:
     """Before each action of the reset, and again before each action of what follows."""
     for second in range(LONGEST):
         world = World(device, [first, second])

@@ -209,7 +209,7 @@ def tell_both(seed: str, device: Board) -> list[str]:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_both_devices_do_the_same(group: int, tmp_path: Path) -> None:
+def test_both_devices_act_the_same_in_random_runs(group: int, tmp_path: Path) -> None:
     """Stories of chance, with power cuts; together they reach every fact and every code."""
     told: set[str] = set()
     with board(tmp_path) as device:
@@ -218,7 +218,7 @@ def test_both_devices_do_the_same(group: int, tmp_path: Path) -> None:
     assert told >= FACTS, f"group {group}"
 
 
-def test_both_devices_forget_the_same(tmp_path: Path) -> None:
+def test_both_devices_forget_the_same_commands(tmp_path: Path) -> None:
     """More commands than a device remembers, then all of them again: the last of each type is never forgotten."""
     signer, twin = Signer(), Twin()
     types = ["start_recording", "stop_recording", *["trigger_upload"] * 19]

@@ -64,12 +64,12 @@ def known() -> list[Check]:
     return [(bytes.fromhex(public), bytes.fromhex(message), bytes.fromhex(signed)) for public, message, signed in KNOWN]
 
 
-def test_known_answers() -> None:
+def test_known_signatures_verify() -> None:
     """The signatures of the standard are good."""
     assert verified(known()) == [True] * len(KNOWN)
 
 
-def test_each_changed_part_is_refused() -> None:
+def test_any_modified_part_is_refused() -> None:
     """One bit of the key, of the message, of R or of S: the signature is bad."""
     rng = random.Random(SEED)  # noqa: S311  # a test has to be repeatable
     spoilt = []
@@ -86,7 +86,7 @@ def flipped(raw: bytes, at: int, bit: int) -> bytes:
     return raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :]
 
 
-def test_as_another_implementation() -> None:
+def test_signatures_of_another_implementation_verify() -> None:
     """Keys and messages of chance, around the block length of SHA-512; each signature is good for its own key alone."""
     rng = random.Random(SEED)  # noqa: S311  # a test has to be repeatable
     keys = [Ed25519PrivateKey.from_private_bytes(rng.randbytes(32)) for _ in range(20)]
@@ -98,7 +98,7 @@ def test_as_another_implementation() -> None:
     assert verified(list(zip(others, messages, signatures, strict=True))) == [False] * 20, f"seed {SEED}"
 
 
-def test_a_second_form_of_s_is_refused() -> None:
+def test_a_non_canonical_s_is_refused() -> None:
     """S + L verifies where S < L is not checked (RFC 8032, 5.1.7)."""
     public, message, signature = known()[1]
     s = int.from_bytes(signature[32:], "little")

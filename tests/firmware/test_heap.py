@@ -49,14 +49,14 @@ def test_no_growth_over_ten_thousand_heartbeats(tmp_path: Path) -> None:
     assert measured["after"] <= measured["before"] + SLACK
 
 
-def test_a_reset_with_a_full_journal(tmp_path: Path) -> None:
+def test_a_reset_with_a_full_journal_fits_the_heap(tmp_path: Path) -> None:
     """The whole reset fits beside it."""
     (line,) = said(SCRIPTS / "heap.py", *life(tmp_path / "life", *UPLOADS, signed("factory_reset", 99)))
     assert json.loads(line)["state"] == "unprovisioned"
 
 
 @pytest.mark.parametrize(("kib", "heap"), [(8, "128k"), (15, "192k")])
-def test_a_command_with_long_params(tmp_path: Path, kib: int, heap: str) -> None:
+def test_a_command_with_long_params_fits_the_heap(tmp_path: Path, kib: int, heap: str) -> None:
     """Params of 8 KiB are obeyed on this heap; the most that a gateway sends, 16 KiB, need a larger one."""
     large = signed("trigger_upload", 1, {f"name{number}": "x" * 100 for number in range(kib * 1024 // 110)})
     assert len(large) > kib * 1024

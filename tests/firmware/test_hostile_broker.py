@@ -10,7 +10,7 @@ from tests.firmware.device import FirmwareDevice, powered
 
 
 @pytest.mark.checklist("C21")
-async def test_long_messages_and_floods(tmp_path: Path) -> None:
+async def test_long_messages_and_floods_are_survived(tmp_path: Path) -> None:
     """64 KiB are dropped, a flood ends the link and not the device, and a real command is executed after both."""
     async with running_site(tmp_path, "mosquitto") as site:
         device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url)

@@ -30,7 +30,7 @@ async def a_device(folder: Path, kind: BrokerKind, *, tls: bool) -> AsyncIterato
 @pytest.mark.checklist("C1", "C3", "C4", "C13", "C18", "C29", "C31", "C34")
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("kind", BROKERS)
-async def test_the_whole_life(kind: BrokerKind, tls: bool, tmp_path: Path) -> None:  # noqa: FBT001
+async def test_a_device_goes_through_its_life_cycle(kind: BrokerKind, tls: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """Provisioned over the serial line, every command, a reset, unpaired, bound again, never wiped again."""
     async with a_device(tmp_path, kind, tls=tls) as (site, device), powered(device):
         assert (await device.ask(do="info"))["state"] == "unprovisioned"

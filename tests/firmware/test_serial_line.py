@@ -22,7 +22,7 @@ BIND: Json = {
 }
 
 
-async def test_bad_lines_are_answered_and_change_nothing(tmp_path: Path) -> None:
+async def test_bad_lines_are_refused_and_change_nothing(tmp_path: Path) -> None:
     """Each answer names what is wrong; the line works on, and the flash stays as it is."""
     device = FirmwareDevice(tmp_path / "device")
     async with powered(device):
@@ -54,7 +54,7 @@ async def test_bad_lines_are_answered_and_change_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.checklist("C2", "C4")
-async def test_a_paired_device_takes_no_other_binding(tmp_path: Path) -> None:
+async def test_a_paired_device_refuses_another_binding(tmp_path: Path) -> None:
     """It keeps host, port, prefix and the largest generation as given, and has to be reset before the next binding."""
     device = FirmwareDevice(tmp_path / "device")
     async with powered(device):

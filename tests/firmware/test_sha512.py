@@ -15,13 +15,13 @@ KNOWN = {  # NIST, "SHA512.pdf" of the examples with intermediate values, and th
 }
 
 
-def test_known_answers() -> None:
+def test_known_digests_match() -> None:
     """The digests that the standard publishes."""
     digests = calls(*(("sha512", message) for message in KNOWN))
     assert [each.hex() for each in digests] == list(KNOWN.values())
 
 
-def test_every_length_around_two_blocks() -> None:
+def test_every_length_around_two_blocks_is_padded_correctly() -> None:
     """The padding is right for each length, by another implementation."""
     messages = [bytes(at % 251 for at in range(length)) for length in range(260)]
     digests = calls(*(("sha512", message) for message in messages))

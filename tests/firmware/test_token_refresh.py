@@ -52,7 +52,7 @@ async def locked_out(site: Site, folder: Path) -> tuple[FirmwareDevice, str]:
 
 
 @pytest.mark.checklist("C16")
-async def test_three_refusals_and_a_new_token(tmp_path: Path) -> None:
+async def test_a_token_is_requested_after_three_refusals(tmp_path: Path) -> None:
     """It asks after the third, not before, and not again before `Retry-After`; then it is back, and is reset."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await locked_out(site, tmp_path)
@@ -73,7 +73,7 @@ async def test_three_refusals_and_a_new_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.checklist("C16")
-async def test_a_revoked_token_is_asked_for_once(tmp_path: Path) -> None:
+async def test_a_refresh_of_a_revoked_token_is_requested_once(tmp_path: Path) -> None:
     """401 is final: the device keeps trying the broker, and takes the next binding only after a reset."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, device_id = await locked_out(site, tmp_path)
@@ -91,7 +91,7 @@ async def test_a_revoked_token_is_asked_for_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.checklist("C17")
-async def test_the_power_fails_before_the_new_token_is_written(tmp_path: Path) -> None:
+async def test_a_power_cut_before_the_new_token_is_written_repeats_the_request(tmp_path: Path) -> None:
     """The key of the request is in flash: the same answer comes again, at once, and no third token is made."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, _ = await locked_out(site, tmp_path)
@@ -109,7 +109,7 @@ async def test_the_power_fails_before_the_new_token_is_written(tmp_path: Path) -
 
 
 @pytest.mark.checklist("C17")
-async def test_a_new_token_that_never_worked_gives_way_to_the_old_one(tmp_path: Path) -> None:
+async def test_a_lost_new_token_is_replaced_with_the_old_one(tmp_path: Path) -> None:
     """The gateway lost the new one, as after a restore: the old one, still in flash, brings another."""
     async with running_site(tmp_path, "embedded") as site:
         device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url, backoff_longest_ms=100)
@@ -131,7 +131,7 @@ async def test_a_new_token_that_never_worked_gives_way_to_the_old_one(tmp_path: 
 
 
 @pytest.mark.checklist("C12")
-async def test_an_update_of_a_device_from_before_passwords(tmp_path: Path) -> None:
+async def test_updated_firmware_refreshes_a_former_token_first(tmp_path: Path) -> None:
     """It asks for another token before its first connect, so the broker never refuses it."""
     former = former_registry(tmp_path / "gateway" / "data")
     async with running_site(tmp_path, "embedded") as site:

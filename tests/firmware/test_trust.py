@@ -34,7 +34,7 @@ class FirstBytes(Proxy):
 
 @pytest.mark.checklist("C13")
 @pytest.mark.parametrize("fault", ["another authority", "another name", "no authority"])
-async def test_a_server_that_is_not_trusted_gets_nothing(tmp_path: Path, fault: str) -> None:
+async def test_an_untrusted_server_gets_no_data(tmp_path: Path, fault: str) -> None:
     """No CONNECT and no heartbeat leaves the device, over MQTT or HTTP, with TLS or without."""
     async with secured_site(tmp_path, "embedded") as (site, authority), FirstBytes(site.gateway.port) as proxy:
         other = make_authority(tmp_path / "other") if fault == "another authority" else authority

@@ -33,7 +33,7 @@ def arrive(device: Board, vector: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("vector", COMMANDS, ids=NAMES)
-def test_vector(device: Board, vector: dict[str, Any]) -> None:
+def test_each_command_vector_is_answered_as_specified(device: Board, vector: dict[str, Any]) -> None:
     """The device answers what the vector says; a refusal changes the flash only where the protocol says so."""
     actions = arrive(device, vector)
     assert acknowledged(actions) == vectors.expected(vector)
@@ -53,7 +53,7 @@ def test_a_forgery_uses_up_no_id(device: Board) -> None:
     assert acknowledged(device.give(["command", good["topic"], good["payload"]], NOW)) == [("delivered", None)]
 
 
-def test_what_a_device_computes() -> None:
+def test_computed_values_match_the_vectors() -> None:
     """Password, receipts, and the canonical form of params with its digest."""
     token, about = VECTORS["device_token"], (VECTORS["command_id"], VECTORS["binding_generation"])
     assert call("mqtt_password", token) == VECTORS["mqtt_password"]
@@ -65,7 +65,7 @@ def test_what_a_device_computes() -> None:
     assert digests == [each["par"] for each in VECTORS["params"]]
 
 
-def test_the_receipts_of_the_vectors_are_sent(device: Board) -> None:
+def test_a_reset_sends_the_receipts_of_the_vectors(device: Board) -> None:
     """The acknowledgements of a whole reset carry them."""
     good = COMMANDS[NAMES.index("good")]
     delivered = arrive(device, good)[-1]

@@ -88,18 +88,18 @@ BAD_JSON = [
 ]
 
 
-def test_json_that_is_read() -> None:
+def test_valid_json_is_parsed() -> None:
     """The values are those of another reader."""
     assert calls(*(("read_json", each) for each in GOOD_JSON)) == [json.loads(each) for each in GOOD_JSON]
 
 
-def test_json_that_is_refused() -> None:
+def test_invalid_json_is_refused() -> None:
     """Each has no meaning, or two; none ends in anything but ValueError."""
     answers = calls(*(("read_json", each) for each in BAD_JSON), heap="512k")
     assert [each for each, answer in zip(BAD_JSON, answers, strict=True) if answer != REFUSED] == []
 
 
-def test_canonical_json_as_a_library_of_others() -> None:
+def test_canonical_json_equals_that_of_another_library() -> None:
     """Values of chance: names that sort by UTF-16, escapes, integers, and fractions of up to 15 digits."""
     rng = random.Random(SEED)  # noqa: S311  # a test has to be repeatable
     values = [[a_value(rng, 4)] for _ in range(300)]
@@ -134,12 +134,12 @@ def a_text(rng: random.Random) -> str:
 @pytest.mark.parametrize(
     "text", [b"9007199254740992", b"-9007199254740992", b"1" * 40, b"1e400", b"0.1234567890123456"]
 )
-def test_numbers_without_a_canonical_form(text: bytes) -> None:
+def test_numbers_without_a_canonical_form_are_refused(text: bytes) -> None:
     """Integers beyond 2^53 - 1; and fractions of more than 15 digits, which a small board cannot shorten."""
     assert call("canonical_text", text) == REFUSED
 
 
-def test_base64url() -> None:
+def test_base64url_round_trips() -> None:
     """Each length there and back; padding, other alphabets, blanks and unused bits are refused."""
     raws = [bytes(range(250, 250 + min(length, 6))) + bytes(length) for length in range(7)]
     texts = [base64.urlsafe_b64encode(raw).rstrip(b"=").decode() for raw in raws]
@@ -149,14 +149,14 @@ def test_base64url() -> None:
     assert calls(*(("unbase64url", text) for text in odd)) == [REFUSED] * len(odd)
 
 
-def test_hmac_with_keys_of_every_length() -> None:
+def test_hmac_matches_for_keys_of_every_length() -> None:
     """A key longer than a block of SHA-256 is hashed first (RFC 2104)."""
     keys = [bytes(range(length)) for length in (0, 1, 32, 63, 64, 65, 100)]
     macs = calls(*(("hmac_sha256", key, b"message") for key in keys))
     assert macs == [hmac.new(key, b"message", hashlib.sha256).digest() for key in keys]
 
 
-def test_times() -> None:
+def test_times_are_parsed() -> None:
     """Every month of 1970 to 2470 with its last day, leap years included; fractions and offsets."""
     firsts = [datetime(year, month, 1, tzinfo=UTC) for year in range(1970, 2471, 3) for month in range(1, 13)]
     moments = [each - timedelta(milliseconds=1) for each in firsts[1:]] + firsts
@@ -166,7 +166,7 @@ def test_times() -> None:
     assert calls(*(("milliseconds", text) for text in texts)) == numbers
 
 
-def test_forms_of_times() -> None:
+def test_rfc3339_forms_are_accepted_or_refused() -> None:
     """The forms that RFC 3339 has, as the simulator reads them, and near misses."""
     good = [
         "2026-11-01T12:00:00Z",
@@ -224,7 +224,7 @@ BIND = {
 }
 
 
-def test_a_bind_answer_is_cut_down() -> None:
+def test_a_bind_answer_is_reduced_to_the_needed_fields() -> None:
     """What the device needs stays, with the prefix of its topics; `http` stays where a companion app adds it."""
     wanted = {
         "device_id": VECTORS["device_id"],
@@ -239,7 +239,7 @@ def test_a_bind_answer_is_cut_down() -> None:
 
 
 @pytest.mark.parametrize("name", ["id", "binding_generation", "device_token", "grant_key", "mqtt"])
-def test_a_bind_answer_with_a_part_missing(name: str) -> None:
+def test_an_incomplete_bind_answer_is_refused(name: str) -> None:
     """No half binding is made of it."""
     assert call("binding_from_answer", {**BIND, name: None}) == REFUSED
     assert call("binding_from_answer", {each: value for each, value in BIND.items() if each != name}) == REFUSED

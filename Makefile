@@ -52,6 +52,9 @@ check: $(VENV)/.dev ## format, lint, prose, types, documents
 		{ echo "docs/vectors.json is stale: run 'make docs'"; exit 1; }
 	$(BIN)/python -m tests.support.guarantees > $(VENV)/guarantees.md
 	diff -u docs/guarantees.md $(VENV)/guarantees.md || { echo "docs/guarantees.md is stale: run 'make docs'"; exit 1; }
+	$(BIN)/python -m tests.support.checklist > $(VENV)/firmware-tests.md
+	diff -u docs/firmware-tests.md $(VENV)/firmware-tests.md || \
+		{ echo "docs/firmware-tests.md is stale: run 'make docs'"; exit 1; }
 	$(SITE)
 
 format: $(VENV)/.dev ## bring code into form
@@ -66,6 +69,7 @@ docs: $(VENV)/.dev ## write the documents that come from code, and the site (sit
 	$(BIN)/python -m gateway.http.spec.reference docs/reference
 	$(BIN)/python scripts/vectors.py > docs/vectors.json
 	$(BIN)/python -m tests.support.guarantees > docs/guarantees.md
+	$(BIN)/python -m tests.support.checklist > docs/firmware-tests.md
 	$(SITE)
 
 screenshots: $(VENV)/.dev tools ## take the pictures of the page in docs/screenshots anew

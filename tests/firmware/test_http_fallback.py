@@ -23,8 +23,6 @@ async def test_a_device_without_mqtt(tmp_path: Path) -> None:
         async with powered(device):
             device_id = (await device.provision(site))["id"]
             assert (await device.fact("online"))["transport"] == "http"
-            await device.fact("sent", kind="heartbeat")
-            assert device.sockets() == []
             await eventually(lambda: is_seen(site, device_id), "the gateway has a heartbeat")
             await site.post(f"{device_id}/commands", {"type": "start_recording"}, status=201)
             assert (await site.becomes(device_id, "executed"))["result"] == {"recording": True}
@@ -54,6 +52,17 @@ async def test_the_last_reset_is_reported_over_http(tmp_path: Path) -> None:
             beats = [json.loads(each["payload"]) for each in device.facts("sent")]
             assert [each.get("last_command") for each in beats[:3]] == [word, None, None]
             assert "last_command" not in device.stored("kept")
+
+
+async def test_http_leaves_no_socket_open(tmp_path: Path) -> None:
+    """Closed with the answer, not with the next garbage collection."""
+    async with running_site(tmp_path, "embedded") as site:
+        url = site.gateway.url
+        device = FirmwareDevice(tmp_path / "device", api_url=url, transport="http", heartbeat_seconds=60)
+        async with powered(device):
+            await device.provision(site)
+            await device.fact("sent", kind="heartbeat")
+            assert device.sockets() == []
 
 
 async def test_http_while_the_broker_cannot_be_reached(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.support.checklist import faults, lines
-from tests.support.guarantees import MarkedTest
+from tests.support.checklist import MARKER, faults, lines, page
+from tests.support.guarantees import MarkedTest, marked_tests
 
 DOCS = Path(__file__).parents[2] / "docs"
 ON_THE_DEVICE = MarkedTest("tests/firmware/test_x.py::test_x", "It holds.", ("C1",))
@@ -24,3 +24,13 @@ def test_a_line_needs_a_test_on_the_device() -> None:
         "tests/firmware/test_x.py::test_x names C1, which docs/firmware.md lacks",
         "no test in tests/firmware/ holds C2 of docs/firmware.md",
     ]
+
+
+def test_the_page_is_up_to_date() -> None:
+    """``make docs`` writes it."""
+    assert (DOCS / "firmware-tests.md").read_text(encoding="utf-8") == page()
+
+
+def test_every_marked_test_says_what_it_shows() -> None:
+    """The first line of its docstring stands on the page."""
+    assert [test.place for test in marked_tests(MARKER) if not test.summary] == []

@@ -26,6 +26,9 @@ _HEAD = """\
 The [checklist](firmware.md#checklist) says what a device has to do. A test names the lines that it holds by
 `@pytest.mark.checklist("C1")`. `make docs` collects this page from the tests. `make check` fails when a line has no
 test that runs the [MicroPython firmware](micropython.md) on a real MicroPython.
+
+Beside these, the [conformance kit](conformance.md) goes through every line against the firmware:
+`tests/firmware/test_conformance.py`.
 """
 
 

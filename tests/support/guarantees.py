@@ -80,7 +80,10 @@ def _marked_in(path: Path, marker: str) -> Iterator[MarkedTest]:
 def _numbers(test: ast.FunctionDef | ast.AsyncFunctionDef, marker: str) -> tuple[str, ...]:
     calls = (each for each in test.decorator_list if isinstance(each, ast.Call))
     named = [call.args for call in calls if ast.unparse(call.func) == f"pytest.mark.{marker}"]
-    return tuple(ast.literal_eval(argument) for arguments in named for argument in arguments)
+    # A starred argument is a test of everything: it holds no number by its name, so each still needs a test.
+    return tuple(
+        ast.literal_eval(each) for arguments in named for each in arguments if not isinstance(each, ast.Starred)
+    )
 
 
 def faults(known: Iterable[str], tests: Iterable[MarkedTest]) -> list[str]:

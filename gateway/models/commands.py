@@ -103,7 +103,8 @@ class CreateCommand(Inbound):
     params: Annotated[
         Params | None,
         Field(
-            description="Arguments of the command, by its type: any JSON object up to 16 KiB; integers within 2^53 - 1."
+            description="Arguments of the command, by its type: any JSON object up to 16 KiB, at most 15 levels deep;"
+            " integers within 2^53 - 1."
         ),
     ] = None
     ttl_seconds: Annotated[int, Field(ge=1, le=86_400, description="Seconds until it expires, a day at most.")] = 300
@@ -133,7 +134,8 @@ class CommandPayload(Outbound):
     id: str = Field(description="`cmd_…`, for the acknowledgement.")
     type: CommandType = Field(description="The type of the command.")
     params: dict[str, Any] = Field(
-        description="Arguments of the command, by its type: any JSON object up to 16 KiB; integers within 2^53 - 1."
+        description="Arguments of the command, by its type: any JSON object up to 16 KiB, at most 15 levels deep;"
+        " integers within 2^53 - 1."
     )
     binding_generation: int = Field(description="The device obeys if it holds a token of this generation.")
     created_at: CreatedAt
@@ -156,7 +158,8 @@ class Command(Outbound):
     type: CommandType = Field(description="The type of the command.")
     status: CommandStatus = Field(description="What the device has reported about the command, never what was sent.")
     params: dict[str, Any] = Field(
-        description="Arguments of the command, by its type: any JSON object up to 16 KiB; integers within 2^53 - 1."
+        description="Arguments of the command, by its type: any JSON object up to 16 KiB, at most 15 levels deep;"
+        " integers within 2^53 - 1."
     )
     binding_generation: int = Field(
         description="The generation of the binding that it is meant for; a device of another refuses it."

@@ -36,6 +36,9 @@ MAX_NUMBER: Final = 2**53 - 1
 MAX_NAME_UNITS: Final = 128
 MAX_DOCUMENT_BYTES: Final = 16_384
 MAX_METADATA_BYTES: Final = 8_192
+MAX_PARAMS_LEVELS: Final = 15
+"""Objects and lists inside of each other in the params of a command. The command around them is one level more, and
+devices read 16: the stack of a small board is short."""
 """A hundred devices with all that they may have fit into one answer of 1 MiB."""
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _RFC3339_IN_A_QUERY: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -69,8 +72,21 @@ def _bounded(document: dict[str, Any], limit: int = MAX_DOCUMENT_BYTES) -> dict[
     return document
 
 
+def _is_deeper(document: dict[str, Any], levels: int) -> bool:
+    layer: list[Any] = [document]
+    for _ in range(levels):
+        members = [child for each in layer for child in (each.values() if isinstance(each, dict) else each)]
+        layer = [child for child in members if isinstance(child, dict | list)]
+    return bool(layer)
+
+
 def _signable(document: dict[str, Any]) -> dict[str, Any]:
     bounded = _bounded(document)
+    if _is_deeper(bounded, MAX_PARAMS_LEVELS):
+        raise ValueError(
+            f"should be nested at most {MAX_PARAMS_LEVELS} levels deep, since devices ignore deeper commands; send "
+            "what is deeper as a string of JSON"
+        )
     try:
         canonical_json.params_digest(bounded)
     except ValueError as error:

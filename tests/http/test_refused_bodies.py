@@ -68,6 +68,7 @@ WRONG_FIELDS: list[tuple[str, Json, str]] = [
     ("create_command", {"type": "reboot", "ttl_seconds": True}, "ttl_seconds"),
     ("create_command", {"type": "reboot", "ttl_seconds": 86_401}, "ttl_seconds"),
     ("create_command", {"type": "reboot", "params": {"until": 2**53}}, "params"),
+    ("create_command", {"type": "reboot", "params": {"deep": json.loads("[" * 15 + "]" * 15)}}, "params"),
     ("create_command", {"type": "reboot", "ttl_seconds": 10**30}, "ttl_seconds"),
     ("create_command", {"type": "reboot", "idempotency_key": ""}, "idempotency_key"),
     ("send_heartbeat", {"battery_percent": 101}, "battery_percent"),

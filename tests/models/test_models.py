@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from device_sim.strict_json import read_json
 from gateway.models.bindings import BindDevice
 from gateway.models.commands import Ack, AckError, CreateCommand
 from gateway.models.devices import RegisterDevice
@@ -189,6 +190,7 @@ ACK = {"command_id": "cmd_1", "status": "executed"}
         (CreateCommand, {"type": "reboot", "ttl_seconds": 0}, "ttl_seconds"),
         (CreateCommand, {"type": "reboot", "ttl_seconds": 86_401}, "ttl_seconds"),
         (CreateCommand, {"type": "reboot", "params": {"until": 2**53}}, "params"),
+        (CreateCommand, {"type": "reboot", "params": {"deep": json.loads('[{"a":' * 7 + "[]" + "}]" * 7)}}, "params"),
         (CreateCommand, {"type": "reboot", "params": {"deep": [{"until": -(2**53)}]}}, "params"),
         (CreateCommand, {"type": "reboot", "ttl_seconds": 1.5}, "ttl_seconds"),
         (Empty, {"force": True}, "force"),
@@ -197,6 +199,20 @@ ACK = {"command_id": "cmd_1", "status": "executed"}
 def test_invalid_payloads_are_refused(kind: type[BaseModel], body: dict[str, Any], field: str) -> None:
     """Unknown fields, other types, other sizes: each refusal names its field."""
     assert _refused(kind, body) == field
+
+
+def _reboot_nested(levels: int) -> dict[str, Any]:
+    return {"type": "reboot", "params": json.loads('{"a":' * (levels - 1) + "{}" + "}" * (levels - 1))}
+
+
+def test_the_deepest_params_are_those_that_devices_read() -> None:
+    """The command around them is one level more."""
+    deepest, deeper = _reboot_nested(15), _reboot_nested(16)
+    assert CreateCommand.model_validate_json(json.dumps(deepest)).params == deepest["params"]
+    assert read_json(json.dumps(deepest).encode()) == deepest
+    assert _refused(CreateCommand, deeper) == "params"
+    with pytest.raises(ValueError, match="levels deep"):
+        read_json(json.dumps(deeper).encode())
 
 
 def test_a_name_is_counted_in_utf16_units() -> None:

@@ -96,8 +96,9 @@ class Runtime:
         while True:
             share = 90 + int.from_bytes(os.urandom(2), "big") % 21
             pause = self.interval * share // 100
-            if self._ask_again_at is not None:
-                pause = min(pause, max(1, time.ticks_diff(self._ask_again_at, time.ticks_ms())))
+            left = 0 if self._ask_again_at is None else time.ticks_diff(self._ask_again_at, time.ticks_ms())
+            if left > 0:
+                pause = min(pause, left + 1)
             await asyncio.sleep_ms(pause)
             if not self._inbox:
                 self.deliver(("heartbeat_due",))

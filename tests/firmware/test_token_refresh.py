@@ -11,6 +11,7 @@ import pytest
 from gateway.store import DATABASE_NAME
 from tests.e2e.support import Site, running_site
 from tests.firmware.device import FirmwareDevice, Json, powered
+from tests.firmware.micropython import SCRIPTS, said
 from tests.support import wire
 from tests.support.former_registry import former_registry
 from tests.support.wait import eventually
@@ -153,6 +154,12 @@ async def test_updated_firmware_refreshes_a_former_token_first(tmp_path: Path) -
         async with powered(device):
             await device.fact("sent", kind="heartbeat")
         assert refreshes(site) == [200]
+
+
+def test_an_old_retry_after_makes_no_heartbeats(tmp_path: Path) -> None:
+    """The broker may admit the device before it asks again: the pause that the gateway asked for has passed then."""
+    (due,) = said(SCRIPTS / "beats.py", tmp_path / "flash", heap="256k")
+    assert int(due) <= 3
 
 
 def set_version(device: FirmwareDevice, version: str) -> None:

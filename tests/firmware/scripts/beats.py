@@ -1,0 +1,27 @@
+"""Prints how many heartbeats are due in three intervals, after a `Retry-After` that is over and was never used."""
+
+import asyncio
+import sys
+import time
+
+from board import Board
+from flash import Flash
+from runtime import Runtime
+
+INTERVAL_SECONDS = 0.2
+
+
+async def main(path):
+    """Count what `_beat` delivers."""
+    config = {"heartbeat_seconds": INTERVAL_SECONDS}
+    runtime = Runtime(Flash(path), config, Board(config))
+    runtime._ask_again_at = time.ticks_add(time.ticks_ms(), -1000)  # noqa: SLF001  # what a 429 sets
+    due = []
+    runtime.deliver = due.append
+    beats = asyncio.create_task(runtime._beat())  # noqa: SLF001  # the loop alone
+    await asyncio.sleep_ms(int(3 * INTERVAL_SECONDS * 1000))
+    beats.cancel()
+    print(len(due))
+
+
+asyncio.run(main(sys.argv[1]))

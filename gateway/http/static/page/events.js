@@ -12,10 +12,10 @@ export const EVENT_TYPES = [
   "device.registered", "device.updated", "device.bound", "device.unbound", "device.deleted", "device.restored", "device.online",
   "device.offline", "device.low_battery", "device.storage_full", "reset.requested", "reset.delivered", "reset.completed",
   "reset.failed", "reset.superseded", "command.created", "command.delivered", "command.executed", "command.failed",
-  "command.expired", "command.cancelled", "token.refreshed", "token.revoked", "acknowledgement.late", "acknowledgement.refused",
-  "project.created", "key.created", "key.updated", "key.expiring", "key.rotated", "key.revoked", "account.created", "account.rotated",
-  "account.revoked", "signing_key.rotated", "webhook.created", "webhook.updated", "webhook.rotated", "webhook.deleted",
-  "auth.refused",
+  "command.expired", "command.cancelled", "device.grant_key_changed", "token.refreshed", "token.revoked", "acknowledgement.late",
+  "acknowledgement.refused", "project.created", "key.created", "key.updated", "key.expiring", "key.rotated", "key.revoked",
+  "account.created", "account.rotated", "account.revoked", "signing_key.rotated", "signing_key.delivery", "signing_key.leaked",
+  "webhook.created", "webhook.updated", "webhook.rotated", "webhook.deleted", "auth.refused",
 ];
 
 /** `keyId`: the key of who looks; `withDevice`: with a link to the device of each. */

@@ -104,7 +104,11 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
     pairs = [line.partition(":") for line in head[1:] if line]
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     length = headers.get("content-length", "0")
-    if len(words) != len(("method", "path", "version")) or not length.isdigit() or int(length) > LARGEST_BODY:
+    if (
+        len(words) != len(("method", "path", "version"))
+        or not (length.isascii() and length.isdigit())
+        or int(length) > LARGEST_BODY
+    ):
         return None
     if "transfer-encoding" in headers:
         return None

@@ -108,8 +108,8 @@ class Kit:
     @property
     def wiped(self) -> bool:
         """Return whether the device has acknowledged a reset of the newest binding as executed."""
-        mine = {command.id for binding, command, _ in self.resets if binding is self.binding}
-        return any(ack.status == "executed" and ack.body.get("command_id") in mine for ack in self.acks())
+        mine = [command for binding, command, _ in self.resets if binding is self.binding]
+        return any(ack.status == "executed" for command in mine for ack in self.acks(command))
 
     # --- binding, link, power -----------------------------------------------------------------------------------------
 

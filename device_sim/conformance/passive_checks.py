@@ -44,8 +44,11 @@ def judge(kit: Kit) -> None:
     if not connects:
         return
     _connects(kit, [each.data for each in connects])
-    for link in sorted({each.link for each in kit.log.of("publish") if _is_birth(kit, each)}):
+    born = sorted({each.link for each in kit.log.of("publish") if _is_birth(kit, each)})
+    for link in born:
         _subscriptions(kit, link)
+    if not born and any(kit.log.of("suback")):
+        kit.findings.failed("C8", "no `online` after the SUBACK")
     _disconnects(kit)
     _secrets(kit)
     _topics(kit)
@@ -172,10 +175,10 @@ def _faults_of_heartbeat(message: Publish) -> Iterator[str]:
     for name, longest in LENGTHS.items():
         if name in body and not (isinstance(body[name], str) and len(body[name]) <= longest):
             yield f"a heartbeat with {name} {body[name]!r}"
-    if body.get("device_state", "idle") not in STATES:
+    if str(body.get("device_state", "idle")) not in STATES:
         yield f"a heartbeat with device_state {body['device_state']!r}"
     links = body.get("connection_type", [])
-    if not isinstance(links, list) or not all(each in CONNECTIONS for each in links):
+    if not isinstance(links, list) or not all(str(each) in CONNECTIONS for each in links):
         yield f"a heartbeat with connection_type {links!r}"
     if "sent_at" in body and not _is_now(body["sent_at"]):
         yield f"a heartbeat with sent_at {body['sent_at']!r}, which is not the time of this machine"

@@ -111,7 +111,9 @@ async def _last_command(kit: Kit, reset: Command, token: str) -> None:
     kit.findings.hold("C36", not wrong, f"{len(wrong)} of {len(numbers)} with another content than the receipt kept")
     link = await kit.online(after=kit.cut_link())
     first = body_of((await kit.heartbeats(link.number, 1))[0].data)
-    kit.findings.hold("C36", first.get("last_command") == right, "in the first heartbeat of the next connection")
+    again = first.get("last_command") == right
+    where = "the first heartbeat of the next connection"
+    kit.findings.hold("C36", again, f"{'again in' if again else 'missing in'} {where}")
     refusal = {"code": "receipt_invalid", "message": "refused", "field": "last_command.receipt"}
     kit.broker.send(kit.issuer.topics.of("errors"), encode(refusal), qos=0)
     await kit.fence()
@@ -168,7 +170,8 @@ async def power_after_reset(kit: Kit) -> None:
     kit.line = "C1"
     await kit.cut_power()
     await watch(kit)
-    kit.findings.hold("C1", kit.broker.link is None, "no connect with the token after a reset and a power cut")
+    silent = kit.broker.link is None
+    kit.findings.hold("C1", silent, f"{'no' if silent else 'a'} connect after a reset and a power cut")
 
 
 def _says(message: Publish, *statuses: str) -> bool:

@@ -232,6 +232,20 @@ def test_a_refused_token_is_exchanged_over_http() -> None:
     assert bench.steps == []
 
 
+def test_a_refresh_waits_as_long_as_the_gateway_asked() -> None:
+    """Heartbeats that are due before that request nothing."""
+    bench = away(SIGNER)
+    bench.feed(LinkRefused(3, "not authorised"))
+    bench.feed(RefreshFailed("429", revoked=False, retry_after=30))
+    bench.steps.clear()
+    bench.now += 29_999
+    bench.feed(HeartbeatDue())
+    assert bench.steps == []
+    bench.now += 1
+    bench.feed(HeartbeatDue())
+    assert bench.steps == ["refresh_token"]
+
+
 def test_a_refresh_of_a_revoked_token_is_requested_once() -> None:
     """Nor is another one taken that comes later than the end of the binding."""
     bench = offline_bench(SIGNER)

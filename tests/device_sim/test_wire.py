@@ -142,3 +142,9 @@ def test_random_payloads_never_raise_another_error(payload: bytes) -> None:
         wire.parse_command(payload)
     except wire.MalformedError:
         return
+
+
+def test_each_token_has_its_own_refresh_key() -> None:
+    """The same at each request, so that a lost answer comes again; it is no password."""
+    assert wire.refresh_key(TOKEN) == wire.refresh_key(TOKEN)
+    assert len({wire.refresh_key(TOKEN), wire.refresh_key(TOKEN + "x"), wire.mqtt_password(TOKEN)}) == 3

@@ -16,9 +16,9 @@ from device_sim.tls import tls_context
 from tests.device_sim.support import seeded
 
 INTERVAL = 0.2
-PATIENCE = 5.0
+PATIENCE = 8.0
 QUICK = Options(
-    backoff_first=0.05, backoff_longest=0.4, backoff_refused=0.4, backoff_stable=0.7, firmware_version="1.4.2"
+    backoff_first=0.05, backoff_longest=0.8, backoff_refused=0.8, backoff_stable=1.0, firmware_version="1.4.2"
 )
 
 

@@ -14,7 +14,10 @@ from tests.support.certificates import make_authority, server_pair
 from tests.support.wait import eventually
 
 HEAP = "256k"
-"""That of an ESP32 with MicroPython. With 128 KiB over TLS memory runs short now and then, and the link starts again."""
+"""More than the 128 KiB of the other tests: with those, memory over TLS runs short now and then in so long a run.
+
+The link then starts again, and a bind answer is refused until it is sent again.
+"""
 LONGEST_MS, STABLE_MS = 800, 700
 PATIENCE = 20.0
 """Seconds: an Ed25519 signature is verified in Python here."""

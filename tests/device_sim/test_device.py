@@ -234,7 +234,7 @@ def test_a_refused_token_is_exchanged_over_http() -> None:
 
 def test_a_refresh_waits_as_long_as_the_gateway_asked() -> None:
     """Heartbeats that are due before that request nothing."""
-    bench = away(SIGNER)
+    bench = offline_bench(SIGNER)
     bench.feed(LinkRefused(3, "not authorised"))
     bench.feed(RefreshFailed("429", revoked=False, retry_after=30))
     bench.steps.clear()

@@ -15,6 +15,7 @@ from gateway.errors import AlreadyRunningError, ConflictError, UnavailableError
 from gateway.runtime.sealing import Vault, vault_of, write_new_key
 from gateway.store import Context, View, open_database, secret_sql, transact
 from gateway.store.backup import copies_beside, require_registry
+from gateway.store.sqlite.connection import SqliteConnection
 from gateway.store.sqlite.lock import exclusive
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _change(loaded: Loaded, before: Vault, after: Vault, *, as_json: bool) -> No
         output.note(f"Older copies hold secrets as they were: {', '.join(str(each) for each in older)}")
 
 
-def _overwrite(connection: sqlite3.Connection) -> None:
+def _overwrite(connection: SqliteConnection) -> None:
     try:
         secret_sql.write_anew(connection)
     except sqlite3.OperationalError as error:

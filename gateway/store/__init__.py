@@ -13,8 +13,7 @@ from gateway.store.batch import Batch
 from gateway.store.engine import Row
 from gateway.store.errors import DATABASE_ERRORS, store_error, was_interrupted
 from gateway.store.listener import StoreListener
-from gateway.store.location import engine_of
-from gateway.store.opening import open_database, open_to_serve
+from gateway.store.location import engine_of, open_database, open_to_serve
 from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers
 from gateway.store.schema import from_a_newer_gateway
 from gateway.store.sqlite.connection import DATABASE_NAME

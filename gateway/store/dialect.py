@@ -79,6 +79,6 @@ POSTGRESQL: Final = Dialect(
     _least="least",
     _greatest="greatest",
     _joined="string_agg({}, ',')",
-    _json_path=("({}::json #>> '{{", ",", "}}')"),
+    _json_path=("({}::json #>> '{{", ",", "}')"),
     _unindexed="",
 )

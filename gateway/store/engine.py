@@ -86,8 +86,15 @@ class Connection(Protocol):
 class Engine(Protocol):
     """One registry at one engine, as a store uses it."""
 
+    def open(self, *, to_serve: bool = False) -> Connection:
+        """Open a connection that writes. An older registry is migrated ``to_serve``.
+
+        Raises:
+            StoreError: the registry cannot be used, or has the schema of another version.
+        """
+
     def open_writer(self) -> Connection:
-        """Open the connection that writes, and start what the engine does beside it.
+        """Open the store's connection that writes, and start what the engine does beside it.
 
         Raises:
             StoreError: the registry cannot be used, or has the schema of another version.

@@ -47,7 +47,7 @@ def suppress(tx: Tx, device_pk: int, kind: str) -> None:
     tx.measure(measurements.EVENT_SUPPRESSED, kind)
     tx.run(
         """INSERT INTO event_budgets (device_pk, type, paid_until, suppressed) VALUES (?, ?, 0, 1)
-            ON CONFLICT (device_pk, type) DO UPDATE SET suppressed = suppressed + 1""",
+            ON CONFLICT (device_pk, type) DO UPDATE SET suppressed = event_budgets.suppressed + 1""",
         *(device_pk, kind),
     )
 

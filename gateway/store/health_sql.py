@@ -196,6 +196,11 @@ def refuse(
     newest: int = tx.value(
         """INSERT INTO refusals (at, device_id, source, code, message, field, payload) VALUES (?, ?, ?, ?, ?, ?, ?)
             RETURNING id""",
-        *(tx.now, device_id, source, code, message, field, payload[:_PAYLOAD_KEPT]),
+        *(tx.now, *(_without_nul(each) for each in (device_id, source, code, message, field, payload[:_PAYLOAD_KEPT]))),
     )
     tx.run("DELETE FROM refusals WHERE id <= ?", newest - tx.rules.refusals_kept)
+
+
+def _without_nul(text: str | None) -> str | None:
+    """Return the text as PostgreSQL can store it, too."""
+    return None if text is None else text.replace("\0", "\ufffd")

@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
+from gateway.errors import StoreError
+from gateway.store.postgres.address import PostgresAddress
 from gateway.store.sqlite.engine import SqliteEngine
 
 if TYPE_CHECKING:
-    from gateway.store.engine import Engine
+    from gateway.store.engine import Connection, Engine
+    from gateway.store.sqlite.connection import SqliteConnection
 
-Location: TypeAlias = Path
-"""The data directory."""
+Location: TypeAlias = Path | PostgresAddress
+"""The data directory, or the address of a database."""
 
 
 def engine_of(location: Location) -> Engine:
-    """Return the engine of the registry at this location."""
-    return SqliteEngine(location)
+    """Return the engine of the registry at this location.
+
+    Raises:
+        StoreError: it is on PostgreSQL, and the driver is not installed.
+    """
+    if isinstance(location, Path):
+        return SqliteEngine(location)
+    try:
+        from gateway.store.postgres.engine import PostgresEngine  # noqa: PLC0415 - an extra that few install
+    except ImportError as error:
+        raise StoreError(
+            "A registry on PostgreSQL needs the driver psycopg. Install it: pip install 'device-gateway[postgres]'"
+        ) from error
+    return PostgresEngine(location)
+
+
+@overload
+def open_database(location: Path) -> SqliteConnection: ...
+@overload
+def open_database(location: PostgresAddress) -> Connection: ...
+def open_database(location: Location) -> Connection:
+    """Open a connection that writes; a new registry is made if there is none.
+
+    Raises:
+        StoreError: the registry cannot be used, or has the schema of another version.
+    """
+    return engine_of(location).open()
+
+
+@overload
+def open_to_serve(location: Path) -> SqliteConnection: ...
+@overload
+def open_to_serve(location: PostgresAddress) -> Connection: ...
+def open_to_serve(location: Location) -> Connection:
+    """Do the same for the gateway that will serve: an older registry is migrated, on SQLite after a copy.
+
+    Raises:
+        StoreError: as above, or there is no room for the copy.
+    """
+    return engine_of(location).open(to_serve=True)

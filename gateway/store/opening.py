@@ -50,7 +50,7 @@ class Migration:
     copy: Path | None
 
 
-def open_database(data_dir: Path) -> SqliteConnection:
+def open_sqlite(data_dir: Path) -> SqliteConnection:
     """Open the database of this data directory for writing; make a new one if it does not exist.
 
     Raises:
@@ -59,7 +59,7 @@ def open_database(data_dir: Path) -> SqliteConnection:
     return _open(data_dir, partial(_require_current, data_dir))
 
 
-def open_to_serve(data_dir: Path) -> SqliteConnection:
+def open_sqlite_to_serve(data_dir: Path) -> SqliteConnection:
     """Do the same for a holder of the lock ``exclusive``: an older registry is copied and migrated.
 
     Raises:

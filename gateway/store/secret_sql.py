@@ -5,15 +5,16 @@ They are stored in the clear, or all sealed under one key (:mod:`gateway.runtime
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from gateway.runtime import sealing
 from gateway.store import key_sql
+from gateway.store.dialect import POSTGRESQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gateway.store.engine import Connection
     from gateway.store.transaction import Tx, View
 
 KEY_ID: Final = "encryption_key"
@@ -83,12 +84,17 @@ def _stored(view: View) -> Iterator[tuple[str, str, str, str, bytes]]:
             yield table, name, column, row[0], row[1]
 
 
-def leave_no_traces(connection: sqlite3.Connection) -> None:
-    """Make SQLite overwrite what it no longer needs. Call this before the transaction that seals."""
+def leave_no_traces(connection: Connection) -> None:
+    """Make SQLite overwrite what it no longer needs. Call this before the transaction that seals.
+
+    PostgreSQL has no such thing: old rows stay in its files until they are vacuumed, and in its log and backups.
+    """
+    if connection.dialect is POSTGRESQL:
+        return
     connection.execute("PRAGMA secure_delete = ON")
 
 
-def write_anew(connection: sqlite3.Connection) -> None:
+def write_anew(connection: Connection) -> None:
     """Rewrite the whole file, which takes as much room again: no older bytes are left in its free pages.
 
     Raises:
@@ -97,6 +103,8 @@ def write_anew(connection: sqlite3.Connection) -> None:
     connection.execute("VACUUM")
 
 
-def empty_log(connection: sqlite3.Connection) -> None:
-    """Move the write-ahead log into the database and truncate it, so that no old page is left in it."""
+def empty_log(connection: Connection) -> None:
+    """Move SQLite's write-ahead log into the database and truncate it, so that no old page is left in it."""
+    if connection.dialect is POSTGRESQL:
+        return
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from gateway.store import command_sql, device_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
+from gateway.store.dialect import SQLITE
 from tests.domain.support import RESET, World
 
 SERIALS = ("SN-1", "SN-2")
@@ -34,7 +35,8 @@ class LifecycleInvariants(RuleBasedStateMachine):
         super().__init__()
         self.data_dir = Path(tempfile.mkdtemp(prefix="gateway-machine-"))
         self.world = World(self.data_dir).__enter__()
-        self.world.connection.execute("PRAGMA synchronous = OFF")
+        if self.world.view.dialect is SQLITE:
+            self.world.connection.execute("PRAGMA synchronous = OFF")
         self.secrets: dict[str, list[str]] = {}
         self.deleted: dict[str, list[str]] = {}
         self.broker: dict[tuple[int, str], str | None] = {}

@@ -33,6 +33,7 @@ from gateway.store import (
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.token_sql import TokenRecord
+from tests.support.dump import dump
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,9 +91,9 @@ class World:
         """Run a verb in a separate transaction."""
         return transact(self.connection, self.context, lambda tx: verb(tx, *args, **kwargs))
 
-    def dump(self) -> list[str]:
-        """Everything that lies in the database."""
-        return list(self.connection.iterdump())
+    def dump(self, *without: str) -> list[str]:
+        """Everything that lies in the database, but for these tables."""
+        return dump(self.connection, without=without)
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
@@ -178,8 +179,7 @@ class World:
 
     def settle(self) -> None:
         """The publisher has brought everything in step."""
-        with self.connection:
-            self.connection.execute("DELETE FROM outbox")
+        self.connection.execute("DELETE FROM outbox")
 
     # --- what is there ------------------------------------------------------------------------------------------------
 

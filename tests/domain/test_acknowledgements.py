@@ -11,6 +11,7 @@ from gateway.core.command_types import CommandType
 from gateway.store import command_sql
 from gateway.store.command_sql import CommandRecord
 from tests.domain.support import RESET, World, receipt
+from tests.support.dump import COUNTERS
 
 
 @pytest.fixture
@@ -161,8 +162,7 @@ def _refusals(world: World, said: Callable[[], Any], *, field: str, code: str, d
 
 
 def _all_but_the_trail(world: World) -> list[str]:
-    trail = ('"events"', '"event_budgets"', '"refusals"', "sqlite_sequence")
-    return [line for line in world.dump() if not any(each in line for each in trail)]
+    return world.dump("events", "event_budgets", "refusals", *COUNTERS)
 
 
 @pytest.mark.guarantee("G8")

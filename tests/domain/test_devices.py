@@ -140,8 +140,7 @@ def test_generations_rise_by_one_per_bind(world: World) -> None:
 
 
 def _delete(world: World, device_id: str) -> None:
-    with world.connection:
-        world.connection.execute("UPDATE devices SET deleted_at = ? WHERE id = ?", (world.now, device_id))
+    world.connection.execute("UPDATE devices SET deleted_at = ? WHERE id = ?", (world.now, device_id))
 
 
 def _elsewhere(world: World) -> str:

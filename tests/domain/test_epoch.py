@@ -97,13 +97,11 @@ def test_a_bound_device_obeys_commands_after_a_restore(world: World) -> None:
 def test_sequence_numbers_rise_over_an_epoch(world: World) -> None:
     """A registry whose numbers are above its generations begins above both; so does one that the broker knows of."""
     device_id, _ = world.bound()
-    with world.connection:
-        world.connection.execute("INSERT INTO meta (key, value) VALUES ('epoch_base', ?)", (str(2**30),))
+    world.connection.execute("INSERT INTO meta (key, value) VALUES ('epoch_base', ?)", (str(2**30),))
     command = world.create(device_id)
     assert command.seq == 2**30 + 1
-    with world.connection:
-        world.connection.execute("DELETE FROM meta WHERE key = 'epoch_base'")
-        world.connection.execute("DELETE FROM commands WHERE id = ?", (command.id,))
+    world.connection.execute("DELETE FROM meta WHERE key = 'epoch_base'")
+    world.connection.execute("DELETE FROM commands WHERE id = ?", (command.id,))
     held = json.dumps({"id": command.id, "grant_token": command.grant_token}).encode()
     found = epoch.lost_history(world.view, None, [held])
     assert found is not None
@@ -207,6 +205,7 @@ def site(tmp_path: Path) -> DataDirectory:
     return made
 
 
+@pytest.mark.sqlite
 def test_a_normal_start_starts_no_epoch(site: DataDirectory) -> None:
     """After a stop, after a kill that came before the last note, and after a first start."""
     before = site.kids()
@@ -216,6 +215,7 @@ def test_a_normal_start_starts_no_epoch(site: DataDirectory) -> None:
     assert site.kids() == before
 
 
+@pytest.mark.sqlite
 def test_an_old_copy_starts_a_new_epoch(site: DataDirectory) -> None:
     """And once only: the next start goes on in it."""
     copy, before = site.copy("copy"), site.kids()
@@ -228,6 +228,7 @@ def test_an_old_copy_starts_a_new_epoch(site: DataDirectory) -> None:
     assert site.start() == []
 
 
+@pytest.mark.sqlite
 def test_a_modified_old_copy_is_detected_by_its_events(site: DataDirectory) -> None:
     """The command line may have written to it before the gateway starts: it is as long, and tells something else."""
     copy = site.copy("copy")
@@ -238,6 +239,7 @@ def test_a_modified_old_copy_is_detected_by_its_events(site: DataDirectory) -> N
     assert "its event 5 is" in reason
 
 
+@pytest.mark.sqlite
 def test_a_copy_of_an_earlier_epoch_is_detected(site: DataDirectory) -> None:
     """The registry that a restore put aside, moved back by hand."""
     site.work(20)
@@ -249,6 +251,7 @@ def test_a_copy_of_an_earlier_epoch_is_detected(site: DataDirectory) -> None:
     assert len(site.start()) == 1
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b'{"base": 1, "event_seq": 2}', b"\xff" * 512])
 def test_a_missing_position_file_counts_as_a_copy(site: DataDirectory, content: bytes | None) -> None:
     """Moved to another machine by hand, or torn: a new epoch costs nothing that works."""
@@ -260,6 +263,7 @@ def test_a_missing_position_file_counts_as_a_copy(site: DataDirectory, content: 
     assert site.start() == []
 
 
+@pytest.mark.sqlite
 def test_a_registry_of_an_older_version_gets_its_id(site: DataDirectory) -> None:
     """At the first start of this version it is taken for what it is; put back later it is a copy."""
     with closing(open_database(site.settings.data_dir)) as connection, connection:
@@ -272,6 +276,7 @@ def test_a_registry_of_an_older_version_gets_its_id(site: DataDirectory) -> None
     assert len(site.start()) == 1
 
 
+@pytest.mark.sqlite
 def test_a_running_gateway_skips_the_check_for_copies(site: DataDirectory) -> None:
     """``gateway keys create`` looks at a registry whose gateway notes how far it is a moment later."""
     noted = read_position(site.settings.data_dir)
@@ -285,6 +290,7 @@ def test_a_running_gateway_skips_the_check_for_copies(site: DataDirectory) -> No
     assert [each for each in logged if each["event"] == "registry.put_back"] == []
 
 
+@pytest.mark.sqlite
 def test_the_file_is_private_and_one_block(site: DataDirectory) -> None:
     """It is overwritten in place, so it must not grow or shrink."""
     place = site.settings.data_dir / POSITION_NAME

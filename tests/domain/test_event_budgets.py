@@ -104,8 +104,7 @@ def test_a_flapping_device_keeps_its_last_recorded_state(world: World) -> None:
 def flap(world: World, device_id: str) -> None:
     """Send its offline message, and process it at once, because the clock stands still."""
     world.say(world.names.status(device_id), {"status": "offline"})
-    with world.connection:
-        world.connection.execute("UPDATE health SET offline_due_at = ?", (world.now,))
+    world.connection.execute("UPDATE health SET offline_due_at = ?", (world.now,))
     assert world.run(heartbeats.sweep_presence) == 1
 
 

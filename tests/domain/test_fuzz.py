@@ -187,7 +187,7 @@ def test_random_messages_never_break_the_registry(fuzz_registry: FuzzRegistry) -
     def check(raw: bytes) -> None:
         head, _, payload = fuzz_registry.filled(raw).partition(b"\n")
         message = messages.Message(head[1:].decode("utf-8", "replace"), payload, head[:1] == b"R")
-        fuzz_registry.world.connection.execute("BEGIN IMMEDIATE")
+        fuzz_registry.world.connection.begin()
         try:
             _take(fuzz_registry, Tx(fuzz_registry.world.connection, fuzz_registry.world.context), message)
         finally:
@@ -269,7 +269,7 @@ def test_random_changes_never_break_the_registry(fuzz_registry: FuzzRegistry) ->
     """`PATCH` of name, metadata and settings: refused with the field, or taken, and then it reads back the same."""
 
     def check(raw: bytes) -> None:
-        fuzz_registry.world.connection.execute("BEGIN IMMEDIATE")
+        fuzz_registry.world.connection.begin()
         try:
             _change(fuzz_registry, Tx(fuzz_registry.world.connection, fuzz_registry.world.context), raw)
         finally:

@@ -311,6 +311,7 @@ def test_the_delivery_continues_where_it_stopped(world: World) -> None:
     }
 
 
+@pytest.mark.sqlite
 def test_a_new_epoch_delivers_nothing(world: World, pair: KeyChangeBench) -> None:
     """Its new key is for new bindings, until an operator wants more."""
     rotate(world)

@@ -37,6 +37,7 @@ def pair(world: World) -> KeyChangeBench:
     return KeyChangeBench.bound(world)
 
 
+@pytest.mark.sqlite
 def test_a_restored_registry_follows_the_device(world: World, pair: KeyChangeBench) -> None:
     """The copy knows the key and not that the device took it. A reset is refused once, signed again, and obeyed."""
     old, new = rotate(world)
@@ -51,6 +52,7 @@ def test_a_restored_registry_follows_the_device(world: World, pair: KeyChangeBen
     assert "device.grant_key_changed" in world.events()
 
 
+@pytest.mark.sqlite
 def test_a_restored_copy_with_the_open_command_continues(world: World, pair: KeyChangeBench) -> None:
     """The device repeats its word on the same command."""
     _, new = rotate(world)
@@ -62,6 +64,7 @@ def test_a_restored_copy_with_the_open_command_continues(world: World, pair: Key
     assert (pair.signer, pair.obeys) == (new, [new])
 
 
+@pytest.mark.sqlite
 def test_a_restored_copy_from_before_the_key_needs_a_bind(world: World, pair: KeyChangeBench) -> None:
     """It cannot sign for the device, which needs a new bind: the failed command names the key that it obeys."""
     copy = snapshot(world)

@@ -26,9 +26,8 @@ KEY_SEED = bytes(range(32))
 def world(tmp_path: Path) -> Iterator[World]:
     """A registry whose signing key is known."""
     with World(tmp_path) as opened:
-        with opened.connection:
-            public = grants._public(KEY_SEED)  # noqa: SLF001 - a key that is not random
-            opened.run(token_sql.insert_signing_key, grants._thumbprint(public), public, KEY_SEED)  # noqa: SLF001
+        public = grants._public(KEY_SEED)  # noqa: SLF001 - a key that is not random
+        opened.run(token_sql.insert_signing_key, grants._thumbprint(public), public, KEY_SEED)  # noqa: SLF001
         yield opened
 
 
@@ -145,8 +144,7 @@ def test_commands_are_signed_with_the_key_of_the_binding(world: World) -> None:
     """A key that comes later signs for those who are bound later; an older binding keeps its own."""
     device_id = world.register()
     old = world.bind(device_id).grant_key
-    with world.connection:
-        world.connection.execute("UPDATE signing_keys SET retired_at = ?", (world.now,))
+    world.connection.execute("UPDATE signing_keys SET retired_at = ?", (world.now,))
     newcomer = world.register("SN-2")
     new = world.bind(newcomer).grant_key
     assert new.kid != old.kid

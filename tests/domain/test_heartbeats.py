@@ -124,8 +124,7 @@ def test_a_low_battery_stays_low_without_a_new_value(world: World) -> None:
 def test_the_threshold_is_the_devices_own(world: World) -> None:
     """From its settings."""
     device_id, _ = world.bound()
-    with world.connection:
-        world.connection.execute("""UPDATE devices SET settings = '{"power":{"low_battery_threshold_percent":50}}'""")
+    world.connection.execute("""UPDATE devices SET settings = '{"power":{"low_battery_threshold_percent":50}}'""")
     world.beat(device_id, battery_percent=51)
     assert "device.low_battery" not in world.events()
     world.beat(device_id, battery_percent=50)

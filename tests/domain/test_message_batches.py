@@ -17,6 +17,7 @@ from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.models.heartbeats import Heartbeat
 from gateway.store import Batch, Context, Rules, Tx, open_database, outbox_sql
 from gateway.store.device_cache import DeviceCache
+from gateway.store.dialect import SQLITE
 from gateway.store.measurements import Measure
 from tests.domain.support import World
 
@@ -54,7 +55,8 @@ class Fleet:
 
     def __init__(self, directory: Path) -> None:
         self.world = World(directory, rules=RULES).__enter__()
-        self.world.connection.execute("PRAGMA synchronous = OFF")
+        if self.world.view.dialect is SQLITE:
+            self.world.connection.execute("PRAGMA synchronous = OFF")
         self.ids = {name: self.world.bound(name)[0] for name in DEVICES if name != "unknown"}
         self.ids["unknown"] = "dev_UNKNOWN"
         self.world.reset(self.ids["waits"])
@@ -112,7 +114,7 @@ class Fleet:
 
     def _undone(self, batch: list[Parsed]) -> None:
         """The batch itself, but it cannot be committed: as the writer does, what it remembers is dropped."""
-        self.world.connection.execute("BEGIN IMMEDIATE")
+        self.world.connection.begin()
         tx = Tx(self.world.connection, Context(RULES, clock=lambda: self.world.now))
         messages.process_batch(Batch(tx, self.kept), batch, self.world.names)
         self.world.connection.execute("ROLLBACK")

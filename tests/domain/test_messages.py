@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.core import topics
 from gateway.domain import messages
 from gateway.store import Rules
+from gateway.store.dialect import SQLITE
 from tests.domain.support import World, golden
 
 BROKEN = {
@@ -50,7 +51,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def _without_refusals(world: World) -> list[str]:
-    return [line for line in world.dump() if not line.startswith('INSERT INTO "refusals"')]
+    return world.dump("refusals")
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -159,8 +160,7 @@ def test_an_unknown_device_is_refused_and_not_answered(world: World, leaf: str) 
 def test_a_deleted_device_is_unknown(world: World) -> None:
     """Its record stays and takes no more."""
     device_id, _ = world.bound()
-    with world.connection:
-        world.connection.execute("UPDATE devices SET deleted_at = 1")
+    world.connection.execute("UPDATE devices SET deleted_at = 1")
     before = _without_refusals(world)
     assert world.beat(device_id, battery_percent=5) is None
     assert [row["code"] for row in world.refusals()] == ["unknown_device"]
@@ -290,4 +290,5 @@ def test_damaged_messages_never_stop_the_gateway(world: World, seed: int) -> Non
             place = chance.randrange(len(damaged))
             damaged[place : place + chance.randrange(3)] = chance.randbytes(chance.randrange(3)) or b"9"
         world.say(topic, bytes(damaged), retain=chance.random() < 0.1)
-    assert world.view.value("PRAGMA integrity_check") == "ok"
+    if world.view.dialect is SQLITE:
+        assert world.view.value("PRAGMA integrity_check") == "ok"

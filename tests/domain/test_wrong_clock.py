@@ -71,8 +71,8 @@ def insert_answers(tx: Tx, ages: list[int]) -> None:
     """Answers that were given then."""
     tx.connection.executemany(
         """INSERT INTO idempotency (caller, key_hash, request_hash, status, answer, created_at)
-            VALUES ('key_1', ?, x'00', 200, x'00', ?)""",
-        [(str(number).encode(), at) for number, at in enumerate(ages)],
+            VALUES ('key_1', ?, ?, 200, ?, ?)""",
+        [(str(number).encode(), b"\0", b"\0", at) for number, at in enumerate(ages)],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.store.opening import open_database
+from gateway.store.opening import open_sqlite, open_sqlite_to_serve
 from gateway.store.sqlite.checkpoint import MOST_PAGES, Checkpointer
 from gateway.store.sqlite.connection import DATABASE_NAME, SqliteConnection, connect
 
@@ -18,13 +18,21 @@ class SqliteEngine:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
 
-    def open_writer(self) -> SqliteConnection:
-        """Open the connection that writes, and start what the engine does beside it.
+    def open(self, *, to_serve: bool = False) -> SqliteConnection:
+        """Open a connection that writes. An older registry is migrated ``to_serve``, after a copy.
 
         Raises:
             StoreError: the registry cannot be used, or has the schema of another version.
         """
-        self._connection = open_database(self._data_dir)
+        return (open_sqlite_to_serve if to_serve else open_sqlite)(self._data_dir)
+
+    def open_writer(self) -> SqliteConnection:
+        """Open the store's connection that writes, and start what the engine does beside it.
+
+        Raises:
+            StoreError: the registry cannot be used, or has the schema of another version.
+        """
+        self._connection = self.open()
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
         self._checkpointer = Checkpointer(lambda: connect(self._data_dir / DATABASE_NAME))
         self._checkpointer.start()

@@ -1,0 +1,252 @@
+"""Connections to PostgreSQL, as the store uses them (:class:`gateway.store.engine.Connection`).
+
+Values are put into the text of a statement by the client. So a NULL or a text has no type of its own, and one SQL text
+serves both engines. Reads see one state (REPEATABLE READ). A write takes one lock for the registry first, so writes of
+several gateways follow one another. Each statement then sees what was committed before (READ COMMITTED).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import TransactionStatus
+from psycopg.types.numeric import IntDumper
+from psycopg.types.string import StrDumper
+
+from gateway.store.dialect import POSTGRESQL
+from gateway.store.errors import PostgresError
+from gateway.store.postgres.address import CONNECT_SECONDS
+from gateway.store.postgres.steps import STEP_TABLE, names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gateway.store.postgres.address import PostgresAddress
+    from gateway.store.readers import Deadline
+
+WRITE_LOCK: Final = 0x6761_7465
+"""Key of the advisory lock that a write holds to its end. The transaction owns it, so it works behind PgBouncer."""
+_BEGIN: Final = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
+_BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_PLACEHOLDER: Final = re.compile(r"\?([0-9]*)|%")
+_BAD_VALUE: Final = "22000"
+"""The ``sqlstate`` for a value that psycopg itself refuses, such as a text with a NUL."""
+_BROKEN: Final = "the connection was lost"
+
+
+class PostgresRow(tuple[Any, ...]):
+    """A row: its values by name, by place, and in order."""
+
+    __slots__ = ()
+    places: dict[str, int]
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return a value by its name or place."""
+        return super().__getitem__(self.places[key] if isinstance(key, str) else key)
+
+    def keys(self) -> list[str]:
+        """Return the names."""
+        return list(self.places)
+
+
+class PostgresConnection:
+    """One connection, made when it is first used and made again after it was lost."""
+
+    dialect = POSTGRESQL
+
+    def __init__(self, address: PostgresAddress, *, read_only: bool = False) -> None:
+        self._address = address
+        self._read_only = read_only
+        self._raw: psycopg.Connection[Any] | None = None
+
+    @property
+    def in_transaction(self) -> bool:
+        """Return whether a transaction is open."""
+        raw = self._raw
+        return raw is not None and not raw.closed and raw.info.transaction_status is not TransactionStatus.IDLE
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
+        """Execute a statement.
+
+        Raises:
+            PostgresError: it failed, or the server cannot be reached.
+        """
+        statement, is_numbered = translated(sql)
+        given = {f"p{place}": value for place, value in enumerate(values, 1)} if is_numbered else values
+        return self._run(lambda raw: raw.execute(statement, given if values else None))
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> psycopg.Cursor[Any]:
+        """Execute a statement with each of these rows.
+
+        Raises:
+            PostgresError: as above.
+        """
+        statement, _ = translated(sql)
+        return self._run(lambda raw: _many(raw, statement, rows))
+
+    def begin(self) -> None:
+        """Begin a transaction that writes, when no other gateway is in one."""
+        self._discard_if_lost()
+        self._run(lambda raw: raw.execute(_BEGIN))
+
+    def begin_read(self, deadline: Deadline | None = None) -> None:
+        """Begin a transaction whose statements see one state. The server ends it when the deadline has passed."""
+        self._discard_if_lost()
+        limit = "" if deadline is None else f"; SET LOCAL statement_timeout = {max(1, round(deadline.left * 1000))}"
+        self._run(lambda raw: raw.execute(_BEGIN_READ + limit))
+
+    def end_read(self) -> None:
+        """End it."""
+        if self.in_transaction:
+            try:
+                self.execute("ROLLBACK")
+            except PostgresError:  # the connection is gone, and with it the transaction
+                self.close()
+
+    def commits_of_others(self) -> int:
+        """Return 0: ids of several gateways need no common order, since events have numbers."""
+        return 0
+
+    def stamp(self) -> None:
+        """Return None: PostgreSQL has no cheap counter of all commits."""
+        return
+
+    def newer_schema(self) -> str | None:
+        """Return the step that this program does not know, if one was applied by now."""
+        return max(self.applied_steps() - set(names()), default=None)
+
+    def applied_steps(self) -> set[str]:
+        """Return the names of the schema steps that were applied; none in an empty database."""
+        if _value(self.execute(f"SELECT to_regclass('{STEP_TABLE}')")) is None:
+            return set()
+        return {row[0] for row in self.execute(f"SELECT name FROM {STEP_TABLE}")}  # noqa: S608 - a constant
+
+    def server_version(self) -> int:
+        """Return the server's version, such as 180006 for 18.6.
+
+        Raises:
+            PostgresError: the server cannot be reached, or refuses the user.
+        """
+        return int(_value(self.execute("SHOW server_version_num")))
+
+    def close(self) -> None:
+        """Close the connection."""
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.close()
+
+    def _discard_if_lost(self) -> None:
+        if self._raw is not None and (self._raw.closed or self._raw.broken):
+            self.close()
+
+    def _run(self, call: Callable[[psycopg.Connection[Any]], psycopg.Cursor[Any]]) -> psycopg.Cursor[Any]:
+        try:
+            if self._raw is None:
+                self._raw = connect(self._address, read_only=self._read_only)
+            return call(self._raw)
+        except psycopg.Error as error:
+            raise postgres_error(error) from error
+
+
+def postgres_error(error: psycopg.Error) -> PostgresError:
+    """Return psycopg's error as ours."""
+    text = (str(error).strip() or _BROKEN).splitlines()[0]
+    state = error.sqlstate or (_BAD_VALUE if isinstance(error, psycopg.DataError) else None)
+    return PostgresError(text, state, error.diag.constraint_name)
+
+
+def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Connection[Any]:
+    """Connect to the first host that fits: a primary, unless the connection only reads.
+
+    Raises:
+        psycopg.Error: no host can be reached, or it refuses the user.
+    """
+    password = None if address.password is None else address.password.get_secret_value()
+    raw = psycopg.connect(
+        address.url,
+        autocommit=True,
+        connect_timeout=CONNECT_SECONDS,
+        target_session_attrs="any" if read_only else "read-write",
+        application_name="device-gateway",
+        keepalives_idle=10,
+        keepalives_interval=3,
+        keepalives_count=3,
+        cursor_factory=psycopg.ClientCursor,
+        row_factory=_row_factory,
+        password=password,
+    )
+    raw.adapters.register_dumper(bool, _BoolDumper)
+    raw.adapters.register_dumper(Enum, _EnumDumper)
+    raw.adapters.register_loader("numeric", _NumberLoader)
+    return raw
+
+
+def _value(cursor: psycopg.Cursor[Any]) -> Any:
+    row = cursor.fetchone()
+    return None if row is None else row[0]
+
+
+@lru_cache(maxsize=1_024)
+def translated(sql: str) -> tuple[str, bool]:
+    """Return the statement with psycopg's placeholders, and whether they are numbered."""
+    numbered = bool(re.search(r"\?[0-9]", sql))
+
+    def replaced(found: re.Match[str]) -> str:
+        if found[0] == "%":
+            return "%%"
+        return f"%(p{found[1]})s" if found[1] else "%s"
+
+    return (_PLACEHOLDER.sub(replaced, sql) if "?" in sql else sql), numbered
+
+
+def _many(raw: psycopg.Connection[Any], statement: str, rows: Iterable[Sequence[Any]]) -> psycopg.Cursor[Any]:
+    cursor = raw.cursor()
+    cursor.executemany(statement, rows)
+    return cursor
+
+
+@cache
+def _row_type(columns: tuple[str, ...]) -> type[PostgresRow]:
+    places = {name: place for place, name in enumerate(columns)}
+    return type("Row", (PostgresRow,), {"__slots__": (), "places": places})
+
+
+def _row_factory(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Any]:
+    if cursor.description is None:
+        return tuple
+    return _row_type(tuple(column.name for column in cursor.description))
+
+
+class _BoolDumper(IntDumper):
+    """Flags are stored as 0 and 1, as SQLite has them."""
+
+    def dump(self, obj: Any) -> Buffer | None:
+        """Return 0 or 1."""
+        return b"1" if obj else b"0"
+
+    def quote(self, obj: Any) -> Buffer:
+        """Return 0 or 1."""
+        return b"1" if obj else b"0"
+
+
+class _EnumDumper(StrDumper):
+    """A member of an enum is stored as its value."""
+
+    def dump(self, obj: Any) -> Buffer | None:
+        """Return the value."""
+        return super().dump(str(obj.value))
+
+
+class _NumberLoader(Loader):
+    """A number comes back as it was stored: whole, or with a fraction."""
+
+    def load(self, data: Buffer) -> int | float:
+        """Return an integer where the text has no point."""
+        text = bytes(data).decode()
+        return float(text) if "." in text or text == "NaN" else int(text)

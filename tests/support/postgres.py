@@ -92,6 +92,11 @@ def database(of: Path) -> PostgresAddress:
     return _address(folder, name)
 
 
+def sessions(of: PostgresAddress, statement: str) -> None:
+    """Execute a statement about the sessions of this database, its own session left out."""
+    _execute(server(), f"{statement} WHERE datname = %s AND pid <> pg_backend_pid()", of.database)
+
+
 def stand_in() -> None:
     """Let each data directory stand for a database of its own: what opens a registry there opens the database."""
     real = location.engine_of

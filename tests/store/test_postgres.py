@@ -1,0 +1,165 @@
+"""The registry on PostgreSQL: the same tables, writes of two gateways at once, lost connections, clear errors."""
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gateway.core import ids
+from gateway.errors import StoreError
+from gateway.store import Context, Store, Tx, event_sql, key_sql, location, open_database
+from gateway.store.engine import Connection
+from gateway.store.postgres.address import PostgresAddress
+from gateway.store.postgres.connection import translated
+from gateway.store.postgres.engine import open_registry
+from gateway.store.postgres.steps import STEP_TABLE
+from gateway.store.sqlite.engine import SqliteEngine
+from tests.support.postgres import database, sessions
+
+ENGINE_TABLES = {
+    *("_sqlite_migrations", "sqlite_sequence", "device_search", STEP_TABLE, "event_counter"),
+    *(f"device_search_{part}" for part in ("data", "idx", "docsize", "config")),
+}
+"""Tables that one engine alone has: its own book-keeping, numbers of events, the index of texts."""
+COLUMNS = {
+    "sqlite": """SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
+        WHERE m.type = 'table'""",
+    "postgresql": "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'",
+}
+INDEXES = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
+    "postgresql": """SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'i' AND n.nspname = 'public'
+        AND c.relname NOT IN (SELECT conname FROM pg_constraint)""",
+}
+ENGINE_INDEXES = {"idx__sqlite_migrations_migration_set_name", "devices_by_text"}
+WRITES = 40
+
+
+def _columns(connection: Connection) -> set[tuple[str, str]]:
+    rows = connection.execute(COLUMNS[connection.dialect.name]).fetchall()
+    return {(row[0], row[1]) for row in rows if row[0] not in ENGINE_TABLES}
+
+
+def _indexes(connection: Connection) -> set[str]:
+    return {row[0] for row in connection.execute(INDEXES[connection.dialect.name])} - ENGINE_INDEXES
+
+
+def test_both_engines_have_the_same_tables(tmp_path: Path) -> None:
+    """Table by table and column by column; indexes by their names."""
+    with closing(SqliteEngine(tmp_path).open()) as here, closing(open_registry(database(tmp_path))) as there:
+        assert _columns(here) == _columns(there)
+        assert _indexes(here) == _indexes(there)
+
+
+async def test_two_gateways_write_at_once(tmp_path: Path) -> None:
+    """Each write is whole, and events have the numbers of their commits, without a gap."""
+    address = database(tmp_path)
+
+    def write(tx: Tx) -> str:
+        project_id = key_sql.create_project(tx, tx.context.ids.new(ids.PROJECT, tx.now))
+        event_sql.record_administrative(tx, project_id, "project.created", "cli")
+        return project_id
+
+    async with Store(address, Context()) as one, Store(address, Context()) as other:
+        made = await asyncio.gather(*(store.write(write) for _ in range(WRITES) for store in (one, other)))
+        found = await one.read(lambda view: view.all("SELECT seq, project_id FROM events ORDER BY seq"))
+        projects = await other.read(lambda view: [each.id for each in key_sql.projects(view)])
+    assert [row["seq"] for row in found] == list(range(1, 2 * WRITES + 1))
+    assert sorted(row["project_id"] for row in found) == sorted(made) == sorted(projects)
+
+
+async def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Neither its rows nor its event's number; writes of the same group stand."""
+    async with Store(database(tmp_path), Context()) as store:
+
+        def fails(tx: Tx) -> None:
+            event_sql.record_administrative(tx, "proj_1", "project.created", "cli")
+            raise LookupError("after the event")
+
+        def works(tx: Tx) -> None:
+            event_sql.record_administrative(tx, "proj_2", "project.created", "cli")
+
+        outcomes = await asyncio.gather(*(store.write(each) for each in (works, fails, works)), return_exceptions=True)
+        rows = await store.read(lambda view: view.all("SELECT seq, project_id FROM events ORDER BY seq"))
+    assert [type(each) for each in outcomes] == [type(None), LookupError, type(None)]
+    assert [(row["seq"], row["project_id"]) for row in rows] == [(1, "proj_2"), (2, "proj_2")]
+
+
+async def test_a_lost_connection_is_made_again(tmp_path: Path) -> None:
+    """A read and a write fail with a remedy, or run again; the next ones succeed without a restart."""
+    address = database(tmp_path)
+    async with Store(address, Context()) as store:
+        await store.write(lambda tx: key_sql.create_project(tx, "before"))
+        await store.read(key_sql.projects)
+        sessions(address, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity")
+        with pytest.raises(StoreError, match="cannot be reached"):
+            await store.write(lambda tx: key_sql.create_project(tx, "meanwhile"))
+        troubles = [store.trouble]
+        await store.write(lambda tx: key_sql.create_project(tx, "after"))
+        troubles.append(store.trouble)
+        assert [each is None for each in troubles] == [False, True]
+        with pytest.raises(StoreError, match="cannot be reached"):
+            await store.read(key_sql.projects)
+        assert [each.name for each in await store.read(key_sql.projects)] == ["before", "after"]
+
+
+def test_a_registry_of_a_newer_gateway_is_refused(tmp_path: Path) -> None:
+    """And nothing is changed; the message names both versions' remedy."""
+    address = database(tmp_path)
+    with closing(open_registry(address)) as connection:
+        connection.execute(f"INSERT INTO {STEP_TABLE} (name) VALUES ('p999_later')")  # noqa: S608 - a constant
+    with pytest.raises(StoreError, match=r"newer gateway \(it has p999_later\).*Install the newer version"):
+        open_database(address)
+
+
+async def test_a_schema_that_another_gateway_changed_stops_all_writes(tmp_path: Path) -> None:
+    """A gateway whose registry was migrated beneath it writes nothing more."""
+    address = database(tmp_path)
+    async with Store(address, Context()) as store:
+        await store.write(lambda tx: key_sql.create_project(tx, "before"))
+        with closing(open_registry(address)) as connection:
+            connection.execute(f"INSERT INTO {STEP_TABLE} (name) VALUES ('p999_later')")  # noqa: S608 - a constant
+        with pytest.raises(StoreError, match="A newer version has migrated the registry"):
+            await store.write(lambda tx: key_sql.create_project(tx, "after"))
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("mysql://gateway@db/registry", "should be postgresql://"),
+        ("postgresql:///registry", "names no host"),
+        ("postgresql://gateway@db", "names no database"),
+        ("postgresql://gateway@db/registry?sslmode=maybe", "unknown sslmode 'maybe'"),
+    ],
+)
+def test_a_wrong_address_is_refused(url: str, problem: str) -> None:
+    """The message says what is wrong, and what it should be."""
+    with pytest.raises(ValueError, match=problem):
+        PostgresAddress.parse(url)
+
+
+def test_a_password_is_never_shown() -> None:
+    """It is kept apart from the URL, and TLS is verified beyond this machine."""
+    address = PostgresAddress.parse("postgresql://gateway:s3cret%40@db1,db2:5433/registry?connect_timeout=3")
+    assert address.password is not None
+    assert address.password.get_secret_value() == "s3cret@"
+    assert address.url == "postgresql://gateway@db1,db2:5433/registry?connect_timeout=3&sslmode=verify-full"
+    assert "s3cret" not in f"{address} {address!r}"
+    assert PostgresAddress.parse("postgresql://gateway@127.0.0.1/r").url.endswith("?sslmode=prefer")
+
+
+def test_an_unreachable_server_is_named_with_a_remedy(tmp_path: Path) -> None:
+    """No server listens on the socket of an empty folder."""
+    address = PostgresAddress(f"postgresql://gateway@/registry?host={tmp_path}")
+    with pytest.raises(StoreError, match=r"could not be opened .* the setting 'database'"):
+        location.open_database(address)
+
+
+def test_placeholders_become_those_of_the_driver() -> None:
+    """A percent sign of the text stays one; a value that occurs twice is numbered."""
+    assert translated("a LIKE '%x' AND b = ?") == ("a LIKE '%%x' AND b = %s", False)
+    assert translated("a = ?1 OR b = ?1 AND c = ?2") == ("a = %(p1)s OR b = %(p1)s AND c = %(p2)s", True)
+    assert psycopg.paramstyle == "pyformat"

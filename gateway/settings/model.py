@@ -7,11 +7,25 @@ and ``--mqtt-keepalive-seconds`` on the command line. ``gateway/settings/loading
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from gateway.core.addresses import Address, BrokerUrl
+from gateway.settings.groups import (
+    ASKING,
+    BROKER,
+    INTEGRATORS,
+    KEPT,
+    LIMITS,
+    MOSQUITTO,
+    PLACE,
+    PRESENCE,
+    RUNNING,
+    TLS,
+    off,
+    on,
+    setting,
+)
 from gateway.settings.types import (
     ANY_HOST,
     AUTO,
@@ -38,59 +52,36 @@ from gateway.settings.types import (
     YesNo,
 )
 
-PLACE: Final = "Where things are"
-BROKER: Final = "The broker"
-PRESENCE: Final = "Devices and presence"
-INTEGRATORS: Final = "What integrators receive over MQTT"
-KEPT: Final = "What is kept"
-LIMITS: Final = "Limits and pace"
-TLS: Final = "TLS"
-MOSQUITTO: Final = "Mosquitto beside the gateway"
-ASKING: Final = "A broker that asks the gateway"
-RUNNING: Final = "Running"
-
-
-def _setting(group: str, default: object, description: str, *, ge: float | None = None, le: float | None = None) -> Any:
-    return Field(default, description=description, json_schema_extra={"group": group}, ge=ge, le=le)
-
-
-def _on(group: str, description: str) -> Any:
-    return Field(default=True, description=description, json_schema_extra={"group": group})
-
-
-def _off(group: str, description: str) -> Any:
-    return Field(default=False, description=description, json_schema_extra={"group": group})
-
 
 class SettingsFields(BaseModel):
     """All settings in force; times in seconds, ages in days. Each value is checked where it is defined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    data_dir: Directory = _setting(
+    data_dir: Directory = setting(
         PLACE, Path("gateway-data"), "Folder for the registry and keys, created when missing; one gateway at a time."
     )
-    http: HostPort = _setting(PLACE, Address("127.0.0.1", 8080), "Where the HTTP API listens; port 0 picks a free one.")
-    mqtt: HostPort = _setting(
+    http: HostPort = setting(PLACE, Address("127.0.0.1", 8080), "Where the HTTP API listens; port 0 picks a free one.")
+    mqtt: HostPort = setting(
         PLACE, Address("127.0.0.1", 1883), "Where the gateway's own broker listens; port 0 picks a free one."
     )
-    insecure_listen: YesNo = _off(
+    insecure_listen: YesNo = off(
         PLACE, "Listen beyond this machine without TLS: keys and device tokens can then be read on the network."
     )
-    http_allowed_hosts: Hosts = _setting(
+    http_allowed_hosts: Hosts = setting(
         PLACE,
         (AUTO,),
         "Host names that HTTP requests may name, besides localhost and any IP address; * stands for all, *.NAME for "
         "its subdomains. With auto: only localhost and IP addresses if http listens on loopback without TLS, else all.",
     )
-    http_page: YesNo = _on(PLACE, "Serve the page for people at /; false: 404.")
-    http_docs: YesNo = _on(PLACE, "Serve the page at /docs to try the API; false: 404.")
+    http_page: YesNo = on(PLACE, "Serve the page for people at /; false: 404.")
+    http_docs: YesNo = on(PLACE, "Serve the page at /docs to try the API; false: 404.")
 
-    http_cert_file: File = _setting(
+    http_cert_file: File = setting(
         TLS, None, "PEM file with the certificate chain of the HTTP API, which makes it HTTPS; none: no TLS."
     )
-    http_key_file: File = _setting(TLS, None, "PEM file with the key of http_cert_file, without a password.")
-    http_hsts_seconds: Count = _setting(
+    http_key_file: File = setting(TLS, None, "PEM file with the key of http_cert_file, without a password.")
+    http_hsts_seconds: Count = setting(
         TLS,
         31_536_000,
         "How long browsers use HTTPS alone for the host's name, on every port of it (Strict-Transport-Security); 0: "
@@ -98,78 +89,78 @@ class SettingsFields(BaseModel):
         ge=0,
         le=63_072_000,
     )
-    http_client_ca_file: File = _setting(
+    http_client_ca_file: File = setting(
         TLS,
         None,
         "PEM file of the authority that signs device certificates: devices then need one over HTTPS as well as their "
         "token, its CN their id. API keys need none.",
     )
-    mqtt_cert_file: File = _setting(
+    mqtt_cert_file: File = setting(
         TLS,
         None,
         "PEM file with the certificate chain of the gateway's own broker, which makes it MQTTS; none: no TLS.",
     )
-    mqtt_key_file: File = _setting(TLS, None, "PEM file with the key of mqtt_cert_file, without a password.")
-    mqtt_client_ca_file: File = _setting(
+    mqtt_key_file: File = setting(TLS, None, "PEM file with the key of mqtt_cert_file, without a password.")
+    mqtt_client_ca_file: File = setting(
         TLS,
         None,
         "PEM file of the authority that signs device certificates: devices then need one at the embedded broker as "
         "well as their password, its CN their id.",
     )
 
-    broker: Broker = _setting(
+    broker: Broker = setting(
         BROKER,
         EMBEDDED,
         "The MQTT broker: embedded; mosquitto: a Mosquitto that the gateway runs itself. auto: Mosquitto where it is "
         "installed, else embedded. Or the URL of a running broker (mqtts:// for TLS).",
     )
-    broker_ca_file: File = _setting(
+    broker_ca_file: File = setting(
         BROKER, None, "PEM file of the authority that signed the broker's certificate; none: the system's authorities."
     )
-    broker_cert_file: File = _setting(
+    broker_cert_file: File = setting(
         BROKER, None, "PEM file with the certificate that the gateway shows the broker, where that asks for one."
     )
-    broker_key_file: File = _setting(BROKER, None, "PEM file with the key of broker_cert_file, without a password.")
-    mqtt_version: MqttVersion = _setting(
+    broker_key_file: File = setting(BROKER, None, "PEM file with the key of broker_cert_file, without a password.")
+    mqtt_version: MqttVersion = setting(
         BROKER, "auto", "MQTT version towards the broker; auto: 5 where the broker speaks it, else 3.1.1."
     )
-    mqtt_keepalive_seconds: Count = _setting(
+    mqtt_keepalive_seconds: Count = setting(
         BROKER, 30, "Longest silence between gateway and broker before the link counts as dead.", ge=5, le=3600
     )
-    mqtt_advertise: Reachable = _setting(
+    mqtt_advertise: Reachable = setting(
         BROKER, None, "Broker address in the bind answer to a device; none: the broker's own."
     )
-    mqtt_tls_advertise: MaybeYesNo = _setting(
+    mqtt_tls_advertise: MaybeYesNo = setting(
         BROKER, None, "Whether the bind answer asks a device to use TLS; none: as the gateway does itself."
     )
-    compare_seconds: Seconds = _setting(
+    compare_seconds: Seconds = setting(
         BROKER,
         300.0,
         "How often the commands that the broker retains are compared with the registry, besides at each connect.",
         ge=5,
         le=86_400,
     )
-    topic_prefix: TopicPrefix = _setting(BROKER, "", "Put before every topic; ends with /.")
-    gateway_id: GatewayId = _setting(
+    topic_prefix: TopicPrefix = setting(BROKER, "", "Put before every topic; ends with /.")
+    gateway_id: GatewayId = setting(
         BROKER, None, "Name in gateways/ID/status and issuer of grants; none: made at the first start and kept."
     )
 
-    models: Models = _setting(
+    models: Models = setting(
         PRESENCE, ("bota_pin", "bota_note", "bota_pin_pro"), "Models that can be registered; the first is the default."
     )
-    heartbeat_interval_seconds: Seconds = _setting(
+    heartbeat_interval_seconds: Seconds = setting(
         PRESENCE, 60.0, "How often a device is expected to send a heartbeat.", ge=0.05, le=86_400
     )
-    offline_after_intervals: Count = _setting(
+    offline_after_intervals: Count = setting(
         PRESENCE, 3, "Heartbeat intervals of silence after which a device is offline.", ge=1, le=1000
     )
-    offline_grace_seconds: Seconds = _setting(
+    offline_grace_seconds: Seconds = setting(
         PRESENCE, 10.0, "How long a lost connection may take to come back before the device is offline.", ge=0, le=3600
     )
-    bind_broker_wait_seconds: Seconds = _setting(
+    bind_broker_wait_seconds: Seconds = setting(
         PRESENCE, 5.0, "How long a bind waits for the broker to know the new token before it answers.", ge=0, le=60
     )
-    cancel_broker_wait_seconds: Seconds = _setting(
+    cancel_broker_wait_seconds: Seconds = setting(
         PRESENCE,
         5.0,
         "How long the cancel of a published command waits until what the broker holds is taken in, before it answers "
@@ -178,49 +169,47 @@ class SettingsFields(BaseModel):
         le=60,
     )
 
-    publish_state: YesNo = _on(
+    publish_state: YesNo = on(
         INTEGRATORS, "Keep each device's object retained on devices/ID/state; false: clear what is retained there."
     )
-    state_refresh_seconds: Seconds = _setting(
+    state_refresh_seconds: Seconds = setting(
         INTEGRATORS,
         300.0,
         "How old last_heartbeat_at may get in a state that nothing else changes; 0: each heartbeat is published.",
         ge=0,
         le=86_400,
     )
-    publish_events: YesNo = _on(INTEGRATORS, "Publish events as CloudEvents on devices/ID/events/TYPE.")
-    home_assistant: YesNo = _off(
+    publish_events: YesNo = on(INTEGRATORS, "Publish events as CloudEvents on devices/ID/events/TYPE.")
+    home_assistant: YesNo = off(
         INTEGRATORS,
         "Announce each device to Home Assistant ('gateway docs home-assistant'); false: clear what is retained there.",
     )
-    home_assistant_prefix: DiscoveryPrefix = _setting(
+    home_assistant_prefix: DiscoveryPrefix = setting(
         INTEGRATORS, "homeassistant", "Discovery prefix of that Home Assistant; begins with topic_prefix."
     )
 
-    heartbeat_history_days: Count = _setting(KEPT, 30, "Age at which heartbeats are deleted.", ge=1, le=3650)
-    event_history_days: Count = _setting(KEPT, 365, "Age at which events are deleted.", ge=1, le=36_500)
-    delivery_history_days: Count = _setting(KEPT, 30, "Age at which deliveries to webhooks are deleted.", ge=1, le=3650)
-    refusals_kept: Count = _setting(
+    heartbeat_history_days: Count = setting(KEPT, 30, "Age at which heartbeats are deleted.", ge=1, le=3650)
+    event_history_days: Count = setting(KEPT, 365, "Age at which events are deleted.", ge=1, le=36_500)
+    delivery_history_days: Count = setting(KEPT, 30, "Age at which deliveries to webhooks are deleted.", ge=1, le=3650)
+    refusals_kept: Count = setting(
         KEPT, 1000, "Refused MQTT messages kept for diagnosis, the newest ones.", ge=0, le=1_000_000
     )
-    encryption_key_file: File = _setting(
+    encryption_key_file: File = setting(
         KEPT,
         None,
         "File with the key under which signing keys and webhook secrets are encrypted in the registry ('gateway docs "
         "store'); none: they lie in the clear.",
     )
-    backup_mac_key_file: File = _setting(
+    backup_mac_key_file: File = setting(
         KEPT,
         None,
         "File with the key of the MAC that 'gateway backup' puts beside a backup and 'gateway restore' then demands; "
         "none: no MAC.",
     )
 
-    max_body_bytes: Count = _setting(LIMITS, 65_536, "Largest HTTP request body.", ge=1024, le=16_777_216)
-    rate_limit_per_minute: Count = _setting(
-        LIMITS, 600, "HTTP requests per key and minute; 0: any.", ge=0, le=1_000_000
-    )
-    refused_credentials_per_minute: Count = _setting(
+    max_body_bytes: Count = setting(LIMITS, 65_536, "Largest HTTP request body.", ge=1024, le=16_777_216)
+    rate_limit_per_minute: Count = setting(LIMITS, 600, "HTTP requests per key and minute; 0: any.", ge=0, le=1_000_000)
+    refused_credentials_per_minute: Count = setting(
         LIMITS,
         300,
         "HTTP requests with a missing or wrong credential per address and minute that get a 401; more get a 429. "
@@ -228,24 +217,24 @@ class SettingsFields(BaseModel):
         ge=0,
         le=1_000_000,
     )
-    event_streams_per_key: Count = _setting(
+    event_streams_per_key: Count = setting(
         LIMITS, 10, "Event streams that one key may have open at a time.", ge=0, le=10_000
     )
-    event_streams: Count = _setting(LIMITS, 200, "Event streams that are served at a time.", ge=0, le=100_000)
-    webhook_allow_private: YesNo = _off(
+    event_streams: Count = setting(LIMITS, 200, "Event streams that are served at a time.", ge=0, le=100_000)
+    webhook_allow_private: YesNo = off(
         LIMITS,
         "Send webhooks also to addresses of private networks, and by http://, although a caller with a key could then "
         "send requests into your network.",
     )
-    webhook_allow_loopback: YesNo = _off(
+    webhook_allow_loopback: YesNo = off(
         LIMITS,
         "Send webhooks also to the gateway's own machine (127.0.0.1, localhost), by http:// too, although a caller "
         "with a key could reach what listens for that machine alone.",
     )
-    bulk_reset_per_second: Count = _setting(
+    bulk_reset_per_second: Count = setting(
         LIMITS, 50, "Pace at which the commands of a bulk reset are published.", ge=1, le=1000
     )
-    device_messages_per_second: Count = _setting(
+    device_messages_per_second: Count = setting(
         LIMITS,
         1,
         "Heartbeats a second that are accepted from one device in the long run, and as many statuses and "
@@ -255,7 +244,7 @@ class SettingsFields(BaseModel):
         ge=0,
         le=1_000_000,
     )
-    device_events_per_hour: Count = _setting(
+    device_events_per_hour: Count = setting(
         LIMITS,
         12,
         "Events an hour that one device may cause without an operator, of each type: online, low battery, storage "
@@ -264,7 +253,7 @@ class SettingsFields(BaseModel):
         ge=0,
         le=1_000_000,
     )
-    http_connections: Count = _setting(
+    http_connections: Count = setting(
         LIMITS,
         2_000,
         "HTTP connections that may be open at once. One more takes the place of one that waits for a request or for "
@@ -272,7 +261,7 @@ class SettingsFields(BaseModel):
         ge=10,
         le=1_000_000,
     )
-    http_connections_per_address: Count = _setting(
+    http_connections_per_address: Count = setting(
         LIMITS,
         1_000,
         "How many of them one address may have, of IPv6 one /64 network. Behind a proxy all have its address; 0: any.",
@@ -280,52 +269,52 @@ class SettingsFields(BaseModel):
         le=1_000_000,
     )
 
-    mosquitto_password_file: File = _setting(
+    mosquitto_password_file: File = setting(
         MOSQUITTO, None, "Mosquitto's password file, which the gateway then writes; none: it leaves Mosquitto alone."
     )
-    mosquitto_pid_file: File = _setting(
+    mosquitto_pid_file: File = setting(
         MOSQUITTO, None, "Mosquitto's pid file, to have it read the password file again (SIGHUP)."
     )
-    mosquitto_reload_socket: File = _setting(
+    mosquitto_reload_socket: File = setting(
         MOSQUITTO,
         None,
         "Socket of 'gateway broker reloader', which signals a Mosquitto of another user; none: the gateway signals it.",
     )
 
-    broker_auth: MaybeHostPort = _setting(
+    broker_auth: MaybeHostPort = setting(
         ASKING,
         None,
         "Where a broker asks the gateway who may do what ('gateway docs other-brokers'); port 0 picks a free one; "
         "none: it does not.",
     )
-    broker_auth_secret_file: File = _setting(
+    broker_auth_secret_file: File = setting(
         ASKING,
         None,
         "File with the secret that the broker shows there; none: broker-auth-secret in the data directory, made when "
         "missing.",
     )
-    broker_api_url: MaybeBrokerApi = _setting(
+    broker_api_url: MaybeBrokerApi = setting(
         ASKING,
         None,
         "That broker's own API, to cut live sessions: rabbitmq+http://USER:PASSWORD@HOST:PORT, emqx+… or vernemq+….",
     )
 
-    metrics_token_file: File = _setting(
+    metrics_token_file: File = setting(
         RUNNING,
         None,
         "File with the token that opens /metrics, made when missing; none: API keys with devices:read do, and on the "
         "gateway's own machine none is needed.",
     )
-    otlp_endpoint: MaybeCollector = _setting(
+    otlp_endpoint: MaybeCollector = setting(
         RUNNING,
         None,
         "Where traces go, by OTLP over HTTP: the URL of a collector, such as http://127.0.0.1:4318; none: nowhere.",
     )
-    log_level: LogLevel = _setting(RUNNING, "info", "Least severe events that are logged.")
-    log_format: LogFormat = _setting(
+    log_level: LogLevel = setting(RUNNING, "info", "Least severe events that are logged.")
+    log_format: LogFormat = setting(
         RUNNING, "auto", "Form of the log on stderr; auto: console on a terminal, else JSON."
     )
-    log_lines_per_second: Count = _setting(
+    log_lines_per_second: Count = setting(
         RUNNING,
         200,
         "Lines of one kind (one `event`) that are logged in a second, of one library 10 at most; 0: all of them. The "
@@ -333,7 +322,7 @@ class SettingsFields(BaseModel):
         ge=0,
         le=1_000_000,
     )
-    shutdown_seconds: Seconds = _setting(
+    shutdown_seconds: Seconds = setting(
         RUNNING, 5.0, "Time that a stop may take before what still runs is cut off.", ge=0.1, le=300
     )
 

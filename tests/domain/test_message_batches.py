@@ -19,7 +19,9 @@ from gateway.store import Batch, Context, Rules, Tx, open_database, outbox_sql
 from gateway.store.device_cache import DeviceCache
 from gateway.store.dialect import SQLITE
 from gateway.store.measurements import Measure
+from gateway.store.postgres.steps import STEP_TABLE
 from tests.domain.support import World
+from tests.support.dump import COUNTERS
 
 RULES = Rules(heartbeat_history_days=2, mirrored=(outbox_sql.STATE, outbox_sql.DISCOVERY))
 PART = 3
@@ -122,11 +124,7 @@ class Fleet:
 
     def content(self) -> list[str]:
         """All rows; of the outbox what is marked, since a mark that is set again has only another number."""
-        rows = [
-            line
-            for line in self.world.dump()
-            if not any(name in line for name in ('"outbox"', "sqlite_sequence", "_sqlite_migrations"))
-        ]
+        rows = self.world.dump("outbox", "_sqlite_migrations", STEP_TABLE, *COUNTERS)
         marks = self.world.view.all("SELECT kind, device_pk, detail, not_before FROM outbox ORDER BY 1, 2, 3")
         return [*rows, *(str(tuple(mark)) for mark in marks)]
 

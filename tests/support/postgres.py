@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: one server per process, a database per registry, made from a template."""
+"""A PostgreSQL for tests: one server per process, a database per registry, made from a template."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def sessions(of: PostgresAddress, statement: str) -> None:
 
 
 def stand_in() -> None:
-    """Let each data directory stand for a database of its own: what opens a registry there opens the database."""
+    """Let each data directory stand for a separate database: what opens a registry there opens the database."""
     real = location.engine_of
 
     def engine_of(where: location.Location) -> Engine:

@@ -39,7 +39,7 @@ def open_database(location: Path) -> SqliteConnection: ...
 @overload
 def open_database(location: PostgresAddress) -> Connection: ...
 def open_database(location: Location) -> Connection:
-    """Open a connection that writes; a new registry is made if there is none.
+    """Open a connection that writes; a missing registry is created.
 
     Raises:
         StoreError: the registry cannot be used, or has the schema of another version.

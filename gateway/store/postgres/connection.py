@@ -1,8 +1,8 @@
 """Connections to PostgreSQL, as the store uses them (:class:`gateway.store.engine.Connection`).
 
-Values are put into the text of a statement by the client. So a NULL or a text takes the type that its place needs, and one SQL text
-serves both engines. Reads see one state (REPEATABLE READ). A write takes one lock for the registry first, so writes of
-several gateways follow one another. Each statement then sees what was committed before (READ COMMITTED).
+Values are put into the text of a statement by the client. So a NULL or a text takes the type that its place needs, and
+one SQL text serves both engines. Reads see one state (REPEATABLE READ). A write takes one lock for the registry first,
+so writes of several gateways follow one another. Each statement then sees what was committed before (READ COMMITTED).
 """
 
 from __future__ import annotations

@@ -1,13 +1,19 @@
 """TLS of the firmware: only a server that the site's authority signed, under its name; else nothing, over no way."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from gateway.tls.ca import Authority
+from tests.e2e.support import Site
 from tests.firmware.device import FirmwareDevice, Json, powered
 from tests.firmware.sites import secured_site
 from tests.support.certificates import HOST, make_authority
 from tests.support.proxy import Direction, ProxiedConnection, Proxy
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HANDSHAKE, ALERT = 0x16, 0x15
 SHORT = "127.1"
@@ -32,15 +38,25 @@ class FirstBytes(Proxy):
             self.sent.add(piece[0])
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Site, Authority]]:
+    """A gateway that the tests share, and the authority of its certificates."""
+    async with secured_site(tmp_path_factory.mktemp("site"), "embedded") as running:
+        yield running
+
+
 @pytest.mark.checklist("C13")
 @pytest.mark.parametrize("fault", ["another authority", "another name", "no authority"])
-async def test_an_untrusted_server_gets_no_data(tmp_path: Path, fault: str) -> None:
+async def test_an_untrusted_server_gets_no_data(secured: tuple[Site, Authority], tmp_path: Path, fault: str) -> None:
     """No CONNECT and no heartbeat leaves the device, over MQTT or HTTP, with TLS or without."""
-    async with secured_site(tmp_path, "embedded") as (site, authority), FirstBytes(site.gateway.port) as proxy:
+    site, authority = secured
+    async with FirstBytes(site.gateway.port) as proxy:
         other = make_authority(tmp_path / "other") if fault == "another authority" else authority
         config: Json = {} if fault == "no authority" else {"ca_file": str(other.files.certificate)}
         host = SHORT if fault == "another name" else HOST
-        device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url.replace(HOST, host), **config)
+        device = FirmwareDevice(
+            tmp_path / "device", f"SN {fault}", api_url=site.gateway.url.replace(HOST, host), **config
+        )
         known = await site.api.register(device.serial, model="bota_pin", name=None, firmware_version="1.0.0")
         answer = await site.post(f"{known['id']}/bind", {"end_user_id": "eu_1"})
         async with powered(device):

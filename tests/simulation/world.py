@@ -26,13 +26,14 @@ from tests.simulation.integrator import Integrator
 from tests.simulation.model_state import OPEN, RESET, ModelState
 from tests.simulation.network import Environment, make_latency
 from tests.simulation.plan import Plan
+from tests.simulation.registry_reads import RegistryReads
 from tests.simulation.virtual_api import VirtualApi
 
 NOON = 1_794_312_000_000
 """2026-11-10T12:00:00Z in milliseconds since the epoch: when every run begins."""
 
 
-class World:
+class World(RegistryReads):
     """Everything there is in a run. ``log`` collects its story."""
 
     def __init__(self, plan: Plan) -> None:
@@ -49,7 +50,7 @@ class World:
         configuration = plan.configuration
         self.latency = make_latency(self.rng("latency"), 0.001, configuration.latency)
         self.broker = self._broker()
-        self.disk = new_disk()
+        super().__init__(new_disk())
         self.backup: sqlite3.Connection | None = None
         self.host = GatewayHost(
             self.disk,
@@ -323,38 +324,6 @@ class World:
         self.host.table.token_of = known
         for device in self.devices:  # its report of a wipe is lost, and it sends none again
             device.wiped_for_command = None
-
-    # --- looking into the registry ------------------------------------------------------------------------------------
-
-    def row(self, sql: str, *values: Any) -> Row | None:
-        """One row of what is committed."""
-        found: Row | None = self.disk.execute(sql, values).fetchone()
-        return found
-
-    def rows(self, sql: str, *values: Any) -> list[Row]:
-        """Rows of what is committed."""
-        return self.disk.execute(sql, values).fetchall()
-
-    def command(self, command_id: str) -> Row | None:
-        """A command with its ``device_id``."""
-        return self.row(
-            "SELECT c.*, d.id AS device_id FROM commands c JOIN devices d ON d.pk = c.device_pk WHERE c.id = ?",
-            command_id,
-        )
-
-    def open_command(self, device: DeviceHost, kind: str = RESET) -> Row | None:
-        """The open command of this type."""
-        return self.row(
-            """SELECT c.* FROM commands c JOIN devices d ON d.pk = c.device_pk
-                WHERE d.id = ? AND c.type = ? AND c.status IN ('pending', 'delivered')""",
-            device.id,
-            kind,
-        )
-
-    def pk(self, device: DeviceHost) -> int:
-        """The device's row number."""
-        row = self.row("SELECT pk FROM devices WHERE id = ?", device.id)
-        return 0 if row is None else int(row["pk"])
 
 
 def _id_in(payload: bytes) -> str:

@@ -5,14 +5,13 @@ between any two of them. A new `Device` must then reach the same end from the co
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 from device_sim import grant, grant_keys, wire
 from device_sim.actions import (
-    AckStatus,
     Action,
     Area,
     CommandReceived,
@@ -32,7 +31,6 @@ from device_sim.actions import (
     Reboot,
     RecordFact,
     RefreshFailed,
-    RefreshToken,
     RefusalReceived,
     TokenRefreshed,
     WifiGiven,
@@ -43,11 +41,11 @@ from device_sim.journal import Journal, Outcome
 from device_sim.last_command import LastCommand
 from device_sim.sequences import Sequences
 from device_sim.telemetry import Telemetry
+from device_sim.token_refresh import TokenRefresh
 
 SERIAL, FIRMWARE, APN = "serial_number", "firmware_version", "cellular_apn"
 JOURNAL, IN_PROGRESS = "last_commands", "reset_in_progress"
 RESET = "factory_reset"
-SECOND_MS = 1000
 RESET_RESULT = {"wiped": list(WIPED_BY_A_RESET), "kept": [SERIAL, APN, "last_command_id"]}
 
 
@@ -79,8 +77,7 @@ class Device:
         self._accepted_reset: wire.Command | None = None
         self._link: LinkUp | None = None
         self._last_heartbeat_at: int | None = None
-        self._is_refused = False
-        self._refresh_not_before = 0
+        self._token_refresh = TokenRefresh()
 
     def handle(self, event: Input, now: int) -> list[Action]:  # noqa: C901, PLR0911  # a table: one line per input
         """Process one input. A device that is rebooting ignores all but `PowerOn`."""
@@ -109,9 +106,7 @@ class Device:
             case TokenRefreshed():
                 return self._token_refreshed(event)
             case RefreshFailed():
-                self._is_refused = self._is_refused and not event.revoked
-                self._refresh_not_before = now + round(event.retry_after * SECOND_MS) if event.retry_after else 0
-                return [RecordFact("token_not_refreshed", {"reason": event.reason})]
+                return self._token_refresh.failed(event, now)
 
     # --- power and provisioning ---------------------------------------------------------------------------------------
 
@@ -121,7 +116,7 @@ class Device:
         self._last_command = LastCommand(flash.kept)
         self._networks = list(flash.wiped.get(WIFI, ()))
         self._link = self._accepted_reset = None
-        self._is_refused, self._refresh_not_before = False, 0
+        self._token_refresh = TokenRefresh()
         self.binding = Binding.from_flash(flash.wiped)
         self._sequences = Sequences(None if self.binding is None else self.binding.generation, flash.kept)
         progress = flash.kept.get(IN_PROGRESS)
@@ -180,13 +175,13 @@ class Device:
                 return self._link_down(event)
             case LinkRefused():
                 refused = RecordFact("refused", {"refusals": event.refusals, "reason": event.reason})
-                self._is_refused = event.transport == "mqtt" and self.state is State.PROVISIONED
-                return [refused, *self._request_token(now)]
+                self._token_refresh.is_needed = event.transport == "mqtt" and self.state is State.PROVISIONED
+                return [refused, *self._token_refresh.request(self.binding, now)]
 
     def _link_up(self, event: LinkUp, now: int) -> list[Action]:
         if self.binding is None or self.state is State.RESETTING:
             return []
-        self.state, self._link, self._is_refused = State.ONLINE, event, False
+        self.state, self._link, self._token_refresh.is_needed = State.ONLINE, event, False
         self._last_command.start_connection()
         birth: list[Action] = [Publish("status", wire.ONLINE)] if event.transport == "mqtt" else []
         details = {"connection": event.connection, "transport": event.transport}
@@ -200,7 +195,7 @@ class Device:
 
     def _heartbeat(self, now: int) -> list[Action]:
         if self.state is not State.ONLINE or self._link is None:
-            return self._request_token(now)
+            return self._token_refresh.request(self.binding, now)
         before = now if self._last_heartbeat_at is None else self._last_heartbeat_at
         self._telemetry.pass_time(max(0, now - before))
         # Equal times would look like a replay of one heartbeat (section 3), so each is later than the one before.
@@ -212,24 +207,14 @@ class Device:
             "sent_at": wire.rfc3339(self._last_heartbeat_at),
             "last_command": last_command,
         }
-        return [
-            Publish("heartbeat", wire.encode(body), command_id=last_command["command_id"] if last_command else None)
-        ]
-
-    # --- a token that the broker refuses (contract, section 2) --------------------------------------------------------
-
-    def _request_token(self, now: int) -> list[Action]:
-        """Request a token over HTTP with each heartbeat that is due, until there is an answer. Heed its Retry-After.
-
-        A broker that holds one password per device may already hold that of a refresh whose answer was lost.
-        """
-        is_due = self._is_refused and now >= self._refresh_not_before
-        return [RefreshToken(self.binding)] if is_due and self.binding is not None else []
+        command_id = last_command["command_id"] if last_command else None
+        return [Publish("heartbeat", wire.encode(body), command_id=command_id)]
 
     def _token_refreshed(self, event: TokenRefreshed) -> list[Action]:
         if self.binding is None or self.state is not State.PROVISIONED:
             return []
-        self.binding, self._is_refused = replace(self.binding, device_token=event.device_token), False
+        self.binding = replace(self.binding, device_token=event.device_token)
+        self._token_refresh.is_needed = False
         return [
             WriteFlash(Area.WIPED, TOKEN, event.device_token),
             RecordFact("token_refreshed", {"generation": self.binding.generation}),
@@ -247,14 +232,11 @@ class Device:
             return [RecordFact("command_ignored", {"type": event.type, "reason": str(error)})]
         stored = self._journal.find(command.id, event.type)
         if stored is not None:
-            return [
-                RecordFact("already_done", {"command_id": stored.command_id, "status": stored.status}),
-                stored.acknowledge(),
-            ]
+            known = RecordFact("already_done", {"command_id": stored.command_id, "status": stored.status})
+            return [known, stored.acknowledge()]
         if self.binding is None or self.state is State.RESETTING:
-            return [
-                RecordFact("command_ignored", {"type": event.type, "reason": "the device is unpaired or being wiped"})
-            ]
+            reason = "the device is unpaired or being wiped"
+            return [RecordFact("command_ignored", {"type": event.type, "reason": reason})]
         return self._new_command(command, event.type, self.binding, now)
 
     def _command_cleared(self, command_type: str) -> list[Action]:
@@ -265,10 +247,8 @@ class Device:
         return [RecordFact("reset_withdrawn", {"command_id": dropped.id})]
 
     def _new_command(self, command: wire.Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
-        received = RecordFact(
-            "command_received",
-            {"command_id": command.id, "type": topic_type, "generation": command.binding_generation},
-        )
+        details = {"command_id": command.id, "type": topic_type, "generation": command.binding_generation}
+        received = RecordFact("command_received", details)
         try:
             seq = grant.check(command, topic_type, binding, self._sequences, now)
         except grant.RefusalError as refusal:
@@ -281,7 +261,7 @@ class Device:
         self, command: wire.Command, topic_type: str, binding: Binding, refusal: grant.RefusalError
     ) -> list[Action]:
         outcome = replace(
-            _outcome(command, "failed", binding),
+            Outcome.of(command, "failed", binding),
             type=topic_type,
             error={"code": refusal.code, "message": refusal.message},
             result=refusal.result,
@@ -293,13 +273,13 @@ class Device:
         return [refused, *writes, outcome.acknowledge()]
 
     def _execute(self, command: wire.Command, binding: Binding) -> list[Action]:
-        delivered = _outcome(command, "delivered", binding).acknowledge()
+        delivered = Outcome.of(command, "delivered", binding).acknowledge()
         if command.type == RESET:
             self._accepted_reset = command  # `_begin_reset` follows when the delivery of this message is confirmed
             return [delivered]
         if command.type == grant_keys.SET_GRANT_KEY:
             return [delivered, *self._take_grant_key(command, binding)]
-        outcome = replace(_outcome(command, "executed", binding), result=self._effects()[command.type]())
+        outcome = replace(Outcome.of(command, "executed", binding), result=self._telemetry.execute(command.type))
         done: list[Action] = [delivered, self._store_outcome(outcome), outcome.acknowledge()]
         if command.type != "reboot":
             return done
@@ -312,16 +292,8 @@ class Device:
         except grant.RefusalError as refusal:
             return self._refuse(command, command.type, binding, refusal)
         result = {"grant_kid": self.binding.grant_keys[0]["kid"]}
-        outcome = replace(_outcome(command, "executed", binding), result=result)
+        outcome = replace(Outcome.of(command, "executed", binding), result=result)
         return [*written, self._store_outcome(outcome), outcome.acknowledge()]
-
-    def _effects(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        return {
-            "start_recording": self._telemetry.start_recording,
-            "stop_recording": self._telemetry.stop_recording,
-            "trigger_upload": self._telemetry.upload,
-            "reboot": lambda: {"rebooting": True},
-        }
 
     def _store_outcome(self, outcome: Outcome) -> WriteFlash:
         self._journal.add(outcome)
@@ -353,7 +325,7 @@ class Device:
             return []
         self._accepted_reset = None
         self.state = State.RESETTING
-        outcome = replace(_outcome(command, "executed", binding), result=RESET_RESULT)
+        outcome = replace(Outcome.of(command, "executed", binding), result=RESET_RESULT)
         # The receipt needs the token, so it is made and stored before the token is erased.
         begun = WriteFlash(Area.KEPT, IN_PROGRESS, outcome.to_flash())
         return [begun, *self._wipe(outcome), outcome.acknowledge()]
@@ -376,8 +348,3 @@ class Device:
     def _resume_reset(self, outcome: Outcome) -> list[Action]:
         resumed = RecordFact("wipe_resumed", {"command_id": outcome.command_id})
         return [resumed, *self._wipe(outcome), *self._start_unpaired()]
-
-
-def _outcome(command: wire.Command, status: AckStatus, binding: Binding) -> Outcome:
-    receipt = wire.receipt(binding.device_token, command.id, status, command.binding_generation)
-    return Outcome(command.id, command.type, status, receipt)

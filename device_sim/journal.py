@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from device_sim.actions import AckStatus, Publish
-from device_sim.wire import acknowledgement
+from device_sim.binding import Binding
+from device_sim.wire import Command, acknowledgement, receipt
 
 MAX_OUTCOMES = 16
 
@@ -20,6 +21,12 @@ class Outcome:
     receipt: str
     result: Mapping[str, Any] | None = None
     error: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, command: Command, status: AckStatus, binding: Binding) -> Self:
+        """Return an outcome of a command, with the receipt of the binding's token."""
+        signed = receipt(binding.device_token, command.id, status, command.binding_generation)
+        return cls(command.id, command.type, status, signed)
 
     def to_flash(self) -> dict[str, Any]:
         """Return its form in the flash."""

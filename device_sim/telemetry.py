@@ -36,6 +36,24 @@ class Telemetry:
             self.storage = min(STORAGE_MB, self.storage + hours * 60 * RECORDED_MB_PER_MINUTE)
         self.signal = min(-40.0, max(-110.0, self.signal + self._rng.gauss(0, 2)))
 
+    def execute(self, command_type: str) -> dict[str, Any]:
+        """Apply a command, and return its result.
+
+        Raises:
+            ValueError: the command has no such effect, as a reset.
+        """
+        match command_type:
+            case "start_recording":
+                return self.start_recording()
+            case "stop_recording":
+                return self.stop_recording()
+            case "trigger_upload":
+                return self.upload()
+            case "reboot":
+                return {"rebooting": True}
+            case _:
+                raise ValueError(f"no effect of {command_type!r}")
+
     def start_recording(self) -> dict[str, Any]:
         """Start a recording."""
         self.recording = True

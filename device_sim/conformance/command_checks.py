@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from device_sim.conformance import hostile
+from device_sim.conformance.acks import Ack
 from device_sim.conformance.findings import DeviationError
 from device_sim.conformance.issuer import REQUIRED_TYPES, SET_GRANT_KEY, Command, SigningKey, random_id
-from device_sim.conformance.kit import RESET, Ack, Kit
+from device_sim.conformance.kit import RESET, Kit
 from device_sim.conformance.scenario import Scenario
 
 ORDINARY = tuple(each for each in REQUIRED_TYPES if each not in (RESET, "reboot"))

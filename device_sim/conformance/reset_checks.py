@@ -53,7 +53,7 @@ async def _still_bound(kit: Kit, reset: Command, after: int) -> None:
 async def watch(kit: Kit) -> None:
     """Watch for a connect with the wiped token, twice as long as the longest pause of this device."""
     since = kit.log.now
-    usual = min(USUAL_WATCH_SECONDS, kit.patience / 2)
+    usual = min(USUAL_WATCH_SECONDS, kit.patience / 5)
     within = usual if kit.longest_pause is None else max(LEAST_WATCH_SECONDS, 2 * kit.longest_pause)
     try:
         await kit.log.until(lambda: _with_token(kit, since), "connect", within=within)

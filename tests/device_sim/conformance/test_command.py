@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from device_sim.cli import main
-from device_sim.conformance.findings import LINES, OUTSIDE
+from device_sim.conformance.findings import LINES, OUTSIDE, Findings
+from device_sim.conformance.report import exit_code
 from tests.support.ports import free_port
 from tests.support.pty import Terminal, at_terminal
 
@@ -25,7 +26,7 @@ GUARD_SECONDS = 60
 
 def arguments(http: int, *more: str) -> list[str]:
     """A kit on free ports, for a device with quick heartbeats."""
-    common = ["--mqtt", "127.0.0.1:0", "--http", f"127.0.0.1:{http}", "--interval", "0.2", "--patience", "6"]
+    common = ["--mqtt", "127.0.0.1:0", "--http", f"127.0.0.1:{http}", "--interval", "0.2", "--patience", "15"]
     return ["-m", "device_sim", "conformance", *common, *more]
 
 
@@ -58,11 +59,11 @@ async def a_device(port: int) -> AsyncIterator[None]:
         yield
 
 
-async def announced(kit: asyncio.subprocess.Process) -> str:
-    """Everything until the kit waits for the device."""
+async def announced(kit: asyncio.subprocess.Process, text: str = "waits for it") -> str:
+    """Everything until the kit waits for the device: it listens by then, so a device can be started."""
     assert kit.stderr is not None
     seen = ""
-    while "waits for it" not in seen:
+    while text not in seen:
         line = (await kit.stderr.readline()).decode()
         assert line, f"it ended: {seen}"
         seen += line
@@ -152,18 +153,31 @@ async def test_a_run_with_reports(tmp_path: Path) -> None:
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "0", "0")
 
 
-@pytest.mark.parametrize(("more", "code"), [((), 3), (("--allow-unchecked",), 0)])
-async def test_what_needs_a_person_is_not_checked_without_one(more: tuple[str, ...], code: int) -> None:
-    """Neither a terminal nor a command: exit code 3, unless that is allowed."""
+async def test_what_needs_a_person_is_not_checked_without_one() -> None:
+    """Neither a terminal nor a command: exit code 3."""
     port = free_port()
-    async with process(*arguments(port, "--only", "C1", "--json", "-", *more)) as kit:
+    async with process(*arguments(port, "--only", "C1", "--json", "-")) as kit:
         await announced(kit)
         async with a_device(port):
             output, _ = await kit.communicate()
-        assert kit.returncode == code
+        assert kit.returncode == 3
     (line,) = json.loads(output)["lines"]
     assert line["verdict"] == "not_checked"
     assert "use a terminal or --control" in line["not_checked"][0]
+
+
+def test_the_exit_code_follows_the_verdicts() -> None:
+    """A failure counts more than what was not checked, which may be allowed."""
+    findings = Findings(["C1", "C2"])
+    findings.passed("C1", "seen")
+    assert exit_code(findings, allow_unchecked=False) == 3
+    assert exit_code(findings, allow_unchecked=True) == 0
+    findings.passed("C2", "seen")
+    assert exit_code(findings, allow_unchecked=False) == 0
+    findings.unchecked("C1", "a part was left out")
+    assert exit_code(findings, allow_unchecked=False) == 3
+    findings.failed("C2", "seen")
+    assert exit_code(findings, allow_unchecked=True) == 1
 
 
 async def test_a_command_makes_the_steps(tmp_path: Path) -> None:
@@ -171,6 +185,7 @@ async def test_a_command_makes_the_steps(tmp_path: Path) -> None:
     port, told, bind = free_port(), tmp_path / "told", tmp_path / "bind.json"
     control = f"sh -c 'echo \"$@\" >> {told}' rig"
     async with process(*arguments(port, "--only", "C1", "--control", control, "--bind-file", str(bind))) as kit:
+        await announced(kit, "wait for the device")
         async with a_device(port):
             output, progress = await kit.communicate()
         assert kit.returncode == 0, output.decode() + progress.decode()
@@ -183,8 +198,10 @@ async def test_a_command_that_fails_leaves_its_line_unchecked() -> None:
     """The run goes on, and the report has the exit code."""
     port = free_port()
     control = "sh -c '[ \"$1\" = bind ]' rig"
-    async with process(*arguments(port, "--only", "C1", "--control", control)) as kit, a_device(port):
-        output, _ = await kit.communicate()
+    async with process(*arguments(port, "--only", "C1", "--control", control)) as kit:
+        await announced(kit, "wait for the device")
+        async with a_device(port):
+            output, _ = await kit.communicate()
         assert kit.returncode == 3
     assert "the control command ended with exit code 1 at power-cut" in output.decode()
 

@@ -3,14 +3,15 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from device_sim.conformance.findings import Findings
 from device_sim.conformance.report import as_text, exit_code
 from tests.device_sim.conformance import faulty
 from tests.device_sim.conformance.bench import QUICK, Rig, judge
 from tests.device_sim.conformance.faulty import a_device
 
-AT_A_TIME = 9
-FAULTS = {
+OF_COMMANDS = {
     "accepts every signature": (Rig(a_device(faulty.AnySignature)), {"C3", "C21", "C22", "C27", "C37", "C38"}),
     "ignores the params": (Rig(a_device(faulty.AnyParams)), {"C23"}),
     "checks iat": (Rig(a_device(faulty.ChecksIat)), {"C21"}),
@@ -19,6 +20,8 @@ FAULTS = {
     "keeps ids in RAM": (Rig(a_device(faulty.KeepsIdsInRam)), {"C27"}),
     "decides by the retain flag": (Rig(a_device(radio=faulty.DropsRetained)), {"C27", "C28", "C29", "C35"}),
     "acknowledges an empty payload": (Rig(a_device(faulty.AcknowledgesNothing)), {"C20"}),
+}
+OF_LINK_AND_RESET = {
     "wipes before delivered is confirmed": (Rig(a_device(faulty.WipesAtOnce)), {"C29"}),
     "sends no receipt": (Rig(a_device(radio=faulty.NoReceipt)), {"C29", "C30", "C37"}),
     "reconnects with the wiped token": (Rig(a_device(faulty.ReconnectsWiped)), {"C33"}),
@@ -32,19 +35,14 @@ FAULTS = {
 }
 
 
-async def test_each_planted_fault_fails_at_its_lines() -> None:
-    """Eighteen devices, one kit for each, some at a time: more would disturb the pauses that C15 measures."""
-    places = asyncio.Semaphore(AT_A_TIME)
-
-    async def judged(rig: Rig) -> Findings:
-        async with places:
-            return await judge(rig)
-
-    ended = await asyncio.gather(*(judged(rig) for rig, _ in FAULTS.values()))
-    for name, findings in zip(FAULTS, ended, strict=True):
+@pytest.mark.parametrize("faults", [OF_COMMANDS, OF_LINK_AND_RESET], ids=["commands", "link and reset"])
+async def test_each_planted_fault_fails_at_its_lines(faults: dict[str, tuple[Rig, set[str]]]) -> None:
+    """One kit for each device, all at once."""
+    ended = await asyncio.gather(*(judge(rig) for rig, _ in faults.values()))
+    for name, findings in zip(faults, ended, strict=True):
         print(as_text(findings, name))  # noqa: T201  # the reports belong to a failure
-    found = {name: failed(findings) for name, findings in zip(FAULTS, ended, strict=True)}
-    assert found == {name: lines for name, (_, lines) in FAULTS.items()}
+    found = {name: failed(findings) for name, findings in zip(faults, ended, strict=True)}
+    assert found == {name: lines for name, (_, lines) in faults.items()}
     assert {exit_code(findings, allow_unchecked=True) for findings in ended} == {1}
 
 

@@ -21,6 +21,14 @@ run: $(VENV)/.runtime ## serve with a few simulated devices alive, until Ctrl-C
 test: $(VENV)/.dev tools ## run every test (installs Mosquitto, RabbitMQ and Chromium by apt when root)
 	@sh scripts/left_out.sh > $(VENV)/.left-out
 	$(PYTEST) $$(cat $(VENV)/.left-out)
+	$(PYTEST) --engine postgresql tests/domain $(LONG_ON_POSTGRESQL)
+
+.PHONY: test-postgresql
+test-postgresql: $(VENV)/.dev ## run the tests of the domain with their registries on PostgreSQL, the long ones too
+	$(PYTEST) --engine postgresql tests/domain
+
+# Thousands of random inputs: two minutes each on PostgreSQL, where each write is a round trip.
+LONG_ON_POSTGRESQL := $(foreach name,fuzz message_batches state_machine,--ignore tests/domain/test_$(name).py)
 
 ROUNDS ?= 100
 SEED   ?= $(shell date +%s)

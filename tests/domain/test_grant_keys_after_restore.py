@@ -141,6 +141,7 @@ def _backup_file(world: World, file: Path) -> Path:
     return file
 
 
+@pytest.mark.sqlite
 def test_a_restore_takes_over_the_key_of_a_device(world: World, pair: KeyChangeBench, tmp_path: Path) -> None:
     """From the replaced registry, retired: new bindings get the key of the new epoch, and the device is obeyed."""
     copy = _backup_file(world, tmp_path / "copy.db")
@@ -157,6 +158,7 @@ def test_a_restore_takes_over_the_key_of_a_device(world: World, pair: KeyChangeB
     assert world.again(reset).status == "executed"
 
 
+@pytest.mark.sqlite
 def test_a_restore_keeps_the_mark_of_a_leaked_key(world: World, pair: KeyChangeBench, tmp_path: Path) -> None:
     """The copy does not know that it leaked."""
     copy = _backup_file(world, tmp_path / "copy.db")
@@ -170,6 +172,7 @@ def test_a_restore_keeps_the_mark_of_a_leaked_key(world: World, pair: KeyChangeB
     assert key.leaked_at is not None
 
 
+@pytest.mark.sqlite
 def test_a_restore_without_the_replaced_registry(world: World, pair: KeyChangeBench, tmp_path: Path) -> None:
     """Nothing to take over; the device that is still in the copy keeps its key."""
     copy = _backup_file(world, tmp_path / "copy.db")

@@ -21,7 +21,8 @@ async def right_commands(kit: Kit) -> None:
     for command_type in ORDINARY:
         for retain in (False, True):
             name = f"{command_type} {'with' if retain else 'without'} the retain flag"
-            await kit.attempt("C28", name, kit.obeyed(kit.issuer.command(command_type), retain=retain))
+            if not await kit.attempt("C28", name, kit.obeyed(kit.issuer.command(command_type), retain=retain)):
+                return  # the other types would tell the same, each after a long wait
     command = kit.issuer.command()
     final = await kit.obeyed(command, retain=True)
     await kit.attempt("C28", "again without the retain flag", kit.repeated(command, final))

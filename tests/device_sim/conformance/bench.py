@@ -1,6 +1,8 @@
 """The kit against a simulated device in one process: the kit's steps are done on the device at once."""
 
 import asyncio
+import functools
+import ssl
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -63,7 +65,7 @@ class Rig:
 
     async def power_on(self) -> None:
         """Start the device on its flash."""
-        self.api = GatewayApi(self.url, "sk_test_kit", tls=tls_context(self.ca_file))
+        self.api = GatewayApi(self.url, "sk_test_kit", tls=_trust(self.ca_file))
         self.device = self.make(
             serial="DUT-1", flash=self.flash, api=self.api, interval=INTERVAL, rng=seeded(), options=self.options
         )
@@ -80,6 +82,12 @@ class Rig:
         self.living.cancel()
         await asyncio.wait([self.living])
         await self.api.aclose()
+
+
+@functools.cache
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    """The context for this authority; to load those of the system takes long."""
+    return tls_context(ca_file)
 
 
 class AnyRig(Steps, Protocol):

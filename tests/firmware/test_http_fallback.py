@@ -27,7 +27,7 @@ async def is_seen(site: Site, device_id: str) -> bool:
     return (await site.get(device_id))["last_heartbeat_at"] is not None
 
 
-async def test_a_device_without_mqtt(site: Site, tmp_path: Path) -> None:
+async def test_a_device_works_over_http_alone(site: Site, tmp_path: Path) -> None:
     """Heartbeats, a command and a reset over HTTP alone."""
     device = FirmwareDevice(tmp_path / "device", "SN-HTTP", api_url=site.gateway.url, transport="http")
     async with powered(device):
@@ -73,7 +73,7 @@ async def test_http_leaves_no_socket_open(site: Site, tmp_path: Path) -> None:
         assert device.sockets() == []
 
 
-async def test_http_while_the_broker_cannot_be_reached(site: Site, tmp_path: Path) -> None:
+async def test_http_is_used_while_the_broker_is_unreachable(site: Site, tmp_path: Path) -> None:
     """After three failures it is there over HTTP, obeys there, and goes back to MQTT as soon as it can."""
     async with WatchingProxy(site) as proxy:
         device = FirmwareDevice(tmp_path / "device", "SN-BACK", api_url=site.gateway.url)

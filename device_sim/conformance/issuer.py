@@ -20,7 +20,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 ISSUER = "gw_CONFORMANCE"
 FIRST_GENERATION = 3
 GENERATION_STEP = 5_000_000
-"""A restored registry raises generations by millions (docs/protocol.md)."""
+"""A restored registry raises generations by millions (contract, section 1)."""
 
 SET_GRANT_KEY = "set_grant_key"
 REQUIRED_TYPES = tuple(each for each in COMMAND_TYPES if each != SET_GRANT_KEY)

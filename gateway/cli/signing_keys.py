@@ -115,7 +115,7 @@ def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir", "encryption_key_file")
 def deliver(loaded: Loaded, *, stop: bool, yes: bool, as_json: bool) -> None:
-    """Have bound devices take the signing key in use, without a new bind.
+    """Have bound devices take the key in use.
 
     The gateway sends each of them a command 'set_grant_key', signed with the key that the device obeys, at the pace of
     a bulk reset. It continues after a restart. A device that does not know this command keeps its key. Run it again to
@@ -141,7 +141,7 @@ def deliver(loaded: Loaded, *, stop: bool, yes: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir")
 def progress(loaded: Loaded, *, as_json: bool) -> None:
-    """Show how many bound devices have taken the signing key in use.
+    """Show how many devices took the key in use.
 
     Devices that are 'confirmed' obey this key alone.
 

@@ -160,6 +160,10 @@ async def _ready_with(testbed: MqttTestbed, depth: int) -> dict[str, Any] | None
     return ready if ready["outbox"]["depth"] == depth else None
 
 
+async def _is_ready(testbed: MqttTestbed) -> bool:
+    return bool((await testbed.ready())["ready"])
+
+
 @on_mosquitto
 async def test_a_missing_pid_file_is_reported_and_recovers(kind: str, tmp_path: Path) -> None:
     """The gateway cannot tell the broker: not ready, with the remedy; once the file is there the token is cut."""
@@ -183,7 +187,7 @@ async def test_a_missing_pid_file_is_reported_and_recovers(kind: str, tmp_path: 
             pid_file.with_suffix(".away").rename(pid_file)
             await client.closed()
         await testbed.settled()
-        assert (await testbed.ready())["ready"]
+        assert await eventually(partial(_is_ready, testbed), "the gateway is ready again")
 
 
 @on_mosquitto

@@ -1,16 +1,15 @@
 """What each thread asks of SQLite: a count that no machine's load changes."""
 
 import re
-import sqlite3
 import threading
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-import gateway.store
 import gateway.store.opening
-from gateway.store.sqlite.connection import connect
+import gateway.store.sqlite.engine
+from gateway.store.sqlite.connection import SqliteConnection, connect
 
 WRITER = "store-writer"
 READER = "any of the readers"
@@ -24,10 +23,10 @@ class Statements:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._begun: dict[str, list[str]] = defaultdict(list)
-        for module in (gateway.store, gateway.store.opening):
+        for module in (gateway.store.sqlite.engine, gateway.store.opening):
             monkeypatch.setattr(module, "connect", self._connect)
 
-    def _connect(self, path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    def _connect(self, path: Path, *, read_only: bool = False) -> SqliteConnection:
         connection = connect(path, read_only=read_only)
         connection.set_trace_callback(self._note)
         return connection

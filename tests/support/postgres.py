@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import tempfile
 from functools import cache
@@ -53,14 +54,21 @@ def _stop(folder: Path, data: Path) -> None:
 
 @cache
 def binaries() -> Path:
-    """Return the folder of PostgreSQL's programs.
+    """Return the folder of PostgreSQL's programs, which any user may read.
 
     Raises:
         AssertionError: the package is not installed.
     """
     found = importlib.util.find_spec(PACKAGE)
     assert found is not None, f"install the development dependencies: {PACKAGE} is missing"
-    return Path(found.origin or "").parent / "pginstall" / "bin"
+    installed = Path(found.origin or "").parent / "pginstall"
+    if all(parent.stat().st_mode & stat.S_IXOTH for parent in installed.parents):
+        return installed / "bin"
+    copied = Path(tempfile.mkdtemp(prefix="pg-programs-"))  # a private folder lies above, such as root's home
+    copied.chmod(0o755)
+    atexit.register(shutil.rmtree, copied, ignore_errors=True)
+    shutil.copytree(installed, copied / "pginstall", symlinks=True)
+    return copied / "pginstall" / "bin"
 
 
 def run(folder: Path, program: str, *arguments: str | Path) -> None:

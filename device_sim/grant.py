@@ -12,7 +12,7 @@ from device_sim.binding import Binding
 from device_sim.canonical import MAX_INTEGER, params_digest
 from device_sim.sequences import Sequences
 from device_sim.strict_json import read_json
-from device_sim.wire import COMMAND_TYPES, Command
+from device_sim.wire import COMMAND_TYPES, SECOND_MS, Command
 
 GRANT_INVALID = "grant_invalid"
 STALE_GENERATION = "stale_generation"
@@ -21,7 +21,6 @@ EXPIRED = "expired"
 UNKNOWN_COMMAND = "unknown_command"
 STALE_SEQUENCE = "stale_sequence"
 INVALID_GRANT_KEY = "invalid_grant_key"
-SECOND_MS = 1000
 MAX_KID_LENGTH = 64
 _FIELD = 2**255 - 19
 _Y_BITS = 2**255 - 1

@@ -2,8 +2,7 @@
 
 from device_sim.actions import Action, RecordFact, RefreshFailed, RefreshToken
 from device_sim.binding import Binding
-
-SECOND_MS = 1000
+from device_sim.wire import SECOND_MS
 
 
 class TokenRefresh:

@@ -16,6 +16,7 @@ from typing import Any
 from device_sim.strict_json import read_json
 
 COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "set_grant_key")
+SECOND_MS = 1000
 ONLINE = b'{"status":"online"}'
 OFFLINE = b'{"status":"offline"}'
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -114,8 +115,8 @@ def milliseconds(text: str) -> int:
 
 def rfc3339(at: int) -> str:
     """Return milliseconds since the epoch as `2026-11-01T12:00:00.000Z`."""
-    moment = datetime.fromtimestamp(at // 1000, tz=UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
+    moment = datetime.fromtimestamp(at // SECOND_MS, tz=UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at % SECOND_MS:03d}Z"
 
 
 def encode(value: Mapping[str, Any]) -> bytes:

@@ -40,7 +40,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
 from gateway.observability.tracers import tracer_of
 from gateway.outbound.outlets import outlets
-from gateway.readiness import Readiness
+from gateway.readiness import ReadinessCheck
 from gateway.running import Registry, Running, Workers
 from gateway.runtime import gc_tuning
 from gateway.runtime.loop_priority import LoopPriority
@@ -240,8 +240,8 @@ def _broker_watchers(
         yield broker.access.first_uses.run(barrier)
 
 
-def _readiness(registry: Registry, broker: Broker, workers: Workers, renewal: Renewal) -> Readiness:
-    return Readiness(
+def _readiness(registry: Registry, broker: Broker, workers: Workers, renewal: Renewal) -> ReadinessCheck:
+    return ReadinessCheck(
         registry.store,
         workers.connection,
         workers.access_syncer,
@@ -252,7 +252,7 @@ def _readiness(registry: Registry, broker: Broker, workers: Workers, renewal: Re
 
 
 def _services(
-    settings: Settings, registry: Registry, broker: Broker, workers: Workers, readiness: Readiness
+    settings: Settings, registry: Registry, broker: Broker, workers: Workers, readiness: ReadinessCheck
 ) -> Services:
     """Return what the HTTP API needs of the other parts."""
     return Services(

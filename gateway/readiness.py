@@ -11,7 +11,7 @@ from gateway.store import Purpose, Store, outbox_sql
 from gateway.tls.certificates import ServerCertificate
 
 
-class Readiness:
+class ReadinessCheck:
     """Collects the state of each part."""
 
     def __init__(

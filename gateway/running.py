@@ -11,7 +11,7 @@ from gateway.domain.refused_sign_ins import RefusedSignIns
 from gateway.http.server.server import HttpServer
 from gateway.mqtt.connection import BrokerConnection
 from gateway.observability.metrics import Metrics
-from gateway.readiness import Readiness
+from gateway.readiness import ReadinessCheck
 from gateway.settings.loading import Settings
 from gateway.store import Store, device_sql
 from gateway.store.wakeups import Wakeups
@@ -50,7 +50,7 @@ class Running:
     broker: Broker
     renewal: Renewal
     workers: Workers
-    readiness: Readiness
+    readiness: ReadinessCheck
     http: HttpServer
 
     @property

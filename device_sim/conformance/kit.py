@@ -22,7 +22,7 @@ FENCE_TYPE = "stop_recording"
 PAUSES = 4
 """A pause may double, and double again after a refused password."""
 LATE_SECONDS = 1.0
-"""How long an answer may come after that to a later command. A right device never makes the kit wait for it."""
+"""How long the kit waits for an answer after that to a later command. A correct device has answered before."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Kit:
         self.is_lost = False
         self.resets: list[tuple[Binding, Command, str]] = []
         self._steps = steps
-        self.calm()
+        self.restore_defaults()
 
     @property
     def patience(self) -> float:
@@ -68,8 +68,8 @@ class Kit:
         """Return the newest binding."""
         return self.issuer.binding
 
-    def calm(self) -> None:
-        """Let broker and HTTP side do again what those of a gateway do."""
+    def restore_defaults(self) -> None:
+        """Let the broker and the HTTP side behave as those of a gateway do."""
         self.broker.admit = self.admit
         self.broker.answer = lambda _message: "puback"
         self.broker.retained = {}

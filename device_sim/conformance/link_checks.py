@@ -38,7 +38,7 @@ async def backoff(kit: Kit) -> None:
     since = kit.log.now
     kit.cut_link()
     pauses = [await _pause(kit, since, number) for number in range(CUTS)]
-    kit.calm()
+    kit.restore_defaults()
     grew = min(pauses[-2:]) >= max(GROWTH * min(pauses[:2]), LEAST_PAUSE_SECONDS)
     kit.findings.hold("C15", grew, f"pauses of {', '.join(f'{each:.2f}' for each in pauses)} s")
     await kit.online()
@@ -145,7 +145,7 @@ async def power_cut(kit: Kit) -> None:
     since = kit.send(command)
     await kit.ack(command, "delivered", since)
     after = await kit.cut_power()
-    kit.calm()
+    kit.restore_defaults()
     kit.line = "C1"
     await kit.online(after=after)
     kit.findings.passed("C1", "connected with its token after a power cut")

@@ -71,7 +71,7 @@ def _wanted(kit: Kit) -> list[Scenario]:
 
 
 async def _one(kit: Kit, scenario: Scenario) -> None:
-    kit.calm()
+    kit.restore_defaults()
     kit.line = scenario.lines[0]
     try:
         if scenario.begins_online:
@@ -92,7 +92,7 @@ async def _one(kit: Kit, scenario: Scenario) -> None:
 
 async def _settle(kit: Kit) -> None:
     """Begin another connection after a failure, with which whatever is under way ends."""
-    kit.calm()
+    kit.restore_defaults()
     if kit.wiped or kit.is_lost:
         return
     with contextlib.suppress(DeviationError):

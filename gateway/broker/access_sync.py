@@ -35,7 +35,7 @@ AGAIN_SECONDS: Final = 0.15
 """Pause before a device is checked once more."""
 
 
-class BrokerAccess(Protocol):
+class AccessManager(Protocol):
     """What the gateway can do about the accounts and sessions of a broker."""
 
     name: str
@@ -104,7 +104,7 @@ class NoAccess:
 class AccessSyncer:
     """Works off the outbox rows of credentials."""
 
-    def __init__(self, store: Store, wakeups: Wakeups, access: BrokerAccess) -> None:
+    def __init__(self, store: Store, wakeups: Wakeups, access: AccessManager) -> None:
         self.access = access
         self._error: str | None = "The broker has not been told yet who may connect."
         self._store = store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 
-class Client(NamedTuple):
+class BrokerClient(NamedTuple):
     """A device's client id is its user name. An integrator may have several clients."""
 
     client_id: str

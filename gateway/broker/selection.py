@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 
 from broker_config import local
-from gateway.broker.access_sync import BrokerAccess, NoAccess
+from gateway.broker.access_sync import AccessManager, NoAccess
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.access import EmbeddedAccess
 from gateway.broker.mosquitto import managed, reloader
@@ -56,7 +56,7 @@ class Broker:
     """
 
     upstream: connect.BrokerAddress
-    access: BrokerAccess
+    access: AccessManager
     advertised: Address
     tls: bool
     kind: str = "external"
@@ -226,7 +226,7 @@ def _external(settings: Settings, url: BrokerUrl) -> connect.BrokerAddress:
     )
 
 
-def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> BrokerAccess:
+def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> AccessManager:
     if settings.mosquitto_password_file is None:
         log.warning("broker.access_not_managed", message=NoAccess.limitation)
         return NoAccess()
@@ -251,7 +251,7 @@ def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts:
 
 
 def _advertised(
-    settings: Settings, upstream: connect.BrokerAddress, access: BrokerAccess, at: Address, *, tls: bool
+    settings: Settings, upstream: connect.BrokerAddress, access: AccessManager, at: Address, *, tls: bool
 ) -> Broker:
     if settings.own_broker and settings.mqtt.is_wildcard and settings.mqtt_advertise is None:
         log.warning(

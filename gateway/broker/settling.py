@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.clients import Client
+from gateway.broker.clients import BrokerClient
 from gateway.errors import UnavailableError
 
 log = structlog.get_logger()
@@ -27,8 +27,8 @@ class Settling:
     """Runs at most one attempt per client at a time. Attempts that failed before have separate places."""
 
     def __init__(self) -> None:
-        self._running: dict[Client, asyncio.Task[bool]] = {}
-        self._failed: dict[Client, str] = {}
+        self._running: dict[BrokerClient, asyncio.Task[bool]] = {}
+        self._failed: dict[BrokerClient, str] = {}
         self._first, self._again = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(RETRIED_AT_ONCE)
 
     @property
@@ -39,7 +39,7 @@ class Settling:
         count, reason = len(self._failed), next(iter(self._failed.values()))
         return f"{count} session{'' if count == 1 else 's'} could not be cut: {reason}"
 
-    async def settled(self, wanted: Mapping[Client, Attempt], seconds: float) -> set[Client]:
+    async def settled(self, wanted: Mapping[BrokerClient, Attempt], seconds: float) -> set[BrokerClient]:
         """Attempt each of them. Return those that are settled within so many seconds; the others go on meanwhile."""
         for client, attempt in wanted.items():
             if client not in self._running:
@@ -55,12 +55,12 @@ class Settling:
             task.cancel()
         self._running.clear()
 
-    def _is_settled(self, client: Client) -> bool:
+    def _is_settled(self, client: BrokerClient) -> bool:
         if not self._running[client].done():
             return False
         return self._running.pop(client).result()
 
-    async def _attempt(self, client: Client, attempt: Attempt) -> bool:
+    async def _attempt(self, client: BrokerClient, attempt: Attempt) -> bool:
         async with self._again if client in self._failed else self._first:
             try:
                 settled = await attempt()
@@ -76,7 +76,7 @@ class Settling:
             await asyncio.sleep(PAUSE_SECONDS)
         return False
 
-    def _fail(self, client: Client, reason: str) -> None:
+    def _fail(self, client: BrokerClient, reason: str) -> None:
         if self._failed.get(client) != reason:
             log.error("broker.session_not_cut", client_id=client.client_id, reason=reason)
         self._failed[client] = reason

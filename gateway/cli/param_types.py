@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from gateway.core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_UNIT_MS: Final[Mapping[str, int]] = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_UNIT_MS: Final[Mapping[str, int]] = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _LONGEST_MS: Final = 100 * 365 * _UNIT_MS["d"]
 
 

@@ -24,21 +24,21 @@ _GATEWAY: Final = re.compile(r"gateways/(?P<gateway>[A-Za-z0-9_-]{1,64})/status"
 
 
 @dataclass(frozen=True)
-class Heartbeat:
+class HeartbeatTopic:
     """``devices/{id}/heartbeat``."""
 
     device_id: str
 
 
 @dataclass(frozen=True)
-class Status:
+class StatusTopic:
     """``devices/{id}/status``."""
 
     device_id: str
 
 
 @dataclass(frozen=True)
-class Ack:
+class AckTopic:
     """``devices/{id}/commands/{type}/ack``."""
 
     device_id: str
@@ -46,7 +46,7 @@ class Ack:
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandTopic:
     """``devices/{id}/commands/{type}``. The gateway reads it only when it compares retained messages."""
 
     device_id: str
@@ -54,18 +54,18 @@ class Command:
 
 
 @dataclass(frozen=True)
-class GatewayStatus:
+class GatewayStatusTopic:
     """``gateways/{id}/status``."""
 
     gateway_id: str
 
 
 @dataclass(frozen=True)
-class Marks:
+class MarksTopic:
     """``gateways/marks``: messages that the gateway sends to itself through the broker."""
 
 
-Topic = Heartbeat | Status | Ack | Command | GatewayStatus | Marks
+Topic = HeartbeatTopic | StatusTopic | AckTopic | CommandTopic | GatewayStatusTopic | MarksTopic
 
 
 class Topics:
@@ -152,16 +152,16 @@ class Topics:
         if found := _DEVICE.fullmatch(rest):
             return _device_topic(found)
         if found := _GATEWAY.fullmatch(rest):
-            return GatewayStatus(found["gateway"])
+            return GatewayStatusTopic(found["gateway"])
         if rest == _MARKS:
-            return Marks()
+            return MarksTopic()
         return None
 
 
 def _device_topic(found: re.Match[str]) -> Topic:
     device_id, leaf, command_type = found["device"], found["leaf"], found["type"]
     if leaf == "heartbeat":
-        return Heartbeat(device_id)
+        return HeartbeatTopic(device_id)
     if leaf == "status":
-        return Status(device_id)
-    return Ack(device_id, command_type) if found["ack"] else Command(device_id, command_type)
+        return StatusTopic(device_id)
+    return AckTopic(device_id, command_type) if found["ack"] else CommandTopic(device_id, command_type)

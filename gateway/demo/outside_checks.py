@@ -12,7 +12,7 @@ import httpx
 
 from gateway.core.received_json import parse_json
 from gateway.mqtt.connect import BrokerAddress
-from gateway.mqtt.v3.client import Client
+from gateway.mqtt.v3.client import QuietClient
 
 _MARK: Final = "gateways/demo/mark"
 _HTTP_UNAUTHORIZED: Final = 401
@@ -64,7 +64,7 @@ class Outside:
             await client.publish(topic, json.dumps(payload), qos=1)
 
     def _client(self) -> aiomqtt.Client:
-        return Client(
+        return QuietClient(
             self._broker.host,
             self._broker.port,
             username=self._broker.username,
@@ -74,7 +74,7 @@ class Outside:
 
     async def broker_refuses(self, device_id: str, password: str) -> bool:
         """Return whether the broker refuses this device with this password."""
-        client = Client(
+        client = QuietClient(
             self._broker.host, self._broker.port, username=device_id, password=password, identifier=device_id
         )
         try:

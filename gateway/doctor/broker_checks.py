@@ -127,7 +127,7 @@ def _others(looking: Looking, reader: Probe) -> Finding:
     last: dict[str, bytes] = {}
     for each in reader.heard:
         place = looking.names.parse(each.topic)
-        if isinstance(place, topics.GatewayStatus) and place.gateway_id != looking.gateway_id:
+        if isinstance(place, topics.GatewayStatusTopic) and place.gateway_id != looking.gateway_id:
             last[place.gateway_id] = each.payload
     online = sorted(name for name, said in last.items() if b'"online"' in said)
     if not online:
@@ -244,14 +244,14 @@ def _of_open(view: View, names: topics.Topics, command: CommandRecord, held: dic
 
 
 def _is_command(names: topics.Topics, topic: str) -> bool:
-    return isinstance(names.parse(topic), topics.Command)
+    return isinstance(names.parse(topic), topics.CommandTopic)
 
 
 def _on_its_way(view: View, names: topics.Topics, topic: str) -> bool:
     place = names.parse(topic)
-    device = device_sql.any_by_id(view, place.device_id) if isinstance(place, topics.Command) else None
+    device = device_sql.any_by_id(view, place.device_id) if isinstance(place, topics.CommandTopic) else None
     return (
         device is not None
-        and isinstance(place, topics.Command)
+        and isinstance(place, topics.CommandTopic)
         and outbox_sql.has(view, outbox_sql.COMMAND, device.pk, place.type)
     )

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.clock import DAY_MS, system_clock, to_rfc3339
+from gateway.core.clock import DAY_MS, SECOND_MS, system_clock, to_rfc3339
 from gateway.core.text import count
 from gateway.doctor.findings import Finding, Level
 from gateway.doctor.host_checks import CLOCK, REGISTRY, REMOUNT, is_read_only, size_text
@@ -179,7 +179,7 @@ def _wal(file: Path) -> Finding:
 def _waiting(view: View) -> Iterator[Finding]:
     now = system_clock()
     rows = gauge_sql.outbox(view)
-    oldest = max((max(0, now - since) // 1_000 for _, _, since in rows), default=0)
+    oldest = max((max(0, now - since) // SECOND_MS for _, _, since in rows), default=0)
     says = f"{sum(count for _, count, _ in rows)} wait, the oldest for {oldest} s"
     if oldest > OUTBOX_WARNING_SECONDS:
         yield REGISTRY.warning("outbox", says, "It goes out once a gateway runs and has its broker.")
@@ -235,6 +235,6 @@ def _future(view: View) -> Iterator[Finding]:
     if ahead > FUTURE_MS:
         yield CLOCK.error(
             "set back",
-            f"the newest event is {ahead // 1_000} s in the future",
+            f"the newest event is {ahead // SECOND_MS} s in the future",
             "The clock was ahead, or was set back. Set it right (timedatectl), and let NTP keep it.",
         )

@@ -28,7 +28,7 @@ RESET = CommandType.FACTORY_RESET
 
 
 @dataclass(frozen=True)
-class BoundDevice:
+class NewBinding:
     """A device just bound: the device, its token and MQTT password (shown once), and the public key of its grants."""
 
     device: DeviceRecord
@@ -103,7 +103,7 @@ def supersede_reset(tx: Tx, project_id: str, device_id: str, actor: str) -> None
     revoke(tx, device, actor)
 
 
-def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) -> BoundDevice:
+def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) -> NewBinding:
     """Bind an unbound device and mint its token.
 
     Raises:
@@ -122,7 +122,7 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS)
     bound = device_sql.by_pk(tx, device.pk)
     event_sql.record(tx, bound, "device.bound", actor, end_user_id=end_user_id, binding_generation=generation)
-    return BoundDevice(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
+    return NewBinding(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
 
 
 def _may_bind(tx: Tx, device: DeviceRecord) -> None:

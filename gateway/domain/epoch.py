@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from gateway.core.clock import SECOND_MS
 from gateway.core.received_json import parse_json
 from gateway.domain import administration, grants
 from gateway.domain.commands import raise_open_resets
@@ -67,7 +68,7 @@ def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
 
 
 def _next_base(tx: Tx, known: int) -> int:
-    by_clock = (tx.now - GENERATIONS_BEGIN_MS) // 1_000
+    by_clock = (tx.now - GENERATIONS_BEGIN_MS) // SECOND_MS
     floor = max(
         epoch_sql.highest_generation(tx),
         command_sql.highest_seq(tx),
@@ -146,7 +147,7 @@ def _unknown_commands(view: View, held: Iterable[bytes]) -> Iterator[dict[str, A
             said = parse_json(payload)
             if command_sql.by_id(view, str(said["id"])) is None:
                 claims = grants.verified(view, said["grant_token"])
-                if claims is not None and claims["iat"] * 1_000 >= began_at:
+                if claims is not None and claims["iat"] * SECOND_MS >= began_at:
                     yield claims
 
 

@@ -16,7 +16,7 @@ from gateway.models.commands import Ack
 from gateway.models.states import CommandStatus
 from gateway.store import Tx, View, command_sql, device_sql, event_sql, grant_key_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
-from gateway.store.grant_key_sql import Delivery
+from gateway.store.grant_key_sql import DeliveryCursor
 from gateway.store.records import DeviceKey
 
 _GATEWAY: Final = "gateway"
@@ -29,7 +29,7 @@ _REFUSED: Final = "refused_kid"
 def start(tx: Tx) -> str:
     """Have each bound device asked, or asked again, to take the signing key in use; return the id of that key."""
     kid = grants.ensure_key(tx)
-    grant_key_sql.set_delivery(tx, Delivery(kid, 0))
+    grant_key_sql.set_delivery(tx, DeliveryCursor(kid, 0))
     return kid
 
 
@@ -43,7 +43,7 @@ def stop(tx: Tx) -> str | None:
     return None if known is None else known.kid
 
 
-def running(view: View) -> Delivery | None:
+def running(view: View) -> DeliveryCursor | None:
     """Return the delivery that has devices to ask. A key that was retired since is not delivered any more."""
     known, in_use = grant_key_sql.delivery(view), token_sql.signing_key(view)
     if known is None or known.after is None or in_use is None or in_use.kid != known.kid:
@@ -60,7 +60,7 @@ def ask_next(tx: Tx, limit: int) -> int:
     for device in found:
         _ask(tx, device.pk, device.grant_kid, known.kid)
     after = found[-1].pk if len(found) == limit else None
-    grant_key_sql.set_delivery(tx, Delivery(known.kid, after))
+    grant_key_sql.set_delivery(tx, DeliveryCursor(known.kid, after))
     return len(found)
 
 

@@ -29,7 +29,7 @@ from gateway.store import (
     measurements,
     outbox_sql,
 )
-from gateway.store.device_cache import DeviceState, SenderRecord
+from gateway.store.device_cache import CachedDevice, SenderRecord
 from gateway.store.heartbeat_sql import Beat
 
 PART: Final = 20
@@ -59,7 +59,7 @@ def record_heartbeat(
     The heartbeat itself is stored all the same. ``at_broker``: it came over MQTT; ``sender``: who relays it.
     """
     heard = HeartbeatBatch(tx, at_broker=at_broker)
-    heard.take([Beat(DeviceState(device), heartbeat, radio)])
+    heard.take([Beat(CachedDevice(device), heartbeat, radio)])
     heard.settle()
     return _last_command(tx, device, heartbeat.last_command, sender)
 
@@ -76,7 +76,7 @@ class HeartbeatBatch:
         self._tx = tx
         self._yield_to_urgent = yield_to_urgent
         self._at_broker = at_broker
-        self._devices: dict[int, DeviceState] = {}
+        self._devices: dict[int, CachedDevice] = {}
 
     def take(self, beats: Sequence[Beat]) -> None:
         """Store some, in the order of arrival."""
@@ -104,7 +104,7 @@ class HeartbeatBatch:
             self._settle(devices[begin : begin + PART])
         self._devices.clear()
 
-    def _settle(self, devices: Sequence[DeviceState]) -> None:
+    def _settle(self, devices: Sequence[CachedDevice]) -> None:
         health_sql.store_newest(self._tx, devices, at_broker=self._at_broker)
         outbox_sql.mark_all_mirrors(self._tx, [device.pk for device in devices if device.news], outbox_sql.STATE)
         for device in devices:
@@ -121,7 +121,7 @@ def _count(tx: Tx, beats: Sequence[Beat], told: int, stored: int) -> None:
             tx.measure(measurements.HEARTBEAT, outcome, count)
 
 
-def mark_online(tx: Tx, device: DeviceState, radio: str | None) -> None:
+def mark_online(tx: Tx, device: CachedDevice, radio: str | None) -> None:
     """Mark the device as online, whatever its heartbeat holds."""
     if not device.online or device.owed:
         _tell(tx, device, ONLINE, is_new=not device.online, last_seen_by=radio)
@@ -129,7 +129,7 @@ def mark_online(tx: Tx, device: DeviceState, radio: str | None) -> None:
     device.online, device.last_heartbeat_at = True, tx.now
 
 
-def _due_again(tx: Tx, device: DeviceState) -> bool:
+def _due_again(tx: Tx, device: CachedDevice) -> bool:
     """Return whether the state is due again: ``last_heartbeat_at`` alone is no change, but must not get old.
 
     The interval begins at another time for each device, so that a fleet does not publish all at once.
@@ -141,7 +141,7 @@ def _due_again(tx: Tx, device: DeviceState) -> bool:
     return bool((last + offset) // refresh_ms != (tx.now + offset) // refresh_ms)
 
 
-def update_state(tx: Tx, device: DeviceState, heartbeat: Heartbeat) -> None:
+def update_state(tx: Tx, device: CachedDevice, heartbeat: Heartbeat) -> None:
     """Take over what the heartbeat reports. What it leaves out stays as it was."""
     before, said = device.said, _said(heartbeat.__dict__)
     if None in said:
@@ -159,7 +159,7 @@ def update_state(tx: Tx, device: DeviceState, heartbeat: Heartbeat) -> None:
         _tell(tx, device, _UPDATED, is_new=False, firmware_version=device.firmware)
 
 
-def _judge(tx: Tx, device: DeviceState, heartbeat: Heartbeat) -> None:
+def _judge(tx: Tx, device: CachedDevice, heartbeat: Heartbeat) -> None:
     """Judge battery and storage by all known values.
 
     A device that reports now its percentage, now its flag would otherwise seem to recover in between.
@@ -175,7 +175,7 @@ def _judge(tx: Tx, device: DeviceState, heartbeat: Heartbeat) -> None:
     device.low_battery, device.storage_full = low, full
 
 
-def _has_room_again(device: DeviceState, heartbeat: Heartbeat) -> bool:
+def _has_room_again(device: CachedDevice, heartbeat: Heartbeat) -> bool:
     """Return whether a device that no longer reports a full storage shows a reason: figures, or its state alone.
 
     Figures count in the heartbeat that brings them. Old figures would keep a device that reports none full for ever.
@@ -186,7 +186,7 @@ def _has_room_again(device: DeviceState, heartbeat: Heartbeat) -> bool:
     return used is not None or heartbeat.flags is not None or heartbeat.device_state is not None
 
 
-def _tell(tx: Tx, device: DeviceState, kind: str, *, is_new: bool, **facts: Any) -> None:
+def _tell(tx: Tx, device: CachedDevice, kind: str, *, is_new: bool, **facts: Any) -> None:
     """Write the event of a new condition, or of one that still holds and was suppressed."""
     if is_new:
         told = event_budget_sql.record(tx, device, kind, device.id, **facts)
@@ -197,7 +197,7 @@ def _tell(tx: Tx, device: DeviceState, kind: str, *, is_new: bool, **facts: Any)
     device.owed = device.owed - {kind} if told else device.owed | {kind}
 
 
-def _update_firmware(tx: Tx, device: DeviceState, firmware: str) -> None:
+def _update_firmware(tx: Tx, device: CachedDevice, firmware: str) -> None:
     health_sql.store_firmware(tx, device.pk, firmware)
     _tell(tx, device, _UPDATED, is_new=True, firmware_version=firmware)
     device.firmware = firmware

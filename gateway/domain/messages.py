@@ -91,7 +91,7 @@ class MessageResult(NamedTuple):
 def parse(names: topics.Topics, message: Message) -> Parsed:
     """Parse a message. It never raises: a flaw becomes a refusal."""
     topic = names.parse(message.topic)
-    if isinstance(topic, topics.Heartbeat) and not message.retain and len(message.payload) <= MAX_PAYLOAD_BYTES:
+    if isinstance(topic, topics.HeartbeatTopic) and not message.retain and len(message.payload) <= MAX_PAYLOAD_BYTES:
         body = _heartbeat(message.payload)
         plain = isinstance(body, Heartbeat) and body.last_command is None
         return Parsed(message, topic, body, topic.device_id if plain else "")
@@ -119,11 +119,11 @@ def _body(topic: topics.Topic | None, message: Message) -> Body:
             "payload_too_large", f"The payload has {len(message.payload)} bytes. Send at most {MAX_PAYLOAD_BYTES}."
         )
     match topic:
-        case topics.Heartbeat():
+        case topics.HeartbeatTopic():
             return _retained(message) if message.retain else _heartbeat(message.payload)
-        case topics.Status():
+        case topics.StatusTopic():
             return _validate(Status, message.payload) if message.payload else None
-        case topics.Ack():
+        case topics.AckTopic():
             # An empty one is a clearing that comes back live: the gateway clears here, and QoS 1 may double that.
             return _validate(Ack, message.payload) if message.payload else None
         case _:
@@ -208,9 +208,9 @@ def apply(tx: Tx, parsed: Parsed) -> MessageResult | None:
 
 
 def _sender(tx: Tx, topic: topics.Topic) -> SenderRecord | None:
-    return (
-        None if isinstance(topic, topics.GatewayStatus | topics.Marks) else health_sql.device_state(tx, topic.device_id)
-    )
+    if isinstance(topic, topics.GatewayStatusTopic | topics.MarksTopic):
+        return None
+    return health_sql.device_state(tx, topic.device_id)
 
 
 def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
@@ -218,7 +218,7 @@ def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
 
     It is retained, and must be cleared (contract, section 3).
     """
-    known = device_sql.any_by_id(tx, topic.device_id) if isinstance(topic, topics.Status) else None
+    known = device_sql.any_by_id(tx, topic.device_id) if isinstance(topic, topics.StatusTopic) else None
     if known is None or known.deleted_at is None:
         return False
     outbox_sql.mark_topic(tx, known.pk, outbox_sql.STATUS)
@@ -232,7 +232,7 @@ def _dispatch(tx: Tx, parsed: Parsed, device: SenderRecord | None) -> Refusal | 
         )
     match parsed.body:
         case Ack():
-            command_type = parsed.topic.type if isinstance(parsed.topic, topics.Ack) else None
+            command_type = parsed.topic.type if isinstance(parsed.topic, topics.AckTopic) else None
             outcome = acknowledgements.acknowledge(tx, device, command_type, parsed.body)
             return outcome if isinstance(outcome, Refusal) else None
         case Status():
@@ -249,7 +249,7 @@ def _dispatch(tx: Tx, parsed: Parsed, device: SenderRecord | None) -> Refusal | 
 
 def is_news(view: View, parsed: Parsed) -> bool:
     """Return whether this is an acknowledgement that would change its command, by a few indexed look-ups."""
-    if not isinstance(parsed.topic, topics.Ack) or not isinstance(parsed.body, Ack):
+    if not isinstance(parsed.topic, topics.AckTopic) or not isinstance(parsed.body, Ack):
         return False
     if command_sql.by_id(view, parsed.body.command_id) is None:
         return False  # the usual case in a flood: one look-up
@@ -267,7 +267,7 @@ def _status(tx: Tx, device: SenderRecord, status: Status, *, retained: bool) -> 
 
 def _refuse(tx: Tx, parsed: Parsed, device: SenderRecord | None, refusal: Refusal) -> None:
     claimed = getattr(parsed.topic, "device_id", None)
-    if device is not None and isinstance(parsed.topic, topics.Ack):
+    if device is not None and isinstance(parsed.topic, topics.AckTopic):
         audit_rejection(tx, device, refusal)
     elif device is not None and isinstance(parsed.body, Heartbeat) and device.token_state is not None:
         audit_last_command(tx, device, refusal)

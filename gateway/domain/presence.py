@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from gateway.core.clock import SECOND_MS
 from gateway.domain import heartbeats
 from gateway.errors import StoreError
 from gateway.store import Store, View, health_sql
@@ -81,7 +82,7 @@ class PresenceWorker:
             while after is not None:
                 count, after = await self._store.write(partial(health_sql.postpone, after=after, by=gap, limit=_PIECE))
                 moved += count
-            log.info("presence.gap_forgiven", seconds=round(gap / 1_000, 1), devices=moved)
+            log.info("presence.gap_forgiven", seconds=round(gap / SECOND_MS, 1), devices=moved)
         self._heard_until = now
 
     @property

@@ -37,7 +37,7 @@ GATHERING_SECONDS: Final = 0.2
 shorter, since it may be the beginning of a great many."""
 RETRIES: Final = Pauses(first_seconds=0.2, longest_seconds=10.0)
 _HEARTBEAT: Final = "/heartbeat"
-_FROM_DEVICES: Final = (topics.Heartbeat, topics.Status, topics.Ack)
+_FROM_DEVICES: Final = (topics.HeartbeatTopic, topics.StatusTopic, topics.AckTopic)
 _TOO_MANY: Final = "too_many_messages"
 _BUDGETED: Final = (_HEARTBEAT, "/status")
 _ACK: Final = "/ack"
@@ -189,7 +189,7 @@ class Ingest:
         """
         for message in (delivery.message for delivery in deliveries):
             topic = None if message.retain else self._topics.parse(message.topic)
-            if isinstance(topic, topics.Heartbeat):
+            if isinstance(topic, topics.HeartbeatTopic):
                 yield topic.device_id
 
     def _admit(self, delivery: ReceivedMessage) -> Incoming:
@@ -205,7 +205,7 @@ class Ingest:
         if message.topic.endswith(_HEARTBEAT):
             return message
         parsed = messages.parse(self._topics, message)
-        if isinstance(parsed.topic, topics.Marks):
+        if isinstance(parsed.topic, topics.MarksTopic):
             self._marks.append(message.payload)
             return None
         from_device = isinstance(parsed.topic, _FROM_DEVICES)

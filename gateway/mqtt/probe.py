@@ -17,7 +17,7 @@ import aiomqtt
 from gateway.core.addresses import Address
 from gateway.domain.messages import Message
 from gateway.mqtt.v3.cancellation import raise_if_cancelled
-from gateway.mqtt.v3.client import Client
+from gateway.mqtt.v3.client import QuietClient
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ async def connected(target: ProbeTarget, username: str | None, password: str | N
         ProbeRefusedError: it may not connect.
         ProbeError: the broker cannot be reached.
     """
-    client = Client(
+    client = QuietClient(
         target.address.host,
         target.address.port,
         username=username,

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from gateway.core.clock import SECOND_MS
 from gateway.core.topics import Topics
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.runtime.tracing import NOTHING, Kind, Span
@@ -78,8 +79,8 @@ class Publisher:
     async def _more(self) -> None:
         """Wait for a commit that marked something, or for the next turn."""
         turn, context = self._store.read_inline(outbox_sql.next_due), self._store.context
-        seconds = None if turn is None else (turn - context.clock()) / 1_000
-        if seconds is not None and seconds > outbox_sql.step_ms(context.rules) / 1_000:  # the clock was set back
+        seconds = None if turn is None else (turn - context.clock()) / SECOND_MS
+        if seconds is not None and seconds > outbox_sql.step_ms(context.rules) / SECOND_MS:  # the clock was set back
             await self._store.write(outbox_sql.resume_pace)
             return
         with suppress(TimeoutError):

@@ -60,8 +60,8 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
     strangers = []
     for topic in held:  # what is left there belongs to no open command
         place = names.parse(topic)
-        device = device_sql.any_by_id(tx, place.device_id) if isinstance(place, topics.Command) else None
-        if device is None or not isinstance(place, topics.Command):
+        device = device_sql.any_by_id(tx, place.device_id) if isinstance(place, topics.CommandTopic) else None
+        if device is None or not isinstance(place, topics.CommandTopic):
             strangers.append(topic)
         else:
             differing.add((device.pk, place.type))

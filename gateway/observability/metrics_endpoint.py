@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from gateway.core.clock import SECOND_MS
 from gateway.core.command_types import CommandType
 from gateway.observability.metrics import Gauges, Metrics
 from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql
@@ -70,7 +71,7 @@ class Scrape:
 
     async def _counted(self, now: int) -> gauge_sql.FleetGauges:
         async with self._counting:  # simultaneous scrapes share one count
-            if self._fleet is None or not 0 <= now - self._fleet[0] < FLEET_SECONDS * 1_000:
+            if self._fleet is None or not 0 <= now - self._fleet[0] < FLEET_SECONDS * SECOND_MS:
                 self._fleet = (now, await self._store.read(gauge_sql.fleet, Purpose.HEALTH))
             return self._fleet[1]
 
@@ -80,7 +81,7 @@ def _read(view: View) -> _Registry:
 
 
 def _age(now: int, since: int) -> float:
-    return max(0, now - since) / 1_000
+    return max(0, now - since) / SECOND_MS
 
 
 def _registry(gauges: Gauges, found: _Registry, now: int) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from gateway.store.engine import Connection
+    from gateway.store.engine import DatabaseConnection
     from gateway.store.location import Location
 
 __all__ = [
@@ -70,7 +70,7 @@ class Store:
         self.tracer = tracer
         self._loop_priority = loop_priority
         self._local = threading.local()
-        self._opened: list[Connection] = []
+        self._opened: list[DatabaseConnection] = []
         self._readers = Readers()
 
     async def __aenter__(self) -> Self:
@@ -170,9 +170,9 @@ class Store:
         except DATABASE_ERRORS as error:
             raise store_error(error, "read") from error
 
-    def _reader(self) -> Connection:
+    def _reader(self) -> DatabaseConnection:
         """Return this thread's connection."""
-        connection: Connection | None = getattr(self._local, "connection", None)
+        connection: DatabaseConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._engine.open_reader()
             self._opened.append(connection)

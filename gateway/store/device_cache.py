@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.engine import Connection
+    from gateway.store.engine import DatabaseConnection
 
 
 MOST: Final = 16_384
@@ -58,7 +58,7 @@ class SenderRecord(NamedTuple):
     flags: int | None
 
 
-class DeviceState:
+class CachedDevice:
     """The state of a device that a heartbeat is judged by and changes."""
 
     __slots__ = (
@@ -90,10 +90,10 @@ class DeviceCache:
     """The devices of recent heartbeats, by id; used inside a transaction, between :meth:`open` and :meth:`close`."""
 
     def __init__(self) -> None:
-        self.senders: dict[str, DeviceState] = {}
+        self.senders: dict[str, CachedDevice] = {}
         self._stamp: tuple[int, int] | None = None
 
-    def open(self, connection: Connection) -> None:
+    def open(self, connection: DatabaseConnection) -> None:
         """Begin in a transaction: forget all if anything else was written since :meth:`close`.
 
         An error before the next :meth:`close` also makes it forget, so that nothing half done stays.
@@ -103,11 +103,11 @@ class DeviceCache:
             self.senders.clear()
         self._stamp = None
 
-    def close(self, connection: Connection) -> None:
+    def close(self, connection: DatabaseConnection) -> None:
         """End: what it holds is what is written by now."""
         self._stamp = connection.stamp()
 
-    def learn(self, senders: Iterable[DeviceState]) -> None:
+    def learn(self, senders: Iterable[CachedDevice]) -> None:
         """Add these, just read."""
         self.senders.update((sender.id, sender) for sender in senders)
 

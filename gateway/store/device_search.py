@@ -12,7 +12,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from gateway.store.dialect import POSTGRESQL, SQLITE, Dialect
+from gateway.store.dialect import POSTGRESQL, SQLITE, SqlDialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def _has_table(view: View) -> bool:
     return view.dialect is SQLITE
 
 
-def condition(dialect: Dialect, text: str) -> tuple[str, list[str]]:
+def condition(dialect: SqlDialect, text: str) -> tuple[str, list[str]]:
     """Return the condition that the device ``d`` has this text in a column, ignoring the case of A to Z.
 
     For a longer text LIKE is slow where names are made to be hostile: it compares character by character at each of
@@ -73,7 +73,7 @@ def _any_column(comparison: str) -> str:
     return "(" + " OR ".join(comparison.format(column) for column in _COLUMNS) + ")"
 
 
-def questions(dialect: Dialect, text: str, project_id: str) -> list[tuple[str, list[str]]]:
+def questions(dialect: SqlDialect, text: str, project_id: str) -> list[tuple[str, list[str]]]:
     """Return the queries for the rows of a project's devices with this text; none where no index helps.
 
     On SQLite end users are compared one by one, in an index of theirs (25 ms of 100,000), if the text may be in one.

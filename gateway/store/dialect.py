@@ -10,7 +10,7 @@ from typing import Final
 
 
 @dataclass(frozen=True)
-class Dialect:
+class SqlDialect:
     """How one engine spells an expression. Each method returns SQL text.
 
     ``numbers`` and ``names`` are queries with one placeholder, a list as JSON text. They return its members in a column
@@ -56,7 +56,7 @@ class Dialect:
         return f"{self._unindexed}{column}"
 
 
-SQLITE: Final = Dialect(
+SQLITE: Final = SqlDialect(
     name="sqlite",
     numbers="SELECT value FROM json_each(?)",
     names="SELECT value FROM json_each(?)",
@@ -69,7 +69,7 @@ SQLITE: Final = Dialect(
     _json_path=("json_extract({}, '$.", ".", "')"),
     _unindexed="+",
 )
-POSTGRESQL: Final = Dialect(
+POSTGRESQL: Final = SqlDialect(
     name="postgresql",
     numbers="SELECT value::bigint AS value FROM json_array_elements_text(?::json)",
     names="SELECT value FROM json_array_elements_text(?::json)",

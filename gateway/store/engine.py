@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from gateway.store.dialect import Dialect
+    from gateway.store.dialect import SqlDialect
     from gateway.store.readers import Deadline
 
 
@@ -41,11 +41,11 @@ class Cursor(Protocol):
         """Return the rows that are left."""
 
 
-class Connection(Protocol):
+class DatabaseConnection(Protocol):
     """A connection of one thread at a time. A transaction ends with the statement COMMIT or ROLLBACK."""
 
     @property
-    def dialect(self) -> Dialect:
+    def dialect(self) -> SqlDialect:
         """Return how this engine spells expressions."""
 
     @property
@@ -86,21 +86,21 @@ class Connection(Protocol):
 class Engine(Protocol):
     """One registry at one engine, as a store uses it."""
 
-    def open(self, *, to_serve: bool = False) -> Connection:
+    def open(self, *, to_serve: bool = False) -> DatabaseConnection:
         """Open a connection that writes. An older registry is migrated ``to_serve``.
 
         Raises:
             StoreError: the registry cannot be used, or has the schema of another version.
         """
 
-    def open_writer(self) -> Connection:
+    def open_writer(self) -> DatabaseConnection:
         """Open the store's connection that writes, and start what the engine does beside it.
 
         Raises:
             StoreError: the registry cannot be used, or has the schema of another version.
         """
 
-    def open_reader(self) -> Connection:
+    def open_reader(self) -> DatabaseConnection:
         """Open a connection that only reads.
 
         Raises:

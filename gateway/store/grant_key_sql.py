@@ -18,7 +18,7 @@ _NEWEST: Final = """(SELECT id FROM commands WHERE device_pk = d.pk AND type = '
     ORDER BY seq DESC LIMIT 1)"""
 
 
-class Delivery(NamedTuple):
+class DeliveryCursor(NamedTuple):
     """A delivery: the key, and the row number of the last device that was asked. ``after`` is None at its end."""
 
     kid: str
@@ -46,13 +46,13 @@ class Progress(NamedTuple):
     others: int
 
 
-def delivery(view: View) -> Delivery | None:
+def delivery(view: View) -> DeliveryCursor | None:
     """Return the delivery that was started last. Return None before the first one, and after a stop."""
     text = key_sql.meta(view, _DELIVERY)
-    return None if text is None else Delivery(**json.loads(text))
+    return None if text is None else DeliveryCursor(**json.loads(text))
 
 
-def set_delivery(tx: Tx, wanted: Delivery | None) -> None:
+def set_delivery(tx: Tx, wanted: DeliveryCursor | None) -> None:
     """Store how far the delivery is; None ends it."""
     if wanted is None:
         key_sql.forget_meta(tx, _DELIVERY)

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.store.device_cache import DeviceState, SenderRecord
+from gateway.store.device_cache import CachedDevice, SenderRecord
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.records import DeviceName
 
 if TYPE_CHECKING:
     from gateway.store.batch import Batch
-    from gateway.store.dialect import Dialect
+    from gateway.store.dialect import SqlDialect
     from gateway.store.transaction import Tx, View
 
 NEWEST: Final = (
@@ -41,7 +41,7 @@ _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_d
 
 
 @cache
-def _sent_by(dialect: Dialect, condition: str) -> str:
+def _sent_by(dialect: SqlDialect, condition: str) -> str:
     """Return the query for the devices whose id meets the condition."""
     threshold = dialect.json_member("d.settings", "power", "low_battery_threshold_percent")
     return f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
@@ -62,17 +62,17 @@ def device_state(view: View, device_id: str) -> SenderRecord | None:
     return view.record(SenderRecord, _sent_by(view.dialect, "= ?"), device_id)
 
 
-def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, DeviceState]:
+def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, CachedDevice]:
     """Return the state of these devices by id, without unknown ones. Others that the batch caches are in it too."""
     cache = batch.devices
     unknown = [device_id for device_id in device_ids if device_id not in cache.senders]
     if unknown:
         several = _sent_by(batch.tx.dialect, f"IN ({batch.tx.dialect.names})")
-        cache.learn(DeviceState(SenderRecord(*row)) for row in batch.tx.all(several, json.dumps(unknown)))
+        cache.learn(CachedDevice(SenderRecord(*row)) for row in batch.tx.all(several, json.dumps(unknown)))
     return cache.senders
 
 
-def store_newest(tx: Tx, heard: Iterable[DeviceState], *, at_broker: bool) -> None:
+def store_newest(tx: Tx, heard: Iterable[CachedDevice], *, at_broker: bool) -> None:
     """Store the newest state of these devices, which are online now.
 
     ``at_broker``: the heartbeats came over MQTT.
@@ -82,7 +82,7 @@ def store_newest(tx: Tx, heard: Iterable[DeviceState], *, at_broker: bool) -> No
     tx.run_many(_UPSERT, rows)
 
 
-def _newest_row(now: int, due: int, of: DeviceState, at_broker: bool) -> tuple[Any, ...]:  # noqa: FBT001 - a value of the row
+def _newest_row(now: int, due: int, of: CachedDevice, at_broker: bool) -> tuple[Any, ...]:  # noqa: FBT001 - a value of the row
     judged = (of.low_battery, of.storage_full)
     return (of.pk, now, due, of.radio, *judged, of.history_id, of.history_day, of.links, at_broker, *of.said)
 

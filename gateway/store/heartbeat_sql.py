@@ -18,7 +18,7 @@ from gateway.store.device_sql import moment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.store.device_cache import DeviceState
+    from gateway.store.device_cache import CachedDevice
     from gateway.store.transaction import Tx, View
 
 _SAMPLES: Final = 256
@@ -70,7 +70,7 @@ class StoredHeartbeat(NamedTuple):
 class Beat(NamedTuple):
     """A heartbeat, its device, and the link it came over (a :class:`gateway.models.states.Radio`)."""
 
-    device: DeviceState
+    device: CachedDevice
     heartbeat: Heartbeat
     radio: str | None
 
@@ -129,7 +129,7 @@ def _unknown(tx: Tx, beats: Iterable[Beat]) -> list[Beat]:
     return new
 
 
-class Window(NamedTuple):
+class Period(NamedTuple):
     """Heartbeats received from ``since`` on and before ``until`` (milliseconds since the epoch)."""
 
     since: int
@@ -137,7 +137,7 @@ class Window(NamedTuple):
 
 
 def page(
-    view: View, device_pk: int, window: Window, *, after: int | None, limit: int, every: int | None
+    view: View, device_pk: int, window: Period, *, after: int | None, limit: int, every: int | None
 ) -> list[StoredHeartbeat]:
     """Return a page, newest first, after the row ``after``.
 
@@ -156,14 +156,14 @@ def page(
     return rows
 
 
-def _walk(view: View, device_pk: int, start: int | None, window: Window, limit: int) -> list[StoredHeartbeat]:
+def _walk(view: View, device_pk: int, start: int | None, window: Period, limit: int) -> list[StoredHeartbeat]:
     return view.records(StoredHeartbeat, _WALK, start, device_pk, window.since, window.until, limit)
 
 
-def _before_step(view: View, after: int, window: Window, every: int) -> Window:
+def _before_step(view: View, after: int, window: Period, every: int) -> Period:
     """Return the window before the step of the clock in which this row was received."""
     at: int | None = view.value("SELECT received_at FROM heartbeats WHERE id = ?", after)
-    return window if at is None else Window(window.since, min(window.until, at - at % every))
+    return window if at is None else Period(window.since, min(window.until, at - at % every))
 
 
 def _earlier(one: int | None, other: int | None) -> int | None:

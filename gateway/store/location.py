@@ -10,7 +10,7 @@ from gateway.store.postgres.address import PostgresAddress
 from gateway.store.sqlite.engine import SqliteEngine
 
 if TYPE_CHECKING:
-    from gateway.store.engine import Connection, Engine
+    from gateway.store.engine import DatabaseConnection, Engine
     from gateway.store.sqlite.connection import SqliteConnection
 
 Location: TypeAlias = Path | PostgresAddress
@@ -37,8 +37,8 @@ def engine_of(location: Location) -> Engine:
 @overload
 def open_database(location: Path) -> SqliteConnection: ...
 @overload
-def open_database(location: PostgresAddress) -> Connection: ...
-def open_database(location: Location) -> Connection:
+def open_database(location: PostgresAddress) -> DatabaseConnection: ...
+def open_database(location: Location) -> DatabaseConnection:
     """Open a connection that writes; a missing registry is created.
 
     Raises:
@@ -50,8 +50,8 @@ def open_database(location: Location) -> Connection:
 @overload
 def open_to_serve(location: Path) -> SqliteConnection: ...
 @overload
-def open_to_serve(location: PostgresAddress) -> Connection: ...
-def open_to_serve(location: Location) -> Connection:
+def open_to_serve(location: PostgresAddress) -> DatabaseConnection: ...
+def open_to_serve(location: Location) -> DatabaseConnection:
     """Do the same for the gateway that will serve: an older registry is migrated, on SQLite after a copy.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.store.migrations import STEPS
 
 if TYPE_CHECKING:
-    from gateway.store.engine import Connection
+    from gateway.store.engine import DatabaseConnection
 
 SET: Final = "gateway"
 
@@ -21,7 +21,7 @@ def steps() -> list[str]:
     return [each.__name__ for each in STEPS]
 
 
-def migrate(connection: Connection) -> list[str]:
+def migrate(connection: DatabaseConnection) -> list[str]:
     """Apply the missing steps, in order; return their names."""
     wanting = missing(connection)
     if wanting:
@@ -29,18 +29,18 @@ def migrate(connection: Connection) -> list[str]:
     return wanting
 
 
-def missing(connection: Connection) -> list[str]:
+def missing(connection: DatabaseConnection) -> list[str]:
     """Return the names of the missing steps, in order."""
     applied = connection.applied_steps()
     return [name for name in steps() if name not in applied]
 
 
-def newest_applied(connection: Connection) -> str | None:
+def newest_applied(connection: DatabaseConnection) -> str | None:
     """Return the last applied step, or None for an empty database."""
     return max(connection.applied_steps(), default=None)
 
 
-def apply(connection: Connection, stop_before: str | None = None) -> None:
+def apply(connection: DatabaseConnection, stop_before: str | None = None) -> None:
     """Apply missing steps, all of them or up to one, each in a transaction that also records it."""
     from sqlite_utils import Database  # noqa: PLC0415 - 2 MB, which only the first start of a version needs
     from sqlite_utils.migrations import Migrations  # noqa: PLC0415 - the same
@@ -53,6 +53,6 @@ def apply(connection: Connection, stop_before: str | None = None) -> None:
     migrations.apply(Database(connection), stop_before=stop_before)
 
 
-def from_a_newer_gateway(connection: Connection) -> str | None:
+def from_a_newer_gateway(connection: DatabaseConnection) -> str | None:
     """Return the last applied step that this program does not know, or None."""
     return max(connection.applied_steps() - set(steps()), default=None)

@@ -14,7 +14,7 @@ from gateway.store.dialect import POSTGRESQL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.store.engine import Connection
+    from gateway.store.engine import DatabaseConnection
     from gateway.store.transaction import Tx, View
 
 KEY_ID: Final = "encryption_key"
@@ -84,7 +84,7 @@ def _stored(view: View) -> Iterator[tuple[str, str, str, str, bytes]]:
             yield table, name, column, row[0], row[1]
 
 
-def leave_no_traces(connection: Connection) -> None:
+def leave_no_traces(connection: DatabaseConnection) -> None:
     """Make SQLite overwrite what it no longer needs. Call this before the transaction that seals.
 
     PostgreSQL has no such thing: old rows stay in its files until they are vacuumed, and in its log and backups.
@@ -94,7 +94,7 @@ def leave_no_traces(connection: Connection) -> None:
     connection.execute("PRAGMA secure_delete = ON")
 
 
-def write_anew(connection: Connection) -> None:
+def write_anew(connection: DatabaseConnection) -> None:
     """Rewrite the whole file, which takes as much room again: no older bytes are left in its free pages.
 
     Raises:
@@ -103,7 +103,7 @@ def write_anew(connection: Connection) -> None:
     connection.execute("VACUUM")
 
 
-def empty_log(connection: Connection) -> None:
+def empty_log(connection: DatabaseConnection) -> None:
     """Move SQLite's write-ahead log into the database and truncate it, so that no old page is left in it."""
     if connection.dialect is POSTGRESQL:
         return

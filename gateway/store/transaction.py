@@ -22,7 +22,7 @@ from gateway.store.records import R, make_records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from gateway.store.engine import Connection, Cursor, Row
+    from gateway.store.engine import Cursor, DatabaseConnection, Row
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Context:
 class View:
     """Reads on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: DatabaseConnection) -> None:
         self.connection = connection
         self.dialect = connection.dialect
 
@@ -109,7 +109,7 @@ class View:
 class Tx(View):
     """One write inside a transaction."""
 
-    def __init__(self, connection: Connection, context: Context) -> None:
+    def __init__(self, connection: DatabaseConnection, context: Context) -> None:
         super().__init__(connection)
         self.context = context
         self.rules = context.rules
@@ -164,7 +164,7 @@ def follow(tx: Tx, minted: Ids) -> None:
 
 
 @contextlib.contextmanager
-def transaction(connection: Connection, context: Context) -> Iterator[Tx]:
+def transaction(connection: DatabaseConnection, context: Context) -> Iterator[Tx]:
     """Run one write on this thread: committed when the block ends, rolled back when it raises.
 
     Raises:
@@ -181,13 +181,13 @@ def transaction(connection: Connection, context: Context) -> Iterator[Tx]:
         raise
 
 
-def rollback(connection: Connection) -> None:
+def rollback(connection: DatabaseConnection) -> None:
     """Roll back an open transaction. After some errors the database has done so itself."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
 
-def transact(connection: Connection, context: Context, write: Callable[[Tx], T]) -> T:
+def transact(connection: DatabaseConnection, context: Context, write: Callable[[Tx], T]) -> T:
     """Run one write function in a transaction; run it again where an id that it minted was taken."""
     for _ in range(ID_TRIES - 1):
         try:

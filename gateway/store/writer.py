@@ -32,7 +32,7 @@ from gateway.store.transaction import ID_TRIES, Context, Tx, rollback
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.store.engine import Connection
+    from gateway.store.engine import DatabaseConnection
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Writer:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: DatabaseConnection,
         context: Context,
         listener: StoreListener,
         *,

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 
-from gateway.broker.access_sync import BrokerAccess
+from gateway.broker.access_sync import AccessManager
 from gateway.store.outbox_sql import OutboxRow
 from tests.broker.support import REFUSED, answer
 from tests.mqtt.devices import Device
@@ -21,7 +21,7 @@ FAILED_TRIES = 5
 class CountedAccess:
     """The real access, and how often the gateway turned to it."""
 
-    def __init__(self, access: BrokerAccess) -> None:
+    def __init__(self, access: AccessManager) -> None:
         self._access = access
         self.syncs = 0
 

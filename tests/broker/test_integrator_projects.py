@@ -94,7 +94,7 @@ class TwoProjects:
             yield client
 
 
-def _bind(tx: Tx, project_id: str, serial: str) -> devices.BoundDevice:
+def _bind(tx: Tx, project_id: str, serial: str) -> devices.NewBinding:
     device, _ = devices.register(tx, project_id, RegisterDevice(serial_number=serial), "key_test")
     return devices.bind(tx, project_id, device.id, "eu_1", "key_test")
 

@@ -16,11 +16,11 @@ PREFIXES = st.sampled_from(["", "site/", "a/b/c/", "devices/", "x.y-z_1/"])
 def test_built_topics_parse_to_their_parts(prefix: str, device_id: str, kind: str) -> None:
     """parse(build(x)) == x, under any prefix."""
     names = topics.Topics(prefix)
-    assert names.parse(names.heartbeat(device_id)) == topics.Heartbeat(device_id)
-    assert names.parse(names.status(device_id)) == topics.Status(device_id)
-    assert names.parse(names.ack(device_id, kind)) == topics.Ack(device_id, kind)
-    assert names.parse(names.command(device_id, kind)) == topics.Command(device_id, kind)
-    assert names.parse(names.gateway_status("gw_1")) == topics.GatewayStatus("gw_1")
+    assert names.parse(names.heartbeat(device_id)) == topics.HeartbeatTopic(device_id)
+    assert names.parse(names.status(device_id)) == topics.StatusTopic(device_id)
+    assert names.parse(names.ack(device_id, kind)) == topics.AckTopic(device_id, kind)
+    assert names.parse(names.command(device_id, kind)) == topics.CommandTopic(device_id, kind)
+    assert names.parse(names.gateway_status("gw_1")) == topics.GatewayStatusTopic("gw_1")
 
 
 @given(st.text())
@@ -43,9 +43,9 @@ def test_hostile_topics_do_not_parse(text: str) -> None:
 
 
 def _every_name(names: topics.Topics, parsed: topics.Topic) -> list[str]:
-    if isinstance(parsed, topics.Marks):
+    if isinstance(parsed, topics.MarksTopic):
         return [names.marks]
-    if isinstance(parsed, topics.GatewayStatus):
+    if isinstance(parsed, topics.GatewayStatusTopic):
         return [names.gateway_status(parsed.gateway_id)]
     kind = getattr(parsed, "type", "")
     device_id = parsed.device_id

@@ -14,7 +14,7 @@ from gateway.core.command_types import CommandType
 from gateway.core.ids import Ids
 from gateway.core.topics import Topics
 from gateway.domain import commands, device_updates, devices, messages
-from gateway.domain.devices import BoundDevice
+from gateway.domain.devices import NewBinding
 from gateway.models.commands import CreateCommand
 from gateway.models.devices import RegisterDevice, UpdateDevice
 from gateway.store import (
@@ -103,7 +103,7 @@ class World:
         device, _ = self.run(devices.register, self.project_id, asked, "key_1")
         return str(device.id)
 
-    def bind(self, device_id: str, end_user_id: str = "eu_1") -> BoundDevice:
+    def bind(self, device_id: str, end_user_id: str = "eu_1") -> NewBinding:
         """Bind a device."""
         return self.run(devices.bind, self.project_id, device_id, end_user_id, "key_1")
 

@@ -22,7 +22,7 @@ from gateway.models.heartbeats import Heartbeat, Status
 from gateway.models.states import CommandStatus, DeviceState
 from gateway.models.validation import invalid
 from gateway.store import Tx
-from gateway.store.engine import Connection
+from gateway.store.engine import DatabaseConnection
 from tests.domain.support import World
 from tests.support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
@@ -57,7 +57,7 @@ class FuzzRegistry:
             raw = raw.replace(name.encode(), real.encode())
         return raw
 
-    def state(self, connection: Connection) -> list[Any]:
+    def state(self, connection: DatabaseConnection) -> list[Any]:
         """What no refusal may change."""
         return [tuple(row) for sql in _STATE for row in connection.execute(sql)]
 
@@ -111,15 +111,15 @@ def test_random_topics_never_break_the_parser() -> None:
 
 def _written(names: topics.Topics, topic: topics.Topic | None) -> str | None:
     match topic:
-        case topics.Heartbeat():
+        case topics.HeartbeatTopic():
             return names.heartbeat(topic.device_id)
-        case topics.Status():
+        case topics.StatusTopic():
             return names.status(topic.device_id)
-        case topics.Ack():
+        case topics.AckTopic():
             return names.ack(topic.device_id, topic.type)
-        case topics.Command():
+        case topics.CommandTopic():
             return names.command(topic.device_id, topic.type)
-        case topics.GatewayStatus():
+        case topics.GatewayStatusTopic():
             return names.gateway_status(topic.gateway_id)
     return None
 

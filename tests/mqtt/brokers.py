@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.broker.access_rules import Role
-from gateway.broker.access_sync import BrokerAccess
+from gateway.broker.access_sync import AccessManager
 from gateway.broker.authentication import authenticator
 from gateway.broker.embedded.access import EmbeddedAccess
 from gateway.broker.embedded.server import EmbeddedBroker
@@ -74,7 +74,7 @@ class MosquittoUnderTest:
         self.mosquitto.files.acl.write_text(f"{rules}{_ADMIN_RULES}")
         await self.mosquitto.apply_users()
 
-    def access(self, store: Store) -> BrokerAccess:
+    def access(self, store: Store) -> AccessManager:
         """The password file, kept by the gateway."""
         file = self.mosquitto.password_file
         own = {"gateway": own_entry(GATEWAY_PASSWORD, kept_entries(file).get("gateway"))}
@@ -119,7 +119,7 @@ class EmbeddedUnderTest:
         self._runs = True
         self.port = self.broker.port
 
-    def access(self, store: Store) -> BrokerAccess:
+    def access(self, store: Store) -> AccessManager:
         """Its live sessions."""
         return EmbeddedAccess(self.broker, store)
 
@@ -159,7 +159,7 @@ class RabbitMqUnderTest:
         """The node cannot ask about clients any more."""
         await self._endpoint.__aexit__(None, None, None)
 
-    def access(self, store: Store) -> BrokerAccess:
+    def access(self, store: Store) -> AccessManager:
         """Its live sessions, by its API."""
         return SessionSync(store, self.admissions, disconnector_of(BrokerApi.parse(self.node.api_url), None))
 

@@ -35,7 +35,7 @@ from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.connect import BrokerAddress
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.mqtt.retained_scan import ScanMarker
-from gateway.readiness import Readiness
+from gateway.readiness import ReadinessCheck
 from gateway.settings.loading import Settings
 from gateway.store import (
     DATABASE_NAME,
@@ -170,7 +170,7 @@ class MqttTestbed:
 
     async def ready(self) -> dict[str, Any]:
         """What `/ready` says."""
-        return await Readiness(self.store, self.connection, self.access_syncer).report()
+        return await ReadinessCheck(self.store, self.connection, self.access_syncer).report()
 
     async def bound(self, serial: str = "SN-1") -> Device:
         """Register a device and bind it."""
@@ -183,7 +183,7 @@ class MqttTestbed:
         binding = await self.store.write(lambda tx: devices.bind(tx, self.project_id, device.id, "eu_2", "key_test"))
         return Device(device.id, device.pk, binding.device_token, binding.device.binding_generation)
 
-    def _bind(self, tx: Tx, serial: str) -> devices.BoundDevice:
+    def _bind(self, tx: Tx, serial: str) -> devices.NewBinding:
         device, _ = devices.register(tx, self.project_id, RegisterDevice(serial_number=serial), "key_test")
         return devices.bind(tx, self.project_id, device.id, "eu_1", "key_test")
 

@@ -14,7 +14,7 @@ from gateway.domain.messages import PART, Message
 from gateway.models.heartbeats import Heartbeat
 from gateway.runtime.loop_priority import Loop, LoopPriority
 from gateway.store import Batch, Tx, health_sql
-from gateway.store.device_cache import DeviceState
+from gateway.store.device_cache import CachedDevice
 from gateway.store.heartbeat_sql import Beat
 from tests.domain.support import World
 
@@ -248,7 +248,7 @@ def test_a_single_heartbeat_does_not_yield(tmp_path: Path) -> None:
             device = health_sql.device_state(tx, device_id)
             assert device is not None
             beats = heartbeats.HeartbeatBatch(tx, at_broker=False, yield_to_urgent=lambda: breaths.append(None))
-            beats.take([Beat(DeviceState(device), Heartbeat(), None)])
+            beats.take([Beat(CachedDevice(device), Heartbeat(), None)])
             beats.settle()
 
         world.run(write)

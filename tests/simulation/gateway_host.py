@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 import gateway
-from gateway.broker.access_sync import AccessSyncer, BrokerAccess
+from gateway.broker.access_sync import AccessManager, AccessSyncer
 from gateway.broker.authentication import authenticator
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.access import EmbeddedAccess
@@ -213,7 +213,7 @@ class GatewayHost:
         """Tasks of killed processes. One may wait for a dead session; without a reference it would count as lost."""
         self._slow = slow
 
-    def access(self, store: Store, process: KillableProcess) -> BrokerAccess:
+    def access(self, store: Store, process: KillableProcess) -> AccessManager:
         """How the broker is steered, and who it asks."""
         if not self.embedded:
             self.broker.admit = self.table.admit

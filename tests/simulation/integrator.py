@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from gateway.core.topics import Topics
 from gateway.outbound.states import ProjectStateLeaf, StateTopic
 from gateway.store import View, account_sql, device_sql
-from gateway.store.engine import Connection
+from gateway.store.engine import DatabaseConnection
 from tests.simulation.broker import Broker
 
 Finding = tuple[int, str, str]
@@ -18,7 +18,7 @@ Finding = tuple[int, str, str]
 class Integrator:
     """Receives the events that the broker routes, and reads its retained states (contract, section 3)."""
 
-    def __init__(self, broker: Broker, disk: Connection) -> None:
+    def __init__(self, broker: Broker, disk: DatabaseConnection) -> None:
         self._broker, self._disk = broker, disk
         self._received: dict[str, None] = {}
         self._received_by_project: dict[str, None] = {}

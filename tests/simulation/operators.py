@@ -14,7 +14,7 @@ from gateway.core.ids import Ids
 from gateway.domain import devices, grant_keys, grants
 from gateway.errors import GatewayError
 from gateway.store import Context, Tx, grant_key_sql, transact
-from gateway.store.grant_key_sql import Delivery
+from gateway.store.grant_key_sql import DeliveryCursor
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.model_state import RESET
 from tests.simulation.world import World
@@ -177,7 +177,7 @@ class Operators:
                 grants.rotate(tx)
             kid = grant_keys.start(tx)
             # It is for all projects, and the device of another project stays as it is: as if it had been asked.
-            grant_key_sql.set_delivery(tx, Delivery(kid, max(self._world.model.foreign_devices)))
+            grant_key_sql.set_delivery(tx, DeliveryCursor(kid, max(self._world.model.foreign_devices)))
 
         instance = self._world.host.instance
         if instance is not None:

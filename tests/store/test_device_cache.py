@@ -13,7 +13,7 @@ from gateway.domain import messages
 from gateway.errors import StoreError
 from gateway.models.events import ListEvents
 from gateway.store import Batch, Tx, View, event_sql, health_sql, open_database
-from gateway.store.device_cache import MOST, DeviceCache, DeviceState
+from gateway.store.device_cache import MOST, CachedDevice, DeviceCache
 from gateway.store.sqlite.connection import SqliteConnection
 from tests.support.registry import Bound, Registry, registry
 
@@ -143,7 +143,7 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
             assert row is not None
             kept = DeviceCache()
             kept.open(tx.connection)
-            kept.senders.update((f"dev_{number}", DeviceState(row)) for number in range(MOST + 1))
+            kept.senders.update((f"dev_{number}", CachedDevice(row)) for number in range(MOST + 1))
             kept.close(tx.connection)
             kept.open(tx.connection)
             return len(kept.senders)

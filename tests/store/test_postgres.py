@@ -10,7 +10,7 @@ import pytest
 from gateway.core import ids
 from gateway.errors import StoreError
 from gateway.store import Context, Store, Tx, event_sql, key_sql, location, open_database
-from gateway.store.engine import Connection
+from gateway.store.engine import DatabaseConnection
 from gateway.store.postgres.address import PostgresAddress
 from gateway.store.postgres.connection import translated
 from gateway.store.postgres.engine import open_registry
@@ -38,12 +38,12 @@ ENGINE_INDEXES = {"idx__sqlite_migrations_migration_set_name", "devices_by_text"
 WRITES = 40
 
 
-def _columns(connection: Connection) -> set[tuple[str, str]]:
+def _columns(connection: DatabaseConnection) -> set[tuple[str, str]]:
     rows = connection.execute(COLUMNS[connection.dialect.name]).fetchall()
     return {(row[0], row[1]) for row in rows if row[0] not in ENGINE_TABLES}
 
 
-def _indexes(connection: Connection) -> set[str]:
+def _indexes(connection: DatabaseConnection) -> set[str]:
     return {row[0] for row in connection.execute(INDEXES[connection.dialect.name])} - ENGINE_INDEXES
 
 

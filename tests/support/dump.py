@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from gateway.store.engine import Connection
+from gateway.store.engine import DatabaseConnection
 
 COUNTERS = ("sqlite_sequence", "event_counter")
 """Tables that count events, one for each engine."""
@@ -12,7 +12,7 @@ _TABLES = {
 }
 
 
-def dump(connection: Connection, *, without: Collection[str] = ()) -> list[str]:
+def dump(connection: DatabaseConnection, *, without: Collection[str] = ()) -> list[str]:
     """Return each row of each table, in a fixed order."""
     tables = [row[0] for row in connection.execute(_TABLES[connection.dialect.name]).fetchall()]
     return [

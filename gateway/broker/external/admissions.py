@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.broker.clients import Client
+from gateway.broker.clients import BrokerClient
 from gateway.store.broker_session_sql import MOST_CLIENTS
 
 SETTLE_SECONDS: Final = 2.0
@@ -50,7 +50,7 @@ class Admissions:
             if not self._knocking[username]:
                 del self._knocking[username]
 
-    def let_in(self, client: Client, token_id: int) -> None:
+    def let_in(self, client: BrokerClient, token_id: int) -> None:
         """Record that the client was admitted."""
         self.forget(client.client_id)
         self._let_in[client.client_id] = _Admission(client.username, token_id, self._clock())
@@ -59,9 +59,9 @@ class Admissions:
         if len(clients) > MOST_CLIENTS:
             self.forget(next(iter(clients)))
 
-    def clients(self) -> set[Client]:
+    def clients(self) -> set[BrokerClient]:
         """Return the clients that were admitted and not forgotten."""
-        return {Client(client_id, admission.username) for client_id, admission in self._let_in.items()}
+        return {BrokerClient(client_id, admission.username) for client_id, admission in self._let_in.items()}
 
     def token_of(self, client_id: str) -> int | None:
         """Return the token that the client id was admitted with last, or None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.broker.access_rules import Action
-from gateway.broker.clients import Client
+from gateway.broker.clients import BrokerClient
 from gateway.broker.external.decisions import AuthDecisions
 from gateway.broker.external.dialect import AuthAnswer, Dialect, as_json
 from gateway.broker.external.fields import Fields
@@ -24,8 +24,8 @@ async def _acl(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     return _answer(good=await judge.allows(_client(fields), action, fields.text("topic")))
 
 
-def _client(fields: Fields) -> Client:
-    return Client(fields.text("client_id"), fields.text("username"))
+def _client(fields: Fields) -> BrokerClient:
+    return BrokerClient(fields.text("client_id"), fields.text("username"))
 
 
 def _answer(*, good: bool) -> AuthAnswer:

@@ -14,7 +14,7 @@ import structlog
 
 from gateway.broker.access_rules import Action, Role, is_name, loggable, may, may_retain
 from gateway.broker.authentication import authenticator, identity_of
-from gateway.broker.clients import Client
+from gateway.broker.clients import BrokerClient
 from gateway.broker.embedded.server import ClientIdentity
 from gateway.broker.external.admissions import Admissions
 from gateway.broker.service_accounts import Accounts
@@ -52,7 +52,7 @@ class AuthDecisions:
         self._own_id = own_id
         self._refused = refused
 
-    async def lets_in(self, client: Client, password: str) -> bool:
+    async def lets_in(self, client: BrokerClient, password: str) -> bool:
         """Return whether this is its password, and its client id one that it may have.
 
         Raises:
@@ -66,7 +66,7 @@ class AuthDecisions:
             log.info("broker.connect_refused", client_id=loggable(client.client_id), username=loggable(client.username))
         return good
 
-    async def _identity(self, client: Client, password: str) -> ClientIdentity | None:
+    async def _identity(self, client: BrokerClient, password: str) -> ClientIdentity | None:
         """Return the client's identity, or None to refuse it.
 
         While a session of another credential may be about to begin under this client id, this waits. The broker must
@@ -81,7 +81,7 @@ class AuthDecisions:
                 return identity
             await asyncio.sleep(seconds)
 
-    async def _is_noted(self, client: Client, identity: ClientIdentity) -> bool:
+    async def _is_noted(self, client: BrokerClient, identity: ClientIdentity) -> bool:
         """Record the credential of the session that is about to begin. Return False when it was revoked meanwhile."""
         credential = identity.token_id
         if credential is None:
@@ -94,7 +94,7 @@ class AuthDecisions:
         self._admissions.let_in(client, credential)
         return True
 
-    async def identity_of(self, client: Client) -> ClientIdentity | None:
+    async def identity_of(self, client: BrokerClient) -> ClientIdentity | None:
         """Return the identity of a client that was admitted before, or None when it would be refused now.
 
         Raises:
@@ -108,7 +108,7 @@ class AuthDecisions:
         return found if found is not None and self._may_be_called(found.role, client) else None
 
     async def allows(
-        self, client: Client, action: Action, topic: str, *, retain: bool = False, prefix: str | None = None
+        self, client: BrokerClient, action: Action, topic: str, *, retain: bool = False, prefix: str | None = None
     ) -> bool:
         """Return whether it may do this. ``prefix``: the topic prefix, where the broker spells it differently.
 
@@ -124,7 +124,7 @@ class AuthDecisions:
             log.info("broker.access_refused", username=loggable(client.username), action=action, topic=topic[:256])
         return good
 
-    def _may_be_called(self, role: Role, client: Client) -> bool:
+    def _may_be_called(self, role: Role, client: BrokerClient) -> bool:
         """Return whether the account may use the client id. Brokers keep sessions by client id alone."""
         username, client_id = client.username, client.client_id
         if not is_name(username) or not is_name(client_id.replace("-", "_")):
@@ -133,7 +133,7 @@ class AuthDecisions:
             return client_id in (self._own_id, username)
         return client_id == username or (role in READERS and client_id.startswith(f"{username}-"))
 
-    def _known_in(self, view: View, client: Client) -> ClientIdentity | None:
+    def _known_in(self, view: View, client: BrokerClient) -> ClientIdentity | None:
         """Return what the registry says of the credential of this session."""
         credential = self._admissions.token_of(client.client_id)
         if credential is None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import httpx
 
-from gateway.broker.clients import Client
+from gateway.broker.clients import BrokerClient
 from gateway.core.received_json import parse_json
 from gateway.errors import UnavailableError
 from gateway.settings.broker_api import BrokerApi
@@ -28,10 +28,10 @@ _GONE: Final = frozenset({httpx.codes.OK, httpx.codes.NO_CONTENT, httpx.codes.NO
 class ClientDisconnector(Protocol):
     """The calls to a broker's API; each raises UnavailableError when it fails."""
 
-    async def cut(self, client: Client) -> None:
+    async def cut(self, client: BrokerClient) -> None:
         """Close the client's session, and drop its subscriptions and queue; do nothing if it has none."""
 
-    async def connected(self) -> set[Client]:
+    async def connected(self) -> set[BrokerClient]:
         """Return the connected clients."""
 
 
@@ -100,7 +100,7 @@ class RabbitMqDisconnector:
     def __init__(self, api: ManagementApi) -> None:
         self._api = api
 
-    async def cut(self, client: Client) -> None:
+    async def cut(self, client: BrokerClient) -> None:
         """Close the connections of its user, check that they are closed, and delete the queues of its subscriptions.
 
         RabbitMQ lists a connection under its user at once, under its client id seconds later. Other clients of an
@@ -117,11 +117,11 @@ class RabbitMqDisconnector:
         for qos in (0, 1):
             await self._api.gone("DELETE", f"/api/queues/%2F/mqtt-subscription-{client.client_id}qos{qos}")
 
-    async def connected(self) -> set[Client]:
+    async def connected(self) -> set[BrokerClient]:
         """Return the clients that the management plugin lists."""
         return await _pages(self._page)
 
-    async def _page(self, number: int) -> tuple[set[Client], bool]:
+    async def _page(self, number: int) -> tuple[set[BrokerClient], bool]:
         wanted = {"columns": "user,variable_map.client_id", "page": str(number), "page_size": str(PAGE)}
         answer = await self._api.json("/api/connections", wanted)
         return {_of_rabbitmq(each) for each in answer["items"]}, number < answer["page_count"]
@@ -133,17 +133,17 @@ class EmqxDisconnector:
     def __init__(self, api: ManagementApi) -> None:
         self._api = api
 
-    async def cut(self, client: Client) -> None:
+    async def cut(self, client: BrokerClient) -> None:
         """Kick it out."""
         await self._api.gone("DELETE", f"/api/v5/clients/{client.client_id}")
 
-    async def connected(self) -> set[Client]:
+    async def connected(self) -> set[BrokerClient]:
         """Return the clients, read page by page."""
         return await _pages(self._page)
 
-    async def _page(self, number: int) -> tuple[set[Client], bool]:
+    async def _page(self, number: int) -> tuple[set[BrokerClient], bool]:
         answer = await self._api.json("/api/v5/clients", {"page": str(number), "limit": str(PAGE)})
-        found = {Client(str(each["clientid"]), str(each["username"])) for each in answer["data"]}
+        found = {BrokerClient(str(each["clientid"]), str(each["username"])) for each in answer["data"]}
         return found, len(answer["data"]) == PAGE
 
 
@@ -153,14 +153,14 @@ class VerneMqDisconnector:
     def __init__(self, api: ManagementApi) -> None:
         self._api = api
 
-    async def cut(self, client: Client) -> None:
+    async def cut(self, client: BrokerClient) -> None:
         """Disconnect it, session and all."""
         await self._api.gone("GET", f"/api/v1/session/disconnect?client-id={client.client_id}&--cleanup")
 
-    async def connected(self) -> set[Client]:
+    async def connected(self) -> set[BrokerClient]:
         """Return the clients, read in one answer."""
         answer = await self._api.json("/api/v1/session/show?--client_id&--user&--limit=1000000")
-        return {Client(str(each["client_id"]), str(each["user"])) for each in answer["table"]}
+        return {BrokerClient(str(each["client_id"]), str(each["user"])) for each in answer["table"]}
 
 
 _CUTTERS: Final[Mapping[str, Callable[[ManagementApi], ClientDisconnector]]] = {
@@ -175,14 +175,14 @@ def disconnector_of(api: BrokerApi, tls: ssl.SSLContext | None) -> ClientDisconn
     return _CUTTERS[api.kind](ManagementApi(api, tls))
 
 
-def _of_rabbitmq(connection: Mapping[str, Any]) -> Client:
+def _of_rabbitmq(connection: Mapping[str, Any]) -> BrokerClient:
     """Return the client of a connection. One that does not speak MQTT has no client id."""
     user = str(connection.get("user"))
-    return Client(str(connection.get("variable_map", {}).get("client_id", user)), user)
+    return BrokerClient(str(connection.get("variable_map", {}).get("client_id", user)), user)
 
 
-async def _pages(page: Callable[[int], Any]) -> set[Client]:
-    found, number, more = set[Client](), 1, True
+async def _pages(page: Callable[[int], Any]) -> set[BrokerClient]:
+    found, number, more = set[BrokerClient](), 1, True
     while more:
         clients, more = await page(number)
         found |= clients

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.broker.access_rules import Action
-from gateway.broker.clients import Client
+from gateway.broker.clients import BrokerClient
 from gateway.broker.external.decisions import AuthDecisions
 from gateway.broker.external.dialect import AuthAnswer, Dialect
 from gateway.broker.external.fields import Fields
@@ -51,8 +51,8 @@ async def _topic(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     return _answer(good=await judge.allows(client, action, topic, prefix=judge.prefix.replace(".", "/")))
 
 
-def _client(fields: Fields, client_id: str) -> Client:
-    return Client(fields.text(client_id), fields.text("username"))
+def _client(fields: Fields, client_id: str) -> BrokerClient:
+    return BrokerClient(fields.text(client_id), fields.text("username"))
 
 
 def _answer(*, good: bool) -> AuthAnswer:

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.clients import Client
+from gateway.broker.clients import BrokerClient
 from gateway.broker.external.admissions import Admissions
 from gateway.broker.external.disconnect_clients import ClientDisconnector
 from gateway.broker.settling import Settling
@@ -43,8 +43,8 @@ class SessionSync:
         self._admissions = admissions
         self._cutter = cutter
         self._settling = Settling()
-        self._beginning: set[Client] = set()
-        self._strays: set[Client] = set()
+        self._beginning: set[BrokerClient] = set()
+        self._strays: set[BrokerClient] = set()
         self._listed_at, self._changes = 0.0, 0
         self._settled = True
 
@@ -66,11 +66,11 @@ class SessionSync:
             if devices:
                 log.warning("broker.sessions_not_cut", devices=[row.device_id for row in devices][:10])
             return ()
-        wanted = {Client.of_device(row.device_id): partial(self._settle_device, self._cutter) for row in devices}
+        wanted = {BrokerClient.of_device(row.device_id): partial(self._settle_device, self._cutter) for row in devices}
         settled = await self._settling.settled(
             {client: partial(settle, client) for client, settle in wanted.items()}, PASS_SECONDS
         )
-        return [row for row in devices if Client.of_device(row.device_id) not in settled]
+        return [row for row in devices if BrokerClient.of_device(row.device_id) not in settled]
 
     async def compare(self) -> bool:
         """Cut sessions without a good credential, left from before a restart or a backup, and those of integrators.
@@ -92,11 +92,11 @@ class SessionSync:
         self._settled = not cut and not self._strays and await self._is_enforced()
         return self._settled
 
-    async def _foul(self, cutter: ClientDisconnector) -> set[Client]:
+    async def _foul(self, cutter: ClientDisconnector) -> set[BrokerClient]:
         there = await cutter.connected()
         return await self._store.read(lambda view: self._strays_of(view, there))
 
-    def _strays_of(self, view: View, there: set[Client]) -> set[Client]:
+    def _strays_of(self, view: View, there: set[BrokerClient]) -> set[BrokerClient]:
         may = broker_session_sql.with_good_token(view)
         devices = {client for client in there if ids.is_id(ids.DEVICE, client.username) and client.username not in may}
         known = {row.name: row for row in account_sql.everyone(view)}
@@ -108,13 +108,13 @@ class SessionSync:
         }
         return old | {client for client in devices if self._is_stray(view, client)}
 
-    def _is_stray(self, view: View, client: Client) -> bool:
+    def _is_stray(self, view: View, client: BrokerClient) -> bool:
         if ids.is_id(ids.DEVICE, client.username):
             return not broker_session_sql.is_good(view, client.username, self._made(view, client))
         account = account_sql.find(view, client.username)
         return account is not None and broker_session_sql.is_old(account, self._made(view, client))
 
-    def _made(self, view: View, client: Client) -> int | None:
+    def _made(self, view: View, client: BrokerClient) -> int | None:
         """Return the credential of its session: a device's token, or the time of an integrator's password."""
         known = self._admissions.token_of(client.client_id)
         return broker_session_sql.credential_of(view, client.client_id) if known is None else known
@@ -127,7 +127,7 @@ class SessionSync:
             await self._store.write(lambda tx: account_sql.note_cut(tx, done))
         return len(done) == len(waiting)
 
-    async def _cut(self, cutter: ClientDisconnector, client: Client) -> bool:
+    async def _cut(self, cutter: ClientDisconnector, client: BrokerClient) -> bool:
         if not await self._store.read(lambda view: self._is_stray(view, client)):
             return True  # bound or made again while this waited
         await cutter.cut(client)
@@ -135,7 +135,7 @@ class SessionSync:
         log.info("broker.session_cut", client_id=client.client_id)
         return True
 
-    async def _settle_device(self, cutter: ClientDisconnector, client: Client) -> bool:
+    async def _settle_device(self, cutter: ClientDisconnector, client: BrokerClient) -> bool:
         """Cut its session if need be. Return whether that is all."""
         if not await self._store.read(lambda view: self._is_stray(view, client)):
             return True

@@ -116,7 +116,7 @@ async def wait_until_synced(call: RequestContext, device_pk: int, until: float) 
     return await call.services.synced(device_pk, max(0.0, until - asyncio.get_running_loop().time()))
 
 
-def _bound(call: RequestContext, binding: devices.BoundDevice) -> BoundDevice:
+def _bound(call: RequestContext, binding: devices.NewBinding) -> BoundDevice:
     device_id = binding.device.id
     host, port, tls = call.services.broker_address()
     return BoundDevice(

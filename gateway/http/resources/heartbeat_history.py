@@ -33,7 +33,7 @@ def _history(view: View, call: RequestContext, query: ListHeartbeats) -> list[he
     return heartbeat_sql.page(
         view,
         find(view, call).pk,
-        heartbeat_sql.Window(_instant(query.since, 0), _instant(query.until, MAX_NUMBER)),
+        heartbeat_sql.Period(_instant(query.since, 0), _instant(query.until, MAX_NUMBER)),
         after=_place(query.cursor),
         limit=query.limit + 1,
         every=None if query.every is None else query.every * SECOND_MS,

@@ -12,7 +12,7 @@ from typing import Any
 import aiomqtt
 
 
-class Client(aiomqtt.Client):
+class QuietClient(aiomqtt.Client):
     """A client that logs no error when a connection is lost during its connect or its disconnect."""
 
     def _on_disconnect(self, *args: Any, **kwargs: Any) -> None:

@@ -43,7 +43,7 @@ from gateway.mqtt.session import (
     not_taken,
 )
 from gateway.mqtt.v3.cancellation import raise_if_cancelled
-from gateway.mqtt.v3.client import Client
+from gateway.mqtt.v3.client import QuietClient
 from gateway.mqtt.v3.sockets import watch_while_open
 
 log = structlog.get_logger()
@@ -294,7 +294,7 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
 
 
 def _client(address: BrokerAddress, client_id: str, will: tuple[str, bytes]) -> aiomqtt.Client:
-    client = Client(
+    client = QuietClient(
         address.host,
         address.port,
         username=address.username,

@@ -52,7 +52,7 @@ async def connected(broker: ListeningBroker, username: str, **connect: Any) -> A
         yield client
 
 
-class AcknowledgingClient(Wire):
+class QuietClient(Wire):
     """A gateway that acknowledges each message as it comes, so that its sender has its PUBACK."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +85,7 @@ class AcknowledgingClient(Wire):
 @contextlib.asynccontextmanager
 async def subscribed_gateway(broker: ListeningBroker, *filters: str, **connect: Any) -> AsyncIterator[Wire]:
     """The gateway, connected and subscribed (to the devices' own words, unless told otherwise), which takes them."""
-    async with AcknowledgingClient.open(broker.host, broker.port) as gateway:
+    async with QuietClient.open(broker.host, broker.port) as gateway:
         acknowledging = asyncio.create_task(gateway.acknowledge_all())
         try:
             assert await gateway.connect("gateway", "gateway", PASSWORD, **connect) == ACCEPTED

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.broker.clients import Client
+from gateway.broker.clients import BrokerClient
 from gateway.broker.external.admissions import SETTLE_SECONDS, Admissions
 from gateway.broker.external.disconnect_clients import ClientDisconnector, disconnector_of
 from gateway.broker.external.session_sync import NOT_CUT, SessionSync
@@ -34,15 +34,15 @@ GOLDEN = Path(__file__).parent / "golden" / "broker_api.json"
 class RecordedDisconnector:
     """A broker's API that says what it was asked to cut."""
 
-    there: set[Client] = field(default_factory=set)
+    there: set[BrokerClient] = field(default_factory=set)
     cuts: list[str] = field(default_factory=list)
 
-    async def cut(self, client: Client) -> None:
+    async def cut(self, client: BrokerClient) -> None:
         """Note it, and close it."""
         self.cuts.append(client.client_id)
         self.there.discard(client)
 
-    async def connected(self) -> set[Client]:
+    async def connected(self) -> set[BrokerClient]:
         """Who is connected."""
         return set(self.there)
 
@@ -80,7 +80,7 @@ async def test_sessions_without_a_valid_token_are_cut(fleet: Registry) -> None:
     access = SessionSync(fleet.store, admissions, scissors)
     good, revoked, unknown = [await fleet.bound(f"SN-{number}") for number in range(3)]
     for device in (good, revoked):
-        admissions.let_in(Client.of_device(device.id), await token_id(fleet, device))
+        admissions.let_in(BrokerClient.of_device(device.id), await token_id(fleet, device))
     clock.now += SETTLE_SECONDS
     await fleet.reset(good)
     await fleet.unbind(revoked)
@@ -94,7 +94,7 @@ async def test_a_session_that_may_start_during_the_cut_is_cut_again(fleet: Regis
     admissions = Admissions(clock)
     access = SessionSync(fleet.store, admissions, scissors)
     device = await fleet.bound("SN-1")
-    admissions.let_in(Client.of_device(device.id), await token_id(fleet, device))
+    admissions.let_in(BrokerClient.of_device(device.id), await token_id(fleet, device))
     await fleet.unbind(device)
     rows = await due(fleet)
     assert [row.device_id for row in await access.sync(rows)] == [device.id]
@@ -113,7 +113,7 @@ async def test_a_session_of_a_new_binding_is_not_cut_for_the_old_one(fleet: Regi
     device = await fleet.bound("SN-1")
     await fleet.unbind(device)
     again = await fleet.bound_again(device)
-    admissions.let_in(Client.of_device(device.id), await token_id(fleet, again))
+    admissions.let_in(BrokerClient.of_device(device.id), await token_id(fleet, again))
     assert await access.sync(await due(fleet)) == []
     assert scissors.cuts == []
 
@@ -127,8 +127,12 @@ async def test_sessions_without_a_valid_token_are_cut_at_the_start(fleet: Regist
     await fleet.unbind(rebound)
     await fleet.bound_again(rebound)
     strays = {revoked.id, rebound.id, unknown.id, "dev_FROMABACKUP"}
-    devices = {Client.of_device(each) for each in (good.id, *strays)}
-    others = {Client("gw_test", "gateway"), Client("integrator", "integrator"), Client("billing", "billing")}
+    devices = {BrokerClient.of_device(each) for each in (good.id, *strays)}
+    others = {
+        BrokerClient("gw_test", "gateway"),
+        BrokerClient("integrator", "integrator"),
+        BrokerClient("billing", "billing"),
+    }
     scissors = RecordedDisconnector(there=devices | others)
     assert not await SessionSync(fleet.store, Admissions(), scissors).compare()
     assert sorted(scissors.cuts) == sorted(strays)
@@ -141,8 +145,8 @@ async def test_revoked_or_rotated_integrators_are_cut(fleet: Registry) -> None:
         await fleet.store.write(lambda tx, name=name: account_sql.create(tx, name))  # type: ignore[misc]
     admissions = Admissions()
     made = {row.name: row.created_at for row in await fleet.store.read(account_sql.everyone)}
-    there = {Client("integrator-2", "integrator"), Client("integrator_old-7", "integrator_old")}
-    there |= {Client(name, name) for name in names}
+    there = {BrokerClient("integrator-2", "integrator"), BrokerClient("integrator_old-7", "integrator_old")}
+    there |= {BrokerClient(name, name) for name in names}
     for client in there:
         admissions.let_in(client, made[client.username])
     await fleet.store.write(lambda tx: account_sql.revoke(tx, "integrator_old"))
@@ -155,7 +159,7 @@ async def test_revoked_or_rotated_integrators_are_cut(fleet: Registry) -> None:
 async def test_integrator_sessions_of_unknown_origin_are_cut_once(fleet: Registry) -> None:
     """Rotated while the gateway was away: after its start the session is cut, and after the next start it stays."""
     await fleet.store.write(lambda tx: account_sql.create(tx, "integrator"))
-    client = Client("integrator-1", "integrator")
+    client = BrokerClient("integrator-1", "integrator")
     scissors = RecordedDisconnector(there={client})
     access = SessionSync(fleet.store, Admissions(), scissors)
     assert not await access.compare()
@@ -176,7 +180,7 @@ async def test_a_session_that_cannot_be_cut_does_not_delay_others(fleet: Registr
     never = asyncio.Event()
 
     class Stuck(RecordedDisconnector):
-        async def cut(self, client: Client) -> None:
+        async def cut(self, client: BrokerClient) -> None:
             if client.client_id == stuck[0].id:
                 await never.wait()
             if client.client_id in {device.id for device in stuck}:
@@ -211,7 +215,7 @@ async def test_remembered_clients_of_an_integrator_are_bounded(fleet: Registry) 
     made = (await fleet.store.read(lambda view: account_sql.require(view, "integrator"))).created_at
     admissions, names = Admissions(), [f"integrator-{number}" for number in range(MOST_CLIENTS + 1)]
     for name in names:
-        admissions.let_in(Client(name, "integrator"), made)
+        admissions.let_in(BrokerClient(name, "integrator"), made)
     for name in names:
         await fleet.store.write(lambda tx, name=name: broker_session_sql.note(tx, name, "integrator", made))  # type: ignore[misc]
     assert len(admissions.clients()) == MOST_CLIENTS
@@ -265,10 +269,10 @@ async def test_each_broker_api_gets_its_own_request_format(kind: str) -> None:
     """The golden calls, in their order, with the credentials, and what is read from the recorded answers."""
     golden = json.loads(GOLDEN.read_text())[kind]
     async with api_of(kind, golden["answers"]) as (recorded, cutter):
-        await cutter.cut(Client.of_device("dev_A"))
+        await cutter.cut(BrokerClient.of_device("dev_A"))
         assert recorded.asked == [f"{line} {golden['authorization']}" for line in golden["cut"]]
         recorded.asked.clear()
-        assert await cutter.connected() == {Client(*each) for each in golden["connected"]}
+        assert await cutter.connected() == {BrokerClient(*each) for each in golden["connected"]}
         assert recorded.asked == [f"{line} {golden['authorization']}" for line in golden["list"]]
 
 
@@ -279,7 +283,7 @@ async def test_an_api_that_refuses_is_named_without_its_secret(kind: str, status
     lines = json.loads(GOLDEN.read_text())[kind]["cut"]
     async with api_of(kind, {line: {"status": status} for line in lines}) as (_, cutter):
         with pytest.raises(UnavailableError, match="broker_api_url") as caught:
-            await cutter.cut(Client.of_device("dev_A"))
+            await cutter.cut(BrokerClient.of_device("dev_A"))
         assert "secret" not in caught.value.message
 
 

@@ -7,7 +7,7 @@ import aiomqtt
 import pytest
 
 from gateway.mqtt.v3.cancellation import raise_if_cancelled
-from gateway.mqtt.v3.client import Client
+from gateway.mqtt.v3.client import QuietClient
 from gateway.mqtt.v3.session import open_session
 from tests.support.wait import eventually
 
@@ -61,7 +61,7 @@ async def test_a_connection_that_is_lost_after_its_connect_was_given_up_is_no_er
         writer.close()
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-        client = Client("127.0.0.1", server.sockets[0].getsockname()[1])
+        client = QuietClient("127.0.0.1", server.sockets[0].getsockname()[1])
         connect = asyncio.create_task(client.__aenter__())
         await came.wait()
         client._connected.cancel()  # noqa: SLF001 - as a cancellation does while the answer is awaited

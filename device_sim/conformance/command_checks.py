@@ -160,12 +160,12 @@ async def reboot(kit: Kit) -> None:
     final = await kit.ack(command, "executed", since)
     link = await kit.online(after=after)
     since = next(at for at, each in enumerate(kit.log.events) if each.link == link.number)
-    while not await _is_calm(kit, command, since):
+    while not await _has_settled(kit, command, since):
         await kit.online(after=kit.broker.latest - 1)
     await kit.attempt("C27", "a reboot, delivered again after it", kit.check_repeated(command, final, since))
 
 
-async def _is_calm(kit: Kit, reboot: Command, since: int) -> bool:
+async def _has_settled(kit: Kit, reboot: Command, since: int) -> bool:
     """Return whether a command was executed on the present connection; False when the connection was lost.
 
     Raises:

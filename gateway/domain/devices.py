@@ -19,7 +19,7 @@ from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, To
 from gateway.models.bindings import Jwk
 from gateway.models.devices import RegisterDevice
 from gateway.models.states import CommandStatus, TokenState
-from gateway.store import Tx, View, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
+from gateway.store import Tx, View, binding_sql, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.token_sql import TokenRecord
@@ -122,6 +122,7 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS)
     bound = device_sql.by_pk(tx, device.pk)
     event_sql.record(tx, bound, "device.bound", actor, end_user_id=end_user_id, binding_generation=generation)
+    binding_sql.begin(tx, device.pk, first_event=event_sql.newest(tx))
     return NewBinding(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
 
 
@@ -174,6 +175,7 @@ def _unbound(tx: Tx, device: DeviceRecord, actor: str) -> DeviceRecord:
         event_sql.record(
             tx, unbound, "device.unbound", actor, end_user_id=device.end_user_id, binding_generation=generation
         )
+        binding_sql.end(tx, device.pk, last_event=event_sql.newest(tx))
     return unbound
 
 

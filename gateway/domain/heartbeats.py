@@ -22,6 +22,7 @@ from gateway.models.states import TokenState
 from gateway.store import (
     Rules,
     Tx,
+    binding_sql,
     event_budget_sql,
     event_sql,
     health_sql,
@@ -260,6 +261,12 @@ def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
 
 
 def prune(tx: Tx) -> int:
-    """Delete history and events that are older than the settings keep, a few thousand at a time."""
-    beats = heartbeat_sql.prune(tx, tx.now - tx.rules.heartbeat_history_days * DAY_MS, 10 * _SWEEP)
-    return beats + event_sql.prune(tx, tx.now - tx.rules.event_history_days * DAY_MS, 10 * _SWEEP)
+    """Delete history and events that are older than the settings keep, a few thousand at a time.
+
+    A binding stays while a heartbeat or an event of it may be there.
+    """
+    heartbeats_before = tx.now - tx.rules.heartbeat_history_days * DAY_MS
+    events_before = tx.now - tx.rules.event_history_days * DAY_MS
+    beats = heartbeat_sql.prune(tx, heartbeats_before, 10 * _SWEEP)
+    events = event_sql.prune(tx, events_before, 10 * _SWEEP)
+    return beats + events + binding_sql.prune(tx, min(heartbeats_before, events_before), 10 * _SWEEP)

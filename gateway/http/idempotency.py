@@ -24,6 +24,7 @@ from starlette.datastructures import Headers
 
 from gateway.errors import ConflictError, InvalidRequestError
 from gateway.store import Tx, View, idempotency_sql
+from gateway.store.idempotency_sql import KeptAnswer
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replay"
@@ -31,6 +32,7 @@ PATTERN: Final = r"^[\x21-\x7e]{1,255}$"
 """One to 255 visible ASCII characters, no space."""
 MISMATCH: Final = "idempotency_mismatch"
 _NONCE_BYTES: Final = 12
+_NAMED: Final = re.compile(rb'"end_user_id":"(eu_[A-Za-z0-9]+)"')
 _INFO: Final = b"gateway idempotent answer"
 _OTHER_REQUEST: Final = (
     f"This {HEADER} came with another request before (its method, path or body differs). Nothing was done. Use a new "
@@ -65,6 +67,12 @@ def request_hash(method: str, path: str, raw: bytes) -> bytes:
     return hashlib.sha256(
         b"\n".join((method.encode(), path.encode("utf-8", "surrogatepass"), _canonical(raw)))
     ).digest()
+
+
+def _end_user(content: bytes) -> str | None:
+    """Return the end user whom an answer names as the one that a device is bound to, or None."""
+    found = _NAMED.search(content)
+    return None if found is None else found[1].decode()
 
 
 def _canonical(raw: bytes) -> bytes:
@@ -107,7 +115,8 @@ class IdempotentRequest:
         """Keep the answer, in the transaction that it reports."""
         nonce = tx.entropy(_NONCE_BYTES)
         sealed = nonce + self._cipher(part).encrypt(nonce, content, self._bound_to(status))
-        idempotency_sql.keep(tx, self.caller, self._key_hash(part), self.request_hash, status, sealed, self.most_bytes)
+        answer = KeptAnswer(self.request_hash, status, sealed)
+        idempotency_sql.keep(tx, self.caller, self._key_hash(part), answer, _end_user(content), self.most_bytes)
         self.kept = self.kept or not part
 
     def _key_hash(self, part: str) -> bytes:

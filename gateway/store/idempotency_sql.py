@@ -48,10 +48,8 @@ def find(view: View, caller: str, key_hash: bytes, now: int) -> KeptAnswer | Non
     )
 
 
-def keep(
-    tx: Tx, caller: str, key_hash: bytes, request_hash: bytes, status: int, answer: bytes, most_bytes: int
-) -> None:
-    """Keep an answer, in the transaction that it reports.
+def keep(tx: Tx, caller: str, key_hash: bytes, kept: KeptAnswer, end_user_id: str | None, most_bytes: int) -> None:
+    """Keep an answer, in the transaction that it reports. ``end_user_id`` is whom it names.
 
     The oldest answers of the same owner are deleted beyond ``most_bytes``: a caller that sends a new key each time
     would otherwise fill the disk.
@@ -60,17 +58,11 @@ def keep(
     # One that is older than 24 h may not have been pruned yet.
     _delete(tx, "SELECT seq FROM idempotency WHERE caller = ? AND key_hash = ?", caller, key_hash)
     tx.run(
-        """INSERT INTO idempotency (caller, owner, key_hash, request_hash, status, answer, created_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?)""",
-        caller,
-        owner,
-        key_hash,
-        request_hash,
-        status,
-        answer,
-        tx.now,
+        """INSERT INTO idempotency (caller, owner, key_hash, request_hash, status, answer, created_at, end_user_id)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        *(caller, owner, key_hash, *kept, tx.now, end_user_id),
     )
-    _add_use(tx, owner, len(answer) + ROW_BYTES)
+    _add_use(tx, owner, len(kept.answer) + ROW_BYTES)
     used = tx.value("SELECT bytes FROM idempotency_use WHERE owner = ?", owner)
     while used > most_bytes:
         oldest = tx.all(

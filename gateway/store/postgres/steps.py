@@ -168,11 +168,52 @@ _P004: Final = (
         let_in_at bigint NOT NULL)""",
     "CREATE INDEX broker_sessions_by_user ON broker_sessions (username, let_in_at)",
 )
+_P032: Final = (
+    """CREATE TABLE bindings (
+        device_pk bigint NOT NULL REFERENCES devices (pk), generation bigint NOT NULL,
+        project_id text COLLATE "C" NOT NULL, end_user_id text COLLATE "C" NOT NULL, bound_at bigint NOT NULL,
+        unbound_at bigint, first_event bigint NOT NULL, last_event bigint, after_heartbeat bigint,
+        last_heartbeat bigint, PRIMARY KEY (device_pk, generation))""",
+    """INSERT INTO bindings (device_pk, generation, project_id, end_user_id, bound_at, unbound_at, first_event,
+            last_event)
+        WITH told AS (SELECT device_pk, project_id, type, seq, created_at,
+                data::json #>> '{end_user_id}' AS end_user_id,
+                CAST(data::json #>> '{binding_generation}' AS bigint) AS generation,
+                lag(type) OVER of_device AS before, lead(created_at) OVER of_device AS next_at,
+                lead(seq) OVER of_device AS next_seq
+            FROM events WHERE type IN ('device.bound', 'device.unbound') AND device_pk IS NOT NULL
+            WINDOW of_device AS (PARTITION BY device_pk ORDER BY seq))
+        SELECT device_pk, generation, project_id, end_user_id, created_at, next_at, seq, next_seq FROM told
+            WHERE type = 'device.bound' AND end_user_id IS NOT NULL AND generation IS NOT NULL
+        UNION ALL
+        SELECT device_pk, generation - 1, project_id, end_user_id,
+                (SELECT min(e.created_at) FROM events e WHERE e.device_pk = told.device_pk), created_at,
+                (SELECT min(e.seq) FROM events e WHERE e.device_pk = told.device_pk), seq
+            FROM told WHERE type = 'device.unbound' AND before IS NULL AND end_user_id IS NOT NULL
+            AND generation IS NOT NULL
+        ON CONFLICT DO NOTHING""",
+    """INSERT INTO bindings (device_pk, generation, project_id, end_user_id, bound_at, first_event)
+        SELECT d.pk, d.binding_generation, d.project_id, d.end_user_id, d.bound_at,
+            coalesce((SELECT min(e.seq) FROM events e WHERE e.device_pk = d.pk), 0)
+        FROM devices d WHERE d.bound_at IS NOT NULL AND d.end_user_id IS NOT NULL AND NOT EXISTS
+            (SELECT 1 FROM bindings b WHERE b.device_pk = d.pk AND b.unbound_at IS NULL)
+        ON CONFLICT DO NOTHING""",
+    "CREATE INDEX bindings_by_end_user ON bindings (project_id, end_user_id)",
+    "CREATE INDEX bindings_ended ON bindings (unbound_at) WHERE unbound_at IS NOT NULL",
+    """CREATE TABLE erasures (
+        pseudonym text COLLATE "C" PRIMARY KEY, project_id text COLLATE "C" NOT NULL,
+        end_user_id text COLLATE "C" NOT NULL, actor text COLLATE "C" NOT NULL, requested_at bigint NOT NULL,
+        last_event bigint NOT NULL, part text COLLATE "C" NOT NULL, place bigint NOT NULL,
+        counts text COLLATE "C" NOT NULL, UNIQUE (project_id, end_user_id))""",
+    'ALTER TABLE idempotency ADD COLUMN end_user_id text COLLATE "C"',
+    "CREATE INDEX idempotency_by_end_user ON idempotency (end_user_id) WHERE end_user_id IS NOT NULL",
+)
 STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p001_registry": (_EXTENSIONS, *_P001),
     "p002_health": _P002,
     "p003_commands_and_events": _P003,
     "p004_webhooks_and_accounts": _P004,
+    "p032_bindings": _P032,
 }
 """Statements by the name of their step, in order."""
 

@@ -1,0 +1,59 @@
+"""Schema steps 31 to 40: evidence of resets, and the data of end users."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.store.migrations.step import execute_each, step
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+
+@step
+def m032_bindings(db: Database) -> None:
+    """Store who had which device when, who is being erased, and whom a kept answer names.
+
+    The events that are still there tell of earlier bindings. Where the event of a bind is gone, the binding begins with
+    the oldest event of its device. ``after_heartbeat`` stays null: what belongs to such a binding goes by time.
+    """
+    execute_each(
+        db,
+        """CREATE TABLE bindings (
+            device_pk INTEGER NOT NULL REFERENCES devices (pk), generation INTEGER NOT NULL, project_id TEXT NOT NULL,
+            end_user_id TEXT NOT NULL, bound_at INTEGER NOT NULL, unbound_at INTEGER, first_event INTEGER NOT NULL,
+            last_event INTEGER, after_heartbeat INTEGER, last_heartbeat INTEGER,
+            PRIMARY KEY (device_pk, generation)) STRICT, WITHOUT ROWID""",
+        """INSERT INTO bindings (device_pk, generation, project_id, end_user_id, bound_at, unbound_at, first_event,
+                last_event)
+            WITH told AS (SELECT device_pk, project_id, type, seq, created_at,
+                    json_extract(data, '$.end_user_id') AS end_user_id,
+                    json_extract(data, '$.binding_generation') AS generation,
+                    lag(type) OVER of_device AS before, lead(created_at) OVER of_device AS next_at,
+                    lead(seq) OVER of_device AS next_seq
+                FROM events WHERE type IN ('device.bound', 'device.unbound') AND device_pk IS NOT NULL
+                WINDOW of_device AS (PARTITION BY device_pk ORDER BY seq))
+            SELECT device_pk, generation, project_id, end_user_id, created_at, next_at, seq, next_seq FROM told
+                WHERE type = 'device.bound' AND end_user_id IS NOT NULL AND generation IS NOT NULL
+            UNION ALL
+            SELECT device_pk, generation - 1, project_id, end_user_id,
+                    (SELECT min(e.created_at) FROM events e WHERE e.device_pk = told.device_pk), created_at,
+                    (SELECT min(e.seq) FROM events e WHERE e.device_pk = told.device_pk), seq
+                FROM told WHERE type = 'device.unbound' AND before IS NULL AND end_user_id IS NOT NULL
+                AND generation IS NOT NULL
+            ON CONFLICT DO NOTHING""",
+        """INSERT INTO bindings (device_pk, generation, project_id, end_user_id, bound_at, first_event)
+            SELECT d.pk, d.binding_generation, d.project_id, d.end_user_id, d.bound_at,
+                coalesce((SELECT min(e.seq) FROM events e WHERE e.device_pk = d.pk), 0)
+            FROM devices d WHERE d.bound_at IS NOT NULL AND d.end_user_id IS NOT NULL AND NOT EXISTS
+                (SELECT 1 FROM bindings b WHERE b.device_pk = d.pk AND b.unbound_at IS NULL)
+            ON CONFLICT DO NOTHING""",
+        "CREATE INDEX bindings_by_end_user ON bindings (project_id, end_user_id)",
+        "CREATE INDEX bindings_ended ON bindings (unbound_at) WHERE unbound_at IS NOT NULL",
+        """CREATE TABLE erasures (
+            pseudonym TEXT PRIMARY KEY, project_id TEXT NOT NULL, end_user_id TEXT NOT NULL, actor TEXT NOT NULL,
+            requested_at INTEGER NOT NULL, last_event INTEGER NOT NULL, part TEXT NOT NULL, place INTEGER NOT NULL,
+            counts TEXT NOT NULL, UNIQUE (project_id, end_user_id)) STRICT""",
+        "ALTER TABLE idempotency ADD COLUMN end_user_id TEXT",
+        "CREATE INDEX idempotency_by_end_user ON idempotency (end_user_id) WHERE end_user_id IS NOT NULL",
+    )

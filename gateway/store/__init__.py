@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -12,6 +13,7 @@ from gateway.runtime.tracing import NO_TRACER, Tracer
 from gateway.store.batch import Batch
 from gateway.store.engine import Row
 from gateway.store.errors import DATABASE_ERRORS, store_error, was_interrupted
+from gateway.store.lease_sql import LeaseLostError
 from gateway.store.listener import StoreListener
 from gateway.store.location import engine_of, open_database, open_to_serve
 from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers
@@ -21,10 +23,11 @@ from gateway.store.transaction import Context, Rules, Tx, View, transact, transa
 from gateway.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from gateway.store.engine import DatabaseConnection
+    from gateway.store.lease_sql import Fence
     from gateway.store.location import Location
 
 __all__ = [
@@ -69,6 +72,8 @@ class Store:
         self._listener = listener or StoreListener()
         self.tracer = tracer
         self._loop_priority = loop_priority
+        self._fence: Fence | None = None
+        self._lost: Callable[[], None] = lambda: None
         self._local = threading.local()
         self._opened: list[DatabaseConnection] = []
         self._readers = Readers()
@@ -100,12 +105,25 @@ class Store:
     async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
         """Run a write function in a transaction; see :meth:`Writer.write`."""
         with self.tracer.inside("registry.write"):
-            return await self._writer.write(write, urgent=urgent)
+            return await self._fenced(self._writer.write(write, urgent=urgent, fence=self._fence))
 
     async def write_batch(self, write: Callable[[Batch], T]) -> T:
         """Run a write function that stores many messages; see :meth:`Writer.write_batch`."""
         with self.tracer.inside("registry.write"):
-            return await self._writer.write_batch(write)
+            return await self._fenced(self._writer.write_batch(write, self._fence))
+
+    def under(self, fence: Fence, lost: Callable[[], None]) -> Store:
+        """Return this store for work under a lease. Once the lease is lost, its writes fail and ``lost`` is called."""
+        fenced = copy.copy(self)
+        fenced._fence, fenced._lost = fence, lost  # noqa: SLF001 - of the same class
+        return fenced
+
+    async def _fenced(self, write: Awaitable[T]) -> T:
+        try:
+            return await write
+        except LeaseLostError:
+            self._lost()
+            raise
 
     @property
     def trouble(self) -> str | None:

@@ -15,7 +15,8 @@ class SqlDialect:
 
     ``numbers`` and ``names`` are queries with one placeholder, a list as JSON text. They return its members in a column
     ``value``, as integers or as text. ``newest_event`` returns the number of the newest event that was ever committed.
-    ``like`` compares without regard to the case of A to Z.
+    ``like`` compares without regard to the case of A to Z. ``share`` after a query keeps its rows as they are
+    until the end of the transaction.
     """
 
     name: str
@@ -23,12 +24,18 @@ class SqlDialect:
     names: str
     newest_event: str
     like: str
+    share: str
+    _now: str
     _contains: str
     _least: str
     _greatest: str
     _joined: str
     _json_path: tuple[str, str, str]
     _unindexed: str
+
+    def now(self, instant: int) -> str:
+        """Return the present time in milliseconds: by the server's clock, or this process's ``instant`` on SQLite."""
+        return self._now.format(instant)
 
     def least(self, one: str, other: str) -> str:
         """Return the smaller of two values that are not NULL."""
@@ -62,6 +69,8 @@ SQLITE: Final = SqlDialect(
     names="SELECT value FROM json_each(?)",
     newest_event="SELECT seq FROM sqlite_sequence WHERE name = 'events'",
     like="LIKE",
+    share="",
+    _now="{}",
     _contains="instr(lower({}), ?) > 0",
     _least="min",
     _greatest="max",
@@ -75,6 +84,8 @@ POSTGRESQL: Final = SqlDialect(
     names="SELECT value FROM json_array_elements_text(?::json)",
     newest_event="SELECT seq FROM event_counter",
     like="ILIKE",
+    share=" FOR SHARE",
+    _now="(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
     _contains="strpos(lower({}), ?) > 0",
     _least="least",
     _greatest="greatest",

@@ -25,6 +25,7 @@ from gateway.store import measurements
 from gateway.store.batch import Batch
 from gateway.store.device_cache import DeviceCache
 from gateway.store.errors import DATABASE_ERRORS, StorageHealth, concerns_all, id_was_taken
+from gateway.store.lease_sql import Fence, require
 from gateway.store.listener import StoreListener
 from gateway.store.measurements import Measure
 from gateway.store.transaction import ID_TRIES, Context, Tx, rollback
@@ -46,8 +47,14 @@ class _Job:
     write: Callable[[Tx], Any]
     future: asyncio.Future[Any]
     traceparent: str | None = None
+    fence: Fence | None = None
     result: Any = None
     error: BaseException | None = None
+
+    def run(self, tx: Tx) -> Any:
+        if self.fence is not None:
+            require(tx, self.fence)
+        return self.write(tx)
 
     def settle(self) -> None:
         if self.future.done():  # the caller went away; what was committed stays
@@ -103,10 +110,11 @@ class Writer:
             self._wake.notify()
         self._thread.join()
 
-    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
-        """Run ``write`` in a transaction; return its result once committed.
+    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None) -> T:
+        """Run ``write`` in a transaction; return its result once committed. With a fence its lease is checked there.
 
         Raises:
+            LeaseLostError: the lease of the fence is another's by now; nothing was changed.
             StoreError: the database could not commit; nothing was changed.
             UnavailableError: the gateway is stopping.
         """
@@ -114,18 +122,19 @@ class Writer:
         with self._wake:
             if self._stopping:
                 raise UnavailableError("The gateway is stopping. Send the same request again when it is back.")
-            (self._urgent if urgent else self._ordinary).append(_Job(write, future, tracing.here()))
+            (self._urgent if urgent else self._ordinary).append(_Job(write, future, tracing.here(), fence))
             self._wake.notify()
         return await future
 
-    async def write_batch(self, write: Callable[[Batch], T]) -> T:
+    async def write_batch(self, write: Callable[[Batch], T], fence: Fence | None = None) -> T:
         """Run ``write`` as a batch: in a transaction without other writes, after urgent ones.
 
         Raises:
+            LeaseLostError: as above.
             StoreError: the database could not commit; nothing was changed.
             UnavailableError: the gateway is stopping.
         """
-        return await self.write(lambda tx: write(self._batch(tx)), urgent=False)
+        return await self.write(lambda tx: write(self._batch(tx)), urgent=False, fence=fence)
 
     def _batch(self, tx: Tx) -> Batch:
         return Batch(tx, self._devices, lambda: bool(self._urgent), self._yield_to_loop)
@@ -208,7 +217,7 @@ class Writer:
         measured, traced = len(tx.measures), len(tx.traced)
         for _ in range(ID_TRIES - 1):
             try:
-                return job.write(tx)
+                return job.run(tx)
             except DATABASE_ERRORS as error:
                 if not id_was_taken(error):
                     raise
@@ -216,7 +225,7 @@ class Writer:
             undo()
             self._devices.forget()
             del tx.measures[measured:], tx.traced[traced:]
-        return job.write(tx)
+        return job.run(tx)
 
     def _failed(self, jobs: list[_Job], error: BaseException) -> list[Callable[[], None]]:
         self._devices.forget()

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from gateway.store import Context, Deadline, Purpose, Store, StoreListener, Tx, View
 from gateway.store.engine import Row
 from gateway.store.errors import store_error
+from gateway.store.lease_sql import Fence
 from gateway.store.schema import migrate
 from gateway.store.sqlite.connection import SqliteConnection
 from gateway.store.writer import Writer
@@ -112,11 +113,11 @@ class _Writer(Writer):
     def stop(self) -> None:
         """Nothing to stop."""
 
-    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
+    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None) -> T:
         """Queue it as the gateway does."""
         self.process.seam("write")
         self._schedule_turn()
-        return await super().write(write, urgent=urgent)
+        return await super().write(write, urgent=urgent, fence=fence)
 
     def _schedule_turn(self) -> None:
         if not self._due:

@@ -130,6 +130,17 @@ ROWS: dict[str, dict[str, object]] = {
     },
     "broker_accounts": {"name": "integrator", "hash": b"h", "broker_entry": "$6$", "created_at": 1},
     "broker_sessions": {"client_id": "dev_1", "username": "dev_1", "credential": 1, "let_in_at": 1},
+    "gateways": {
+        "gateway_id": "gw_1",
+        "instance": "i",
+        "version": "1",
+        "host": "h",
+        "http": "http://h",
+        "broker_id": "default",
+        "started_at": 1,
+        "seen_at": 1,
+    },
+    "leases": {"name": "fleet", "gateway_id": "gw_1", "instance": "i", "epoch": 1, "until": 1, "taken_at": 1},
     "outbox": {"kind": "command", "device_pk": 1, "detail": "reboot", "created_at": 1},
 }
 

@@ -46,6 +46,7 @@ LANDED = [
     "m029_mirror",
     "m030_leaked_keys",
     "m032_bindings",
+    "m033_leases",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Schema steps 31 to 40: evidence of resets, and the data of end users."""
+"""Schema steps 31 to 40: evidence of resets, the data of end users, and leases."""
 
 from __future__ import annotations
 
@@ -56,4 +56,19 @@ def m032_bindings(db: Database) -> None:
             counts TEXT NOT NULL, UNIQUE (project_id, end_user_id)) STRICT""",
         "ALTER TABLE idempotency ADD COLUMN end_user_id TEXT",
         "CREATE INDEX idempotency_by_end_user ON idempotency (end_user_id) WHERE end_user_id IS NOT NULL",
+    )
+
+
+@step
+def m033_leases(db: Database) -> None:
+    """Create leases, and the gateways that run on this registry."""
+    execute_each(
+        db,
+        """CREATE TABLE gateways (
+            gateway_id TEXT PRIMARY KEY, instance TEXT NOT NULL, version TEXT NOT NULL, host TEXT NOT NULL,
+            http TEXT NOT NULL, broker_id TEXT NOT NULL, started_at INTEGER NOT NULL,
+            seen_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE leases (
+            name TEXT PRIMARY KEY, gateway_id TEXT NOT NULL, instance TEXT NOT NULL, epoch INTEGER NOT NULL,
+            until INTEGER NOT NULL, taken_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
     )

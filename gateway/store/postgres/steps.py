@@ -208,12 +208,24 @@ _P032: Final = (
     'ALTER TABLE idempotency ADD COLUMN end_user_id text COLLATE "C"',
     "CREATE INDEX idempotency_by_end_user ON idempotency (end_user_id) WHERE end_user_id IS NOT NULL",
 )
+_P033: Final = (
+    """CREATE TABLE gateways (
+        gateway_id text COLLATE "C" PRIMARY KEY, instance text COLLATE "C" NOT NULL,
+        version text COLLATE "C" NOT NULL, host text COLLATE "C" NOT NULL, http text COLLATE "C" NOT NULL,
+        broker_id text COLLATE "C" NOT NULL, started_at bigint NOT NULL, seen_at bigint NOT NULL)
+        WITH (fillfactor = 50)""",
+    """CREATE TABLE leases (
+        name text COLLATE "C" PRIMARY KEY, gateway_id text COLLATE "C" NOT NULL,
+        instance text COLLATE "C" NOT NULL, epoch bigint NOT NULL, until bigint NOT NULL,
+        taken_at bigint NOT NULL) WITH (fillfactor = 50)""",
+)
 STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p001_registry": (_EXTENSIONS, *_P001),
     "p002_health": _P002,
     "p003_commands_and_events": _P003,
     "p004_webhooks_and_accounts": _P004,
     "p032_bindings": _P032,
+    "p033_leases": _P033,
 }
 """Statements by the name of their step, in order."""
 

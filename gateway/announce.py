@@ -65,6 +65,7 @@ async def announce(gateway: Running) -> None:
         f"  HTTP  {gateway.http.url}",
         f"  MQTT  {scheme}://{gateway.broker.advertised} ({kind})",
         f"  data  {gateway.settings.data_dir}",
+        *([f"  base  {gateway.settings.database}"] if gateway.settings.database else []),
         f"  page  {gateway.http.url}/ (sign in with an API key)",
     ]
     if not await gateway.store.read(key_sql.all_keys):

@@ -154,7 +154,7 @@ async def _open_registry(stack: AsyncExitStack, settings: Settings, loop_priorit
     wakeups, topics, metrics = Wakeups(), Topics(settings.topic_prefix), Metrics()
     store = await stack.enter_async_context(
         Store(
-            settings.data_dir,
+            settings.registry,
             Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file)),
             CommitListener(wakeups, metrics),
             tracer=tracer,
@@ -189,7 +189,7 @@ async def _start_workers(
             registry.refused_sign_ins.run(),
             presence.run(),
             ChangePoller(store, wakeups).run(),
-            PositionNotes(store, wakeups, settings.data_dir).run(),
+            PositionNotes(store, wakeups, settings.data_dir, shared=settings.database is not None).run(),
             BacklogRequests(store, wakeups, barrier).run(),
             WebhookWorker(store, wakeups, sender).run(),
             renewal.run(),

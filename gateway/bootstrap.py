@@ -13,29 +13,29 @@ from gateway.core import ids
 from gateway.core.clock import SECOND_MS
 from gateway.domain import epoch, grants
 from gateway.domain.commands import renew_grants
+from gateway.errors import StoreError
 from gateway.runtime.sealing import Vault, vault_of
 from gateway.settings.loading import Settings
 from gateway.store import (
-    DATABASE_NAME,
     Context,
     Rules,
     Tx,
     View,
     backup,
+    epoch_sql,
     key_sql,
     open_database,
+    open_existing,
     open_to_serve,
     outbox_sql,
     secret_sql,
     transact,
 )
 from gateway.store.position_file import note_position, read_position
-from gateway.store.sqlite.connection import connect
 from gateway.store.sqlite.lock import holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from gateway.store.epoch_sql import Position
 
@@ -50,34 +50,56 @@ def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str
 
     A registry that was put back by hand begins a new epoch, unless another process serves it now. ``to_serve``: the
     caller holds the data directory, so an older registry may be migrated.
+
+    Raises:
+        StoreError: the registry cannot be opened, or is not the one that this data directory belongs to.
     """
-    context = Context(vault=vault_of(settings.encryption_key_file))
-    with closing((open_to_serve if to_serve else open_database)(settings.data_dir)) as connection:
-        if holder(settings.data_dir) not in (None, os.getpid()):
+    data_dir, context = settings.data_dir, Context(vault=vault_of(settings.encryption_key_file))
+    with closing((open_to_serve if to_serve else open_database)(settings.registry)) as connection:
+        if holder(data_dir) not in (None, os.getpid()):
             return transact(connection, context, lambda tx: _own_facts(tx, settings))
-        noted = read_position(settings.data_dir)
+        noted = read_position(data_dir)
+        _require_own(View(connection), noted, settings)
         secret_sql.leave_no_traces(connection)
         sealed = transact(connection, context, secret_sql.settle)
         facts = transact(connection, context, lambda tx: _settled(tx, settings, noted))
         if sealed:
             secret_sql.empty_log(connection)
             log.info("secrets.encrypted", secrets=sealed, key=context.vault.key_id, in_the_clear=_copies(settings))
-        note_position(settings.data_dir, View(connection))
+        if to_serve or settings.database is None:
+            note_position(data_dir, View(connection))
     return facts
+
+
+def _require_own(view: View, noted: Position | None, settings: Settings) -> None:
+    """Refuse a database that is not the one that this data directory was used with.
+
+    On SQLite both are in one place: another registry there is a copy that was put back (:mod:`gateway.domain.epoch`).
+    """
+    found = epoch_sql.registry_id(view)
+    if settings.database is None or noted is None or found in (None, noted.registry_id):
+        return
+    raise StoreError(
+        f"The database {settings.database} holds the registry {found}, and the data directory {settings.data_dir} was "
+        f"used with the registry {noted.registry_id}. Nothing was changed. Name the right database in the setting "
+        "'database', or use another data directory with --data-dir."
+    )
 
 
 def _copies(settings: Settings) -> list[str]:
     """Return the names of older copies beside the registry, which still hold secrets in the clear."""
-    return [each.name for each in backup.copies_beside(settings.data_dir)]
+    return [each.name for each in backup.copies_beside(settings.data_dir)] if settings.database is None else []
 
 
 @contextmanager
-def settled(data_dir: Path, vault: Vault) -> Iterator[None]:
+def settled(settings: Settings, vault: Vault) -> Iterator[None]:
     """Check the registry as :func:`first_start` does, run the block, then note the registry's position.
 
-    This is for a process that writes to the registry of a stopped gateway. A running gateway does both itself.
+    This is for a process that writes to the registry of a stopped gateway. A running gateway does both itself, and so
+    do the gateways of a database.
     """
-    if holder(data_dir) is not None:
+    data_dir = settings.data_dir
+    if settings.database is not None or holder(data_dir) is not None:
         yield
         return
     with closing(open_database(data_dir)) as connection:
@@ -89,12 +111,12 @@ def settled(data_dir: Path, vault: Vault) -> Iterator[None]:
         yield
     finally:
         if holder(data_dir) is None:
-            with closing(connect(data_dir / DATABASE_NAME, read_only=True)) as connection:
+            with closing(open_existing(data_dir)) as connection:
                 note_position(data_dir, View(connection))
 
 
 def _settled(tx: Tx, settings: Settings, noted: Position | None) -> tuple[str, str]:
-    epoch.settle(tx, noted)
+    epoch.settle(tx, noted, shared=settings.database is not None)
     renewed = renew_grants(tx)
     if renewed:
         log.info("commands.signed_again", commands=renewed, reason="an older version signed neither params nor seq")

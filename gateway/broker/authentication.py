@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from gateway.broker.access_rules import Role
@@ -50,14 +50,14 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
     return authenticate
 
 
-def acquaintance(store: Store, accounts: Accounts) -> Callable[[str], bool]:
+def acquaintance(store: Store, accounts: Accounts) -> Callable[[str], Awaitable[bool]]:
     """Return a function that says whether a user name exists, whatever the password: one indexed look-up."""
 
-    def is_known(username: str) -> bool:
+    async def is_known(username: str) -> bool:
         if username in accounts:
             return True
         try:
-            return store.read_inline(lambda view: _opens_something(view, username))
+            return await store.read_small(lambda view: _opens_something(view, username))
         except StoreError:  # the password check reports it
             return True
 

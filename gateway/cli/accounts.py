@@ -16,8 +16,8 @@ from gateway.cli import output
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.domain import administration
-from gateway.store import Tx, View, account_sql, key_sql, open_database
-from gateway.store.backup import require_registry
+from gateway.settings import registry
+from gateway.store import Tx, View, account_sql, key_sql, open_existing
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
 
@@ -60,7 +60,7 @@ def accounts_group() -> None:
 @click.option("--project", metavar="ID", help="The project that it reads, id or name; none: the first one.")
 @click.option("--all-projects", is_flag=True, help="Read the devices of every project, those made later too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "broker", "topic_prefix", "mosquitto_password_file", "broker_auth")
+@with_settings(*registry.NAMES, "broker", "topic_prefix", "mosquitto_password_file", "broker_auth")
 def create(loaded: Loaded, *, name: str, project: str | None, all_projects: bool, as_json: bool) -> None:
     """Make an account and show its password once.
 
@@ -83,14 +83,13 @@ def create(loaded: Loaded, *, name: str, project: str | None, all_projects: bool
 
 @accounts_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway accounts list --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def list_accounts(loaded: Loaded, *, as_json: bool) -> None:
     """List the accounts.
 
     Those that were revoked too.
     """
-    require_registry(loaded.settings.data_dir)
-    with closing(open_database(loaded.settings.data_dir)) as connection:
+    with closing(open_existing(loaded.settings.registry)) as connection:
         rows = [_facts(row) for row in account_sql.everyone(View(connection))]
     if as_json:
         output.as_json(rows)
@@ -103,7 +102,7 @@ def list_accounts(loaded: Loaded, *, as_json: bool) -> None:
 )
 @click.argument("name", default=DEFAULT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def rotate(loaded: Loaded, *, name: str, as_json: bool) -> None:
     """Give an account another password.
 
@@ -118,20 +117,20 @@ def rotate(loaded: Loaded, *, name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
     """Refuse an account from now on.
 
     Its clients are cut. One that is revoked already stays as it is.
     """
-    data_dir = loaded.settings.data_dir
-    before = on_registry(data_dir, lambda tx: account_sql.find(tx, name) or account_sql.require(tx, name))
+    where = loaded.settings.registry
+    before = on_registry(where, lambda tx: account_sql.find(tx, name) or account_sql.require(tx, name))
     if before.revoked_at is not None:
         output.note(f"'{name}' is revoked already, since {moment(before.revoked_at)}.")
         facts = _facts(before)
     else:
         output.confirm(f"The account '{name}' will be refused at once.", yes=yes)
-        facts = _facts(on_registry(data_dir, lambda tx: administration.revoke_account(tx, name, CLI)))
+        facts = _facts(on_registry(where, lambda tx: administration.revoke_account(tx, name, CLI)))
     if as_json:
         output.as_json(facts)
     else:
@@ -145,7 +144,7 @@ def _make(
         password = verb(tx, name, CLI)
         return account_sql.require(tx, name), password
 
-    row, password = on_registry(loaded.settings.data_dir, write)
+    row, password = on_registry(loaded.settings.registry, write)
     if as_json:
         output.as_json({**_facts(row), "password": password})
         return row

@@ -13,7 +13,7 @@ from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.core.text import count
 from gateway.domain import restoring
-from gateway.errors import AlreadyRunningError
+from gateway.errors import AlreadyRunningError, ConflictError
 from gateway.runtime.sealing import read_key, vault_of
 from gateway.store import DATABASE_NAME
 from gateway.store import backup as registry
@@ -63,7 +63,11 @@ before the restore is obeyed under them. Devices that the backup knows as bound 
 )
 @with_settings("data_dir", "backup_mac_key_file")
 def backup(loaded: Loaded, *, file: Path, force: bool, recipients: tuple[str, ...], as_json: bool) -> None:
-    """Copy the registry, also while it serves."""
+    """Copy the registry, also while it serves.
+
+    A registry on PostgreSQL is backed up by the tools of the server.
+    """
+    _require_sqlite(loaded)
     found = registry.backup(
         loaded.settings.data_dir, file, replace=force, recipients=recipients, mac_key=_mac_key(loaded)
     )
@@ -105,6 +109,7 @@ def restore(
     While no gateway runs on it. The copy is checked first, the old registry is kept beside it. What was revoked after
     the copy was made is good again: it is listed first, as far as the old registry can be read.
     """
+    _require_sqlite(loaded)
     data_dir, mac_key = loaded.settings.data_dir, _mac_key(loaded)
     new_directory = not data_dir.exists()
     if mac_key is None and backup_files.mac_file(file).exists():
@@ -114,6 +119,16 @@ def restore(
     if new_directory and os.geteuid() == 0:
         output.note(
             f"{data_dir} was made, and belongs to root. Give it to the gateway's user: chown -R USER {data_dir}"
+        )
+
+
+def _require_sqlite(loaded: Loaded) -> None:
+    if loaded.settings.database is not None:
+        raise ConflictError(
+            "registry_on_postgresql",
+            f"The registry is in {loaded.settings.database}, and this command copies a file of SQLite. Nothing was "
+            "done. Back up and restore the database with pg_dump and pg_restore, or continuously with pgBackRest and "
+            "point-in-time recovery ('gateway docs scaling').",
         )
 
 

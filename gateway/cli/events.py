@@ -17,8 +17,8 @@ from gateway.cli.event_follow import newest
 from gateway.cli.fleet_view import told
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.models.events import EventType
-from gateway.store import View, event_sql, key_sql, open_database
-from gateway.store.backup import require_registry
+from gateway.settings import registry
+from gateway.store import View, event_sql, key_sql, open_existing
 
 if TYPE_CHECKING:
     from gateway.settings.loading import Loaded
@@ -69,7 +69,7 @@ Examples:
 @click.option("--type", "kind", metavar="TYPE", help="Only of this type, such as key.revoked.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
 @json_option
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: int, as_json: bool) -> None:
     """Print changes of keys and accounts.
 
@@ -80,8 +80,7 @@ def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: in
     """
     if kind is not None and kind not in _ADMINISTRATIVE:
         raise click.UsageError(f"--type should be one of {', '.join(_ADMINISTRATIVE)}.")
-    require_registry(loaded.settings.data_dir)
-    with closing(open_database(loaded.settings.data_dir)) as connection:
+    with closing(open_existing(loaded.settings.registry)) as connection:
         view = View(connection)
         project_id = None if project is None else key_sql.require_project(view, project).id
         events = event_sql.administrative(view, project_id, kind, limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -20,18 +21,18 @@ from gateway.core.credentials import SCOPES
 from gateway.core.visible_text import visible_not_blank
 from gateway.domain import administration
 from gateway.runtime.sealing import Vault
-from gateway.store import Context, View, key_sql, open_database, transact
-from gateway.store.backup import require_registry
+from gateway.settings import registry
+from gateway.store import Context, View, key_sql, open_existing, transact
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
 from gateway.store.sqlite.connection import DATABASE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from gateway.settings.loading import Loaded
     from gateway.store import Tx
+    from gateway.store.location import Location
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ def keys_group() -> None:
 )
 @click.option("--project", "project_id", metavar="ID", help="Its project, id or name; none: the first one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def create(
     loaded: Loaded,
     *,
@@ -109,9 +110,9 @@ def create(
     if _may_ask(as_json=as_json):
         scopes = scopes if scopes or all_scopes else _ask_for_scopes()
         expires_in = _ask_for_expiry() if expires_in is None else expires_in
-    data_dir = loaded.settings.data_dir
-    if not (data_dir / DATABASE_NAME).exists():
-        output.note(f"There is no registry in {data_dir} yet: making one.")
+    where = loaded.settings.registry
+    if isinstance(where, Path) and not (where / DATABASE_NAME).exists():
+        output.note(f"There is no registry in {where} yet: making one.")
     _, first_project = first_start(loaded.settings)
 
     def make(tx: Tx) -> tuple[key_sql.KeyRecord, str]:
@@ -119,7 +120,7 @@ def create(
         project = project_id or first_project
         return administration.create_key(tx, project, name, CLI, scopes=scopes, test=test, expires_at=expires_at)
 
-    row, secret = on_registry(data_dir, make)
+    row, secret = on_registry(where, make)
     _show_secret(row, secret, as_json=as_json)
 
 
@@ -157,27 +158,25 @@ def _show_secret(row: key_sql.KeyRecord, secret: str, *, as_json: bool) -> None:
     output.note(f"This is {row.id}, named '{output.cell(row.name)}'. Keep the key now: it is not shown again.")
 
 
-def on_registry(data_dir: Path, write: Callable[[Tx], T], vault: Vault | None = None) -> T:
-    """Run one transaction on the registry of this directory; with a vault it may read and write secrets.
+def on_registry(location: Location, write: Callable[[Tx], T], vault: Vault | None = None) -> T:
+    """Run one transaction on this registry; with a vault it may read and write secrets.
 
     Raises:
-        NotFoundError: it has no registry.
+        NotFoundError: it is not there.
     """
-    require_registry(data_dir)
-    with closing(open_database(data_dir)) as connection:
+    with closing(open_existing(location)) as connection:
         return transact(connection, Context(vault=vault or Vault()), write)
 
 
 @keys_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway keys list --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def list_keys(loaded: Loaded, *, as_json: bool) -> None:
     """List the API keys.
 
     Their names, scopes, last use and expiry; never the keys themselves, which are not kept.
     """
-    require_registry(loaded.settings.data_dir)
-    with closing(open_database(loaded.settings.data_dir)) as connection:
+    with closing(open_existing(loaded.settings.registry)) as connection:
         rows = [_facts(row) for row in key_sql.all_keys(View(connection))]
     if as_json:
         output.as_json(rows)
@@ -196,15 +195,15 @@ def list_keys(loaded: Loaded, *, as_json: bool) -> None:
     "--overlap", type=DURATION, metavar="TIME", default="24h", show_default=True, help="The old one is good so long."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def rotate(loaded: Loaded, *, key: str, overlap: int, as_json: bool) -> None:
     """Give an API key a new secret.
 
     It is shown this once. Id, scopes and expiry of the key stay. The old secret stays good for a while; an older one is
     refused at once.
     """
-    data_dir = loaded.settings.data_dir
-    row, secret = on_registry(data_dir, lambda tx: administration.rotate_key(tx, key, overlap, CLI))
+    where = loaded.settings.registry
+    row, secret = on_registry(where, lambda tx: administration.rotate_key(tx, key, overlap, CLI))
     _show_secret(row, secret, as_json=as_json)
     until = moment(row.previous_expires_at)
     output.note("The old secret opens nothing any more." if until is None else f"The old secret is good until {until}.")
@@ -216,21 +215,21 @@ def rotate(loaded: Loaded, *, key: str, overlap: int, as_json: bool) -> None:
 @click.argument("key", metavar="KEY")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
     """Refuse an API key from now on.
 
     That cannot be undone. One that is revoked already stays as it is.
     """
-    data_dir = loaded.settings.data_dir
-    row = on_registry(data_dir, lambda tx: key_sql.require(tx, key))
+    where = loaded.settings.registry
+    row = on_registry(where, lambda tx: key_sql.require(tx, key))
     if row.revoked_at is not None:
         output.note(f"{row.id} ('{output.cell(row.name)}') is revoked already, since {moment(row.revoked_at)}.")
         _show(row, as_json=as_json)
         return
     used = f"last used {moment(row.last_used_at)}" if row.last_used_at else "never used"
     output.confirm(f"{row.id} ('{output.cell(row.name)}', {used}) will be refused at once and for good.", yes=yes)
-    _show(on_registry(data_dir, lambda tx: administration.revoke_key(tx, row.id, CLI)), as_json=as_json)
+    _show(on_registry(where, lambda tx: administration.revoke_key(tx, row.id, CLI)), as_json=as_json)
 
 
 @keys_group.command(
@@ -244,7 +243,7 @@ def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
 )
 @click.option("--never", is_flag=True, help="Good for ever.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def expire(loaded: Loaded, *, key: str, time: int | None, never: bool, as_json: bool) -> None:
     """Say until when an API key is good."""
     if (time is None) != never:
@@ -253,7 +252,7 @@ def expire(loaded: Loaded, *, key: str, time: int | None, never: bool, as_json: 
     def write(tx: Tx) -> key_sql.KeyRecord:
         return administration.expire_key(tx, key, None if time is None else tx.now + time, CLI)
 
-    _show(on_registry(loaded.settings.data_dir, write), as_json=as_json)
+    _show(on_registry(loaded.settings.registry, write), as_json=as_json)
 
 
 def _show(row: key_sql.KeyRecord, *, as_json: bool) -> None:

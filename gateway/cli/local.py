@@ -29,10 +29,8 @@ from gateway.http.callers import ApiKeyCaller
 from gateway.http.services import HttpOptions, Services
 from gateway.runtime import endpoint_file
 from gateway.runtime.sealing import vault_of
-from gateway.store import Context, Store, View, device_sql, key_sql
-from gateway.store.backup import require_registry
+from gateway.store import Context, Store, View, device_sql, key_sql, open_existing
 from gateway.store.event_sql import CLI
-from gateway.store.sqlite.connection import connect
 from gateway.store.wakeups import Wakeups
 from gateway.webhooks.sender import WebhookSender
 
@@ -58,9 +56,9 @@ async def in_process(settings: Settings, project: str | None, device: str | None
         NotFoundError: there is no registry, or no such project.
         click.UsageError: there are several projects, and none is named.
     """
-    with closing(connect(require_registry(settings.data_dir), read_only=True)) as connection:
+    with closing(open_existing(settings.registry)) as connection:
         gateway_id = key_sql.meta(View(connection), "gateway_id") or ACTOR
-    with settled(settings.data_dir, vault_of(settings.encryption_key_file)):
+    with settled(settings, vault_of(settings.encryption_key_file)):
         async with _served(settings, gateway_id, project, device) as client:
             yield client
 
@@ -70,7 +68,7 @@ async def _served(
     settings: Settings, gateway_id: str, project: str | None, device: str | None
 ) -> AsyncIterator[httpx.AsyncClient]:
     context = Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file))
-    async with Store(settings.data_dir, context) as store:
+    async with Store(settings.registry, context) as store:
         project_id = await store.read(lambda view: _project(view, project, device))
         wakeups = Wakeups()
         worker = asyncio.create_task(_ring(wakeups))

@@ -10,9 +10,10 @@ from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError
 from gateway.runtime import log
+from gateway.settings import registry
 from gateway.store import schema
-from gateway.store.backup import require_registry
-from gateway.store.opening import migrate_registry
+from gateway.store.location import migrate_database
+from gateway.store.opening import migrate_registry, require_registry
 from gateway.store.sqlite.lock import exclusive
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ Examples:
   gateway backup /backup/before.db && gateway migrate-schema --no-copy
 
 Stop the gateway first. 'gateway serve' does the same when it starts, so this is for who wants to see it done before.
+Of a database on PostgreSQL no copy is made: back it up with the server's tools first ('gateway docs scaling').
 The copy lies in the data directory; the newest three are kept. 'gateway docs upgrading' says how to go back.
 """
 
@@ -31,7 +33,7 @@ The copy lies in the data directory; the newest three are kept. 'gateway docs up
 @click.command(cls=SettingsCommand, name="migrate-schema", epilog=EPILOG)
 @click.option("--copy/--no-copy", "with_copy", default=True, show_default=True, help="Copy the registry before.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "log_level", "log_format")
+@with_settings(*registry.NAMES, "log_level", "log_format")
 def migrate_schema(loaded: Loaded, *, with_copy: bool, as_json: bool) -> None:
     """Migrate the registry while no gateway runs.
 
@@ -39,6 +41,10 @@ def migrate_schema(loaded: Loaded, *, with_copy: bool, as_json: bool) -> None:
     """
     settings = loaded.settings
     log.configure(settings.log_level, settings.log_format)
+    if settings.database is not None:
+        before, after = migrate_database(settings.registry)
+        _show({"from": before, "to": after, "copy": None}, as_json=as_json)
+        return
     require_registry(settings.data_dir)
     try:
         with exclusive(settings.data_dir):
@@ -50,6 +56,10 @@ def migrate_schema(loaded: Loaded, *, with_copy: bool, as_json: bool) -> None:
         ) from error
     before, copy = (done.before, done.copy) if done else (schema.steps()[-1], None)
     facts = {"from": before, "to": schema.steps()[-1], "copy": None if copy is None else str(copy)}
+    _show(facts, as_json=as_json)
+
+
+def _show(facts: dict[str, str | None], *, as_json: bool) -> None:
     if as_json:
         output.as_json(facts)
     else:

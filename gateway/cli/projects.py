@@ -12,8 +12,8 @@ from gateway.cli.keys import name_of, on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.cli.suggestions import again
 from gateway.domain import administration
-from gateway.store import Tx, View, key_sql, open_database
-from gateway.store.backup import require_registry
+from gateway.settings import registry
+from gateway.store import Tx, View, key_sql, open_existing
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
 
@@ -36,7 +36,7 @@ def projects_group() -> None:
 )
 @click.argument("name", callback=name_of("project"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
     """Make a project."""
 
@@ -44,7 +44,7 @@ def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
         project_id = administration.create_project(tx, name, CLI)
         return key_sql.require_project(tx, project_id)
 
-    facts = _facts(on_registry(loaded.settings.data_dir, write))
+    facts = _facts(on_registry(loaded.settings.registry, write))
     if as_json:
         output.as_json(facts)
     else:
@@ -54,11 +54,10 @@ def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
 
 @projects_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway projects list --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def list_projects(loaded: Loaded, *, as_json: bool) -> None:
     """List the projects, the oldest first."""
-    require_registry(loaded.settings.data_dir)
-    with closing(open_database(loaded.settings.data_dir)) as connection:
+    with closing(open_existing(loaded.settings.registry)) as connection:
         rows = [_facts(row) for row in key_sql.projects(View(connection))]
     if as_json:
         output.as_json(rows)

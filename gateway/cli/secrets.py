@@ -13,15 +13,16 @@ from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError, ConflictError, UnavailableError
 from gateway.runtime.sealing import Vault, vault_of, write_new_key
-from gateway.store import Context, View, open_database, secret_sql, transact
-from gateway.store.backup import copies_beside, require_registry
-from gateway.store.sqlite.connection import SqliteConnection
+from gateway.settings import registry
+from gateway.store import Context, View, open_existing, secret_sql, transact
+from gateway.store.backup import copies_beside
 from gateway.store.sqlite.lock import exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.settings.loading import Loaded
+    from gateway.store.engine import DatabaseConnection
 
 GROUP_EPILOG: Final = """\b
 Examples:
@@ -63,15 +64,14 @@ def new_key(*, file: Path, as_json: bool) -> None:
 
 @secrets_group.command(cls=SettingsCommand, name="status", epilog="\b\nExample:\n  gateway secrets status --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "encryption_key_file")
+@with_settings(*registry.NAMES, "encryption_key_file")
 def status(loaded: Loaded, *, as_json: bool) -> None:
     """Say whether secrets are encrypted.
 
     And whether the key of the setting opens them.
     """
     settings = loaded.settings
-    require_registry(settings.data_dir)
-    with closing(open_database(settings.data_dir)) as connection:
+    with closing(open_existing(settings.registry)) as connection:
         known = secret_sql.key_id(View(connection))
     given = vault_of(settings.encryption_key_file).key_id
     _print({"encrypted": known is not None, "key": known, "key_of_the_setting": given}, as_json=as_json)
@@ -79,7 +79,7 @@ def status(loaded: Loaded, *, as_json: bool) -> None:
 
 @secrets_group.command(cls=SettingsCommand, name="encrypt", epilog="\b\nExample:\n  gateway secrets encrypt --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "encryption_key_file")
+@with_settings(*registry.NAMES, "encryption_key_file")
 def encrypt(loaded: Loaded, *, as_json: bool) -> None:
     """Encrypt under the setting's key.
 
@@ -97,7 +97,7 @@ def encrypt(loaded: Loaded, *, as_json: bool) -> None:
 )
 @_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "encryption_key_file")
+@with_settings(*registry.NAMES, "encryption_key_file")
 def rotate_key(loaded: Loaded, *, file: Path, as_json: bool) -> None:
     """Encrypt under the key in FILE.
 
@@ -111,7 +111,7 @@ def rotate_key(loaded: Loaded, *, file: Path, as_json: bool) -> None:
 @secrets_group.command(cls=SettingsCommand, name="decrypt", epilog="\b\nExample:\n  gateway secrets decrypt --yes")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "encryption_key_file")
+@with_settings(*registry.NAMES, "encryption_key_file")
 def decrypt(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
     """Leave secrets in the clear.
 
@@ -123,10 +123,9 @@ def decrypt(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
 
 
 def _change(loaded: Loaded, before: Vault, after: Vault, *, as_json: bool) -> None:
-    data_dir = loaded.settings.data_dir
-    require_registry(data_dir)
+    data_dir, where = loaded.settings.data_dir, loaded.settings.registry
     try:
-        with exclusive(data_dir), closing(open_database(data_dir)) as connection:
+        with exclusive(data_dir), closing(open_existing(where)) as connection:
             secret_sql.leave_no_traces(connection)
             number = transact(connection, Context(), lambda tx: secret_sql.reseal(tx, before, after))
             _overwrite(connection)
@@ -135,12 +134,12 @@ def _change(loaded: Loaded, before: Vault, after: Vault, *, as_json: bool) -> No
             f"A gateway runs on the data directory {data_dir}. Stop it, and run this again. Nothing was changed."
         ) from error
     _print({"encrypted": after.key_id is not None, "key": after.key_id, "secrets": number}, as_json=as_json)
-    older = copies_beside(data_dir)
+    older = copies_beside(data_dir) if loaded.settings.database is None else []
     if after.key_id is not None and older:
         output.note(f"Older copies hold secrets as they were: {', '.join(str(each) for each in older)}")
 
 
-def _overwrite(connection: SqliteConnection) -> None:
+def _overwrite(connection: DatabaseConnection) -> None:
     try:
         secret_sql.write_anew(connection)
     except sqlite3.OperationalError as error:

@@ -18,8 +18,8 @@ from gateway.cli.suggestions import again
 from gateway.domain import administration, grant_keys
 from gateway.errors import NotFoundError
 from gateway.runtime.sealing import vault_of
-from gateway.store import View, grant_key_sql, open_database, token_sql
-from gateway.store.backup import require_registry
+from gateway.settings import registry
+from gateway.store import View, grant_key_sql, open_existing, token_sql
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
 from gateway.store.token_sql import RelyingDevice, SigningKeyUse
@@ -48,14 +48,13 @@ def signing_keys_group() -> None:
 
 @signing_keys_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway signing-keys list --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def list_signing_keys(loaded: Loaded, *, as_json: bool) -> None:
     """List the keys that sign commands.
 
     With how many devices obey each; never the private halves.
     """
-    require_registry(loaded.settings.data_dir)
-    with closing(open_database(loaded.settings.data_dir)) as connection:
+    with closing(open_existing(loaded.settings.registry)) as connection:
         found = [_facts(key) for key in token_sql.signing_keys(View(connection))]
     if as_json:
         output.as_json(found)
@@ -86,7 +85,7 @@ def _state(key: SigningKeyUse) -> str:
 )
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "encryption_key_file")
+@with_settings(*registry.NAMES, "encryption_key_file")
 def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
     """Sign for new bindings with a new key.
 
@@ -95,7 +94,7 @@ def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
     """
     output.confirm("New bindings will be told a new signing key, for good.", yes=yes)
     vault = vault_of(loaded.settings.encryption_key_file)
-    before, kid = on_registry(loaded.settings.data_dir, lambda tx: administration.rotate_signing_key(tx, CLI), vault)
+    before, kid = on_registry(loaded.settings.registry, lambda tx: administration.rotate_signing_key(tx, CLI), vault)
     if as_json:
         output.as_json({"kid": kid, "retired": before})
         return
@@ -113,7 +112,7 @@ def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
 @click.option("--stop", is_flag=True, help="Ask no further device. Commands that are open stay open.")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "encryption_key_file")
+@with_settings(*registry.NAMES, "encryption_key_file")
 def deliver(loaded: Loaded, *, stop: bool, yes: bool, as_json: bool) -> None:
     """Have bound devices take the key in use.
 
@@ -139,7 +138,7 @@ def deliver(loaded: Loaded, *, stop: bool, yes: bool, as_json: bool) -> None:
     cls=SettingsCommand, name="progress", epilog="\b\nExample:\n  gateway signing-keys progress --json"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def progress(loaded: Loaded, *, as_json: bool) -> None:
     """Show how many devices took the key in use.
 
@@ -153,8 +152,7 @@ def progress(loaded: Loaded, *, as_json: bool) -> None:
 
     The 'others' were not asked.
     """
-    require_registry(loaded.settings.data_dir)
-    with closing(open_database(loaded.settings.data_dir)) as connection:
+    with closing(open_existing(loaded.settings.registry)) as connection:
         facts = _progress(View(connection))
     _show(facts, as_json=as_json)
 
@@ -176,7 +174,7 @@ def _progress(view: View) -> dict[str, Any]:
 @click.argument("kid", metavar="KID")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def leaked(loaded: Loaded, *, kid: str, yes: bool, as_json: bool) -> None:
     """Mark a retired key as known to others.
 
@@ -184,7 +182,7 @@ def leaked(loaded: Loaded, *, kid: str, yes: bool, as_json: bool) -> None:
     that do so are withdrawn. The devices that obey it need a new bind: 'gateway signing-keys devices KID' lists them.
     """
     output.confirm("Devices that obey this key will need a new bind to get another one.", yes=yes)
-    withdrawn = on_registry(loaded.settings.data_dir, lambda tx: administration.mark_signing_key_leaked(tx, kid, CLI))
+    withdrawn = on_registry(loaded.settings.registry, lambda tx: administration.mark_signing_key_leaked(tx, kid, CLI))
     _show({"kid": kid, "withdrawn_commands": withdrawn}, as_json=as_json)
 
 
@@ -199,14 +197,13 @@ def _show(facts: dict[str, Any], *, as_json: bool) -> None:
 )
 @click.argument("kid", metavar="KID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings(*registry.NAMES)
 def devices(loaded: Loaded, *, kid: str, as_json: bool) -> None:
     """List the devices that obey a signing key.
 
     Those whose binding was made with it, of every project.
     """
-    require_registry(loaded.settings.data_dir)
-    with closing(open_database(loaded.settings.data_dir)) as connection:
+    with closing(open_existing(loaded.settings.registry)) as connection:
         found = [device._asdict() for device in _relying_on(View(connection), kid)]
     if as_json:
         output.as_json(found)

@@ -88,16 +88,19 @@ def known_by(position: Position | None) -> int:
     return 0 if position is None else position.base + position.event_seq
 
 
-def put_back(view: View, noted: Position | None) -> str | None:
+def put_back(view: View, noted: Position | None, *, shared: bool = False) -> str | None:
     """Return why this registry is not the one that was here last, or None when it is.
 
     ``noted`` is the position in the file beside it. A registry of an older version, without an id, had no such file.
+    ``shared``: it is on a server, so a new gateway has no file yet, and another gateway may have begun an epoch.
     """
     here = epoch_sql.position(view)
     if here is None:
         return None if noted is None else "it is a copy from before an upgrade"
     if noted is None:
-        return "the file that says how far it was is missing or damaged, so it may be an old copy"
+        return None if shared else "the file that says how far it was is missing or damaged, so it may be an old copy"
+    if shared and noted.epoch_id in epoch_sql.past(view):
+        return None
     if (here.registry_id, here.epoch_id) != (noted.registry_id, noted.epoch_id):
         return "it is a copy from another epoch, or another registry"
     return _left_behind(view, here, noted)
@@ -151,9 +154,9 @@ def _unknown_commands(view: View, held: Iterable[bytes]) -> Iterator[dict[str, A
                     yield claims
 
 
-def settle(tx: Tx, noted: Position | None) -> Epoch | None:
+def settle(tx: Tx, noted: Position | None, *, shared: bool = False) -> Epoch | None:
     """Give a new registry its id. Begin a new epoch for one that was put back by hand, and return that epoch."""
-    reason = put_back(tx, noted)
+    reason = put_back(tx, noted, shared=shared)
     if reason is None:
         if epoch_sql.position(tx) is None:
             epoch_sql.identify(tx, registry_id(tx))

@@ -67,7 +67,7 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
     """
     secret = credential(headers)
     now = services.store.context.clock()
-    caller = services.store.read_inline(lambda view: _resolve(view, secret, now))
+    caller = await services.store.read_small(lambda view: _resolve(view, secret, now))
     if isinstance(caller, Refused):
         raise RefusedCredentialError(_EXPIRED if caller.reason == "expired" else _REVOKED, caller)
     return caller

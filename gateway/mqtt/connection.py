@@ -143,7 +143,7 @@ class BrokerConnection:
 
     async def _live(self) -> None:
         self._connected = to_rfc3339(self._clock())
-        will = (self._status_topic, self._says("offline"))
+        will = (self._status_topic, await self._says("offline"))
         async with self.opened(self._address, will) as session:
             self._connected_at = asyncio.get_running_loop().time()
             ahead = await self._peers.look(session) if self._shared and not self._was_steady else []
@@ -165,7 +165,7 @@ class BrokerConnection:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ingest.run(session, ahead), name="ingest")
             await self._lineage.read(session)
-            await session.publish(self._status_topic, self._says("online"), retain=True)
+            await session.publish(self._status_topic, await self._says("online"), retain=True)
             await session.subscribe(self._topics.inbound)
             group.create_task(self._publisher.run(session), name="publisher")
             group.create_task(self._peers.run(session), name="answers to other gateways")
@@ -218,13 +218,13 @@ class BrokerConnection:
         # A clean disconnect publishes no will, so the gateway publishes its offline message itself.
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
-                await session.publish(self._status_topic, self._says("offline"), retain=True)
+                await session.publish(self._status_topic, await self._says("offline"), retain=True)
                 await session.disconnect()
         except (LinkError, StoreError, TimeoutError) as error:
             log.warning("broker.offline_not_published", reason=str(error) or "timed out")
 
-    def _says(self, status: Literal["online", "offline"]) -> bytes:
-        here = self._lineage.position()
+    async def _says(self, status: Literal["online", "offline"]) -> bytes:
+        here = await self._lineage.position()
         said = GatewayStatus(
             status=status,
             version=__version__,

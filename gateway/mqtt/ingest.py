@@ -95,6 +95,7 @@ class Ingest:
             saved=SAVED_ACKNOWLEDGEMENTS,
         )
         self._news: set[tuple[str, bytes]] = set()
+        self._doubtful: set[int] = set()
         """Acknowledgements of this batch that are over the budget, and accepted all the same."""
         self._on_refused = on_refused
         self._on_mark = on_mark
@@ -170,14 +171,17 @@ class Ingest:
         waiting: list[Incoming] = []
         awaited = False
         self._news.clear()
+        self._doubtful.clear()
         if self._first_uses is not None and self._first_uses.waiting:
             self._first_uses.heard(self._speakers(deliveries))
         for begin in range(0, len(deliveries), SLICE):
             some = deliveries[begin : begin + SLICE]
             waiting += map(self._admit, some)
+            if self._doubtful:
+                await self._judge(waiting, begin)
             if not awaited and not all(map(_is_budgeted, some)):
-                admitted = zip(some, waiting[begin:], strict=True)
-                awaited = any(not (taken is None or _is_budgeted(delivery)) for delivery, taken in admitted)
+                pairs = zip(some, waiting[begin:], strict=True)
+                awaited = any(not (taken is None or _is_budgeted(delivery)) for delivery, taken in pairs)
             await asyncio.sleep(0)
         return waiting, awaited
 
@@ -201,7 +205,8 @@ class Ingest:
         if message.topic.endswith(_ACK):
             sender = message.topic.partition(_COMMANDS)[0]  # of any type, since a device can make up types
             if not self._ack_budget.take(sender):
-                return self._news_in(message) or self._refuse_over_budget(message)
+                self._doubtful.add(id(message))
+                return message
         if message.topic.endswith(_HEARTBEAT):
             return message
         parsed = messages.parse(self._topics, message)
@@ -218,13 +223,20 @@ class Ingest:
         self._on_refused(_TOO_MANY)
         return None
 
-    def _news_in(self, message: Message) -> Parsed | None:
+    async def _judge(self, waiting: list[Incoming], begin: int) -> None:
+        """Replace acknowledgements over the budget by what is to be stored of them."""
+        for place, message in enumerate(waiting[begin:], begin):
+            if isinstance(message, Message) and id(message) in self._doubtful:
+                waiting[place] = await self._news_in(message) or self._refuse_over_budget(message)
+        self._doubtful.clear()
+
+    async def _news_in(self, message: Message) -> Parsed | None:
         """Accept an acknowledgement over the budget if it would change its command. No command has many of those."""
         word = (message.topic, message.payload)
         if word in self._news:
             return None
         parsed = messages.parse(self._topics, message)
-        if not self._store.read_inline(lambda view: messages.is_news(view, parsed)):
+        if not await self._store.read_small(lambda view: messages.is_news(view, parsed)):
             return None
         self._news.add(word)
         return parsed

@@ -47,13 +47,13 @@ class Lineage:
         self._judged = False
         self._last: Position | None = None
 
-    def position(self) -> Position | None:
+    async def position(self) -> Position | None:
         """Return how far the registry is now.
 
         Raises:
             StoreError: it cannot be read.
         """
-        return self._store.read_inline(epoch_sql.position)
+        return await self._store.read_small(epoch_sql.position)
 
     def heard(self, message: Message) -> bool:
         """Return whether :meth:`read` subscribed to this message."""
@@ -92,7 +92,7 @@ class Lineage:
             return
         payloads, last = list(held.values()), self._last
         found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads))
-        if found is not None or not self._store.read_inline(epoch_sql.is_announced):
+        if found is not None or not await self._store.read_small(epoch_sql.is_announced):
             await self._store.write(lambda tx: _settled(tx, found))
             self._wakeups.notify_events()  # so that the file beside the registry is written too
         self._judged = True

@@ -64,7 +64,7 @@ class Publisher:
         Raises:
             LinkError: it is gone, or the broker refused something; what was not accepted stays in the outbox.
         """
-        if self._store.read_inline(outbox_sql.paced):
+        if await self._store.read_small(outbox_sql.paced):
             await self._store.write(outbox_sql.resume_pace)
         link = self._store.context.link
         link.is_up = True
@@ -78,7 +78,7 @@ class Publisher:
 
     async def _more(self) -> None:
         """Wait for a commit that marked something, or for the next turn."""
-        turn, context = self._store.read_inline(outbox_sql.next_due), self._store.context
+        turn, context = await self._store.read_small(outbox_sql.next_due), self._store.context
         seconds = None if turn is None else (turn - context.clock()) / SECOND_MS
         if seconds is not None and seconds > outbox_sql.step_ms(context.rules) / SECOND_MS:  # the clock was set back
             await self._store.write(outbox_sql.resume_pace)
@@ -89,7 +89,7 @@ class Publisher:
 
     async def drain(self, session: Session) -> int:
         """Publish one batch; return how many rows it had."""
-        due = self._store.read_inline(self._due)
+        due = await self._store.read_small(self._due)
         if not due:
             return 0
         if any(row.first_of for row in due):

@@ -8,7 +8,7 @@ missing in the answer means nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -27,15 +27,11 @@ class ScanMarker:
 
     topic_filter: str
     topic: str
-    says: Callable[[], bytes]
-
-    @property
-    def payload(self) -> bytes:
-        """Return its present payload."""
-        return self.says()
+    says: Callable[[], Awaitable[bytes]]
+    """Returns its present payload."""
 
     @classmethod
-    def own_status(cls, names: Topics, gateway_id: str, says: Callable[[], bytes]) -> ScanMarker:
+    def own_status(cls, names: Topics, gateway_id: str, says: Callable[[], Awaitable[bytes]]) -> ScanMarker:
         """Return the marker made of this gateway's online message."""
         return cls(names.gateway_status("+"), names.gateway_status(gateway_id), says)
 
@@ -81,7 +77,7 @@ class RetainedScan:
         try:
             await session.subscribe(self._filters)
             # Once more, now as a mark in the stream: what the broker had to send came before it.
-            await session.publish(self._mark.topic, self._mark.payload, retain=True)
+            await session.publish(self._mark.topic, await self._mark.says(), retain=True)
             told = await count.complete(self._longest)
             await session.unsubscribe(self._filters)
         finally:

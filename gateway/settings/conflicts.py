@@ -96,6 +96,7 @@ def _refuse_contradictions(settings: SettingsFields) -> None:
             f"should begin with topic_prefix ({settings.topic_prefix}): the gateway writes nowhere else",
         ),
         **_asking_contradictions(settings),
+        **_database_contradictions(settings),
     }
     for name, (contradicts, message) in contradictions.items():
         if contradicts:
@@ -114,6 +115,21 @@ def _asking_contradictions(settings: SettingsFields) -> dict[str, tuple[object, 
         ),
         "broker_auth_secret_file": (settings.broker_auth_secret_file and not asked, "needs broker_auth as well"),
         "broker_api_url": (settings.broker_api_url and not asked, "needs broker_auth as well"),
+    }
+
+
+def _database_contradictions(settings: SettingsFields) -> dict[str, tuple[object, str]]:
+    """Return the conflicts of a registry on PostgreSQL."""
+    address, file = settings.database, settings.database_password_file
+    return {
+        "database_password_file": (
+            file and (address is None or address.password is not None),
+            "needs database to be postgresql://USER@HOST/DATABASE without a password in it",
+        ),
+        "backup_mac_key_file": (
+            settings.backup_mac_key_file and address,
+            "is for 'gateway backup', which needs SQLite: PostgreSQL has its own tools ('gateway docs scaling')",
+        ),
     }
 
 

@@ -49,7 +49,7 @@ class Settings(SettingsFields):
 
 FIELDS: Final[Mapping[str, FieldInfo]] = Settings.model_fields
 _WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_URLS: Final = ("broker", "broker_api_url")
+_URLS: Final = ("broker", "broker_api_url", "database")
 _PASSWORD_IN_URL: Final = re.compile(r"://[^/@]*:[^/@]+@")
 _PATHS: Final = frozenset(
     name for name, field in FIELDS.items() if any(item in (DIRECTORY, FILE) for item in field.metadata)
@@ -248,7 +248,7 @@ def _shown(name: str, value: object) -> str:
 
     A plain word is no part of a URL. It is a misspelt kind of broker.
     """
-    if name == "broker_api_url":
+    if name in ("broker_api_url", "database"):
         return repr(MASK)
     if name == "broker" and not _WORD.fullmatch(str(value)):
         return repr(masked_url(str(value)))

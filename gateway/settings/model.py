@@ -6,9 +6,7 @@ and ``--mqtt-keepalive-seconds`` on the command line. ``gateway/settings/loading
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from gateway.core.addresses import Address, BrokerUrl
 from gateway.settings.groups import (
@@ -26,13 +24,13 @@ from gateway.settings.groups import (
     on,
     setting,
 )
+from gateway.settings.registry import RegistryFields
 from gateway.settings.types import (
     ANY_HOST,
     AUTO,
     EMBEDDED,
     Broker,
     Count,
-    Directory,
     DiscoveryPrefix,
     File,
     GatewayId,
@@ -53,14 +51,11 @@ from gateway.settings.types import (
 )
 
 
-class SettingsFields(BaseModel):
+class SettingsFields(RegistryFields):
     """All settings in force; times in seconds, ages in days. Each value is checked where it is defined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    data_dir: Directory = setting(
-        PLACE, Path("gateway-data"), "Folder for the registry and keys, created when missing; one gateway at a time."
-    )
     http: HostPort = setting(PLACE, Address("127.0.0.1", 8080), "Where the HTTP API listens; port 0 picks a free one.")
     mqtt: HostPort = setting(
         PLACE, Address("127.0.0.1", 1883), "Where the gateway's own broker listens; port 0 picks a free one."

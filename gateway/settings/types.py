@@ -10,6 +10,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from gateway.core.addresses import ADDRESS_FORM, BROKER_FORM, Address, BrokerUrl
+from gateway.core.postgres_address import FORM as DATABASE_FORM
+from gateway.core.postgres_address import PostgresAddress
 from gateway.settings.broker_api import API_FORM, BrokerApi
 
 EMBEDDED: Final = "embedded"
@@ -62,6 +64,12 @@ def _broker_api(value: object) -> BrokerApi | None:
     if value is None or value in _NONE or isinstance(value, BrokerApi):
         return value if isinstance(value, BrokerApi) else None
     return BrokerApi.parse(_text(value, API_FORM))
+
+
+def _database(value: object) -> PostgresAddress | None:
+    if value is None or value in _NONE or isinstance(value, PostgresAddress):
+        return value if isinstance(value, PostgresAddress) else None
+    return PostgresAddress.parse(_text(value, DATABASE_FORM))
 
 
 def _broker(value: object) -> BrokerUrl | str:
@@ -164,6 +172,7 @@ Broker = Annotated[
     Form("embedded|mosquitto|auto|URL"),
 ]
 MaybeBrokerApi = Annotated[BrokerApi | None, PlainValidator(_broker_api), _AS_TEXT, Form("KIND+URL|none")]
+MaybeDatabase = Annotated[PostgresAddress | None, PlainValidator(_database), _AS_TEXT, Form("URL|none")]
 MaybeCollector = Annotated[str | None, PlainValidator(_collector), Form("URL|none")]
 Directory = Annotated[Path, BeforeValidator(_path), DIRECTORY]
 File = Annotated[Path | None, BeforeValidator(_maybe_path), FILE]

@@ -17,6 +17,7 @@ from gateway.core.clock import to_rfc3339
 from gateway.core.files import put_in_place, sync
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from gateway.store import secret_sql
+from gateway.store.opening import require_registry
 from gateway.store.position_file import note_position
 from gateway.store.schema import from_a_newer_gateway, migrate
 from gateway.store.sqlite import backup_files
@@ -39,21 +40,6 @@ class Contents:
     devices: int
     keys: int
     last_event_at: str | None
-
-
-def require_registry(data_dir: Path) -> Path:
-    """Return the database file of this data directory.
-
-    Raises:
-        NotFoundError: it has none.
-    """
-    file = data_dir / DATABASE_NAME
-    if not file.exists():
-        raise NotFoundError(
-            f"There is no registry in {data_dir}. Name the gateway's data directory with --data-dir (or "
-            "GATEWAY_DATA_DIR); 'gateway serve' makes a new one."
-        )
-    return file
 
 
 def contents(file: Path) -> Contents:

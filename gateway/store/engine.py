@@ -79,17 +79,36 @@ class DatabaseConnection(Protocol):
     def applied_steps(self) -> set[str]:
         """Return the names of the schema steps that were applied; none in an empty database."""
 
+    def refresh(self) -> bool:
+        """Forget a connection that was lost. Return whether it was, and another try may succeed at once."""
+
+    def last_numbers(self) -> dict[str, int]:
+        """Return counters that change with each commit by any process: ``outbox``, ``events`` and ``schema``."""
+
     def close(self) -> None:
         """Close the connection."""
 
 
 class Engine(Protocol):
-    """One registry at one engine, as a store uses it."""
+    """One registry at one engine, as a store uses it.
+
+    ``is_local``: a look-up takes microseconds and waits for no network, so the event loop may do it itself.
+    """
+
+    is_local: bool
 
     def open(self, *, to_serve: bool = False) -> DatabaseConnection:
         """Open a connection that writes. An older registry is migrated ``to_serve``.
 
         Raises:
+            StoreError: the registry cannot be used, or has the schema of another version.
+        """
+
+    def open_existing(self) -> DatabaseConnection:
+        """Open a connection that writes to a registry that is there.
+
+        Raises:
+            NotFoundError: it does not exist.
             StoreError: the registry cannot be used, or has the schema of another version.
         """
 

@@ -67,6 +67,8 @@ def was_interrupted(error: sqlite3.Error | PostgresError) -> bool:
     return getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
 
 
+OPENED: Final = "opened"
+"""What failed, where a program starts: there is no request to send again."""
 _AGAIN: Final = "Then send the same request again."
 _ANYTHING: Final = f"Check free space and permissions of the data directory. {_AGAIN}"
 _DAMAGED: Final = (
@@ -83,14 +85,21 @@ _REMEDIES: Final[Mapping[str, str]] = {
 }
 _ANYTHING_AT_A_SERVER: Final = f"Look into the log of the PostgreSQL server. {_AGAIN}"
 _AWAY: Final = f"The PostgreSQL server cannot be reached: check that it runs, and the setting 'database'. {_AGAIN}"
+_IN_DOUBT: Final = "08007"
 _REMEDIES_BY_STATE: Final[Mapping[str, str]] = {
     "08": _AWAY,
     "57": _AWAY,
+    _IN_DOUBT: "The connection was lost during the commit. Send the same request again, with the same Idempotency-Key.",
+    "0A000": "No TLS connection was made: name the authority of the server's certificate (sslrootcert=FILE in the "
+    "setting 'database'), and the host by the name in that certificate.",
     "25006": f"The server is a read-only standby: name the primary in the setting 'database', or all hosts. {_AGAIN}",
-    "28": "The server refuses this user or password: check the setting 'database' and the server's pg_hba.conf.",
+    "28": "The server refuses this user or password: check the user in the setting 'database', its password "
+    "('database_password_file', PGPASSWORD or PGPASSFILE), and the server's pg_hba.conf.",
+    "3D000": "The server has no such database: create it ('createdb'), or name another one in the setting 'database'.",
     "53100": f"The disk of the PostgreSQL server is full: free some space there. {_AGAIN}",
-    "53": f"The PostgreSQL server is short of connections or memory: raise its limits. {_AGAIN}",
-    "42501": "The database user lacks a right: make it the owner of the database, or grant it CREATE and USAGE.",
+    "53": f"The PostgreSQL server is short of connections or memory: raise its limits (max_connections). {_AGAIN}",
+    "42501": "The database user of the setting 'database' lacks a right: make it the owner of the database, or grant "
+    "it CREATE on the database and on its schema public.",
     "XX001": "The database is damaged: promote a standby, or restore the last backup of the server.",
 }
 
@@ -104,12 +113,14 @@ class StorageHealth:
     def __init__(self) -> None:
         self.reason: str | None = None
         self._lasts = False
+        self._is_away = False
 
     def met(self, error: sqlite3.Error | PostgresError, failed: str = "written") -> StoreError:
         """Record an error of the database; return the error to raise for it."""
         told = store_error(error, failed)
         if not self._lasts and self.reason != told.message:  # once, not for every write that fails by it
             self.reason, self._lasts = told.message, remedy(error) is _DAMAGED
+            self._is_away = remedy(error) is _AWAY
             log.error("store.failing", reason=told.message)
         return told
 
@@ -124,6 +135,11 @@ class StorageHealth:
             log.error("store.schema_too_new", step=step, version=__version__, reason=told.message)
         return told
 
+    def answered(self) -> None:
+        """Record a read. It shows that a server is there again, and nothing about a disk."""
+        if self._is_away:
+            self.written()
+
     def written(self) -> None:
         """Record a commit."""
         if self.reason is not None and not self._lasts:
@@ -133,7 +149,10 @@ class StorageHealth:
 
 def store_error(error: sqlite3.Error | PostgresError, failed: str = "written") -> StoreError:
     """Return the database's error as ours, with the remedy for an operator."""
-    return StoreError(f"The registry could not be {failed} ({error}). Nothing was changed. {remedy(error)}")
+    if isinstance(error, PostgresError) and error.sqlstate == _IN_DOUBT:
+        return StoreError(f"It is not known whether the registry was {failed} ({error}). {remedy(error)}")
+    said = f"The registry could not be {failed} ({error}). Nothing was changed. {remedy(error)}"
+    return StoreError(said.removesuffix(f" {_AGAIN}") if failed == OPENED else said)
 
 
 def remedy(error: sqlite3.Error | PostgresError) -> str:

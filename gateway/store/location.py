@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, overload
 
+from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import StoreError
-from gateway.store.postgres.address import PostgresAddress
 from gateway.store.sqlite.engine import SqliteEngine
 
 if TYPE_CHECKING:
     from gateway.store.engine import DatabaseConnection, Engine
+    from gateway.store.postgres.engine import PostgresEngine
     from gateway.store.sqlite.connection import SqliteConnection
 
 Location: TypeAlias = Path | PostgresAddress
@@ -23,21 +24,25 @@ def engine_of(location: Location) -> Engine:
     Raises:
         StoreError: it is on PostgreSQL, and the driver is not installed.
     """
-    if isinstance(location, Path):
-        return SqliteEngine(location)
+    return SqliteEngine(location) if isinstance(location, Path) else _postgres(location)
+
+
+def _postgres(address: PostgresAddress) -> PostgresEngine:
     try:
         from gateway.store.postgres.engine import PostgresEngine  # noqa: PLC0415 - an extra that few install
     except ImportError as error:
         raise StoreError(
             "A registry on PostgreSQL needs the driver psycopg. Install it: pip install 'device-gateway[postgres]'"
         ) from error
-    return PostgresEngine(location)
+    return PostgresEngine(address)
 
 
 @overload
 def open_database(location: Path) -> SqliteConnection: ...
 @overload
 def open_database(location: PostgresAddress) -> DatabaseConnection: ...
+@overload
+def open_database(location: Location) -> DatabaseConnection: ...
 def open_database(location: Location) -> DatabaseConnection:
     """Open a connection that writes; a missing registry is created.
 
@@ -51,6 +56,8 @@ def open_database(location: Location) -> DatabaseConnection:
 def open_to_serve(location: Path) -> SqliteConnection: ...
 @overload
 def open_to_serve(location: PostgresAddress) -> DatabaseConnection: ...
+@overload
+def open_to_serve(location: Location) -> DatabaseConnection: ...
 def open_to_serve(location: Location) -> DatabaseConnection:
     """Do the same for the gateway that will serve: an older registry is migrated, on SQLite after a copy.
 
@@ -58,3 +65,31 @@ def open_to_serve(location: Location) -> DatabaseConnection:
         StoreError: as above, or there is no room for the copy.
     """
     return engine_of(location).open(to_serve=True)
+
+
+@overload
+def open_existing(location: Path) -> SqliteConnection: ...
+@overload
+def open_existing(location: PostgresAddress) -> DatabaseConnection: ...
+@overload
+def open_existing(location: Location) -> DatabaseConnection: ...
+def open_existing(location: Location) -> DatabaseConnection:
+    """Open a connection that writes to a registry that is there; none is created.
+
+    Raises:
+        NotFoundError: it does not exist.
+        StoreError: the registry cannot be used, or has the schema of another version.
+    """
+    return engine_of(location).open_existing()
+
+
+def migrate_database(location: Location) -> tuple[str, str]:
+    """Apply the missing schema steps to a registry on PostgreSQL; return its newest step before and after.
+
+    Raises:
+        NotFoundError: it does not exist.
+        StoreError: it cannot be used, or a newer gateway has written it.
+    """
+    if isinstance(location, Path):
+        raise TypeError("a registry on SQLite is migrated by migrate_registry")
+    return _postgres(location).migrate()

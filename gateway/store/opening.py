@@ -21,7 +21,7 @@ import structlog
 from gateway import __version__
 from gateway.core.clock import system_clock, to_rfc3339
 from gateway.core.files import put_in_place
-from gateway.errors import StoreError
+from gateway.errors import NotFoundError, StoreError
 from gateway.runtime import endpoint_file
 from gateway.store import schema
 from gateway.store.errors import store_error
@@ -48,6 +48,21 @@ class Migration:
     before: str
     after: str
     copy: Path | None
+
+
+def require_registry(data_dir: Path) -> Path:
+    """Return the database file of this data directory.
+
+    Raises:
+        NotFoundError: it has none.
+    """
+    file = data_dir / DATABASE_NAME
+    if not file.exists():
+        raise NotFoundError(
+            f"There is no registry in {data_dir}. Name the gateway's data directory with --data-dir (or "
+            "GATEWAY_DATA_DIR); 'gateway serve' makes a new one."
+        )
+    return file
 
 
 def open_sqlite(data_dir: Path) -> SqliteConnection:

@@ -97,10 +97,13 @@ def leave_no_traces(connection: DatabaseConnection) -> None:
 def write_anew(connection: DatabaseConnection) -> None:
     """Rewrite the whole file, which takes as much room again: no older bytes are left in its free pages.
 
+    On PostgreSQL the tables that hold secrets are rewritten.
+
     Raises:
         sqlite3.OperationalError: there is no room.
     """
-    connection.execute("VACUUM")
+    for table in ("signing_keys", "webhooks") if connection.dialect is POSTGRESQL else ("",):
+        connection.execute(f"VACUUM FULL {table}" if table else "VACUUM")
 
 
 def empty_log(connection: DatabaseConnection) -> None:

@@ -70,7 +70,7 @@ class Wakeups(StoreListener):
             async with asyncio.timeout(seconds):
                 while True:
                     progress = self._progress
-                    if not store.read_inline(lambda view: outbox_sql.waits(view, device_pk)):
+                    if not await store.read_small(lambda view: outbox_sql.waits(view, device_pk)):
                         return True
                     await progress.wait()
         except TimeoutError:

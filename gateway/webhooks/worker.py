@@ -49,7 +49,7 @@ class WebhookWorker:
                 news = self._wakeups.news
                 self._lane_ended.clear()
                 await self._mind_the_clock()
-                seconds = self._look(lanes)
+                seconds = await self._look(lanes)
                 await _first(news, self._lane_ended, seconds=seconds)
 
     async def _mind_the_clock(self) -> None:
@@ -63,11 +63,11 @@ class WebhookWorker:
                 return  # tried again at the next check
         self._latest = now
 
-    def _look(self, lanes: asyncio.TaskGroup) -> float:
+    async def _look(self, lanes: asyncio.TaskGroup) -> float:
         """Start lanes for the webhooks that have work. Return the seconds until the next check if nothing happens."""
         now = self._store.context.clock()
         try:
-            busy, due = self._store.read_inline(
+            busy, due = await self._store.read_small(
                 lambda view: (delivery_sql.with_work(view, now), delivery_sql.next_due(view, now))
             )
         except StoreError as error:

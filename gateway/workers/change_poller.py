@@ -21,7 +21,6 @@ log = structlog.get_logger()
 
 INTERVAL_SECONDS: Final = 0.25
 COMPARISON: Final = "comparisons_asked"
-_SCHEMA: Final = "schema_version"
 
 
 class ChangePoller:
@@ -44,7 +43,7 @@ class ChangePoller:
     async def look(self) -> None:
         """Wake the workers for what has changed since the last poll."""
         before, self._seen = self._seen, await self._store.read(_numbers)
-        if self._seen[_SCHEMA] != before.get(_SCHEMA):
+        if self._seen["schema"] != before.get("schema"):
             await self._store.look_at_schema()
         if self._seen.get("outbox") != before.get("outbox"):
             self._wakeups.notify_outbox(EVERY)
@@ -59,14 +58,12 @@ class ChangePoller:
 
 
 def _numbers(view: View) -> dict[str, int]:
-    rows = view.all("SELECT name, seq FROM sqlite_sequence WHERE name IN ('outbox', 'events')")
-    facts = {
+    return {
         COMPARISON: int(key_sql.meta(view, COMPARISON) or 0),
         account_sql.CHANGES: account_sql.changes(view),
         backlog.ASKED: backlog.asked(view),
-        _SCHEMA: view.value("PRAGMA schema_version"),
+        **view.connection.last_numbers(),
     }
-    return facts | {row["name"]: row["seq"] for row in rows}
 
 
 def ask_for_comparison(tx: Tx) -> None:

@@ -1,6 +1,7 @@
 """The registry on PostgreSQL: the same tables, writes of two gateways at once, lost connections, clear errors."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -8,11 +9,11 @@ import psycopg
 import pytest
 
 from gateway.core import ids
+from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import StoreError
-from gateway.store import Context, Store, Tx, event_sql, key_sql, location, open_database
+from gateway.store import Context, Store, Tx, View, event_sql, key_sql, location, open_database
 from gateway.store.engine import DatabaseConnection
-from gateway.store.postgres.address import PostgresAddress
-from gateway.store.postgres.connection import translated
+from gateway.store.postgres.connection import PostgresConnection, translated
 from gateway.store.postgres.engine import open_registry
 from gateway.store.postgres.steps import STEP_TABLE
 from gateway.store.sqlite.engine import SqliteEngine
@@ -89,21 +90,56 @@ async def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_lost_connection_is_made_again(tmp_path: Path) -> None:
-    """A read and a write fail with a remedy, or run again; the next ones succeed without a restart."""
+    """What has not begun runs on a new connection. What has begun fails with a remedy, and the next one succeeds."""
     address = database(tmp_path)
     async with Store(address, Context()) as store:
         await store.write(lambda tx: key_sql.create_project(tx, "before"))
         await store.read(key_sql.projects)
-        sessions(address, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity")
+        _end_sessions(address)
+        await store.write(lambda tx: key_sql.create_project(tx, "between"))
+        assert [each.name for each in await store.read(key_sql.projects)] == ["before", "between"]
+        assert await store.read_small(lambda view: len(key_sql.projects(view))) == 2
+
+        def write(tx: Tx) -> None:
+            key_sql.create_project(tx, "meanwhile")
+            _end_sessions(address)
+            key_sql.create_project(tx, "and more")
+
+        def read(view: View) -> list[key_sql.ProjectRecord]:
+            _end_sessions(address)
+            return key_sql.projects(view)
+
         with pytest.raises(StoreError, match="cannot be reached"):
-            await store.write(lambda tx: key_sql.create_project(tx, "meanwhile"))
+            await store.write(write)
         troubles = [store.trouble]
-        await store.write(lambda tx: key_sql.create_project(tx, "after"))
-        troubles.append(store.trouble)
-        assert [each is None for each in troubles] == [False, True]
         with pytest.raises(StoreError, match="cannot be reached"):
-            await store.read(key_sql.projects)
-        assert [each.name for each in await store.read(key_sql.projects)] == ["before", "after"]
+            await store.read(read)
+        assert [each.name for each in await store.read(key_sql.projects)] == ["before", "between"]
+        troubles.append(store.trouble)
+        assert [each is None for each in troubles] == [False, True], "a read shows that the server is there"
+        await store.write(lambda tx: key_sql.create_project(tx, "after"))
+
+
+async def test_a_commit_whose_answer_is_lost_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message does not say that nothing was changed, and names what makes a second try safe."""
+    address = database(tmp_path)
+    async with Store(address, Context()) as store:
+        real = PostgresConnection.execute
+
+        def execute(self: PostgresConnection, sql: str, values: Sequence[object] = (), /) -> object:
+            if sql == "COMMIT":
+                _end_sessions(address)
+            return real(self, sql, values)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PostgresConnection, "execute", execute)
+            with pytest.raises(StoreError, match=r"not known whether .* the same Idempotency-Key") as caught:
+                await store.write(lambda tx: key_sql.create_project(tx, "perhaps"))
+    assert "Nothing was changed" not in caught.value.message
+
+
+def _end_sessions(address: PostgresAddress) -> None:
+    sessions(address, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity")
 
 
 def test_a_registry_of_a_newer_gateway_is_refused(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 import psycopg
 
 import gateway.store
+from gateway.core.postgres_address import PostgresAddress
 from gateway.store import location
 from gateway.store.engine import Engine
-from gateway.store.postgres.address import PostgresAddress
 from gateway.store.postgres.engine import open_registry
 
 USER = "nobody"

@@ -39,6 +39,11 @@ def _unheard(address: str) -> None:
     del address
 
 
+async def every_name(_: str) -> bool:
+    """Return True: without a registry each user name may be one that it knows."""
+    return True
+
+
 @dataclass(frozen=True)
 class Listener:
     """Where the broker listens, how it authenticates a client, and its limits.
@@ -54,7 +59,7 @@ class Listener:
     certificate: ServerCertificate | None = None
     refused: Callable[[str], None] = _unheard
     """Called with the address of each client whose credential is refused."""
-    is_known: Callable[[str], bool] = lambda _: True
+    is_known: Callable[[str], Awaitable[bool]] = every_name
     """Returns whether the registry knows a user name. It is called only for addresses that have failed often."""
 
 
@@ -141,7 +146,7 @@ class Admission:
 
     async def _authenticated(self, connection: ClientConnection, connect: ConnectPacket) -> Admitted | None:
         client_id = connect.client_id or ""
-        if not connection.is_inner and not self._refusals.admits(connection, connect.username):
+        if not connection.is_inner and not await self._refusals.admits(connection, connect.username):
             self._listener.refused(connection.address)
             raise _RefusedError(SERVER_UNAVAILABLE, unread=True)
         if connect.username is None or connect.password is None:

@@ -5,7 +5,7 @@ its user name. A device behind the same NAT thus connects at once. A known name 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -36,7 +36,7 @@ def _milliseconds() -> int:
 class Refusals:
     """Counts failures by address. ``is_known`` returns whether the registry knows a user name."""
 
-    def __init__(self, is_known: Callable[[str], bool]) -> None:
+    def __init__(self, is_known: Callable[[str], Awaitable[bool]]) -> None:
         self._is_known = is_known
         self._failures = CellRate[str](PER_SECOND, _milliseconds, saved_seconds=SAVED_SECONDS)
         self._names = CellRate[str](PER_SECOND_OF_NAME, _milliseconds, saved_seconds=SAVED_SECONDS_OF_NAME)
@@ -44,12 +44,12 @@ class Refusals:
         self._count = 0
         self._tell = Paced(lambda count: log.warning("broker.refusals_paced", refused_since_last_told=count))
 
-    def admits(self, connection: ClientConnection, username: str | None) -> bool:
+    async def admits(self, connection: ClientConnection, username: str | None) -> bool:
         """Return whether this CONNECT is looked up."""
         site = site_of(connection.address)
         if self._failures.has_room(site):
             return True
-        if username is not None and self._is_known(username) and self._names.take(f"{site} {username}"):
+        if username is not None and await self._is_known(username) and self._names.take(f"{site} {username}"):
             return True
         self._tell()
         return False

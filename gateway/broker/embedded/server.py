@@ -5,14 +5,14 @@ async with EmbeddedBroker(authenticate=authenticate) as broker:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
 import structlog
 
-from gateway.broker.embedded.admission import Authenticate, Listener
+from gateway.broker.embedded.admission import Authenticate, Listener, every_name
 from gateway.broker.embedded.connections import GuardedBroker
 from gateway.broker.embedded.session import BrokerLimits, ClientIdentity
 from gateway.tls.certificates import ServerCertificate
@@ -42,7 +42,7 @@ class EmbeddedBroker:
         host: str = "127.0.0.1",
         port: int = 0,
         authenticate: Authenticate,
-        is_known: Callable[[str], bool] = lambda _: True,
+        is_known: Callable[[str], Awaitable[bool]] = every_name,
         prefix: str = "",
         certificate: ServerCertificate | None = None,
         max_packet_bytes: int = 131_072,

@@ -68,7 +68,7 @@ def _page(view: View, project_id: str, query: ListDevices) -> bytes:
 
 async def get_device(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}``."""
-    return ApiResponse(device_sql.to_model(call.services.store.read_inline(lambda view: find(view, call))))
+    return ApiResponse(device_sql.to_model(await call.services.store.read_small(lambda view: find(view, call))))
 
 
 async def bind_device(call: RequestContext, body: BindDevice) -> ApiResponse:
@@ -160,7 +160,7 @@ async def reset_device(call: RequestContext, _: Empty) -> ApiResponse:
 
 async def get_state(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/state``."""
-    device = call.services.store.read_inline(lambda view: find(view, call))
+    device = await call.services.store.read_small(lambda view: find(view, call))
     known = {**device_sql.fields(device), "device_id": device.id, "last_seen_by": device.last_seen_by}
     return ApiResponse(DeviceHealth(**{name: known[name] for name in DeviceHealth.model_fields}))
 

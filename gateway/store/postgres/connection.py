@@ -19,25 +19,42 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import IntDumper
 from psycopg.types.string import StrDumper
 
+from gateway.core.postgres_address import CONNECT_SECONDS
 from gateway.store.dialect import POSTGRESQL
 from gateway.store.errors import PostgresError
-from gateway.store.postgres.address import CONNECT_SECONDS
 from gateway.store.postgres.steps import STEP_TABLE, names
+from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from gateway.store.postgres.address import PostgresAddress
+    from gateway.core.postgres_address import PostgresAddress
     from gateway.store.readers import Deadline
 
 WRITE_LOCK: Final = 0x6761_7465
 """Key of the advisory lock that a write holds to its end. The transaction owns it, so it works behind PgBouncer."""
-_BEGIN: Final = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
+IDLE_MS: Final = 5_000
+"""A gateway that is paused in a transaction loses it after this time, so the others need not wait for it."""
+_BEGIN: Final = (
+    f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
+)
 _BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PLACEHOLDER: Final = re.compile(r"\?([0-9]*)|%")
 _BAD_VALUE: Final = "22000"
 """The ``sqlstate`` for a value that psycopg itself refuses, such as a text with a NUL."""
 _BROKEN: Final = "the connection was lost"
+_IN_DOUBT: Final = "08007"
+"""The ``sqlstate`` for a commit whose answer was lost (transaction_resolution_unknown)."""
+_REFUSALS: Final = (
+    ("28000", re.compile("authentication failed|pg_hba.conf|no password supplied|not permitted to log in")),
+    ("28000", re.compile("role .* does not exist")),
+    ("3D000", re.compile("database .* does not exist")),
+    ("25006", re.compile("session is read-only|hot standby")),
+    ("53300", re.compile("too many clients|remaining connection slots")),
+    ("57P03", re.compile("starting up|shutting down|not yet accepting")),
+    ("0A000", re.compile("certificate|SSL")),
+)
+"""The ``sqlstate`` by words of the message: libpq gives none when a connection is refused."""
 
 
 class PostgresRow(tuple[Any, ...]):
@@ -60,10 +77,13 @@ class PostgresConnection:
 
     dialect = POSTGRESQL
 
-    def __init__(self, address: PostgresAddress, *, read_only: bool = False) -> None:
+    def __init__(self, address: PostgresAddress, watchdog: Watchdog | None = None, *, read_only: bool = False) -> None:
         self._address = address
         self._read_only = read_only
         self._raw: psycopg.Connection[Any] | None = None
+        self._watch = (watchdog or Watchdog()).watch()
+        self.patience: float | None = ANSWER_SECONDS
+        """How long a statement may take (seconds); None: any time, for changes of the schema."""
 
     @property
     def in_transaction(self) -> bool:
@@ -79,7 +99,12 @@ class PostgresConnection:
         """
         statement, is_numbered = translated(sql)
         given = {f"p{place}": value for place, value in enumerate(values, 1)} if is_numbered else values
-        return self._run(lambda raw: raw.execute(statement, given if values else None))
+        try:
+            return self._run(lambda raw: raw.execute(statement, given if values else None))
+        except PostgresError as error:
+            if sql == "COMMIT" and self._is_lost():
+                raise PostgresError(str(error), _IN_DOUBT) from error
+            raise
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> psycopg.Cursor[Any]:
         """Execute a statement with each of these rows.
@@ -92,14 +117,15 @@ class PostgresConnection:
 
     def begin(self) -> None:
         """Begin a transaction that writes, when no other gateway is in one."""
-        self._discard_if_lost()
-        self._run(lambda raw: raw.execute(_BEGIN))
+        self._begin(_BEGIN)
 
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The server ends it when the deadline has passed."""
-        self._discard_if_lost()
-        limit = "" if deadline is None else f"; SET LOCAL statement_timeout = {max(1, round(deadline.left * 1000))}"
-        self._run(lambda raw: raw.execute(_BEGIN_READ + limit))
+        limit = ""
+        if deadline is not None:
+            limit = f"; SET LOCAL statement_timeout = {max(1, round(deadline.left * 1000))}"
+            self.patience = max(ANSWER_SECONDS, deadline.left + 1)
+        self._begin(_BEGIN_READ + limit)
 
     def end_read(self) -> None:
         """End it."""
@@ -108,6 +134,14 @@ class PostgresConnection:
                 self.execute("ROLLBACK")
             except PostgresError:  # the connection is gone, and with it the transaction
                 self.close()
+        self.patience = ANSWER_SECONDS
+
+    def refresh(self) -> bool:
+        """Forget a connection that was lost. Return whether it was, and another try may succeed at once."""
+        if not self._is_lost():
+            return False
+        self.close()
+        return not self._watch.has_cut
 
     def commits_of_others(self) -> int:
         """Return 0: ids of several gateways need no common order, since events have numbers."""
@@ -116,6 +150,18 @@ class PostgresConnection:
     def stamp(self) -> None:
         """Return None: PostgreSQL has no cheap counter of all commits."""
         return
+
+    def last_numbers(self) -> dict[str, int]:
+        """Return counters that change with each commit by any process: ``outbox``, ``events`` and ``schema``.
+
+        A write holds the registry's lock, so rows of the outbox have numbers in the order of the commits.
+        """
+        cursor = self.execute(
+            f"""SELECT (SELECT max(seq) FROM outbox), (SELECT seq FROM event_counter),
+                (SELECT count(*) FROM {STEP_TABLE})"""  # noqa: S608 - a constant
+        )
+        outbox, events, schema = cursor.fetchall()[0]
+        return {"outbox": outbox or 0, "events": events, "schema": schema}
 
     def newer_schema(self) -> str | None:
         """Return the step that this program does not know, if one was applied by now: the newest one tells."""
@@ -142,24 +188,42 @@ class PostgresConnection:
         if raw is not None:
             raw.close()
 
-    def _discard_if_lost(self) -> None:
-        if self._raw is not None and (self._raw.closed or self._raw.broken):
-            self.close()
+    def _begin(self, statement: str) -> None:
+        """Begin. Where an old connection turns out to be lost, begin on a new one: nothing was done on it yet."""
+        self.refresh()
+        is_new = self._raw is None
+        try:
+            self._run(lambda raw: raw.execute(statement))
+        except PostgresError:
+            if is_new or not self.refresh():
+                raise
+            self._run(lambda raw: raw.execute(statement))
+
+    def _is_lost(self) -> bool:
+        return self._raw is not None and (self._raw.closed or self._raw.broken)
 
     def _run(self, call: Callable[[psycopg.Connection[Any]], psycopg.Cursor[Any]]) -> psycopg.Cursor[Any]:
         try:
-            if self._raw is None:
-                self._raw = connect(self._address, read_only=self._read_only)
-            return call(self._raw)
+            raw = self._raw
+            if raw is None:
+                raw = self._raw = connect(self._address, read_only=self._read_only)
+            with self._watch.running(raw.fileno, self.patience):
+                return call(raw)
         except psycopg.Error as error:
+            if self._watch.has_cut:
+                raise PostgresError(f"no answer within {self.patience:g} s", None) from error
             raise postgres_error(error) from error
 
 
 def postgres_error(error: psycopg.Error) -> PostgresError:
     """Return psycopg's error as ours."""
-    text = (str(error).strip() or _BROKEN).splitlines()[0]
-    state = error.sqlstate or (_BAD_VALUE if isinstance(error, psycopg.DataError) else None)
-    return PostgresError(text, state, error.diag.constraint_name)
+    text = str(error).strip() or _BROKEN
+    state = error.sqlstate or (_BAD_VALUE if isinstance(error, psycopg.DataError) else _refusal(text))
+    return PostgresError(text.splitlines()[0], state, error.diag.constraint_name)
+
+
+def _refusal(text: str) -> str | None:
+    return next((state for state, words in _REFUSALS if words.search(text)), None)
 
 
 def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Connection[Any]:
@@ -172,12 +236,14 @@ def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Con
     raw = psycopg.connect(
         address.url,
         autocommit=True,
+        prepare_threshold=None,
         connect_timeout=CONNECT_SECONDS,
         target_session_attrs="any" if read_only else "read-write",
         application_name="device-gateway",
         keepalives_idle=10,
         keepalives_interval=3,
         keepalives_count=3,
+        tcp_user_timeout=round(ANSWER_SECONDS * 1000),
         cursor_factory=psycopg.ClientCursor,
         row_factory=_row_factory,
         password=password,

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
-from gateway.errors import StoreError
-from gateway.store.errors import PostgresError, store_error
+from gateway.errors import NotFoundError, StoreError
+from gateway.store.errors import OPENED, PostgresError, store_error
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.postgres.steps import STEP_TABLE, STEPS, names
+from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
+from gateway.store.transaction import rollback
 
 if TYPE_CHECKING:
-    from gateway.store.postgres.address import PostgresAddress
+    from collections.abc import Callable
+
+    from gateway.core.postgres_address import PostgresAddress
 
 OLDEST_SERVER: Final = 150_000
 """PostgreSQL 15 (contract, section 6), as ``server_version_num`` has it."""
@@ -20,17 +24,57 @@ OLDEST_SERVER: Final = 150_000
 class PostgresEngine:
     """The registry in this database."""
 
+    is_local = False
+
     def __init__(self, address: PostgresAddress) -> None:
         self._address = address
+        self._watchdog = Watchdog()
 
-    def open(self, *, to_serve: bool = False) -> PostgresConnection:  # noqa: ARG002 - every opening migrates
-        """Open a connection that writes; make the tables of a new registry.
+    def open(self, *, to_serve: bool = False) -> PostgresConnection:
+        """Open a connection that writes; make the tables of a new registry. An older one is migrated ``to_serve``.
 
         Raises:
             StoreError: the server is away, too old or refuses the user, or the registry has the schema of another
                 version.
         """
-        return open_registry(self._address)
+        return self._opened(lambda connection: _bring_up(connection, self._address, to_serve=to_serve))
+
+    def open_existing(self) -> PostgresConnection:
+        """Open a connection that writes to a registry that is there.
+
+        Raises:
+            NotFoundError: the database is empty.
+            StoreError: as above.
+        """
+
+        def prepare(connection: PostgresConnection) -> None:
+            if not connection.applied_steps():
+                raise NotFoundError(
+                    f"There is no registry in {self._address}. Name the gateway's database with --database (or "
+                    "GATEWAY_DATABASE); 'gateway serve' makes a new registry."
+                )
+            _bring_up(connection, self._address, to_serve=False)
+
+        return self._opened(prepare)
+
+    def migrate(self) -> tuple[str, str]:
+        """Apply the missing steps to a registry that is there; return its newest step before and after.
+
+        Raises:
+            NotFoundError: the database is empty.
+            StoreError: as above.
+        """
+        found: list[str] = []
+
+        def prepare(connection: PostgresConnection) -> None:
+            found.extend(sorted(connection.applied_steps())[-1:])
+            if found:
+                _bring_up(connection, self._address, to_serve=True)
+
+        self._opened(prepare).close()
+        if not found:
+            raise NotFoundError(f"There is no registry in {self._address}: 'gateway serve' makes a new one.")
+        return found[0], names()[-1]
 
     def open_writer(self) -> PostgresConnection:
         """Open the store's connection that writes.
@@ -42,13 +86,29 @@ class PostgresEngine:
 
     def open_reader(self) -> PostgresConnection:
         """Return a connection that only reads. It connects when it is first used."""
-        return PostgresConnection(self._address)
+        return PostgresConnection(self._address, self._watchdog)
 
     def committed(self) -> None:
         """Do nothing: the server keeps its own log."""
 
     def stop(self) -> None:
-        """Do nothing: nothing runs beside the writer."""
+        """End the watchdog."""
+        self._watchdog.stop()
+
+    def _opened(self, prepare: Callable[[PostgresConnection], object]) -> PostgresConnection:
+        connection = PostgresConnection(self._address, self._watchdog)
+        connection.patience = None
+        try:
+            _require_server(connection)
+            prepare(connection)
+        except PostgresError as error:
+            connection.close()
+            raise store_error(error, OPENED) from error
+        except BaseException:
+            connection.close()
+            raise
+        connection.patience = ANSWER_SECONDS
+        return connection
 
 
 def open_registry(address: PostgresAddress) -> PostgresConnection:
@@ -57,17 +117,7 @@ def open_registry(address: PostgresAddress) -> PostgresConnection:
     Raises:
         StoreError: the server is away, too old or refuses the user, or a newer gateway has written the registry.
     """
-    connection = PostgresConnection(address)
-    try:
-        _require_server(connection)
-        _apply_missing(connection, address)
-    except PostgresError as error:
-        connection.close()
-        raise store_error(error, "opened") from error
-    except StoreError:
-        connection.close()
-        raise
-    return connection
+    return PostgresEngine(address).open(to_serve=True)
 
 
 def _require_server(connection: PostgresConnection) -> None:
@@ -79,13 +129,42 @@ def _require_server(connection: PostgresConnection) -> None:
         )
 
 
-def _apply_missing(connection: PostgresConnection, address: PostgresAddress) -> None:
-    newer = max(connection.applied_steps() - set(names()), default=None)
+def _bring_up(connection: PostgresConnection, address: PostgresAddress, *, to_serve: bool) -> None:
+    applied = connection.applied_steps()
+    newer = max(applied - set(names()), default=None)
     if newer is not None:
         raise StoreError(
             f"The registry in {address} was written by a newer gateway (it has {newer}), and this version "
             f"{__version__} would not keep its rules. Nothing was changed. Install the newer version again."
         )
+    if not applied:
+        _require_empty(connection, address)
+    elif len(applied) < len(STEPS) and not to_serve:
+        raise StoreError(
+            f"The registry in {address} has the schema {max(applied)}, older than the {names()[-1]} of this gateway "
+            f"{__version__}. Nothing was changed. Restart a gateway with this version: it migrates the registry when "
+            "it starts. 'gateway migrate-schema' does the same ('gateway docs scaling')."
+        )
+    if len(applied) < len(STEPS):
+        _apply_missing(connection)
+
+
+def _require_empty(connection: PostgresConnection, address: PostgresAddress) -> None:
+    """Refuse a database with the tables of another program: a registry has its database for itself."""
+    found = [
+        row[0]
+        for row in connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename LIMIT 3"
+        )
+    ]
+    if found and STEP_TABLE not in found:  # another gateway makes it at this moment
+        raise StoreError(
+            f"The database {address} holds tables that are not a registry's ({', '.join(found)}). Nothing was changed. "
+            "Create an empty database for the registry, and name it in the setting 'database'."
+        )
+
+
+def _apply_missing(connection: PostgresConnection) -> None:
     for name, statements in STEPS.items():
         connection.begin()  # two gateways that start at once apply a step once
         try:
@@ -93,7 +172,7 @@ def _apply_missing(connection: PostgresConnection, address: PostgresAddress) -> 
                 _apply(connection, name, statements)
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            rollback(connection)
             raise
 
 

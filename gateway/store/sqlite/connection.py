@@ -55,6 +55,15 @@ class SqliteConnection(sqlite3.Connection):
         """Return a value that changes with each write by this connection, and each commit by another."""
         return self.total_changes, self.commits_of_others()
 
+    def refresh(self) -> bool:
+        """Return False: a file is not lost."""
+        return False
+
+    def last_numbers(self) -> dict[str, int]:
+        """Return counters that change with each commit by any process: ``outbox``, ``events`` and ``schema``."""
+        rows = self.execute("SELECT name, seq FROM sqlite_sequence WHERE name IN ('outbox', 'events')")
+        return {"schema": self.execute("PRAGMA schema_version").fetchone()[0], **{row[0]: row[1] for row in rows}}
+
     def newer_schema(self) -> str | None:
         """Return the step that this program does not know, if one was applied by now."""
         count = self.commits_of_others()

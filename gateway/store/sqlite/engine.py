@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.store.opening import open_sqlite, open_sqlite_to_serve
+from gateway.store.opening import open_sqlite, open_sqlite_to_serve, require_registry
 from gateway.store.sqlite.checkpoint import MOST_PAGES, Checkpointer
 from gateway.store.sqlite.connection import DATABASE_NAME, SqliteConnection, connect
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class SqliteEngine:
     """The registry in the file of this data directory."""
+
+    is_local = True
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -25,6 +27,16 @@ class SqliteEngine:
             StoreError: the registry cannot be used, or has the schema of another version.
         """
         return (open_sqlite_to_serve if to_serve else open_sqlite)(self._data_dir)
+
+    def open_existing(self) -> SqliteConnection:
+        """Open a connection that writes to a registry that is there.
+
+        Raises:
+            NotFoundError: it does not exist.
+            StoreError: as above.
+        """
+        require_registry(self._data_dir)
+        return self.open()
 
     def open_writer(self) -> SqliteConnection:
         """Open the store's connection that writes, and start what the engine does beside it.

@@ -25,7 +25,10 @@ class CountingBroker:
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
-        self.broker = EmbeddedBroker(authenticate=self._authenticate, is_known=lambda name: name in (GOOD, OTHER))
+        self.broker = EmbeddedBroker(authenticate=self._authenticate, is_known=self._is_known)
+
+    async def _is_known(self, name: str) -> bool:
+        return name in (GOOD, OTHER)
 
     async def _authenticate(self, _: str, username: str | None, password: str | None) -> ClientIdentity | None:
         self.asked[username or ""] += 1

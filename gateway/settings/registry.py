@@ -1,0 +1,64 @@
+"""Settings of the registry: its data directory, or its database and the password for that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr
+
+from gateway.core.postgres_address import PostgresAddress
+from gateway.errors import UnavailableError
+from gateway.settings.groups import PLACE, setting
+from gateway.settings.types import Directory, File, MaybeDatabase
+
+NAMES = ("data_dir", "database", "database_password_file")
+"""What a command needs to open the registry."""
+
+
+class RegistryFields(BaseModel):
+    """Where the registry is."""
+
+    data_dir: Directory = setting(
+        PLACE, Path("gateway-data"), "Folder for the registry and keys, created when missing; one gateway at a time."
+    )
+    database: MaybeDatabase = setting(
+        PLACE,
+        None,
+        "The registry's database: postgresql://USER@HOST:PORT/DATABASE, several hosts with commas between ('gateway "
+        "docs scaling'); none: SQLite in data_dir.",
+    )
+    database_password_file: File = setting(
+        PLACE,
+        None,
+        "File with the password of that user; none: the one in the URL, in PGPASSWORD, or in the file of PGPASSFILE.",
+    )
+
+    @property
+    def registry(self) -> Path | PostgresAddress:
+        """Return the data directory, or the address of the database with its password.
+
+        Raises:
+            UnavailableError: the password's file cannot be read, or holds no password.
+        """
+        address, file = self.database, self.database_password_file
+        if address is None or file is None:
+            return address or self.data_dir
+        return replace(address, password=SecretStr(_password(file)))
+
+
+def _password(file: Path) -> str:
+    try:
+        password = file.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UnavailableError(
+            f"The file {file} of the setting 'database_password_file' cannot be read ({reason}). Put the password of "
+            "the database user there, readable for the gateway's user."
+        ) from None
+    if not password or "\0" in password or "\n" in password:
+        raise UnavailableError(
+            f"The file {file} of the setting 'database_password_file' should hold the password of the database user, "
+            "in one line."
+        )
+    return password

@@ -12,6 +12,7 @@ from gateway.cli.api import ApiClient, Json, Place, at, with_gateway
 from gateway.cli.device_lookup import DEVICE, EXPLAINED, device_id
 from gateway.cli.devices import json_option, yes_option
 from gateway.cli.options import SettingsCommand
+from gateway.cli.reset_wishes import reset_options, wishes
 from gateway.cli.suggestions import again
 from gateway.core.text import count
 from gateway.models.bulk import MOST_DEVICES
@@ -30,12 +31,21 @@ _NO_WAY_BACK: Final = "A cancel later does not undo this: they stay unbound, and
 @click.command(cls=SettingsCommand, name="bulk-reset", epilog=EPILOG)
 @click.argument("named", metavar="[DEVICE]...", nargs=-1, type=DEVICE)
 @click.option("--file", "source", type=click.File(encoding="utf-8"), metavar="FILE", help="A list; - is stdin.")
+@reset_options
 @click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
 @yes_option
 @json_option
 @with_gateway
 def bulk_reset(
-    place: Place, *, named: tuple[str, ...], source: IO[str] | None, dry_run: bool, yes: bool, as_json: bool
+    place: Place,
+    *,
+    named: tuple[str, ...],
+    source: IO[str] | None,
+    reason: str | None,
+    recordings: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> int:
     """Reset many devices to factory settings.
 
@@ -46,8 +56,10 @@ def bulk_reset(
     if not wanted:
         raise click.UsageError("Name the devices, or a --file with them.")
     if not dry_run:
-        output.confirm(f"{count(len(set(wanted)), 'device')} will be unbound and wiped. {_NO_WAY_BACK}", yes=yes)
-    outcomes = place.run(lambda api: _reset(api, wanted, dry_run=dry_run), device=wanted[0])
+        more = ", their recordings too" if recordings == "wipe" else ""
+        output.confirm(f"{count(len(set(wanted)), 'device')} will be unbound and wiped{more}. {_NO_WAY_BACK}", yes=yes)
+    asked = {**wishes(reason, recordings), "dry_run": dry_run}
+    outcomes = place.run(lambda api: _reset(api, wanted, asked), device=wanted[0])
     if as_json:
         output.as_json(outcomes)
     else:
@@ -65,11 +77,11 @@ def _listed(source: IO[str] | None) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-async def _reset(api: ApiClient, wanted: tuple[str, ...], *, dry_run: bool) -> list[Json]:
+async def _reset(api: ApiClient, wanted: tuple[str, ...], asked: Json) -> list[Json]:
     ids = list(dict.fromkeys([await device_id(api, each) for each in wanted]))
     outcomes: list[Json] = []
     for start in range(0, len(ids), MOST_DEVICES):
-        body = {"device_ids": ids[start : start + MOST_DEVICES], "dry_run": dry_run}
+        body = {"device_ids": ids[start : start + MOST_DEVICES], **asked}
         outcomes += (await api.post(at("devices", "bulk", "reset"), body))["data"]
     return outcomes
 

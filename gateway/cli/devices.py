@@ -12,6 +12,7 @@ from gateway.cli.command_wait import exit_code, wait_for, wait_options
 from gateway.cli.device_lookup import EXPLAINED, device_argument, on_device
 from gateway.cli.lazy_loading import Commands
 from gateway.cli.options import SettingsCommand
+from gateway.cli.reset_wishes import reset_options, wishes
 from gateway.cli.suggestions import again
 
 if TYPE_CHECKING:
@@ -241,22 +242,36 @@ def unbind(place: Place, *, device: str, as_json: bool) -> None:
     cls=SettingsCommand,
     name="reset",
     epilog="\b\nExamples:\n  gateway devices reset dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB\n"
-    "  gateway devices reset BP-000123 --yes --wait --timeout 10m",
+    "  gateway devices reset BP-000123 --yes --wait --timeout 10m\n"
+    "  gateway devices reset BP-000123 --recordings wipe --reason 'returned by ward 3'",
 )
 @device_argument
+@reset_options
 @yes_option
 @wait_options
 @json_option
 @with_gateway
-def reset(place: Place, *, device: str, yes: bool, wait: bool, timeout_ms: int | None, as_json: bool) -> int:
+def reset(
+    place: Place,
+    *,
+    device: str,
+    reason: str | None,
+    recordings: str | None,
+    yes: bool,
+    wait: bool,
+    timeout_ms: int | None,
+    as_json: bool,
+) -> int:
     """Reset a device to factory settings.
 
     It is unbound at once, and wipes itself when it gets the command, however late that is. One without a token, such
     as one that was unbound before, cannot get it: that is said. With --wait the exit code is 0 once it was wiped, 1 if
     the reset ended otherwise, and 8 if it is still open.
     """
-    meant = _ask(place, device, yes=yes, what="will be unbound and wiped", more=_before_reset)
-    facts, command, state = on_device(place, meant, _reset)
+    what = "will be unbound and wiped" + (", its recordings too" if recordings == "wipe" else "")
+    meant = _ask(place, device, yes=yes, what=what, more=_before_reset)
+    asked = wishes(reason, recordings)
+    facts, command, state = on_device(place, meant, lambda api, device_id: _reset(api, device_id, asked))
     if not as_json:
         told = {"command": command and command["id"], "command status": command and command["status"]}
         output.details({**_summary(facts), **told})
@@ -273,8 +288,8 @@ def reset(place: Place, *, device: str, yes: bool, wait: bool, timeout_ms: int |
     return exit_code(command) if wait and command else 0
 
 
-async def _reset(api: ApiClient, device_id: str) -> tuple[Json, Json | None, Json]:
-    device = await api.post(at("devices", device_id, "reset"))
+async def _reset(api: ApiClient, device_id: str, asked: Json) -> tuple[Json, Json | None, Json]:
+    device = await api.post(at("devices", device_id, "reset"), asked)
     return device, await reset_status.newest(api, device_id), await api.get(at("devices", device_id, "state"))
 
 

@@ -14,6 +14,7 @@ from gateway.models.commands import Command, CommandList, PendingCommands
 from gateway.models.devices import Device, DeviceHealth, DeviceList, DeviceStats
 from gateway.models.events import Event, EventList
 from gateway.models.heartbeats import HeartbeatAnswer, HeartbeatList
+from gateway.models.resets import RecordingsWish
 from gateway.models.system import Health, KeyFacts, Readiness
 
 MOST_DEVICES: Final = 1_000
@@ -90,9 +91,17 @@ class AsyncClient(AsyncTransport):
         """Unbind a device without wiping it."""
         return await self._post(Device, path("devices", device_id, "unbind"), {})
 
-    async def reset_device(self, device_id: str, *, once: str | None = None) -> Device:
+    async def reset_device(
+        self,
+        device_id: str,
+        *,
+        reason: str | None = None,
+        recordings: RecordingsWish | None = None,
+        once: str | None = None,
+    ) -> Device:
         """Reset a device to factory settings."""
-        return await self._post(Device, path("devices", device_id, "reset"), {}, once)
+        body = given(reason=reason, recordings=recordings)
+        return await self._post(Device, path("devices", device_id, "reset"), body, once)
 
     async def delete_device(self, device_id: str) -> Device:
         """Delete a device without wiping it."""
@@ -103,10 +112,16 @@ class AsyncClient(AsyncTransport):
         return await self._post(Device, path("devices", device_id, "restore"), {})
 
     async def bulk_reset(
-        self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
+        self,
+        device_ids: list[str],
+        *,
+        reason: str | None = None,
+        recordings: RecordingsWish | None = None,
+        dry_run: bool = False,
+        once: str | None = None,
     ) -> BulkOutcomes:
         """Reset up to 1,000 devices."""
-        body = {"device_ids": device_ids, "dry_run": dry_run}
+        body = {"device_ids": device_ids, "dry_run": dry_run, **given(reason=reason, recordings=recordings)}
         return await self._post(BulkOutcomes, path("devices", "bulk", "reset"), body, once)
 
     async def bulk_cancel(

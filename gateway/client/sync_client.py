@@ -14,6 +14,7 @@ from gateway.models.commands import Command, CommandList, PendingCommands
 from gateway.models.devices import Device, DeviceHealth, DeviceList, DeviceStats
 from gateway.models.events import Event, EventList
 from gateway.models.heartbeats import HeartbeatAnswer, HeartbeatList
+from gateway.models.resets import RecordingsWish
 from gateway.models.system import Health, KeyFacts, Readiness
 
 MOST_DEVICES: Final = 1_000
@@ -90,9 +91,17 @@ class Client(Transport):
         """Unbind a device without wiping it."""
         return self._post(Device, path("devices", device_id, "unbind"), {})
 
-    def reset_device(self, device_id: str, *, once: str | None = None) -> Device:
+    def reset_device(
+        self,
+        device_id: str,
+        *,
+        reason: str | None = None,
+        recordings: RecordingsWish | None = None,
+        once: str | None = None,
+    ) -> Device:
         """Reset a device to factory settings."""
-        return self._post(Device, path("devices", device_id, "reset"), {}, once)
+        body = given(reason=reason, recordings=recordings)
+        return self._post(Device, path("devices", device_id, "reset"), body, once)
 
     def delete_device(self, device_id: str) -> Device:
         """Delete a device without wiping it."""
@@ -102,9 +111,17 @@ class Client(Transport):
         """Restore a deleted device, unbound."""
         return self._post(Device, path("devices", device_id, "restore"), {})
 
-    def bulk_reset(self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None) -> BulkOutcomes:
+    def bulk_reset(
+        self,
+        device_ids: list[str],
+        *,
+        reason: str | None = None,
+        recordings: RecordingsWish | None = None,
+        dry_run: bool = False,
+        once: str | None = None,
+    ) -> BulkOutcomes:
         """Reset up to 1,000 devices."""
-        body = {"device_ids": device_ids, "dry_run": dry_run}
+        body = {"device_ids": device_ids, "dry_run": dry_run, **given(reason=reason, recordings=recordings)}
         return self._post(BulkOutcomes, path("devices", "bulk", "reset"), body, once)
 
     def bulk_cancel(

@@ -17,6 +17,7 @@ WEBHOOK: Final = "wh_"
 DELIVERY: Final = "dlv_"
 KEY: Final = "key_"
 GATEWAY: Final = "gw_"
+CERTIFICATE: Final = "cert_"
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_BITS: Final = 80

@@ -7,14 +7,18 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from gateway.core import credentials
 from gateway.core.clock import SECOND_MS
 from gateway.domain import grant_keys
-from gateway.domain.commands import RESET, SET_GRANT_KEY, Refusal, close, revoke
+from gateway.domain.commands import RESET, SET_GRANT_KEY, Refusal, close
 from gateway.models.commands import Ack, AckError
+from gateway.models.resets import ResetReport
 from gateway.models.states import CommandStatus
+from gateway.models.validation import invalid
 from gateway.runtime.tracing import Kind, Traced, same_trace
-from gateway.store import Tx, View, command_sql, event_sql, measurements, token_sql
+from gateway.store import Tx, View, command_sql, event_sql, measurements, reset_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.records import DeviceKey
 
@@ -56,7 +60,7 @@ def acknowledge(
         return Refusal(
             "unknown_command", "This device has no such command. Acknowledge the id that came with it.", "command_id"
         )
-    refusal = _wrong_type(command, command_type) or _unproven(tx, device, command, ack, sender)
+    refusal = _wrong_type(command, command_type) or _unproven(tx, device, command, ack, sender) or _flaw(command, ack)
     if refusal is not None:
         return refusal
     if _is_known(command, ack.status) or grant_keys.is_of_earlier_grant(command, ack):
@@ -80,7 +84,7 @@ def is_news(view: View, device: DeviceKey, command_type: str, ack: Ack) -> bool:
         return False
     if grant_keys.is_of_earlier_grant(command, ack):
         return False
-    return _unproven(view, device, command, ack, AcknowledgementSource(device.id)) is None
+    return (_unproven(view, device, command, ack, AcknowledgementSource(device.id)) or _flaw(command, ack)) is None
 
 
 def _is_known(command: CommandRecord, said: str) -> bool:
@@ -150,9 +154,22 @@ def _receipt_missing(status: str) -> Refusal:
     )
 
 
+def _flaw(command: CommandRecord, ack: Ack) -> Refusal | None:
+    """Return what is wrong with the known members of a reset's ``result``, or None: a certificate repeats them."""
+    if command.type != RESET or ack.result is None:
+        return None
+    try:
+        ResetReport.model_validate(ack.result)
+    except ValidationError as error:
+        problem = invalid(error, whole="result", within="result")
+        return Refusal("invalid_request", problem.message, problem.details["field"])
+    return None
+
+
 def _delivered(tx: Tx, device: DeviceKey, command: CommandRecord, sender: AcknowledgementSource) -> None:
     command_sql.set_delivered(tx, command.id)
     if command.type == RESET:
+        reset_sql.set_delivered(tx, command.id)
         _took(tx, "delivered", since=command.created_at)
     event = "reset.delivered" if command.type == RESET else "command.delivered"
     event_sql.record(tx, device, event, sender.actor, command_id=command.id, type=command.type, **sender.facts)
@@ -173,7 +190,6 @@ def _executed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack, sende
     if command.type == RESET:
         _took(tx, "executed", since=command.delivered_at or command.created_at)
         _took(tx, "completed", since=command.created_at)
-        revoke(tx, device, sender.actor, **sender.facts)
     if command.type == SET_GRANT_KEY:
         grant_keys.taken(tx, device, command)
 

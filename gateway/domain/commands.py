@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.core import ids
 from gateway.core.clock import SECOND_MS, to_rfc3339
 from gateway.core.command_types import CommandType
-from gateway.domain import grants
+from gateway.domain import grants, resets
 from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.models.commands import CommandPayload, CreateCommand
 from gateway.models.states import CommandStatus
@@ -24,6 +24,7 @@ from gateway.store.token_sql import TokenRecord
 
 RESET: Final = CommandType.FACTORY_RESET
 SET_GRANT_KEY: Final = CommandType.SET_GRANT_KEY
+SUPERSEDED: Final = "reset.superseded"
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,6 @@ def cancel(tx: Tx, device: DeviceRecord, command_id: str, actor: str, *, taken_i
             details={"command_id": command_id},
         )
     close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
-    if command.type == RESET:
-        revoke(tx, device, actor)
     return _row(tx, command_id)
 
 
@@ -262,7 +261,7 @@ def close(
 ) -> None:
     """Make an open command final, write the event, and mark its topic to be cleared.
 
-    ``facts`` go into the event too.
+    The end of a reset revokes the token, unless the device said ``failed``. ``facts`` go into the events too.
     """
     command_sql.set_final(tx, command.id, status, result=result, error=error)
     outbox_sql.mark_command(tx, device.pk, command.type)
@@ -277,6 +276,25 @@ def close(
         **{key: value for key, value in said.items() if value is not None},
         **facts,
     )
+    if command.type == RESET:
+        _end_reset(tx, device, command, status, actor, is_superseded=event == SUPERSEDED, **facts)
+
+
+def _end_reset(
+    tx: Tx,
+    device: DeviceKey,
+    command: CommandRecord,
+    status: CommandStatus,
+    actor: str,
+    *,
+    is_superseded: bool,
+    **facts: str,
+) -> None:
+    """Finish a reset in the transaction that makes its command final: each path that ends one comes here."""
+    ends_token = status is not CommandStatus.FAILED  # then the token fetches the next reset (contract, section 4)
+    if ends_token:
+        revoke(tx, device, actor, **facts)
+    resets.record_end(tx, command, "superseded" if is_superseded else status, token_revoked=ends_token)
 
 
 def revoke(tx: Tx, device: DeviceKey, actor: str, **facts: str) -> None:

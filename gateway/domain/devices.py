@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.core import credentials, ids
 from gateway.core.clock import SECOND_MS
 from gateway.core.command_types import CommandType
-from gateway.domain import grants
-from gateway.domain.commands import close, queue, revoke
+from gateway.domain import grants, resets
+from gateway.domain.commands import SUPERSEDED, close, queue, revoke
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, TooSoonError, UnavailableError
 from gateway.models.bindings import Jwk
 from gateway.models.devices import RegisterDevice
+from gateway.models.resets import ResetDevice
 from gateway.models.states import CommandStatus, TokenState
 from gateway.store import Tx, View, binding_sql, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
@@ -25,6 +27,7 @@ from gateway.store.device_sql import DeviceRecord
 from gateway.store.token_sql import TokenRecord
 
 RESET = CommandType.FACTORY_RESET
+_PLAIN_RESET: Final = ResetDevice()
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,7 @@ def supersede_reset(tx: Tx, project_id: str, device_id: str, actor: str) -> None
     command = command_sql.open_of_type(tx, device.pk, RESET)
     if command is None:
         return
-    close(tx, device, command, CommandStatus.CANCELLED, actor, event="reset.superseded")
-    revoke(tx, device, actor)
+    close(tx, device, command, CommandStatus.CANCELLED, actor, event=SUPERSEDED)
 
 
 def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) -> NewBinding:
@@ -179,20 +181,29 @@ def _unbound(tx: Tx, device: DeviceRecord, actor: str) -> DeviceRecord:
     return unbound
 
 
-def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: int = 0) -> DeviceRecord:
+def reset(
+    tx: Tx, project_id: str, device_id: str, actor: str, asked: ResetDevice = _PLAIN_RESET, *, not_before: int = 0
+) -> DeviceRecord:
     """Unbind, leave the token good for its reset alone, and queue the one open ``factory_reset`` (section 4).
 
     A second reset while one is open is the same reset. It is published at ``not_before`` (milliseconds since the epoch)
     at the earliest. A device that asks over HTTP gets it at once.
+
+    Raises:
+        ConflictError: ``reset_pending``: the open reset does something else with the recordings.
     """
     device = require(tx, project_id, device_id)
     still_open = command_sql.open_of_device(tx, device.pk)
-    if any(command.type == RESET for command in still_open):
+    known = next((command for command in still_open if command.type == RESET), None)
+    if known is not None:
+        resets.require_same(device.id, known, asked)
         return device
     _cancel(tx, device, still_open, actor)
     token_sql.demote(tx, device.pk)
     unbound = _unbound(tx, device, actor)
-    command_id = queue(tx, unbound, RESET, fetched_by=_fetching_token(tx, device.pk), not_before=not_before)
+    fetching = _fetching_token(tx, device.pk)
+    command_id = queue(tx, unbound, RESET, fetched_by=fetching, params=resets.params(asked), not_before=not_before)
+    resets.record_request(tx, device, unbound, command_id, asked, actor)
     event_sql.record(
         tx,
         unbound,
@@ -201,6 +212,7 @@ def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: in
         command_id=command_id,
         end_user_id=device.end_user_id,
         binding_generation=unbound.binding_generation,
+        **resets.facts(asked),
     )
     return unbound
 

@@ -114,7 +114,8 @@ class Endpoint:
     def _work(self, caller: Caller | None, scope: Scope, idempotent: IdempotentRequest | None) -> UnitOfWork:
         services = self._parts.services
         caller_id = "" if caller is None else caller.id
-        return UnitOfWork(services.store, services.scans, caller_id, _audited_address(caller, scope), idempotent)
+        address, request_id = _audited_address(caller, scope), request_info(scope).request_id
+        return UnitOfWork(services.store, services.scans, caller_id, address, request_id, idempotent)
 
 
 def _audited_address(caller: Caller | None, scope: Scope) -> str | None:

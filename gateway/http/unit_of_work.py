@@ -40,6 +40,8 @@ class UnitOfWork:
     """The caller whose scans are limited; empty where the operation is public."""
     client_address: str | None = None
     """Address of a caller with an API key, for events. A device's own would tell where its wearer is."""
+    request_id: str | None = None
+    """The id of the request, as its answer has it."""
     idempotent: IdempotentRequest | None = None
     """Set when the request carries an ``Idempotency-Key``."""
 
@@ -109,7 +111,7 @@ class UnitOfWork:
 
     async def _write(self, write: Callable[[Tx], R]) -> R:
         def unless_replayed(tx: Tx) -> R:
-            tx.client_address = self.client_address
+            tx.client_address, tx.request_id = self.client_address, self.request_id
             self.replay(tx)
             return write(tx)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from gateway.models.fields import Inbound, Label, Outbound
+from gateway.models.resets import Reason, Recordings
 
 MOST_DEVICES: Final = 1_000
 
@@ -22,6 +23,8 @@ class BulkReset(Inbound):
         list[Label],
         Field(min_length=1, max_length=MOST_DEVICES, description="One that is there twice is reset once."),
     ]
+    reason: Reason = None
+    recordings: Recordings = None
     dry_run: Annotated[bool, Field(description="Say what would happen, and change nothing.")] = False
 
 

@@ -44,8 +44,9 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
     ),
     EventType.DEVICE_STORAGE_FULL: EventDescription("Its storage is full.", ("storage_used_mb", _SUPPRESSED)),
     EventType.RESET_REQUESTED: EventDescription(
-        "Somebody asked for its factory reset; `end_user_id` is whom it was bound to.",
-        ("command_id", "end_user_id", "binding_generation"),
+        "Its factory reset was asked for; `end_user_id` is whom it was bound to. `recordings` is `keep` or `wipe`, "
+        "`reason` is there when one was given.",
+        ("command_id", "end_user_id", "binding_generation", "recordings", "reason"),
     ),
     EventType.RESET_DELIVERED: EventDescription("The device said that it has the reset.", _SAID),
     EventType.RESET_COMPLETED: EventDescription(

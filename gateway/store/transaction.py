@@ -124,6 +124,8 @@ class Tx(View):
         """The caller's place in a trace (W3C Trace Context)."""
         self.client_address: str | None = None
         """The address of the request behind this write, for its events. The caller sets it."""
+        self.request_id: str | None = None
+        """The id of the request behind this write, as its answer has it. The caller sets it."""
         self.traced: list[Traced] = []
         self.follows = False
         """Whether new ids sort after the existing ones."""

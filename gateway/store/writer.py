@@ -213,7 +213,7 @@ class Writer:
 
     def _run_job(self, job: _Job, tx: Tx, undo: Callable[[], None]) -> Any:
         """Run this write. If an id that it minted was taken, undo it and run it again with new ids."""
-        tx.traceparent, tx.client_address = job.traceparent, None
+        tx.traceparent, tx.client_address, tx.request_id = job.traceparent, None, None
         measured, traced = len(tx.measures), len(tx.traced)
         for _ in range(ID_TRIES - 1):
             try:

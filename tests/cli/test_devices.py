@@ -24,8 +24,9 @@ def test_a_device_is_registered_bound_reset_and_unbound(cli: Cli) -> None:
     bound = cli.json("devices", "bind", device["id"], "eu_1")
     assert bound["device_token"].startswith("dtok_")
     assert (bound["mqtt"]["host"], bound["mqtt"]["port"]) == ("127.0.0.1", 1883)
-    reset = cli.json("devices", "reset", device["id"], "--yes")
+    reset = cli.json("devices", "reset", device["id"], "--yes", "--recordings", "wipe", "--reason", "sold")
     assert (reset["status"], reset["command"]["status"]) == ("unbound", "pending")
+    assert reset["command"]["params"] == {"recordings": "wipe"}
     cancelled = cli.json("commands", "cancel", device["id"], reset["command"]["id"])
     assert cancelled["status"] == "cancelled"
     shown = cli.json("commands", "show", device["id"], reset["command"]["id"])

@@ -100,3 +100,37 @@ def test_pending_events_keep_their_position(tmp_path: Path) -> None:
     assert rows == [(70, "command", "reboot"), (80, "mirror", "state")]
     assert facts == [("mirror_state", "fleet/")]
     assert newest == 81
+
+
+def test_earlier_resets_are_carried_over_with_what_is_still_known(tmp_path: Path) -> None:
+    """Who asked comes from the audit trail where that has it; one that was superseded is told from a cancelled one."""
+    ends = {"cmd_a": "pending", "cmd_b": "executed", "cmd_c": "cancelled", "cmd_d": "cancelled", "cmd_e": "failed"}
+    with closing(connect(tmp_path / DATABASE_NAME)) as connection:
+        apply(connection, stop_before="m031_resets")
+        some_data(connection)
+        for place, (command_id, status) in enumerate(ends.items(), 1):
+            connection.execute(
+                "INSERT INTO commands (id, device_pk, type, status, params, binding_generation, grant_token, "
+                "created_at, delivered_at, final_at) VALUES (?, 1, 'factory_reset', ?, '{}', 1, 'g', ?, 20, ?)",
+                (command_id, status, place, None if status == "pending" else 30),
+            )
+        for name, kind, command_id in (("evt_a", "requested", "cmd_b"), ("evt_b", "superseded", "cmd_d")):
+            connection.execute(
+                "INSERT INTO events (id, project_id, device_pk, type, created_at, data) "
+                "VALUES (?, 'proj_1', 1, ?, 1, json_object('actor', 'key_7', 'command_id', ?))",
+                (name, f"reset.{kind}", command_id),
+            )
+    with closing(open_to_serve(tmp_path)) as connection:
+        carried = connection.execute(
+            "SELECT command_id, outcome, requested_at, requested_by, delivered_at, finished_at, recordings, "
+            "serial_number, reason, end_user FROM resets ORDER BY command_id"
+        ).fetchall()
+        certificates = connection.execute("SELECT count(*) FROM certificates").fetchone()[0]
+    assert [tuple(row) for row in carried] == [
+        ("cmd_a", None, 1, None, 20, None, "keep", "SN-1", None, None),
+        ("cmd_b", "executed", 2, "key_7", 20, 30, "keep", "SN-1", None, None),
+        ("cmd_c", "cancelled", 3, None, 20, 30, "keep", "SN-1", None, None),
+        ("cmd_d", "superseded", 4, None, 20, 30, "keep", "SN-1", None, None),
+        ("cmd_e", "failed", 5, None, 20, 30, "keep", "SN-1", None, None),
+    ]
+    assert certificates == 0

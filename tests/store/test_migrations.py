@@ -45,6 +45,7 @@ LANDED = [
     "m028_serial_numbers",
     "m029_mirror",
     "m030_leaked_keys",
+    "m031_resets",
     "m032_bindings",
     "m033_leases",
 ]

@@ -18,6 +18,7 @@ from gateway.models.bindings import BindDevice, BoundDevice, MqttAccess, MqttTop
 from gateway.models.devices import Device, DeviceHealth, DeviceList, ListDevices, RegisterDevice
 from gateway.models.events import EventList, ListEvents
 from gateway.models.fields import Empty
+from gateway.models.resets import ResetDevice
 from gateway.store import Tx, View, command_sql, device_list, device_sql, event_sql, outbox_sql
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.event_sql import EventRecord
@@ -151,11 +152,13 @@ async def unbind_device(call: RequestContext, _: Empty) -> ApiResponse:
     )
 
 
-async def reset_device(call: RequestContext, _: Empty) -> ApiResponse:
+async def reset_device(call: RequestContext, body: ResetDevice) -> ApiResponse:
     """``POST /v1/devices/{device_id}/reset``: one transaction, then the answer; it never waits for the broker."""
-    return await call.work.commit(
-        lambda tx: ApiResponse(device_sql.to_model(devices.reset(tx, call.project_id, call.device_id, call.actor)))
-    )
+
+    def reset(tx: Tx) -> ApiResponse:
+        return ApiResponse(device_sql.to_model(devices.reset(tx, call.project_id, call.device_id, call.actor, body)))
+
+    return await call.work.commit(reset)
 
 
 async def get_state(call: RequestContext, _: Empty) -> ApiResponse:
@@ -275,13 +278,15 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="Unbinds the device at once, leaves its token good for the reset alone, and queues a "
         "`factory_reset` that never expires. What is answered is committed; the device gets it as soon as it can be "
         "reached, over WiFi or cellular: a relay over Bluetooth brings none. A cancel later restores nothing: the "
-        "device stays unbound, and has to be bound again. A reset while one is open is the same reset. GET the "
-        "device's commands to see how far it is.",
+        "device stays unbound, and has to be bound again. A reset while one is open is the same reset; one that asks "
+        "for something else to be done with the recordings gets 409 `reset_pending`. GET the device's commands to see "
+        "how far it is.",
         tag=TAG,
         access=WRITE,
-        takes=Empty,
+        takes=ResetDevice,
         handler=reset_device,
         answers={200: Device},
+        conflicts=("reset_pending",),
     ),
     Operation(
         method="GET",

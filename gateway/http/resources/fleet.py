@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from gateway.core.command_types import CommandType
-from gateway.domain import commands, devices
+from gateway.domain import commands, devices, resets
 from gateway.errors import GatewayError, NotFoundError
 from gateway.http.callers import READ, WRITE
 from gateway.http.operation import AnyOperation, Operation, RequestContext
@@ -29,6 +29,7 @@ from gateway.models.bulk import (
 )
 from gateway.models.devices import DeviceStats
 from gateway.models.fields import Empty
+from gateway.models.resets import ResetDevice
 from gateway.models.states import CommandStatus
 from gateway.store import Tx, View, command_sql, device_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
@@ -51,7 +52,9 @@ async def get_device_stats(call: RequestContext, _: Empty) -> ApiResponse:
 
 async def bulk_reset(call: RequestContext, body: BulkReset) -> ApiResponse:
     """``POST /v1/devices/bulk/reset``: each device in its own transaction."""
-    outcomes = await _each(call, body, Verb("reset", BulkOutcome, _would_reset, _reset))
+    asked = ResetDevice(reason=body.reason, recordings=body.recordings)
+    would, reset = partial(_would_reset, asked=asked), partial(_reset, asked=asked)
+    outcomes = await _each(call, body, Verb("reset", BulkOutcome, would, reset))
     return await call.work.commit(lambda _: ApiResponse(BulkOutcomes(data=outcomes)))
 
 
@@ -113,7 +116,7 @@ async def _each(call: RequestContext, body: BulkReset | BulkCancel, verb: Verb[O
 def _would(view: View, call: RequestContext, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
     try:
         return verb.told(device_id, verb.would(view, call, device_id))
-    except NotFoundError as error:
+    except GatewayError as error:
         return verb.nothing_done(device_id, error)
 
 
@@ -129,14 +132,18 @@ async def _one(call: RequestContext, verb: Verb[OutcomeT], device_id: str) -> Ou
         return verb.nothing_done(device_id, GatewayError(_UNFORESEEN))
 
 
-def _would_reset(view: View, call: RequestContext, device_id: str) -> str:
-    return "would_reset" if _open_reset(view, call, device_id) is None else "already_pending"
+def _would_reset(view: View, call: RequestContext, device_id: str, *, asked: ResetDevice) -> str:
+    command = _open_reset(view, call, device_id)
+    if command is None:
+        return "would_reset"
+    resets.require_same(device_id, command, asked)
+    return "already_pending"
 
 
-def _reset(tx: Tx, call: RequestContext, device_id: str) -> str:
-    if _open_reset(tx, call, device_id) is not None:
+def _reset(tx: Tx, call: RequestContext, device_id: str, *, asked: ResetDevice) -> str:
+    if _would_reset(tx, call, device_id, asked=asked) == "already_pending":
         return "already_pending"
-    devices.reset(tx, call.project_id, device_id, call.actor, not_before=outbox_sql.next_turn(tx))
+    devices.reset(tx, call.project_id, device_id, call.actor, asked, not_before=outbox_sql.next_turn(tx))
     return "reset"
 
 

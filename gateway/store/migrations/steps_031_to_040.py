@@ -11,6 +11,53 @@ if TYPE_CHECKING:
 
 
 @step
+def m031_resets(db: Database) -> None:
+    """Create resets, their certificates, and the salts of pseudonyms.
+
+    Earlier resets are carried over with what is still known of them. Their certificates were never written, so they
+    have none; one that is still open gets one when it ends.
+    """
+    execute_each(
+        db,
+        """CREATE TABLE resets (
+            command_id TEXT PRIMARY KEY REFERENCES commands (id), device_pk INTEGER NOT NULL REFERENCES devices (pk),
+            project_id TEXT NOT NULL REFERENCES projects (id), requested_at INTEGER NOT NULL, requested_by TEXT,
+            reason TEXT, recordings TEXT NOT NULL CHECK (recordings IN ('keep', 'wipe')), request_id TEXT,
+            end_user TEXT, serial_number TEXT NOT NULL, model TEXT NOT NULL, firmware_version TEXT,
+            generation_before INTEGER NOT NULL, generation_after INTEGER, grant_kid TEXT, delivered_at INTEGER,
+            finished_at INTEGER, outcome TEXT CHECK (outcome IN ('executed', 'failed', 'cancelled', 'superseded')),
+            token_revoked_at INTEGER, sessions_closed_at INTEGER, retained_cleared_at INTEGER) STRICT""",
+        "CREATE INDEX resets_by_project ON resets (project_id, requested_at, command_id)",
+        "CREATE INDEX resets_by_device ON resets (device_pk, command_id)",
+        "CREATE INDEX resets_open ON resets (project_id, requested_at) WHERE finished_at IS NULL",
+        """CREATE TABLE certificates (
+            id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), seq INTEGER NOT NULL,
+            command_id TEXT NOT NULL REFERENCES resets (command_id),
+            kind TEXT NOT NULL CHECK (kind IN ('first', 'addendum')),
+            kid TEXT NOT NULL REFERENCES signing_keys (kid), created_at INTEGER NOT NULL, jws TEXT NOT NULL,
+            sha256 TEXT NOT NULL, UNIQUE (project_id, seq)) STRICT""",
+        "CREATE UNIQUE INDEX certificates_first ON certificates (command_id) WHERE kind = 'first'",
+        "CREATE INDEX certificates_by_reset ON certificates (command_id, seq)",
+        "CREATE INDEX certificates_by_key ON certificates (kid)",
+        """CREATE TABLE end_user_salts (
+            project_id TEXT NOT NULL REFERENCES projects (id), end_user_id TEXT NOT NULL, salt BLOB NOT NULL,
+            PRIMARY KEY (project_id, end_user_id)) STRICT, WITHOUT ROWID""",
+        """INSERT INTO resets (command_id, device_pk, project_id, requested_at, requested_by, recordings,
+                serial_number, model, generation_before, delivered_at, finished_at, outcome)
+            SELECT c.id, c.device_pk, d.project_id, c.created_at,
+                (SELECT json_extract(e.data, '$.actor') FROM events e WHERE e.device_pk = c.device_pk
+                    AND e.type = 'reset.requested' AND json_extract(e.data, '$.command_id') = c.id LIMIT 1),
+                'keep', d.serial_number, d.model, c.binding_generation, c.delivered_at, c.final_at,
+                CASE WHEN c.status IN ('pending', 'delivered') THEN NULL
+                    WHEN c.status = 'cancelled' AND EXISTS (SELECT 1 FROM events e WHERE e.device_pk = c.device_pk
+                        AND e.type = 'reset.superseded' AND json_extract(e.data, '$.command_id') = c.id)
+                        THEN 'superseded'
+                    WHEN c.status = 'expired' THEN 'cancelled' ELSE c.status END
+            FROM commands c JOIN devices d ON d.pk = c.device_pk WHERE c.type = 'factory_reset'""",
+    )
+
+
+@step
 def m032_bindings(db: Database) -> None:
     """Store who had which device when, who is being erased, and whom a kept answer names.
 

@@ -168,6 +168,45 @@ _P004: Final = (
         let_in_at bigint NOT NULL)""",
     "CREATE INDEX broker_sessions_by_user ON broker_sessions (username, let_in_at)",
 )
+_P031: Final = (
+    """CREATE TABLE resets (
+        command_id text COLLATE "C" PRIMARY KEY REFERENCES commands (id),
+        device_pk bigint NOT NULL REFERENCES devices (pk),
+        project_id text COLLATE "C" NOT NULL REFERENCES projects (id), requested_at bigint NOT NULL,
+        requested_by text COLLATE "C", reason text COLLATE "C",
+        recordings text COLLATE "C" NOT NULL CHECK (recordings IN ('keep', 'wipe')), request_id text COLLATE "C",
+        end_user text COLLATE "C", serial_number text COLLATE "C" NOT NULL, model text COLLATE "C" NOT NULL,
+        firmware_version text COLLATE "C", generation_before bigint NOT NULL, generation_after bigint,
+        grant_kid text COLLATE "C", delivered_at bigint, finished_at bigint, outcome text COLLATE "C"
+            CHECK (outcome IN ('executed', 'failed', 'cancelled', 'superseded')),
+        token_revoked_at bigint, sessions_closed_at bigint, retained_cleared_at bigint)""",
+    "CREATE INDEX resets_by_project ON resets (project_id, requested_at, command_id)",
+    "CREATE INDEX resets_by_device ON resets (device_pk, command_id)",
+    "CREATE INDEX resets_open ON resets (project_id, requested_at) WHERE finished_at IS NULL",
+    """CREATE TABLE certificates (
+        id text COLLATE "C" PRIMARY KEY, project_id text COLLATE "C" NOT NULL REFERENCES projects (id),
+        seq bigint NOT NULL, command_id text COLLATE "C" NOT NULL REFERENCES resets (command_id),
+        kind text COLLATE "C" NOT NULL CHECK (kind IN ('first', 'addendum')),
+        kid text COLLATE "C" NOT NULL REFERENCES signing_keys (kid), created_at bigint NOT NULL,
+        jws text COLLATE "C" NOT NULL, sha256 text COLLATE "C" NOT NULL, UNIQUE (project_id, seq))""",
+    "CREATE UNIQUE INDEX certificates_first ON certificates (command_id) WHERE kind = 'first'",
+    "CREATE INDEX certificates_by_reset ON certificates (command_id, seq)",
+    "CREATE INDEX certificates_by_key ON certificates (kid)",
+    """CREATE TABLE end_user_salts (
+        project_id text COLLATE "C" NOT NULL REFERENCES projects (id), end_user_id text COLLATE "C" NOT NULL,
+        salt bytea NOT NULL, PRIMARY KEY (project_id, end_user_id))""",
+    """INSERT INTO resets (command_id, device_pk, project_id, requested_at, requested_by, recordings,
+            serial_number, model, generation_before, delivered_at, finished_at, outcome)
+        SELECT c.id, c.device_pk, d.project_id, c.created_at,
+            (SELECT e.data::json ->> 'actor' FROM events e WHERE e.device_pk = c.device_pk
+                AND e.type = 'reset.requested' AND e.data::json ->> 'command_id' = c.id LIMIT 1),
+            'keep', d.serial_number, d.model, c.binding_generation, c.delivered_at, c.final_at,
+            CASE WHEN c.status IN ('pending', 'delivered') THEN NULL
+                WHEN c.status = 'cancelled' AND EXISTS (SELECT 1 FROM events e WHERE e.device_pk = c.device_pk
+                    AND e.type = 'reset.superseded' AND e.data::json ->> 'command_id' = c.id) THEN 'superseded'
+                WHEN c.status = 'expired' THEN 'cancelled' ELSE c.status END
+        FROM commands c JOIN devices d ON d.pk = c.device_pk WHERE c.type = 'factory_reset'""",
+)
 _P032: Final = (
     """CREATE TABLE bindings (
         device_pk bigint NOT NULL REFERENCES devices (pk), generation bigint NOT NULL,
@@ -224,6 +263,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p002_health": _P002,
     "p003_commands_and_events": _P003,
     "p004_webhooks_and_accounts": _P004,
+    "p031_resets": _P031,
     "p032_bindings": _P032,
     "p033_leases": _P033,
 }

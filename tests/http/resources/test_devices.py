@@ -296,6 +296,7 @@ async def test_events_record_the_life_cycle_of_a_device(api: Api) -> None:
         "command_id": command["id"],
         "end_user_id": "eu_1",
         "binding_generation": 2,
+        "recordings": "keep",
     }
 
     seen: list[Json] = []
@@ -322,3 +323,42 @@ async def test_a_device_without_heartbeats_has_no_state(api: Api) -> None:
         "last_seen_by": None,
         "connection": "offline",
     }
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"reason": "x" * 201}, "reason"),
+        ({"reason": "wiped\u202e"}, "reason"),
+        ({"reason": "line\nfeed"}, "reason"),
+        ({"reason": " "}, "reason"),
+        ({"reason": 1}, "reason"),
+        ({"recordings": "all"}, "recordings"),
+        ({"recording": "wipe"}, "recording"),
+    ],
+)
+async def test_a_reset_refuses_bad_parameters(api: Api, asked: Json, field: str) -> None:
+    """Named; the device stays bound. The same for many devices."""
+    bound = await api.bound()
+    refused = await api.back_end.post(f"/v1/devices/{bound['id']}/reset", json=asked)
+    assert error(refused, 400, "invalid_request")["details"]["field"] == field
+    many = await api.back_end.post("/v1/devices/bulk/reset", json={"device_ids": [bound["id"]], **asked})
+    assert error(many, 400, "invalid_request")["details"]["field"] == field
+    assert body(await api.back_end.get(f"/v1/devices/{bound['id']}"), 200)["status"] == "bound"
+
+
+async def test_a_reset_with_parameters_keeps_the_id_of_its_request(api: Api) -> None:
+    """The answer's ``X-Request-Id`` is in the registry; another wish for the recordings is 409, in bulk too."""
+    bound = await api.bound()
+    path = f"/v1/devices/{bound['id']}/reset"
+    answer = await api.back_end.post(path, json={"reason": "x" * 200, "recordings": "wipe"})
+    assert body(answer, 200)["status"] == "unbound"
+    row = await api.store.read(lambda view: view.one("SELECT request_id, recordings, reason FROM resets"))
+    assert tuple(row or ()) == (answer.headers["X-Request-Id"], "wipe", "x" * 200)
+    body(await api.back_end.post(path), 200)
+    other = await api.back_end.post(path, json={"recordings": "keep"})
+    assert error(other, 409, "reset_pending")["details"]["recordings"] == "wipe"
+    for preview in (False, True):
+        asked = {"device_ids": [bound["id"]], "recordings": "keep", "dry_run": preview}
+        (outcome,) = body(await api.back_end.post("/v1/devices/bulk/reset", json=asked), 200)["data"]
+        assert (outcome["outcome"], outcome["error"]["code"]) == ("failed", "reset_pending")

@@ -2,6 +2,7 @@ CREATE TABLE api_keys ( id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES
 CREATE TABLE bindings ( device_pk INTEGER NOT NULL REFERENCES devices (pk), generation INTEGER NOT NULL, project_id TEXT NOT NULL, end_user_id TEXT NOT NULL, bound_at INTEGER NOT NULL, unbound_at INTEGER, first_event INTEGER NOT NULL, last_event INTEGER, after_heartbeat INTEGER, last_heartbeat INTEGER, PRIMARY KEY (device_pk, generation)) STRICT, WITHOUT ROWID;
 CREATE TABLE broker_accounts ( name TEXT PRIMARY KEY, hash BLOB NOT NULL, broker_entry TEXT NOT NULL, created_at INTEGER NOT NULL, revoked_at INTEGER, old_sessions_cut INTEGER NOT NULL DEFAULT 0, project_id TEXT REFERENCES projects (id)) STRICT;
 CREATE TABLE broker_sessions (client_id TEXT PRIMARY KEY, username TEXT NOT NULL, credential INTEGER NOT NULL, let_in_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE certificates ( id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), seq INTEGER NOT NULL, command_id TEXT NOT NULL REFERENCES resets (command_id), kind TEXT NOT NULL CHECK (kind IN ('first', 'addendum')), kid TEXT NOT NULL REFERENCES signing_keys (kid), created_at INTEGER NOT NULL, jws TEXT NOT NULL, sha256 TEXT NOT NULL, UNIQUE (project_id, seq)) STRICT;
 CREATE TABLE commands ( id TEXT PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), type TEXT NOT NULL, status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'executed', 'failed', 'expired', 'cancelled')), params TEXT NOT NULL, binding_generation INTEGER NOT NULL, grant_token TEXT NOT NULL, result TEXT, error TEXT, idempotency_key TEXT, created_at INTEGER NOT NULL, expires_at INTEGER, delivered_at INTEGER, executed_at INTEGER, final_at INTEGER, traceparent TEXT, ttl_ms INTEGER, sent_at INTEGER, seq INTEGER) STRICT;
 CREATE TABLE deliveries ( id TEXT PRIMARY KEY, webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE, event_seq INTEGER NOT NULL REFERENCES events (seq) ON DELETE CASCADE, status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')), attempts INTEGER NOT NULL, response_status INTEGER, error TEXT, next_attempt_at INTEGER, last_attempt_at INTEGER, created_at INTEGER NOT NULL, replays INTEGER NOT NULL DEFAULT 0, UNIQUE (webhook_id, event_seq)) STRICT;
 CREATE VIRTUAL TABLE device_search USING fts5(id, serial_number, name, content='devices', content_rowid='pk', tokenize='trigram', detail='none', columnsize=0);
@@ -9,6 +10,7 @@ CREATE TABLE 'device_search_config'(k PRIMARY KEY, v) WITHOUT ROWID;
 CREATE TABLE 'device_search_data'(id INTEGER PRIMARY KEY, block BLOB);
 CREATE TABLE 'device_search_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID;
 CREATE TABLE devices ( pk INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, project_id TEXT NOT NULL REFERENCES projects (id), serial_number TEXT NOT NULL, model TEXT NOT NULL, name TEXT, firmware_version TEXT, metadata TEXT, settings TEXT NOT NULL DEFAULT '{}', end_user_id TEXT, binding_generation INTEGER NOT NULL DEFAULT 0, bound_at INTEGER, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, deleted_at INTEGER, UNIQUE (project_id, serial_number)) STRICT;
+CREATE TABLE end_user_salts ( project_id TEXT NOT NULL REFERENCES projects (id), end_user_id TEXT NOT NULL, salt BLOB NOT NULL, PRIMARY KEY (project_id, end_user_id)) STRICT, WITHOUT ROWID;
 CREATE TABLE erasures ( pseudonym TEXT PRIMARY KEY, project_id TEXT NOT NULL, end_user_id TEXT NOT NULL, actor TEXT NOT NULL, requested_at INTEGER NOT NULL, last_event INTEGER NOT NULL, part TEXT NOT NULL, place INTEGER NOT NULL, counts TEXT NOT NULL, UNIQUE (project_id, end_user_id)) STRICT;
 CREATE TABLE event_budgets ( device_pk INTEGER NOT NULL REFERENCES devices (pk) ON DELETE CASCADE, type TEXT NOT NULL, paid_until INTEGER NOT NULL, suppressed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (device_pk, type)) STRICT, WITHOUT ROWID;
 CREATE TABLE events ( seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, project_id TEXT NOT NULL, device_pk INTEGER REFERENCES devices (pk), type TEXT NOT NULL, created_at INTEGER NOT NULL, data TEXT NOT NULL) STRICT;
@@ -23,6 +25,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT RO
 CREATE TABLE "outbox" ( seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic', 'mirror')), device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL, not_before INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, device_pk, detail)) STRICT;
 CREATE TABLE projects ( id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL) STRICT;
 CREATE TABLE refusals ( id INTEGER PRIMARY KEY, at INTEGER NOT NULL, device_id TEXT, source TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, field TEXT, payload TEXT NOT NULL) STRICT;
+CREATE TABLE resets ( command_id TEXT PRIMARY KEY REFERENCES commands (id), device_pk INTEGER NOT NULL REFERENCES devices (pk), project_id TEXT NOT NULL REFERENCES projects (id), requested_at INTEGER NOT NULL, requested_by TEXT, reason TEXT, recordings TEXT NOT NULL CHECK (recordings IN ('keep', 'wipe')), request_id TEXT, end_user TEXT, serial_number TEXT NOT NULL, model TEXT NOT NULL, firmware_version TEXT, generation_before INTEGER NOT NULL, generation_after INTEGER, grant_kid TEXT, delivered_at INTEGER, finished_at INTEGER, outcome TEXT CHECK (outcome IN ('executed', 'failed', 'cancelled', 'superseded')), token_revoked_at INTEGER, sessions_closed_at INTEGER, retained_cleared_at INTEGER) STRICT;
 CREATE TABLE signing_keys ( kid TEXT PRIMARY KEY, private_key BLOB NOT NULL, created_at INTEGER NOT NULL, retired_at INTEGER, public_key TEXT NOT NULL DEFAULT '', leaked_at INTEGER) STRICT;
 CREATE TABLE tokens ( id INTEGER PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), generation INTEGER NOT NULL, hash BLOB NOT NULL UNIQUE, broker_entry TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('active', 'reset_only', 'revoked')), grant_kid TEXT NOT NULL REFERENCES signing_keys (kid), created_at INTEGER NOT NULL, first_used_at INTEGER, revoked_at INTEGER, mqtt_hash BLOB) STRICT;
 CREATE TABLE webhook_gaps ( webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE, after_seq INTEGER NOT NULL, up_to INTEGER, PRIMARY KEY (webhook_id, after_seq)) STRICT, WITHOUT ROWID;
@@ -31,6 +34,9 @@ CREATE UNIQUE INDEX api_keys_previous ON api_keys (previous_hash) WHERE previous
 CREATE INDEX bindings_by_end_user ON bindings (project_id, end_user_id);
 CREATE INDEX bindings_ended ON bindings (unbound_at) WHERE unbound_at IS NOT NULL;
 CREATE INDEX broker_sessions_by_user ON broker_sessions (username, let_in_at);
+CREATE INDEX certificates_by_key ON certificates (kid);
+CREATE INDEX certificates_by_reset ON certificates (command_id, seq);
+CREATE UNIQUE INDEX certificates_first ON certificates (command_id) WHERE kind = 'first';
 CREATE INDEX commands_by_device ON commands (device_pk, id);
 CREATE UNIQUE INDEX commands_by_seq ON commands (device_pk, type, seq) WHERE seq IS NOT NULL;
 CREATE INDEX commands_dated ON commands (expires_at - ttl_ms) WHERE status IN ('pending', 'delivered') AND expires_at IS NOT NULL;
@@ -63,6 +69,9 @@ CREATE INDEX idempotency_by_end_user ON idempotency (end_user_id) WHERE end_user
 CREATE INDEX idempotency_by_owner ON idempotency (owner, seq);
 CREATE INDEX outbox_by_device ON outbox (device_pk);
 CREATE INDEX outbox_due ON outbox (kind, not_before, seq);
+CREATE INDEX resets_by_device ON resets (device_pk, command_id);
+CREATE INDEX resets_by_project ON resets (project_id, requested_at, command_id);
+CREATE INDEX resets_open ON resets (project_id, requested_at) WHERE finished_at IS NULL;
 CREATE INDEX tokens_by_device ON tokens (device_pk, state);
 CREATE INDEX tokens_by_signing_key ON tokens (grant_kid) WHERE state <> 'revoked';
 CREATE INDEX tokens_without_mqtt_password ON tokens (device_pk) WHERE mqtt_hash IS NULL AND state <> 'revoked';

@@ -1,0 +1,89 @@
+"""SQL of factory resets: what is kept of each beside its command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gateway.store.records import columns
+
+if TYPE_CHECKING:
+    from gateway.store.device_sql import DeviceRecord
+    from gateway.store.transaction import Tx, View
+
+
+class ResetRecord(NamedTuple):
+    """A factory reset, with the id of its device. Times are milliseconds since the epoch.
+
+    ``end_user`` is the pseudonym of the person the device was bound to. ``outcome`` is ``executed``, ``failed``,
+    ``cancelled`` or ``superseded``; None while the reset is open. Of a reset from before this table the unknown facts
+    are None.
+    """
+
+    command_id: str
+    device_pk: int
+    project_id: str
+    requested_at: int
+    requested_by: str | None
+    reason: str | None
+    recordings: str
+    request_id: str | None
+    end_user: str | None
+    serial_number: str
+    model: str
+    firmware_version: str | None
+    generation_before: int
+    generation_after: int | None
+    grant_kid: str | None
+    delivered_at: int | None
+    finished_at: int | None
+    outcome: str | None
+    token_revoked_at: int | None
+    sessions_closed_at: int | None
+    retained_cleared_at: int | None
+    device_id: str
+
+
+class ResetRequest(NamedTuple):
+    """What is stored of the request for a reset, beside its device. ``end_user`` is a pseudonym."""
+
+    command_id: str
+    actor: str
+    reason: str | None
+    recordings: str
+    end_user: str | None
+    generation_after: int
+    grant_kid: str
+
+
+RESETS: Final = f"""SELECT {columns(ResetRecord, "r", device_id="d.id")}
+    FROM resets r JOIN devices d ON d.pk = r.device_pk"""  # noqa: S608 - our own columns
+
+
+def find(view: View, command_id: str) -> ResetRecord | None:
+    """Return the reset with this command."""
+    return view.record(ResetRecord, f"{RESETS} WHERE r.command_id = ?", command_id)
+
+
+def insert(tx: Tx, before: DeviceRecord, asked: ResetRequest) -> None:
+    """Insert a reset that was just asked for. ``before`` is the device as it was then."""
+    tx.run(
+        """INSERT INTO resets (command_id, device_pk, project_id, requested_at, requested_by, reason, recordings,
+            request_id, end_user, serial_number, model, firmware_version, generation_before, generation_after,
+            grant_kid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        *(asked.command_id, before.pk, before.project_id, tx.now, asked.actor, asked.reason, asked.recordings),
+        *(tx.request_id, asked.end_user, before.serial_number, before.model, before.firmware_version),
+        *(before.binding_generation, asked.generation_after, asked.grant_kid),
+    )
+
+
+def set_delivered(tx: Tx, command_id: str) -> None:
+    """Record that the device has reported the reset as delivered."""
+    tx.run("UPDATE resets SET delivered_at = ? WHERE command_id = ?", tx.now, command_id)
+
+
+def set_finished(tx: Tx, command_id: str, outcome: str, grant_kid: str, *, token_revoked: bool) -> None:
+    """Record how the reset ended, which key signed its last grant, and whether the token is revoked by that."""
+    tx.run(
+        "UPDATE resets SET finished_at = ?, outcome = ?, grant_kid = ?, token_revoked_at = ? WHERE command_id = ?",
+        *(tx.now, outcome, grant_kid, tx.now if token_revoked else None, command_id),
+    )

@@ -16,8 +16,8 @@ def fingerprint(tx: Tx, project_id: str, end_user_id: str) -> str:
     """Return the pseudonym of a person: base64url(HMAC-SHA256(salt, end_user_id)), without padding.
 
     The salt is random, one for each person and project, and made when it is missing. While it exists, the operator can
-    show that two documents are about the same person. Without it nobody can link the pseudonym to an id, not even by
-    trying all ids.
+    show that two documents are about the same person. Without it the pseudonym cannot be linked to an id, not even
+    by trying all ids.
     """
     salt = end_user_sql.salt(tx, project_id, end_user_id)
     if salt is None:

@@ -15,7 +15,7 @@ from gateway.store.device_sql import DeviceRecord
 
 
 def params(asked: ResetDevice) -> dict[str, Any]:
-    """Return the params of the command. Its grant signs them, so nobody on the broker can change them."""
+    """Return the params of the command. Its grant signs them, so no client of the broker can change them."""
     return {"recordings": asked.recordings or "keep"}
 
 

@@ -57,7 +57,7 @@ def test_the_grant_of_a_reset_names_device_command_and_binding(world: World) -> 
         "cmd": "factory_reset",
         "gen": 1,
         "iat": NOON // 1000,
-        "par": _par({}),
+        "par": _par({"recordings": "keep"}),
         "seq": 1,
     }
 

@@ -124,4 +124,9 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
         "`key_id` is the API key whose revoked, expired or replaced secret was used.",
         ("channel", "address", "key_id", "count", "reasons", "first_at", "last_at", "sources"),
     ),
+    EventType.END_USER_ERASED: EventDescription(
+        "The data of an end user was erased: `pseudonym` replaces the id in older events, `counts` says how much of "
+        "what was erased. The id is not named.",
+        ("pseudonym", "counts"),
+    ),
 }

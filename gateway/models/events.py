@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.models.fields import CreatedAt, Cursor, DeviceId, EventId, HasMore, NextCursor, Outbound, PageSize
 
-_ADMINISTRATIVE: Final = frozenset({"project", "key", "account", "signing_key", "webhook", "auth"})
+_ADMINISTRATIVE: Final = frozenset({"project", "key", "account", "signing_key", "webhook", "auth", "end_user"})
 
 
 class EventType(enum.StrEnum):
@@ -58,6 +58,7 @@ class EventType(enum.StrEnum):
     WEBHOOK_ROTATED = "webhook.rotated"
     WEBHOOK_DELETED = "webhook.deleted"
     AUTH_REFUSED = "auth.refused"
+    END_USER_ERASED = "end_user.erased"
 
     @property
     def is_of_device(self) -> bool:

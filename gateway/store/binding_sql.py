@@ -62,6 +62,15 @@ def end(tx: Tx, device_pk: int, *, last_event: int) -> None:
     )
 
 
+def again(view: View, binding: BindingRecord) -> BindingRecord | None:
+    """Return a binding as it is now: an erasure of another person moves its marks, one of the same deletes it."""
+    return view.record(
+        BindingRecord,
+        f"{_BINDINGS} WHERE b.device_pk = ? AND b.generation = ? AND b.end_user_id = ?",
+        *(binding.device_pk, binding.generation, binding.end_user_id),
+    )
+
+
 def of_person(view: View, project_id: str, end_user_id: str) -> list[BindingRecord]:
     """Return the bindings of this end user in this project, oldest first."""
     return view.records(

@@ -62,25 +62,25 @@ class ClosedTopic(NamedTuple):
     type: str
 
 
-_COMMANDS: Final = f"""SELECT {columns(CommandRecord, "c", device_id="d.id")}
+COMMANDS: Final = f"""SELECT {columns(CommandRecord, "c", device_id="d.id")}
     FROM commands c JOIN devices d ON d.pk = c.device_pk"""  # noqa: S608 - our own columns
 
 
 def by_id(view: View, command_id: str) -> CommandRecord | None:
     """Return a command of any device."""
-    return view.record(CommandRecord, f"{_COMMANDS} WHERE c.id = ?", command_id)
+    return view.record(CommandRecord, f"{COMMANDS} WHERE c.id = ?", command_id)
 
 
 def find(view: View, device_pk: int, command_id: str) -> CommandRecord | None:
     """Return a command of this device."""
-    return view.record(CommandRecord, f"{_COMMANDS} WHERE c.id = ? AND c.device_pk = ?", command_id, device_pk)
+    return view.record(CommandRecord, f"{COMMANDS} WHERE c.id = ? AND c.device_pk = ?", command_id, device_pk)
 
 
 def by_idempotency_key(view: View, device_pk: int, key: str) -> CommandRecord | None:
     """Return the newest command of this device that was requested with this key."""
     return view.record(
         CommandRecord,
-        f"{_COMMANDS} WHERE c.device_pk = ? AND c.idempotency_key = ? ORDER BY c.id DESC LIMIT 1",
+        f"{COMMANDS} WHERE c.device_pk = ? AND c.idempotency_key = ? ORDER BY c.id DESC LIMIT 1",
         device_pk,
         key,
     )
@@ -89,18 +89,18 @@ def by_idempotency_key(view: View, device_pk: int, key: str) -> CommandRecord | 
 def open_of_type(view: View, device_pk: int, command_type: str) -> CommandRecord | None:
     """Return the open command of this type; there is at most one."""
     return view.record(
-        CommandRecord, f"{_COMMANDS} WHERE c.device_pk = ? AND c.type = ? AND {_OPEN}", device_pk, command_type
+        CommandRecord, f"{COMMANDS} WHERE c.device_pk = ? AND c.type = ? AND {_OPEN}", device_pk, command_type
     )
 
 
 def open_of_device(view: View, device_pk: int) -> list[CommandRecord]:
     """Return the open commands of a device, oldest first."""
-    return view.records(CommandRecord, f"{_COMMANDS} WHERE c.device_pk = ? AND {_OPEN} ORDER BY c.id", device_pk)
+    return view.records(CommandRecord, f"{COMMANDS} WHERE c.device_pk = ? AND {_OPEN} ORDER BY c.id", device_pk)
 
 
 def open_of_all(view: View) -> list[CommandRecord]:
     """Return every open command: what the broker is to hold."""
-    return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} ORDER BY c.id")
+    return view.records(CommandRecord, f"{COMMANDS} WHERE {_OPEN} ORDER BY c.id")
 
 
 def closed_since(view: View, since: int) -> list[ClosedTopic]:
@@ -140,12 +140,12 @@ def highest_seq(view: View) -> int:
 
 def without_seq(view: View) -> list[CommandRecord]:
     """Return open commands of a version that gave them no ``seq``, oldest first."""
-    return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.seq IS NULL ORDER BY c.id")
+    return view.records(CommandRecord, f"{COMMANDS} WHERE {_OPEN} AND c.seq IS NULL ORDER BY c.id")
 
 
 def open_resets(view: View) -> list[CommandRecord]:
     """Return open factory resets of all devices, oldest first."""
-    return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.type = 'factory_reset' ORDER BY c.id")
+    return view.records(CommandRecord, f"{COMMANDS} WHERE {_OPEN} AND c.type = 'factory_reset' ORDER BY c.id")
 
 
 def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
@@ -156,7 +156,7 @@ def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
 def expired(view: View, now: int) -> list[CommandRecord]:
     """Return open commands that have expired."""
     return view.records(
-        CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at <= ?", now
+        CommandRecord, f"{COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at <= ?", now
     )
 
 
@@ -164,7 +164,7 @@ def dated_ahead(view: View, now: int) -> list[tuple[CommandRecord, int]]:
     """Return open commands that would stay open for longer than their ``ttl_ms``, with it: the clock was set back."""
     commands = view.records(
         CommandRecord,
-        f"{_COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at - c.ttl_ms > ?",
+        f"{COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at - c.ttl_ms > ?",
         now,
     )
     return [(command, command.ttl_ms) for command in commands if command.ttl_ms is not None]
@@ -179,7 +179,7 @@ def page(view: View, device_pk: int, query: ListCommands) -> list[CommandRecord]
     """Return a page, newest first, and one row more than ``query.limit`` when there are more."""
     return view.records(
         CommandRecord,
-        f"""{_COMMANDS} WHERE c.device_pk = ? AND c.status = coalesce(?, c.status)
+        f"""{COMMANDS} WHERE c.device_pk = ? AND c.status = coalesce(?, c.status)
             AND c.type = coalesce(?, c.type) AND c.id < coalesce(?, '~') ORDER BY c.id DESC LIMIT ?""",
         device_pk,
         query.status,

@@ -189,6 +189,18 @@ def set_offline(tx: Tx, device_pk: int) -> None:
     mark_mirror(tx, device_pk, STATE)
 
 
+def forget_reports(tx: Tx, device_pk: int) -> int:
+    """Delete the newest values that the device reported; return 1 if there were any. Its presence stays."""
+    changed = tx.run(
+        f"""UPDATE health SET {", ".join(f"{name} = NULL" for name in NEWEST)}, connection_type = NULL,
+            last_heartbeat_at = NULL, last_seen_by = NULL, low_battery = 0, storage_full = 0
+            WHERE device_pk = ? AND last_heartbeat_at IS NOT NULL""",  # noqa: S608 - our own columns
+        device_pk,
+    ).rowcount
+    mark_mirror(tx, device_pk, STATE)
+    return changed
+
+
 def refuse(
     tx: Tx, device_id: str | None, source: str, code: str, message: str, field: str | None, payload: str
 ) -> None:

@@ -37,6 +37,9 @@ _said: Final = itemgetter(
 )
 _PREVIOUS: Final = 1
 """Place in an inserted row of the previous end of the chain."""
+_LAST_ID: Final = """SELECT coalesce((SELECT max(id) FROM heartbeats), (SELECT max(known) FROM
+    (SELECT max(history_id) AS known FROM health UNION ALL SELECT max(last_heartbeat) FROM bindings) AS marks), 0)"""
+"""Marks of bindings may name rows that were pruned, so an empty table must not begin with their numbers again."""
 _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND received_at >= ?3
     UNION ALL
@@ -94,7 +97,7 @@ def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
     """Return whether all were new. Otherwise the chains are unchanged, and the caller undoes the inserts."""
     now, today = tx.now, tx.now // DAY_MS
     rows, days, first_today = [], [], []
-    for number, (device, heartbeat, radio) in enumerate(beats, (tx.value("SELECT max(id) FROM heartbeats") or 0) + 1):
+    for number, (device, heartbeat, radio) in enumerate(beats, tx.value(_LAST_ID) + 1):
         said = heartbeat.__dict__
         sent_at = said["sent_at"]
         if device.history_day != today:

@@ -92,6 +92,16 @@ def prune(tx: Tx, limit: int = 5_000, most: int = MOST) -> int:
     return old + too_many
 
 
+def erase(tx: Tx, project_id: str, end_user_id: str, limit: int) -> int:
+    """Delete up to ``limit`` answers to this project's callers that name the end user; return how many."""
+    return _delete(
+        tx,
+        """SELECT seq FROM idempotency WHERE end_user_id = ? AND owner NOT IN
+            (SELECT id FROM api_keys WHERE project_id <> ?) ORDER BY seq LIMIT ?""",
+        *(end_user_id, project_id, limit),
+    )
+
+
 def _delete(tx: Tx, chosen: str, *values: object) -> int:
     """Delete the rows that a statement selects, and subtract their bytes; return how many."""
     went = tx.run(

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from gateway.core.clock import DAY_MS
 from gateway.domain import devices, heartbeats
-from gateway.store import binding_sql
+from gateway.store import binding_history_sql, binding_sql
 from gateway.store.binding_sql import BindingRecord
 from tests.domain.support import NOON, World
+
+PERSONS = ("eu_1", "eu_2", "eu_3")
 
 
 def _of(world: World, end_user_id: str) -> list[BindingRecord]:
@@ -84,6 +86,25 @@ def test_a_binding_is_deleted_when_nothing_of_it_can_be_left(tmp_path: Path) -> 
         while world.run(heartbeats.prune):
             pass
         assert (_of(world, "eu_1"), len(_of(world, "eu_2"))) == ([], 1)
+
+
+def test_numbers_of_pruned_heartbeats_are_not_used_again(tmp_path: Path) -> None:
+    """Not even when the whole history was pruned: a mark of an old binding would name another person's heartbeat."""
+    with World(tmp_path) as world:
+        device_id = world.register()
+        for person in ("eu_1", "eu_2"):
+            world.bind(device_id, person)
+            world.beat(device_id, battery_percent=50)
+            world.unbind(device_id)
+            world.now += world.context.rules.heartbeat_history_days * DAY_MS + 1
+            world.run(heartbeats.prune)
+            assert world.view.value("SELECT count(*) FROM heartbeats") == 0
+        world.bind(device_id, "eu_3")
+        for _ in range(3):
+            world.now += 1_000
+            world.beat(device_id, battery_percent=50)
+        found = [binding_history_sql.page(world.view, *_of(world, person), after=None, limit=9) for person in PERSONS]
+        assert [len(rows) for rows in found] == [0, 0, 3]
 
 
 def test_a_registry_that_begins_a_new_epoch_keeps_its_bindings(tmp_path: Path) -> None:

@@ -17,7 +17,12 @@ WRITERS = {
     "domain/heartbeats.py",
     "domain/messages.py",
 }
-ADMINISTRATIVE_WRITERS = {"domain/administration.py", "domain/refused_sign_ins.py", "domain/webhooks.py"}
+ADMINISTRATIVE_WRITERS = {
+    "domain/administration.py",
+    "domain/erasures.py",
+    "domain/refused_sign_ins.py",
+    "domain/webhooks.py",
+}
 
 
 def _written() -> set[str]:

@@ -146,8 +146,6 @@ ROWS: dict[str, dict[str, object]] = {
         "actor": "cli",
         "requested_at": 1,
         "last_event": 1,
-        "part": "heartbeats",
-        "place": 0,
         "counts": "{}",
     },
     "broker_accounts": {"name": "integrator", "hash": b"h", "broker_entry": "$6$", "created_at": 1},

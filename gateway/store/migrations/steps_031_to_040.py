@@ -99,8 +99,8 @@ def m032_bindings(db: Database) -> None:
         "CREATE INDEX bindings_ended ON bindings (unbound_at) WHERE unbound_at IS NOT NULL",
         """CREATE TABLE erasures (
             pseudonym TEXT PRIMARY KEY, project_id TEXT NOT NULL, end_user_id TEXT NOT NULL, actor TEXT NOT NULL,
-            requested_at INTEGER NOT NULL, last_event INTEGER NOT NULL, part TEXT NOT NULL, place INTEGER NOT NULL,
-            counts TEXT NOT NULL, UNIQUE (project_id, end_user_id)) STRICT""",
+            requested_at INTEGER NOT NULL, last_event INTEGER NOT NULL, counts TEXT NOT NULL,
+            UNIQUE (project_id, end_user_id)) STRICT""",
         "ALTER TABLE idempotency ADD COLUMN end_user_id TEXT",
         "CREATE INDEX idempotency_by_end_user ON idempotency (end_user_id) WHERE end_user_id IS NOT NULL",
     )

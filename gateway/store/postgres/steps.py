@@ -242,8 +242,7 @@ _P032: Final = (
     """CREATE TABLE erasures (
         pseudonym text COLLATE "C" PRIMARY KEY, project_id text COLLATE "C" NOT NULL,
         end_user_id text COLLATE "C" NOT NULL, actor text COLLATE "C" NOT NULL, requested_at bigint NOT NULL,
-        last_event bigint NOT NULL, part text COLLATE "C" NOT NULL, place bigint NOT NULL,
-        counts text COLLATE "C" NOT NULL, UNIQUE (project_id, end_user_id))""",
+        last_event bigint NOT NULL, counts text COLLATE "C" NOT NULL, UNIQUE (project_id, end_user_id))""",
     'ALTER TABLE idempotency ADD COLUMN end_user_id text COLLATE "C"',
     "CREATE INDEX idempotency_by_end_user ON idempotency (end_user_id) WHERE end_user_id IS NOT NULL",
 )

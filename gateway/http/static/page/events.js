@@ -16,6 +16,7 @@ export const EVENT_TYPES = [
   "acknowledgement.refused", "project.created", "key.created", "key.updated", "key.expiring", "key.rotated", "key.revoked",
   "account.created", "account.rotated", "account.revoked", "signing_key.rotated", "signing_key.delivery", "signing_key.leaked",
   "webhook.created", "webhook.updated", "webhook.rotated", "webhook.deleted", "auth.refused",
+  "end_user.erased",
 ];
 
 /** `keyId`: the key of who looks; `withDevice`: with a link to the device of each. */

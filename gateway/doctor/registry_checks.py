@@ -14,12 +14,25 @@ from gateway.doctor.host_checks import CLOCK, REGISTRY, REMOUNT, is_read_only, s
 from gateway.domain import epoch
 from gateway.errors import StoreError, UnavailableError
 from gateway.runtime.sealing import require_same, vault_of
-from gateway.store import DATABASE_NAME, View, account_sql, epoch_sql, gauge_sql, key_sql, secret_sql, token_sql
+from gateway.store import (
+    DATABASE_NAME,
+    View,
+    account_sql,
+    epoch_sql,
+    gauge_sql,
+    key_sql,
+    open_reader,
+    secret_sql,
+    token_sql,
+)
+from gateway.store.errors import DATABASE_ERRORS
 from gateway.store.schema import from_a_newer_gateway, missing, newest_applied
 from gateway.store.sqlite.connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from gateway.store.location import Location
 
 WAL_WARNING_BYTES: Final = 256_000_000
 THOROUGH_BELOW_BYTES: Final = 2_000_000_000
@@ -94,11 +107,16 @@ def _unreadable(file: Path, error: Exception) -> Finding:
 def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
     size = file.stat().st_size
     yield _integrity(view, size)
-    schema = _schema(view)
+    schema = schema_version(view)
     yield schema
     yield _wal(file.with_name(f"{file.name}-wal"))
     if schema.level is not Level.OK:
         return  # its tables may differ from those that the next checks read
+    yield from contents(view, size, key_file)
+
+
+def contents(view: View, size: int, key_file: Path | None) -> Iterator[Finding]:
+    """Check what is in a registry of this version, on either engine; its size is in bytes."""
     yield from _epoch(view)
     fleet = gauge_sql.fleet(view)
     yield REGISTRY.ok(
@@ -138,7 +156,8 @@ def _integrity(view: View, size: int) -> Finding:
     return REGISTRY.ok("integrity", f"{check} and foreign keys hold")
 
 
-def _schema(view: View) -> Finding:
+def schema_version(view: View) -> Finding:
+    """Check that the tables are those of this version."""
     newest = newest_applied(view.connection)
     if newer := from_a_newer_gateway(view.connection):
         return REGISTRY.error(
@@ -150,17 +169,17 @@ def _schema(view: View) -> Finding:
         return REGISTRY.warning(
             "schema",
             f"{newest}, of an older version; {count(len(wanting), 'step')} missing, the first {wanting[0]}",
-            "Restart the gateway with this version, which applies them after a copy ('gateway docs upgrading').",
+            "Restart the gateway with this version, which applies them ('gateway docs upgrading').",
         )
     return REGISTRY.ok("schema", f"{newest}, of this version")
 
 
-def has_own_schema(directory: Path) -> bool:
+def has_own_schema(location: Location) -> bool:
     """Return whether the registry can be read and has the schema of this version."""
     try:
-        with closing(connect(directory / DATABASE_NAME, read_only=True)) as connection:
+        with closing(open_reader(location)) as connection:
             return not (from_a_newer_gateway(connection) or missing(connection))
-    except (StoreError, sqlite3.Error):
+    except (StoreError, *DATABASE_ERRORS):
         return False
 
 

@@ -19,15 +19,22 @@ from gateway.broker.mosquitto.session_locks import EXPOSED
 from gateway.broker.selection import verified_by
 from gateway.core.addresses import BrokerUrl
 from gateway.core.topics import Topics
-from gateway.doctor import as_device, broker_checks, host_checks, registry_checks, settings_file, tls_checks
+from gateway.doctor import (
+    as_device,
+    broker_checks,
+    database_checks,
+    host_checks,
+    registry_checks,
+    settings_file,
+    tls_checks,
+)
 from gateway.doctor.broker_checks import Looking
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.mqtt.probe import ProbeTarget
 from gateway.readiness import reasons
 from gateway.runtime import endpoint_file
 from gateway.settings.types import EMBEDDED, MOSQUITTO
-from gateway.store import DATABASE_NAME, Context, View, gauge_sql, key_sql, transact
-from gateway.store.sqlite.connection import connect
+from gateway.store import Context, View, gauge_sql, key_sql, open_existing, open_reader, transact
 from gateway.store.sqlite.lock import LOCK_NAME, holder
 from gateway.tls.certificates import CertificateError, client_context
 from gateway.workers.change_poller import ask_for_comparison
@@ -35,6 +42,7 @@ from gateway.workers.change_poller import ask_for_comparison
 if TYPE_CHECKING:
     from gateway.runtime.endpoint_file import Endpoints
     from gateway.settings.loading import Loaded, Settings
+    from gateway.store.location import Location
 
 GATEWAY: Final = Area("gateway")
 ANSWER_SECONDS: Final = 5.0
@@ -91,7 +99,7 @@ async def _at_the_broker(
             "that needs a running gateway, which lets the doctor in",
             "Start the gateway; it compares the broker with the registry at each connect.",
         )
-    elif registry_checks.has_own_schema(settings.data_dir):
+    elif registry_checks.has_own_schema(settings.registry):
         async for finding in _inside(settings, target, fix=fix):
             yield finding
 
@@ -104,9 +112,16 @@ def _at_rest(loaded: Loaded) -> Iterator[Finding]:
         loaded, doctor_accounts.read(directory) if holder(directory) is not None else None
     )
     yield from host_checks.data_directory(directory)
-    yield from registry_checks.registry(directory, loaded.settings.encryption_key_file)
+    yield from _registry(loaded.settings)
     yield from host_checks.clock()
     yield from tls_checks.certificates(loaded.settings)
+
+
+def _registry(settings: Settings) -> Iterator[Finding]:
+    if settings.database is None:
+        yield from registry_checks.registry(settings.data_dir, settings.encryption_key_file)
+    else:
+        yield from database_checks.database(settings)
 
 
 async def _as_device(settings: Settings, where: Endpoints | None, target: ProbeTarget) -> AsyncIterator[Finding]:
@@ -122,7 +137,7 @@ async def _as_device(settings: Settings, where: Endpoints | None, target: ProbeT
 
 def _sizes(settings: Settings, pid: int | None, where: Endpoints | None) -> Iterator[Finding]:
     """Check that there is room for the fleet."""
-    fleet, kind = _fleet(settings.data_dir), where.kind if where else "embedded" if settings.embedded else ""
+    fleet, kind = _fleet(settings.registry), where.kind if where else "embedded" if settings.embedded else ""
     if pid:
         of_devices = fleet.devices if kind == EMBEDDED else 0
         yield host_checks.limits(pid, "open files", host_checks.FILES_PER_STREAM + of_devices)
@@ -149,13 +164,13 @@ async def _inside(settings: Settings, target: ProbeTarget, *, fix: bool) -> Asyn
             yield finding
     if fix:
         # Access is compared too, but no doctor can see from outside whether it differs.
-        _ask_for_comparison(settings.data_dir)
+        _ask_for_comparison(settings.registry)
     if differs and fix:
         yield await _put_right(looking, differs[0])
 
 
-def _ask_for_comparison(directory: Path) -> None:
-    with closing(connect(directory / DATABASE_NAME)) as connection:
+def _ask_for_comparison(location: Location) -> None:
+    with closing(open_existing(location)) as connection:
         transact(connection, Context(), ask_for_comparison)
 
 
@@ -185,20 +200,20 @@ def _looking(settings: Settings, target: ProbeTarget) -> Looking | None:
     accounts = doctor_accounts.read(settings.data_dir)
     if accounts is None:
         return None
-    with _reading(settings.data_dir) as view:
+    with _reading(settings.registry) as view:
         gateway_id = key_sql.meta(view, "gateway_id") or ""
-    return Looking(target, accounts, Topics(settings.topic_prefix), gateway_id, lambda: _reading(settings.data_dir))
+    return Looking(target, accounts, Topics(settings.topic_prefix), gateway_id, lambda: _reading(settings.registry))
 
 
 @contextmanager
-def _reading(directory: Path) -> Iterator[View]:
-    with closing(connect(directory / DATABASE_NAME, read_only=True)) as connection:
+def _reading(location: Location) -> Iterator[View]:
+    with closing(open_reader(location)) as connection:
         yield View(connection)
 
 
-def _fleet(directory: Path) -> gauge_sql.FleetGauges:
+def _fleet(location: Location) -> gauge_sql.FleetGauges:
     try:
-        with _reading(directory) as view:
+        with _reading(location) as view:
             return gauge_sql.fleet(view)
     except Exception:  # noqa: BLE001 - an unreadable registry has been reported
         return gauge_sql.FleetGauges()

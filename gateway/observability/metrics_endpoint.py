@@ -24,6 +24,7 @@ class _Registry(NamedTuple):
     outbox: list[tuple[str, int, int]]
     commands: list[gauge_sql.OpenCommands]
     deliveries: int
+    database_bytes: int | None
 
 
 class Scrape:
@@ -63,10 +64,11 @@ class Scrape:
 
     async def _made(self) -> bytes:
         gauges, now = Gauges(), self._store.context.clock()
-        _registry(gauges, await self._store.read(_read, Purpose.HEALTH), now)
+        found = await self._store.read(_read, Purpose.HEALTH)
+        _registry(gauges, found, now)
         _fleet(gauges, await self._counted(now))
         _broker(gauges, await self._readiness())
-        _disk(gauges, self._data_dir)
+        _disk(gauges, self._data_dir, found.database_bytes)
         return self._metrics.text(gauges)
 
     async def _counted(self, now: int) -> gauge_sql.FleetGauges:
@@ -77,7 +79,12 @@ class Scrape:
 
 
 def _read(view: View) -> _Registry:
-    return _Registry(gauge_sql.outbox(view), gauge_sql.open_commands(view), gauge_sql.deliveries_waiting(view))
+    return _Registry(
+        gauge_sql.outbox(view),
+        gauge_sql.open_commands(view),
+        gauge_sql.deliveries_waiting(view),
+        gauge_sql.database_bytes(view),
+    )
 
 
 def _age(now: int, since: int) -> float:
@@ -128,10 +135,13 @@ def _broker(gauges: Gauges, report: dict[str, Any]) -> None:
     )
 
 
-def _disk(gauges: Gauges, data_dir: Path) -> None:
+def _disk(gauges: Gauges, data_dir: Path, database_bytes: int | None) -> None:
+    gauges.set("disk_free_bytes", "What is free where the data directory lies.", shutil.disk_usage(data_dir).free)
+    if database_bytes is not None:
+        gauges.set("database_bytes", "Size of the database, indexes included.", database_bytes)
+        return
     for name, suffix in (("database_bytes", ""), ("database_wal_bytes", "-wal")):
         gauges.set(name, f"Size of {DATABASE_NAME}{suffix}.", _size(data_dir / f"{DATABASE_NAME}{suffix}"))
-    gauges.set("disk_free_bytes", "What is free where the registry lies.", shutil.disk_usage(data_dir).free)
 
 
 def _size(path: Path) -> int:

@@ -15,7 +15,7 @@ from gateway.store.engine import Row
 from gateway.store.errors import DATABASE_ERRORS, store_error, was_interrupted
 from gateway.store.lease_sql import LeaseLostError
 from gateway.store.listener import StoreListener
-from gateway.store.location import engine_of, open_database, open_existing, open_to_serve
+from gateway.store.location import engine_of, open_database, open_existing, open_reader, open_to_serve
 from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers
 from gateway.store.sqlite.connection import DATABASE_NAME
 from gateway.store.transaction import Context, Rules, Tx, View, transact, transaction
@@ -43,6 +43,7 @@ __all__ = [
     "View",
     "open_database",
     "open_existing",
+    "open_reader",
     "open_to_serve",
     "transact",
     "transaction",

@@ -15,14 +15,15 @@ class SqlDialect:
 
     ``numbers`` and ``names`` are queries with one placeholder, a list as JSON text. They return its members in a column
     ``value``, as integers or as text. ``newest_event`` returns the number of the newest event that was ever committed.
-    ``like`` compares without regard to the case of A to Z. ``share`` after a query keeps its rows as they are
-    until the end of the transaction.
+    ``database_bytes`` returns its size where the server knows it. ``like`` compares without regard to the case of A
+    to Z. ``share`` after a query keeps its rows as they are until the end of the transaction.
     """
 
     name: str
     numbers: str
     names: str
     newest_event: str
+    database_bytes: str
     like: str
     share: str
     _now: str
@@ -67,6 +68,7 @@ SQLITE: Final = SqlDialect(
     name="sqlite",
     numbers="SELECT value FROM json_each(?)",
     names="SELECT value FROM json_each(?)",
+    database_bytes="SELECT NULL",
     newest_event="SELECT seq FROM sqlite_sequence WHERE name = 'events'",
     like="LIKE",
     share="",
@@ -83,6 +85,7 @@ POSTGRESQL: Final = SqlDialect(
     numbers="SELECT value::bigint AS value FROM json_array_elements_text(?::json)",
     names="SELECT value FROM json_array_elements_text(?::json)",
     newest_event="SELECT seq FROM event_counter",
+    database_bytes="SELECT pg_database_size(current_database())",
     like="ILIKE",
     share=" FOR SHARE",
     _now="(extract(epoch FROM clock_timestamp()) * 1000)::bigint",

@@ -76,6 +76,9 @@ class DatabaseConnection(Protocol):
     def newer_schema(self) -> str | None:
         """Return the schema step that this program does not know, if one was applied by now."""
 
+    def known_steps(self) -> Sequence[str]:
+        """Return the names of the schema steps that this program knows for this engine, in order."""
+
     def applied_steps(self) -> set[str]:
         """Return the names of the schema steps that were applied; none in an empty database."""
 

@@ -64,3 +64,9 @@ def deliveries_waiting(view: View) -> int:
     """Return the number of pending deliveries to webhooks."""
     waiting: int = view.value("SELECT count(*) FROM deliveries WHERE status = 'pending'")
     return waiting
+
+
+def database_bytes(view: View) -> int | None:
+    """Return the size of the database on its server; None for SQLite, whose file tells it."""
+    found: int | None = view.value(view.dialect.database_bytes)
+    return found

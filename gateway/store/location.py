@@ -93,3 +93,12 @@ def migrate_database(location: Location) -> tuple[str, str]:
     if isinstance(location, Path):
         raise TypeError("a registry on SQLite is migrated by migrate_registry")
     return _postgres(location).migrate()
+
+
+def open_reader(location: Location) -> DatabaseConnection:
+    """Open a connection that reads what is there, of whichever schema. On PostgreSQL the first statement connects.
+
+    Raises:
+        StoreError: the file cannot be opened, or is not a database.
+    """
+    return engine_of(location).open_reader()

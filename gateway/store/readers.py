@@ -34,6 +34,8 @@ class Purpose(StrEnum):
 
 
 THREADS: Final = dict.fromkeys(Purpose, 2)
+READERS: Final = sum(THREADS.values())
+"""Connections that read, at most."""
 
 
 class DeadlineError(UnavailableError):

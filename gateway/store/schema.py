@@ -17,7 +17,7 @@ SET: Final = "gateway"
 
 
 def steps() -> list[str]:
-    """Return the names of all steps, in order."""
+    """Return the names of all steps of SQLite, in order."""
     return [each.__name__ for each in STEPS]
 
 
@@ -32,7 +32,7 @@ def migrate(connection: DatabaseConnection) -> list[str]:
 def missing(connection: DatabaseConnection) -> list[str]:
     """Return the names of the missing steps, in order."""
     applied = connection.applied_steps()
-    return [name for name in steps() if name not in applied]
+    return [name for name in connection.known_steps() if name not in applied]
 
 
 def newest_applied(connection: DatabaseConnection) -> str | None:
@@ -55,4 +55,4 @@ def apply(connection: DatabaseConnection, stop_before: str | None = None) -> Non
 
 def from_a_newer_gateway(connection: DatabaseConnection) -> str | None:
     """Return the last applied step that this program does not know, or None."""
-    return max(connection.applied_steps() - set(steps()), default=None)
+    return max(connection.applied_steps() - set(connection.known_steps()), default=None)

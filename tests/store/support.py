@@ -3,13 +3,15 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway.core import ids
 from gateway.store import Context, StoreListener, Tx, View, open_database
+from gateway.store.engine import Cursor, DatabaseConnection
 from gateway.store.measurements import Measure
 from gateway.store.writer import Writer
 
@@ -19,7 +21,7 @@ class WriterBench:
     """A writer at work, its connection, and the statements that were begun on it, in order."""
 
     writer: Writer
-    connection: sqlite3.Connection
+    connection: DatabaseConnection
     statements: list[str] = field(default_factory=list)
 
     @property
@@ -54,10 +56,9 @@ async def writing(
 ) -> AsyncIterator[WriterBench]:
     """A writer that gives a held lock 50 ms."""
     connection = open_database(data_dir)
-    connection.execute("PRAGMA busy_timeout = 50")
     writer = Writer(connection, context or Context(), _Calls(committed, measured))
     bench = WriterBench(writer, connection)
-    connection.set_trace_callback(bench.statements.append)
+    trace(connection, bench.statements.append)
     writer.start()
     try:
         yield bench
@@ -65,6 +66,21 @@ async def writing(
         await asyncio.to_thread(writer.stop)
         await asyncio.sleep(0)
         connection.close()
+
+
+def trace(connection: DatabaseConnection, told: Callable[[str], object]) -> None:
+    """Tell the statements of a connection, from now on."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA busy_timeout = 50")
+        connection.set_trace_callback(told)
+        return
+    execute = connection.execute
+
+    def traced(sql: str, values: Sequence[Any] = (), /) -> Cursor:
+        told(sql)
+        return execute(sql, values)
+
+    connection.execute = traced  # type: ignore[method-assign]
 
 
 class Gate:

@@ -14,7 +14,7 @@ from gateway.errors import StoreError
 from gateway.models.events import ListEvents
 from gateway.store import Batch, Tx, View, event_sql, health_sql, open_database
 from gateway.store.device_cache import MOST, CachedDevice, DeviceCache
-from gateway.store.sqlite.connection import SqliteConnection
+from tests.store.support import trace
 from tests.support.registry import Bound, Registry, registry
 
 BATCH = 2
@@ -41,17 +41,17 @@ async def _selects(registered: Registry, parsed: list[messages.Parsed]) -> int:
     seen: list[str] = []
 
     def watched(batch: Batch) -> None:
-        assert isinstance(batch.tx.connection, SqliteConnection)
-        batch.tx.connection.set_trace_callback(seen.append)
+        trace(batch.tx.connection, seen.append)
         try:
             _store(parsed, batch)
         finally:
-            batch.tx.connection.set_trace_callback(None)
+            trace(batch.tx.connection, lambda _: None)
 
     await registered.store.write_batch(watched)
     return sum("FROM devices d LEFT JOIN health" in statement for statement in seen)
 
 
+@pytest.mark.sqlite  # on PostgreSQL nothing is kept between batches: another gateway may have written
 async def test_a_device_is_looked_up_once(tmp_path: Path) -> None:
     """As long as nothing but heartbeats is written."""
     async with registry(tmp_path) as registered:
@@ -117,6 +117,7 @@ async def test_a_rolled_back_write_of_a_group_leaves_no_cache_entry(tmp_path: Pa
         assert [tuple(row) for row in rows] == [(1, None), (2, 1), (3, 2), (4, 3)]
 
 
+@pytest.mark.sqlite  # its disk is made full by a limit of SQLite; tests/store/test_postgres_faults.py has a full disk
 async def test_a_failed_commit_leaves_no_cache_entry(tmp_path: Path) -> None:
     """A commit that fails undoes all: the same batch again is taken as if for the first time."""
     async with registry(tmp_path) as registered:

@@ -9,6 +9,9 @@ from gateway.models.devices import ListDevices
 from gateway.store import Row, View, device_list
 from tests.domain.support import World
 
+pytestmark = pytest.mark.sqlite
+"""Plans of SQLite. PostgreSQL plans by the size of the tables."""
+
 ORDERS = ("asc", "desc")
 OF_THE_ORDER = {
     "created_at": "devices_",

@@ -4,6 +4,8 @@ import re
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 import gateway
 from gateway.store import open_database
 
@@ -20,6 +22,7 @@ def _told() -> dict[str, set[str]]:
     return told
 
 
+@pytest.mark.sqlite  # tests/store/test_postgres.py compares the tables of both engines
 def test_every_table_and_column_is_documented(tmp_path: Path) -> None:
     """Undocumented ones and stale ones are named."""
     with closing(open_database(tmp_path)) as connection:

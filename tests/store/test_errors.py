@@ -12,6 +12,9 @@ from gateway.store import DATABASE_NAME, Context, Store, Tx, key_sql, open_datab
 from gateway.store.sqlite.connection import connect
 from tests.store.support import Gate, names, project, queued, writing
 
+pytestmark = pytest.mark.sqlite
+"""Faults of SQLite's file; tests/store/test_postgres_faults.py has those of a server."""
+
 
 def _large(tx: Tx) -> None:
     tx.run("INSERT INTO meta (key, value) VALUES ('large', ?)", "x" * 1_000_000)

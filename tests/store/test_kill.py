@@ -10,6 +10,9 @@ import pytest
 
 from gateway.store import View, open_database
 
+pytestmark = pytest.mark.sqlite
+"""A killed process and its file; PostgreSQL's own log holds what was committed."""
+
 
 def _answered_until_killed(data_dir: Path, answers: int) -> list[str]:
     """Start the process, kill it after so many answers; all the answers it gave."""

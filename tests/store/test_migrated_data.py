@@ -4,10 +4,15 @@ import unicodedata
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from gateway.store import DATABASE_NAME, open_to_serve
 from gateway.store.schema import apply
 from gateway.store.sqlite.connection import connect
 from tests.store.older_registry import some_data
+
+pytestmark = pytest.mark.sqlite
+"""Data of older registries, which no registry on PostgreSQL can hold."""
 
 
 def test_serial_numbers_are_normalised_unless_they_would_collide(tmp_path: Path) -> None:

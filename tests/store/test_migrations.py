@@ -13,6 +13,9 @@ from gateway.store.sqlite.connection import connect
 from tests.domain.support import World
 from tests.store.older_registry import ROWS, STEPS, rows, some_data
 
+pytestmark = pytest.mark.sqlite
+"""The steps of SQLite; tests/store/test_postgres.py compares the schemas that result."""
+
 SCHEMA = Path(__file__).parent / "golden" / "schema.sql"
 LANDED = [
     "m001_registry",

@@ -17,6 +17,9 @@ from gateway.store.sqlite.connection import connect
 from tests.store.older_registry import ROWS, STEPS, older, rows
 from tests.support.small_disk import may_mount, small_disk
 
+pytestmark = pytest.mark.sqlite
+"""Copies of the file."""
+
 
 def _copies(data_dir: Path) -> list[Path]:
     return sorted(data_dir.glob(f"{DATABASE_NAME}.m[0-9]*"), key=lambda file: file.stat().st_mtime_ns)

@@ -49,6 +49,7 @@ async def test_each_commit_notifies_of_its_changes(tmp_path: Path) -> None:
         assert rung[4:] == ["command", "news"]
 
 
+@pytest.mark.sqlite  # its disk is made full by a limit of SQLite
 async def test_a_rollback_notifies_nothing(tmp_path: Path) -> None:
     """No commit, no bell."""
     rung: list[str] = []

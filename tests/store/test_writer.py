@@ -1,7 +1,6 @@
 """The one thread that writes: group commit, order, and results only after the commit."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 
 from gateway.errors import UnavailableError
 from gateway.models.devices import RegisterDevice
-from gateway.store import DATABASE_NAME, Batch, Context, Tx, View, device_sql, open_database, outbox_sql, transact
+from gateway.store import Batch, Context, Tx, View, device_sql, open_database, open_reader, outbox_sql, transact
+from gateway.store.errors import DATABASE_ERRORS
 from gateway.store.measurements import Measure
-from gateway.store.sqlite.connection import connect
 from tests.store.support import Gate, names, project, queued, writing
 from tests.support.colliding_ids import CollidingIds
 from tests.support.wait import eventually
@@ -21,7 +20,7 @@ from tests.support.wait import eventually
 
 def _committed(data_dir: Path) -> set[str]:
     """What another connection sees."""
-    with closing(connect(data_dir / DATABASE_NAME, read_only=True)) as connection:
+    with closing(open_reader(data_dir)) as connection:
         return names(View(connection))
 
 
@@ -58,7 +57,7 @@ async def test_a_failed_write_does_not_affect_its_group(tmp_path: Path, kind: st
         before, fault, after = await queued(bench.writer, [project("before"), faulty, project("after")])
         gate.open()
         await asyncio.gather(*first, before, after)
-        with pytest.raises((LookupError, sqlite3.IntegrityError, OverflowError)):
+        with pytest.raises((LookupError, OverflowError, *DATABASE_ERRORS)):
             await fault
         assert _committed(tmp_path) == {"before", "after"}
         assert bench.commits == 2
@@ -73,7 +72,7 @@ async def test_a_failed_single_write_is_rolled_back(tmp_path: Path) -> None:
         tx.run("INSERT INTO projects (id, name, created_at) VALUES ('proj_x', 'ward', 1)")
 
     async with writing(tmp_path, committed=told.append) as bench:
-        with pytest.raises(sqlite3.IntegrityError):
+        with pytest.raises(DATABASE_ERRORS):
             await bench.writer.write(faulty)
         assert (told, _committed(tmp_path)) == ([], set())
         await bench.writer.write(project("next"))
@@ -227,7 +226,7 @@ async def test_a_permanent_id_collision_is_an_error(tmp_path: Path) -> None:
     """A write that names the id itself is tried a few times, and then its caller hears of it; so without a writer."""
     async with writing(tmp_path) as bench:
         await bench.writer.write(lambda tx: tx.run("INSERT INTO projects VALUES ('proj_1', 'one', 1)"))
-        with pytest.raises(sqlite3.IntegrityError, match=r"projects\.id"):
+        with pytest.raises(DATABASE_ERRORS, match=r"projects\.id|projects_pkey"):
             await bench.writer.write(lambda tx: tx.run("INSERT INTO projects VALUES ('proj_1', 'two', 1)"))
     assert _committed(tmp_path) == {"one"}
 

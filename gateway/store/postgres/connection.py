@@ -125,10 +125,12 @@ class PostgresConnection:
         if deadline is not None:
             limit = f"; SET LOCAL statement_timeout = {max(1, round(deadline.left * 1000))}"
             self.patience = max(ANSWER_SECONDS, deadline.left + 1)
+        self._watch.deadline = deadline
         self._begin(_BEGIN_READ + limit)
 
     def end_read(self) -> None:
         """End it."""
+        self._watch.deadline = None
         if self.in_transaction:
             try:
                 self.execute("ROLLBACK")
@@ -167,6 +169,10 @@ class PostgresConnection:
         """Return the step that this program does not know, if one was applied by now: the newest one tells."""
         newest: str | None = _value(self.execute(f"SELECT max(name) FROM {STEP_TABLE}"))  # noqa: S608 - a constant
         return newest if newest not in names() else None
+
+    def known_steps(self) -> tuple[str, ...]:
+        """Return the names of the schema steps that this program knows, in order."""
+        return names()
 
     def applied_steps(self) -> set[str]:
         """Return the names of the schema steps that were applied; none in an empty database."""
@@ -207,7 +213,7 @@ class PostgresConnection:
             raw = self._raw
             if raw is None:
                 raw = self._raw = connect(self._address, read_only=self._read_only)
-            with self._watch.running(raw.fileno, self.patience):
+            with self._watch.running(raw, self.patience):
                 return call(raw)
         except psycopg.Error as error:
             if self._watch.has_cut:

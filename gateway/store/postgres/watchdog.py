@@ -6,20 +6,26 @@ nor PostgreSQL's own timeouts end the wait. The watchdog shuts the socket down, 
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
 import time
 import weakref
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from gateway.store.readers import Deadline
 
 ANSWER_SECONDS: Final = 10.0
 """A statement that takes longer is given up, unless its read has a longer deadline."""
 LOOK_SECONDS: Final = 0.5
+_CANCEL_SECONDS: Final = 1.0
 
 
 class Watch:
@@ -27,32 +33,38 @@ class Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until: float | None = None
-        self._socket: Callable[[], int] | None = None
+        self._running: psycopg.Connection[Any] | None = None
+        self._until = 0.0
+        self.deadline: Deadline | None = None
+        """When the server is asked to give the present read up; it ends early where the caller is gone."""
         self.has_cut = False
-        """Whether the last statement was given up."""
+        """Whether the last statement got no answer."""
 
     @contextmanager
-    def running(self, fileno: Callable[[], int], seconds: float | None) -> Iterator[None]:
-        """Watch the block, which waits for the server on this socket; None: it may take any time."""
+    def running(self, connection: psycopg.Connection[Any], seconds: float | None) -> Iterator[None]:
+        """Watch the block, which waits for the server; None: it may take any time."""
         with self._lock:
             self.has_cut = False
-            self._until = None if seconds is None else time.monotonic() + seconds
-            self._socket = fileno
+            self._until = math.inf if seconds is None else time.monotonic() + seconds
+            self._running = connection
         try:
             yield
         finally:
             with self._lock:  # the socket is not closed before this, so its number is its own
-                self._until = None
+                self._running = None
 
-    def cut_if_due(self) -> None:
-        """Shut the socket down if the time is over."""
-        with self._lock:
-            if self._until is None or self._socket is None or time.monotonic() < self._until:
+    def look(self) -> None:
+        """End the statement if its time is over."""
+        with self._lock, suppress(OSError, psycopg.Error):
+            if self._running is None:
                 return
-            self.has_cut, self._until = True, None
-            with suppress(OSError), socket.socket(fileno=os.dup(self._socket())) as ours:
-                ours.shutdown(socket.SHUT_RDWR)
+            if time.monotonic() >= self._until:
+                self.has_cut = True
+                with socket.socket(fileno=os.dup(self._running.fileno())) as ours:
+                    self._running = None
+                    ours.shutdown(socket.SHUT_RDWR)
+            elif self.deadline is not None and self.deadline.passed():
+                self._running.cancel_safe(timeout=_CANCEL_SECONDS)
 
 
 class Watchdog:
@@ -90,5 +102,5 @@ class Watchdog:
                     self._is_running = False
                     return
             for each in watches:
-                each.cut_if_due()
+                each.look()
             del each, watches  # or the last ones would never go

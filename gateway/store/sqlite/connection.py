@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.errors import StoreError
 from gateway.store.dialect import SQLITE
-from gateway.store.schema import SET, from_a_newer_gateway
+from gateway.store.schema import SET, from_a_newer_gateway, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +73,10 @@ class SqliteConnection(sqlite3.Connection):
         if found is None:
             self._schema_known_at = count
         return found
+
+    def known_steps(self) -> list[str]:
+        """Return the names of the schema steps that this program knows, in order."""
+        return steps()
 
     def applied_steps(self) -> set[str]:
         """Return the names of the schema steps that were applied; none in an empty file."""

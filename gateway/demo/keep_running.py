@@ -22,13 +22,13 @@ _DEVICES: Final[tuple[tuple[str, Radio], ...]] = (
 )
 
 
-async def keep_running() -> int:
+async def keep_running(database: str | None = None) -> int:
     """Serve until SIGTERM or SIGINT, and print what the devices do. A device that was reset stays unpaired."""
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     console = Console(highlight=False, soft_wrap=True)
-    async with stage(_free(8080), _free(1883)) as scene:
+    async with stage(_free(8080), _free(1883), database) as scene:
         devices = [scene.device(serial, radio, _teller(console)) for serial, radio in _DEVICES]
         bindings = [await device.provision(end_user_id="eu_demo") for device in devices]
         url, key = scene.gateway.http.url, scene.key

@@ -29,17 +29,18 @@ SHOWN: Final = frozenset(
 )
 
 
-async def run(*, as_json: bool) -> int:
+async def run(*, as_json: bool, database: str | None = None) -> int:
     """Run the scenario. Return 0 when everything was observed, else 1. SIGTERM cancels it and cleans up."""
     playing = asyncio.current_task()
     assert playing is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
     timeline = Timeline(as_json)
+    give_up = GIVE_UP_SECONDS if database is None else 2 * GIVE_UP_SECONDS  # a server is set up first
     try:
-        async with asyncio.timeout(GIVE_UP_SECONDS), stage() as scene:
+        async with asyncio.timeout(give_up), stage(database=database) as scene:
             await _Story(scene, timeline).play()
     except* TimeoutError:
-        timeline.check("the story ends in time", ok=False, saw=f"not over after {GIVE_UP_SECONDS:g} s")
+        timeline.check("the story ends in time", ok=False, saw=f"not over after {give_up:g} s")
     except* SimulatorError as errors:
         timeline.check("nothing fails on the way", ok=False, saw=str(errors.exceptions[0]))
     timeline.end()

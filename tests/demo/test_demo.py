@@ -57,6 +57,17 @@ async def test_the_demo_prints_json(tmp_path: Path) -> None:
     assert names_in(tmp_path) == []
 
 
+async def test_the_demo_runs_on_postgresql(tmp_path: Path) -> None:
+    """On a server that ends with it. Every observation is as good as on SQLite."""
+    words = ("demo", "--json", "--database", "embedded-postgres")
+    outcome = await run(script("gateway"), *words, environment=environment(tmp_path))
+    assert outcome.code == 0, outcome.out + outcome.err
+    checks = json.loads(outcome.out)["checks"]
+    assert [check for check in checks if not check["ok"]] == []
+    assert len(checks) > sum(PROVEN.values())
+    assert names_in(tmp_path) == []
+
+
 async def test_the_demo_prints_a_timeline(tmp_path: Path) -> None:
     """A timeline in chapters, what was seen beside each tick, a last line with the count; no colours in a pipe."""
     outcome = await run(script("gateway"), "demo", environment=environment(tmp_path))

@@ -37,16 +37,6 @@ def verify(public, message, signature):
         return False
     if ed25519_check:
         return bool(ed25519_check(signature, public, message))
-    return _verify_slowly(public, message, signature)
-
-
-def is_key(public):
-    """Return whether these are 32 bytes of the one form that a key has: a y below P, and not of small order."""
-    y = int.from_bytes(public, "little") & Y_BITS
-    return len(public) == 32 and y < P and y not in SMALL_ORDER
-
-
-def _verify_slowly(public, message, signature):
     key = _decode(public)
     if key is None:
         return False
@@ -55,6 +45,12 @@ def _verify_slowly(public, message, signature):
     s = int.from_bytes(signature[32:], "little")
     # R = S B - k A. The bytes are compared, so a second encoding of R does not pass.
     return _encode(_sum_of_products(s, BASE, k, (P - x, y, z, P - t))) == signature[:32]
+
+
+def is_key(public):
+    """Return whether these are 32 bytes of the one form that a key has: a y below P, and not of small order."""
+    y = int.from_bytes(public, "little") & Y_BITS
+    return len(public) == 32 and y < P and y not in SMALL_ORDER
 
 
 def _decode(data):
@@ -81,26 +77,19 @@ def _encode(point):
 
 def _sum_of_products(s, p, k, q):
     """Return s p + k q, bit by bit for both at once. Public values only, so the time may depend on them."""
-    both = _add(p, q)
+    terms = (None, p, q, _add(p, q))
     total = (0, 1, 1, 0)
     for bit in range(252, -1, -1):
-        total = _double(total)
-        of_s, of_k = s >> bit & 1, k >> bit & 1
-        if of_s or of_k:
-            total = _add(total, both if of_s and of_k else p if of_s else q)
+        total = _add(total, total)
+        term = terms[(s >> bit & 1) + 2 * (k >> bit & 1)]
+        if term:
+            total = _add(total, term)
     return total
 
 
 def _add(p, q):
+    """Return the sum of two points, which may be the same."""
     a, b = (p[1] - p[0]) * (q[1] - q[0]) % P, (p[1] + p[0]) * (q[1] + q[0]) % P
     c, d = p[3] * q[3] * D2 % P, 2 * p[2] * q[2] % P
     e, f, g, h = b - a, d - c, d + c, b + a
-    return (e * f % P, g * h % P, f * g % P, e * h % P)
-
-
-def _double(p):
-    a, b, c = p[0] * p[0] % P, p[1] * p[1] % P, 2 * p[2] * p[2] % P
-    h = a + b
-    e, g = h - (p[0] + p[1]) ** 2, a - b
-    f = c + g
     return (e * f % P, g * h % P, f * g % P, e * h % P)

@@ -6,9 +6,7 @@ It needs a file system whose rename replaces a file at once: LittleFS, the usual
 import json
 import os
 
-import strict_json
-
-AREAS = ("wiped", "kept")  # a factory reset wipes the first
+from strict_json import parts
 
 
 class Flash:
@@ -16,33 +14,34 @@ class Flash:
 
     def __init__(self, path):
         self.path = path
-        for folder in (path, f"{path}/wiped", f"{path}/kept"):
+        for folder in (path, f"{path}/wiped", f"{path}/kept"):  # a factory reset wipes the first area
             if not _exists(folder):
                 os.mkdir(folder)
 
     def write(self, area, name, value):
         """Replace one value: write a new file, sync it, rename it over the old one. Equal values cost no write."""
-        if _holds(self._file(area, name), value):
+        old, new = self._files(area, name)
+        if _exists(old) and _holds(old, value):
             return
-        new = f"{self.path}/{area}/.{name}.new"
         with open(new, "wb") as file:
-            strict_json.write(value, file.write)
+            for part in parts(value):  # noqa: FURB122  # MicroPython has no `writelines`
+                file.write(part)
             file.flush()  # on boards and on the Unix port this syncs the file
-        os.rename(new, self._file(area, name))
+        os.rename(new, old)
         _sync()
 
     def erase(self, area, name):
         """Remove one value, and the rest of an interrupted write of it; no error when it does not exist."""
-        for path in (f"{self.path}/{area}/.{name}.new", self._file(area, name)):
-            if _exists(path):
-                os.remove(path)
+        for file in self._files(area, name):
+            if _exists(file):
+                os.remove(file)
         _sync()
 
     def read(self, area):
         """Return all values of an area by their names. A damaged file counts as missing."""
         found = {}
         for entry in os.listdir(f"{self.path}/{area}"):
-            if entry.endswith(".json") and not entry.startswith("."):
+            if entry.endswith(".json"):
                 try:
                     with open(f"{self.path}/{area}/{entry}") as file:
                         found[entry[:-5]] = json.load(file)
@@ -50,8 +49,8 @@ class Flash:
                     continue
         return found
 
-    def _file(self, area, name):
-        return f"{self.path}/{area}/{name}.json"
+    def _files(self, area, name):
+        return f"{self.path}/{area}/{name}.json", f"{self.path}/{area}/.{name}.new"
 
 
 def _exists(path):
@@ -63,18 +62,8 @@ def _exists(path):
 
 
 def _holds(path, value):
-    """Return whether a file holds this value. Compare part by part: a small heap has no room for two copies."""
-    if not _exists(path):
-        return False
     with open(path, "rb") as file:
-        differs = []
-
-        def compare(part):
-            if not differs and file.read(len(part)) != part:
-                differs.append(part)
-
-        strict_json.write(value, compare)
-        return not differs and not file.read(1)
+        return all(file.read(len(part)) == part for part in parts(value)) and not file.read(1)
 
 
 def _sync():

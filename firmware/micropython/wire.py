@@ -3,21 +3,13 @@
 from binascii import a2b_base64, b2a_base64
 from hashlib import sha256
 
-from strict_json import MAX_INTEGER, MAX_PAYLOAD, canonical, read_json, write  # noqa: F401  # for those who import wire
+from strict_json import canonical, read_json
 
 COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "set_grant_key")
-ONLINE = b'{"status":"online"}'
-OFFLINE = b'{"status":"offline"}'
-COMMAND_FIELDS = (
-    ("id", str),
-    ("type", str),
-    ("params", dict),
-    ("binding_generation", int),
-    ("grant_token", str),
-)
-
-
-# --- base64url and HMAC -----------------------------------------------------------------------------------------------
+COMMAND = (("id", str), ("type", str), ("params", dict), ("binding_generation", int), ("grant_token", str))
+BIND = (("id", str), ("binding_generation", int), ("device_token", str), ("grant_key", dict), ("mqtt", dict))
+BROKER = (("host", str), ("port", int), ("tls", bool))
+ONLINE, OFFLINE = b'{"status":"online"}', b'{"status":"offline"}'
 
 
 def base64url(raw):
@@ -52,68 +44,26 @@ def receipt(token, command_id, status, generation):
     return base64url(hmac_sha256(sha256(token.encode()).digest(), word.encode()))
 
 
-# --- times ------------------------------------------------------------------------------------------------------------
-
-
 def rfc3339(at):
     """Return milliseconds since 1970 as `2026-11-01T12:00:00.000Z`."""
     seconds = at // 1000
-    year, month, day = _date(seconds // 86400)
+    days = seconds // 86400 + 719468  # since the first of March of the year 0, so that the leap day is the last one
+    era, day = days // 146097, days % 146097  # 400 years
+    year = (day - day // 1460 + day // 36524 - day // 146096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    day -= (153 * month + 2) // 5 - 1
+    year += 400 * era + month // 10
+    month = (month + 2) % 12 + 1
     hour, minute, second = seconds // 3600 % 24, seconds // 60 % 60, seconds % 60
     return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}.{at % 1000:03d}Z"
 
 
-def milliseconds(text):
-    """Return milliseconds since 1970 of an RFC 3339 time with an offset or `Z`, or raise ValueError."""
-    if len(text) < 20 or text[4] + text[7] + text[10] + text[13] + text[16] != "--T::":
-        raise ValueError("not an RFC 3339 time")
-    year, month, day = _number(text[:4], 1, 9999), _number(text[5:7], 1, 12), _number(text[8:10], 1, 31)
-    clock = _number(text[11:13], 0, 23) * 3600 + _number(text[14:16], 0, 59) * 60 + _number(text[17:19], 0, 59)
-    if _date(_days(year, month, day)) != (year, month, day):
-        raise ValueError("no such day")
-    rest, fraction = text[19:], ""
-    if rest[0] == ".":
-        size = 1
-        while rest[size : size + 1] in tuple("0123456789"):
-            size += 1
-        rest, fraction = rest[size:], rest[1:size]
-        _number(fraction, 0, 10**9)
-    return (_days(year, month, day) * 86400 + clock - _offset(rest)) * 1000 + int((fraction + "000")[:3])
-
-
-def _number(digits, least, most):
-    if not digits or not all(each in "0123456789" for each in digits) or not least <= int(digits) <= most:
-        raise ValueError("not an RFC 3339 time")
-    return int(digits)
-
-
-def _offset(text):
-    """Return the seconds of `Z` or of `+hh:mm`."""
-    if text == "Z":
-        return 0
-    if len(text) != 6 or text[0] not in "+-" or text[3] != ":":
-        raise ValueError("not an RFC 3339 time")
-    seconds = _number(text[1:3], 0, 23) * 3600 + _number(text[4:], 0, 59) * 60
-    return -seconds if text[0] == "-" else seconds
-
-
-def _days(year, month, day):
-    """Return the days since 1970-01-01. The year begins in March, so that the leap day is its last."""
-    year, month = (year, month - 3) if month > 2 else (year - 1, month + 9)
-    return 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 719469
-
-
-def _date(days):
-    year = (days + 719468) * 400 // 146097 + 1
-    while _days(year, 3, 1) > days:
-        year -= 1
-    rest = days - _days(year, 3, 1)
-    month = (5 * rest + 2) // 153
-    day = rest - (153 * month + 2) // 5 + 1
-    return (year, month + 3, day) if month < 10 else (year + 1, month - 9, day)
-
-
-# --- messages ---------------------------------------------------------------------------------------------------------
+def expiry(text):
+    """Return a time of the gateway, which ends in Z, in the form of `rfc3339`, so that it compares as text."""
+    if len(text) < 20 or text[10] != "T" or text[-1] != "Z":
+        raise ValueError("expires_at is not a time with Z")
+    return f"{text[:19]}.{(text[20:-1] + '000')[:3]}Z"
 
 
 def encode(fields):
@@ -126,15 +76,23 @@ def topic(binding, what):
     return f"{binding['mqtt']['topic_prefix']}devices/{binding['device_id']}/{what}"
 
 
+def pick(fields, kinds):
+    """Return the fields of these names, or raise ValueError that names the first one without the right type."""
+    for name, kind in kinds:
+        if type(fields) is not dict or type(fields.get(name)) is not kind:
+            raise ValueError(f"{name} is missing or has the wrong type")
+    return {name: fields[name] for name, _ in kinds}
+
+
 def parse_command(payload):
     """Return the fields of a command that the firmware needs, or raise ValueError.
 
-    `expires_at` is in milliseconds since 1970, or None. Nothing is trusted before `grant.check`.
+    Nothing is trusted before `grant.check`.
     """
     raw = read_json(payload)
-    command = {name: _of(raw, name, kind) for name, kind in COMMAND_FIELDS}
+    command = pick(raw, COMMAND)
     expires_at = raw.get("expires_at")
-    command["expires_at"] = None if expires_at is None else milliseconds(_of(raw, "expires_at", str))
+    command["expires_at"] = None if expires_at is None else expiry(pick(raw, [("expires_at", str)])["expires_at"])
     return command
 
 
@@ -143,29 +101,16 @@ def binding_from_answer(answer):
 
     A companion app may add `http`, the base URL of the gateway for heartbeats without MQTT.
     """
-    device_id, mqtt = _of(answer, "id", str), _of(answer, "mqtt", dict)
-    heartbeat, end = _of(_of(mqtt, "topics", dict), "heartbeat", str), f"devices/{device_id}/heartbeat"
+    binding = pick(answer, BIND)
+    mqtt, device_id = binding["mqtt"], binding.pop("id")
+    heartbeat = pick(pick(mqtt, [("topics", dict)])["topics"], [("heartbeat", str)])["heartbeat"]
+    end = f"devices/{device_id}/heartbeat"
     if not heartbeat.endswith(end):
         raise ValueError(f"mqtt.topics.heartbeat does not end in {end}")
-    binding = {
-        "device_id": device_id,
-        "binding_generation": _of(answer, "binding_generation", int),
-        "device_token": _of(answer, "device_token", str),
-        "grant_key": _of(answer, "grant_key", dict),
-        "mqtt": {
-            "host": _of(mqtt, "host", str),
-            "port": _of(mqtt, "port", int),
-            "tls": _of(mqtt, "tls", bool) if "tls" in mqtt else False,
-            "topic_prefix": heartbeat[: -len(end)],
-        },
-        "end_user_id": answer.get("end_user_id"),
-    }
+    mqtt["tls"] = mqtt.get("tls", False)
+    binding["mqtt"] = pick(mqtt, BROKER)
+    binding["mqtt"]["topic_prefix"] = heartbeat[: -len(end)]
+    binding["device_id"], binding["end_user_id"] = device_id, answer.get("end_user_id")
     if answer.get("http") is not None:
-        binding["http"] = _of(answer, "http", str)
+        binding["http"] = pick(answer, [("http", str)])["http"]
     return binding
-
-
-def _of(fields, name, kind):
-    if type(fields) is not dict or type(fields.get(name)) is not kind:
-        raise ValueError(f"{name} is missing or has the wrong type")
-    return fields[name]

@@ -78,6 +78,19 @@ def test_a_command_that_expires_needs_a_clock(device: Board) -> None:
     assert acknowledged(device.give(command(signer, "factory_reset", 2), None)) == [("delivered", None)]
 
 
+@pytest.mark.checklist("C21")
+@pytest.mark.parametrize(
+    ("apart", "answer"), [(-1000, "failed"), (-999, "executed"), (999, "executed"), (1000, "failed")]
+)
+def test_the_expiry_is_that_of_the_grant(device: Board, apart: int, answer: str) -> None:
+    """The grant has whole seconds: less than one apart is the same time."""
+    signer = Signer()
+    online(device, signer)
+    exp = NOW // 1000 + 60
+    near = command(signer, "trigger_upload", 1, expires_at=exp * 1000 + apart, claims={"exp": exp})
+    assert acknowledged(device.give(near, NOW))[-1][0] == answer
+
+
 @pytest.mark.checklist("C20")
 def test_an_empty_payload_drops_a_reset_that_has_not_started(device: Board) -> None:
     """The reset is withdrawn before its acknowledgement is confirmed: it never begins, and nothing is answered."""

@@ -1,18 +1,25 @@
 """The firmware as a folder that is copied to a board: it stands alone."""
 
 import ast
+import io
+import re
+import tokenize
 from pathlib import Path
 
 import pytest
 
 from tests.firmware.micropython import FIRMWARE
 
-FILES = sorted(FIRMWARE.glob("*.py"))
+DEVICE = sorted(FIRMWARE.glob("*.py"))
+FILES = DEVICE + sorted((FIRMWARE.parent / "examples").glob("*.py"))
+MOST_LINES = 1480
+"""Lines of code of everything that runs on a device; the fewer, the easier to port."""
+NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 BUILT_IN = {"asyncio", "binascii", "errno", "gc", "hashlib", "json", "machine", "micropython", "network", "os"}
 BUILT_IN |= {"random", "select", "socket", "ssl", "struct", "sys", "time", "tls"}
 OPTIONAL = {"aioble", "bluetooth", "monocypher", "ntptime"}
 """What some boards have; each import of one is in a `try`, or in the file that is for such boards only."""
-PURE = ("device", "records", "grant", "wire", "strict_json", "ed25519", "sha512", "product")
+PURE = ("device", "grant", "wire", "strict_json", "ed25519", "sha512", "product")
 
 
 def imported(file: Path) -> set[str]:
@@ -34,3 +41,29 @@ def test_a_file_needs_micropython_and_this_folder_only(file: Path) -> None:
 def test_the_state_machine_does_no_io(name: str) -> None:
     """Clock, network and files come from outside, so it runs in tests as on a board."""
     assert imported(FIRMWARE / f"{name}.py") <= {"binascii", "hashlib", "monocypher", *PURE}
+
+
+def lines_of_code(text: str) -> int:
+    """Count the lines that hold code: no blank lines, no comments, no docstrings."""
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr)]
+    texts = [node for node in nodes if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)]
+    docstrings = {line for node in texts for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+    tokens = [each for each in tokenize.generate_tokens(io.StringIO(text).readline) if each.type not in NO_CODE]
+    return len({line for each in tokens for line in range(each.start[0], each.end[0] + 1)} - docstrings)
+
+
+def test_lines_of_code_are_counted() -> None:
+    """A statement over two lines counts as two; comments and docstrings do not count."""
+    assert (
+        lines_of_code('"""Doc."""\n\n# note\ndef f(\n):  # note\n    """Doc.\n\n    More."""\n    return """a\nb"""\n')
+        == 4
+    )
+
+
+def test_the_device_is_small() -> None:
+    """It stays below its bound, and docs/micropython.md tells the lines of each file."""
+    lines = {file.name: lines_of_code(file.read_text(encoding="utf-8")) for file in DEVICE}
+    assert sum(lines.values()) <= MOST_LINES, lines
+    page = (FIRMWARE.parents[1] / "docs" / "micropython.md").read_text(encoding="utf-8")
+    told = {name: int(number) for name, number in re.findall(r"^\| `(\w+\.py)` \|.*\| (\d+) \|$", page, re.MULTILINE)}
+    assert told == lines

@@ -11,12 +11,15 @@ With `cut` the power goes before the action of this number, and the answer says 
 """
 
 import gc
-import json
-import sys
 
-import wire
-from device import Device
-from flash import Flash
+gc.threshold(4096)  # as main.py does
+
+import json  # noqa: E402
+import sys  # noqa: E402
+
+import wire  # noqa: E402
+from device import Device  # noqa: E402
+from flash import Flash  # noqa: E402
 
 
 class Bench:

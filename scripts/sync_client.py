@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "gateway" / "client"
-NAMES = ("transport", "client")
+NAMES = ("transport", "resets", "client")
 WORDS = {
     r"async def ": "def ",
     r"async for ": "for ",
@@ -19,7 +19,9 @@ WORDS = {
     r"\baiter_lines\b": "iter_lines",
     r"\bAsyncIterator\b": "Iterator",
     r"\bAsyncClient\b": "Client",
+    r"\bAsyncResetCalls\b": "ResetCalls",
     r"\bAsyncTransport\b": "Transport",
+    r"\basync_resets\b": "sync_resets",
     r"\basync_transport\b": "sync_transport",
     r"client for asyncio\. [^\"]*": "client that blocks, made by ``scripts/sync_client.py``.",
 }

@@ -32,6 +32,16 @@ class DeviceChanges(TypedDict, total=False):
     settings: Json
 
 
+class ResetFilters(TypedDict, total=False):
+    """Which resets, and in which order."""
+
+    status: Literal["open", "executed", "failed", "cancelled", "superseded"]
+    since: str
+    until: str
+    time: Literal["requested_at", "finished_at"]
+    order: Literal["asc", "desc"]
+
+
 class WebhookChanges(TypedDict, total=False):
     """What is to be changed of a webhook; what is left out stays."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, Unpack
 
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
-from gateway.client.sync_transport import Transport
+from gateway.client.sync_resets import ResetCalls
 from gateway.models import webhooks
 from gateway.models.bindings import BoundDevice, JwkSet, RefreshedToken
 from gateway.models.bulk import BulkCancelOutcomes, BulkOutcomes
@@ -21,7 +21,7 @@ MOST_DEVICES: Final = 1_000
 ME: Final = "me"
 
 
-class Client(Transport):
+class Client(ResetCalls):
     """Calls of the gateway's HTTP API with one credential: an API key, or the token of a device.
 
     Each call raises :class:`gateway.client.ApiError` when the gateway refuses, and ``httpx.HTTPError`` when it cannot

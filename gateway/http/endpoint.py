@@ -78,7 +78,7 @@ class Endpoint:
         return (
             self._streaming(answer, caller, scope)
             if isinstance(answer, Stream)
-            else _response(answer, operation.media_type)
+            else _response(answer, answer.media_type or operation.media_type)
         )
 
     def _streaming(self, stream: Stream, caller: Caller | None, scope: Scope) -> Streaming:

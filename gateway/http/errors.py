@@ -20,6 +20,7 @@ STATUS: Final[Mapping[str, int]] = {
     "insufficient_scope": 403,
     "not_found": 404,
     "method_not_allowed": 405,
+    "not_acceptable": 406,
     "payload_too_large": 413,
     "unsupported_media_type": 415,
     "rate_limit_exceeded": 429,

@@ -91,6 +91,8 @@ class Operation(Generic[T]):
     """Descriptions of the headers that only this operation's answer may carry."""
     media_type: str = "application/json"
     """Media type of a successful answer."""
+    other_media_types: tuple[str, ...] = ()
+    """Media types that a caller can choose instead, by the header ``Accept``."""
     takes_headers: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of the headers that only this operation reads."""
 

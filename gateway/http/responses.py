@@ -16,6 +16,8 @@ class ApiResponse:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     exclude: frozenset[str] = frozenset()
+    media_type: str | None = None
+    """Where it is not the one of its operation."""
 
     @property
     def content(self) -> bytes:
@@ -27,8 +29,10 @@ class ApiResponse:
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless answer, sent part by part. ``gateway/http/streaming.py`` says what ends it."""
+    """An answer sent part by part. ``gateway/http/streaming.py`` says what ends it."""
 
     parts: AsyncGenerator[bytes, None]
     media_type: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_finite: bool = False
+    """Whether it is a file. One that ends early then breaks the connection, so that no client takes it for whole."""

@@ -1,4 +1,4 @@
-"""Streaming: sends endless answers part by part, and ends them.
+"""Streaming: sends long and endless answers part by part, and ends them.
 
 Nothing is buffered for a client: the next part is made when the last one is on its way. So a slow client costs only
 what its socket holds. A client that reads nothing for too long is cut off.
@@ -41,6 +41,7 @@ class Streaming:
         self._limits = streams.limits
         self._key_id = key_id
         self._still_good = still_good
+        self._failed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it to its end."""
@@ -65,12 +66,15 @@ class Streaming:
                 made_way=makes_way.wait(),
                 over=self._pump(send),
             )
-            async with asyncio.timeout(_GOODBYE_SECONDS):
-                await _finish(send)
+            if self._stream.is_finite and (ended != "over" or self._failed):
+                ended = "failed" if self._failed else ended
+                await _abort(scope, receive)
+            else:
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await _finish(send)
         except TimeoutError:
             ended = "slow"
-            scope.get(ABORT, lambda: None)()
-            await _gone(receive)
+            await _abort(scope, receive)
         log.info("http.stream_ended", key_id=self._key_id, because=ended)
 
     async def _pump(self, send: Send) -> None:
@@ -79,6 +83,7 @@ class Streaming:
                 async with asyncio.timeout(self._limits.send_seconds):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
         except GatewayError as error:  # the head is out: the stream can only end
+            self._failed = True
             log.warning("http.stream_failed", key_id=self._key_id, reason=error.message)
 
     async def _revoked(self) -> None:
@@ -98,6 +103,12 @@ class Streaming:
 
 async def _finish(send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _abort(scope: Scope, receive: Receive) -> None:
+    """Break the connection, and wait until it is gone."""
+    scope.get(ABORT, lambda: None)()
+    await _gone(receive)
 
 
 async def _gone(receive: Receive) -> None:

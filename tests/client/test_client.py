@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from gateway.client import ApiError, AsyncClient, Client
-from gateway.client.arguments import DeviceChanges, DeviceFilters, WebhookChanges
+from gateway.client.arguments import DeviceChanges, DeviceFilters, ResetFilters, WebhookChanges
 from gateway.http.resources.operations import OPERATIONS
 from gateway.models import webhooks
 from gateway.models.devices import ListDevices, UpdateDevice
+from gateway.models.reset_list import ListResets
 from tests.http.support import Api
 from tests.support import generated
 from tests.support.snippets import run_by
@@ -45,11 +46,12 @@ def test_method_parameters_match_the_operation() -> None:
     """Filters and changes, field by field."""
     paging = {"limit", "cursor", "offset", "total"}
     assert set(DeviceFilters.__annotations__) == set(ListDevices.model_fields) - paging
+    assert set(ResetFilters.__annotations__) == set(ListResets.model_fields) - paging
     assert set(DeviceChanges.__annotations__) == set(UpdateDevice.model_fields)
     assert set(WebhookChanges.__annotations__) == set(webhooks.UpdateWebhook.model_fields)
 
 
-@pytest.mark.parametrize("name", ["client", "transport"])
+@pytest.mark.parametrize("name", ["client", "resets", "transport"])
 async def test_the_blocking_client_is_generated_from_the_async_one(name: str) -> None:
     """As ``scripts/sync_client.py`` writes it."""
     program = (
@@ -82,6 +84,9 @@ def live(url: str, key: str) -> None:
                 signed = receipt(bound.device_token, reset.id, status, reset.binding_generation)
                 assert own.acknowledge_command(reset.id, status, receipt=signed).status == status
         assert gateway.get_command(device.id, reset.id).executed_at
+        (done,) = gateway.list_resets(status="executed", time="finished_at", device_id=device.id).data
+        assert gateway.list_device_resets(device.id, limit=1).data == [done] == list(gateway.iterate_resets())
+        assert (done.command_id, gateway.summarize_resets().finished.executed) == (reset.id, 1)
         assert gateway.get_state(device.id).connection == "online"
         assert gateway.list_device_events(device.id, limit=1).has_more
         hook = gateway.create_webhook("https://example.com/hook", events=["device.bound"])

@@ -13,6 +13,7 @@ from gateway.http.resources import (
     events,
     fleet,
     heartbeat_history,
+    reset_list,
     system,
     token_refresh,
     webhooks,
@@ -27,6 +28,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *device_calls.OPERATIONS,
     *token_refresh.OPERATIONS,
     *commands.OPERATIONS,
+    *reset_list.OPERATIONS,
     *events.OPERATIONS,
     *webhooks.OPERATIONS,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from gateway.http.spec.reset_examples import RESET_EXAMPLES
 from gateway.http.spec.webhook_examples import WEBHOOK_EXAMPLES
 from gateway.models.device_settings import with_defaults
 
@@ -261,6 +262,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "project_name": "wards",
         "scopes": ["devices:read", "devices:write"],
     },
+    **RESET_EXAMPLES,
     **WEBHOOK_EXAMPLES,
 }
 
@@ -279,6 +281,12 @@ ERRORS: Final[dict[str, dict[str, Any]]] = {
             {"required_scope": "devices:write"},
         ),
         _error("not_found", f"There is no device '{_DEVICE_ID}' in this project. Check the id."),
+        _error(
+            "not_acceptable",
+            "Accept: names no media type that is offered here. Send one of application/json, text/csv, or leave it "
+            "out.",
+            {"field": "Accept", "offered": ["application/json", "text/csv"]},
+        ),
         _error("payload_too_large", "The body is too large. Send at most 65536 bytes.", {"max_body_bytes": 65_536}),
         _error("unsupported_media_type", "The body should be JSON in UTF-8."),
         _error(

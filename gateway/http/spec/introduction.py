@@ -29,6 +29,7 @@ TAGS: Final[Mapping[str, str]] = {
     "devices": "The registry, with an API key of a back end: who has which device, how it is, and its reset.",
     "devices' own": "What a device calls itself, with the device token that its bind answered.",
     "commands": "What devices are told to do, with an API key.",
+    "resets": "Factory resets: which are open and for how long, and how the others ended.",
     "events": "The audit trail: everything that happened in a project, as a list and as a stream.",
     "webhooks": "Where the gateway sends events by itself, and what became of each delivery.",
 }

@@ -30,6 +30,7 @@ _ERRORS: Final[Mapping[int, str]] = {
     401: "`unauthorized`: no credential, or one that opens nothing here.",
     403: "`insufficient_scope`: a good credential without the right to do this.",
     404: "`not_found`: no such thing in the project of this credential.",
+    406: "`not_acceptable`: the header `Accept` names no media type that this answer may have.",
     413: "`payload_too_large`: the body exceeds the limit (64 KiB by default).",
     415: "`unsupported_media_type`: the body is not JSON, by its headers.",
     429: "`rate_limit_exceeded`: wait as many seconds as `Retry-After` says.",
@@ -243,6 +244,8 @@ def _responses(operation: AnyOperation) -> dict[int, Json]:
 def _statuses(operation: AnyOperation) -> Iterable[int]:
     """The errors that this operation can answer."""
     yield from (400, 500)
+    if operation.other_media_types:
+        yield 406
     if operation.has_body:
         yield from (413, 415)
     if not operation.access.public or operation.access.insiders:
@@ -264,8 +267,17 @@ def _answer(operation: AnyOperation, status: int, body: type[BaseModel] | None) 
     return {
         "description": _FOUND[status],
         "headers": {**{name: _header_ref(name) for name in _EVERYWHERE}, **own},
-        "content": {operation.media_type: content},
+        "content": {operation.media_type: content, **_other_content(operation)},
         **(links.after(operation.id) if status in _DONE else {}),
+    }
+
+
+def _other_content(operation: AnyOperation) -> Json:
+    """The media types that a caller can choose; an example is text."""
+    names = {each: f"{operation.id} {each}" for each in operation.other_media_types}
+    return {
+        media_type: {"schema": {"type": "string"}, **({"example": EXAMPLES[name]} if name in EXAMPLES else {})}
+        for media_type, name in names.items()
     }
 
 

@@ -80,13 +80,19 @@ def _samples(path: str, method: str, operation: Json) -> list[str]:
     """The request as a shell sends it, and what is answered when all is well."""
     lines = [f"```sh\n{_request(path, method, operation)}\n```\n"]
     for status, answer in operation["responses"].items():
-        for media_type, content in answer.get("content", {}).items() if status < _ERRORS else ():
+        contents = answer.get("content", {}) if status < _ERRORS else {}
+        for number, (media_type, content) in enumerate(contents.items()):
             if "example" in content:
-                text, language = content["example"], "text"
-                if media_type == _JSON:
-                    text, language = _json(text), "json"
-                lines.append(f"{status}:\n\n```{language}\n{text.rstrip()}\n```\n")
+                told = f"{status} as `{media_type}`" if number else status
+                lines.append(f"{told}:\n\n{_block(media_type, content['example'])}\n")
     return lines
+
+
+def _block(media_type: str, example: Any) -> str:
+    """An example as a block of code."""
+    if media_type == _JSON:
+        return f"```json\n{_json(example).rstrip()}\n```"
+    return f"```text\n{example.replace(chr(13), '').rstrip()}\n```"
 
 
 def _request(path: str, method: str, operation: Json) -> str:

@@ -28,8 +28,9 @@ def m031_resets(db: Database) -> None:
             finished_at INTEGER, outcome TEXT CHECK (outcome IN ('executed', 'failed', 'cancelled', 'superseded')),
             token_revoked_at INTEGER, sessions_closed_at INTEGER, retained_cleared_at INTEGER) STRICT""",
         "CREATE INDEX resets_by_project ON resets (project_id, requested_at, command_id)",
+        "CREATE INDEX resets_by_finish ON resets (project_id, finished_at, command_id, outcome)",
         "CREATE INDEX resets_by_device ON resets (device_pk, command_id)",
-        "CREATE INDEX resets_open ON resets (project_id, requested_at) WHERE finished_at IS NULL",
+        "CREATE INDEX resets_by_outcome ON resets (project_id, outcome, requested_at, command_id)",
         """CREATE TABLE certificates (
             id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), seq INTEGER NOT NULL,
             command_id TEXT NOT NULL REFERENCES resets (command_id),

@@ -181,8 +181,9 @@ _P031: Final = (
             CHECK (outcome IN ('executed', 'failed', 'cancelled', 'superseded')),
         token_revoked_at bigint, sessions_closed_at bigint, retained_cleared_at bigint)""",
     "CREATE INDEX resets_by_project ON resets (project_id, requested_at, command_id)",
+    "CREATE INDEX resets_by_finish ON resets (project_id, finished_at, command_id, outcome)",
     "CREATE INDEX resets_by_device ON resets (device_pk, command_id)",
-    "CREATE INDEX resets_open ON resets (project_id, requested_at) WHERE finished_at IS NULL",
+    "CREATE INDEX resets_by_outcome ON resets (project_id, outcome, requested_at, command_id)",
     """CREATE TABLE certificates (
         id text COLLATE "C" PRIMARY KEY, project_id text COLLATE "C" NOT NULL REFERENCES projects (id),
         seq bigint NOT NULL, command_id text COLLATE "C" NOT NULL REFERENCES resets (command_id),

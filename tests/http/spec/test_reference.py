@@ -45,8 +45,8 @@ def test_every_operation_has_valid_shell_samples() -> None:
         assert [word for word in words if re.fullmatch(rf"\$GATEWAY{pattern}", word)], words
         if "-d" in words:
             operation.takes.model_validate_json(words[words.index("-d") + 1])
-        for status, answer in zip([each for each in operation.answers if each < 400], answers, strict=True):
-            kind = operation.answers[status]
+        kinds = [kind for status, kind in operation.answers.items() if status < 400]
+        for kind, answer in zip([*kinds, *(None for _ in operation.other_media_types)], answers, strict=True):
             assert answer.strip()
             if kind is not None:
                 assert set(json.loads(answer)) <= set(kind.model_fields)

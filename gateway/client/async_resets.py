@@ -1,0 +1,55 @@
+"""Calls about factory resets of the client for asyncio. ``scripts/sync_client.py`` makes ``sync_resets.py`` of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final, Unpack
+
+from gateway.client.arguments import ResetFilters, path
+from gateway.client.async_transport import AsyncTransport
+from gateway.models.reset_list import Reset, ResetList, ResetSummary
+
+MOST_RESETS: Final = 100
+
+
+class AsyncResetCalls(AsyncTransport):
+    """Calls about factory resets."""
+
+    async def list_resets(
+        self,
+        *,
+        device_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        **filters: Unpack[ResetFilters],
+    ) -> ResetList:
+        """Return a page of resets; times are RFC 3339."""
+        return await self._get(ResetList, path("resets"), device_id=device_id, limit=limit, cursor=cursor, **filters)
+
+    async def iterate_resets(
+        self, *, device_id: str | None = None, **filters: Unpack[ResetFilters]
+    ) -> AsyncIterator[Reset]:
+        """Return all resets that pass the filters, page by page."""
+        cursor: str | None = None
+        while True:
+            page = await self.list_resets(device_id=device_id, limit=MOST_RESETS, cursor=cursor, **filters)
+            for reset in page.data:
+                yield reset
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def list_device_resets(
+        self,
+        device_id: str,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        **filters: Unpack[ResetFilters],
+    ) -> ResetList:
+        """Return a page of the resets of a device, which may be deleted."""
+        return await self._get(ResetList, path("devices", device_id, "resets"), limit=limit, cursor=cursor, **filters)
+
+    async def summarize_resets(self, *, since: str | None = None, until: str | None = None) -> ResetSummary:
+        """Count open resets by age, and those that ended within a period by outcome."""
+        return await self._get(ResetSummary, path("resets", "summary"), since=since, until=until)

@@ -1,0 +1,158 @@
+"""Operations on lists of factory resets: of a device, of the project, and their numbers (contract, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from gateway.core import csv_text
+from gateway.errors import InvalidRequestError, NotFoundError
+from gateway.http import negotiation
+from gateway.http.callers import READ
+from gateway.http.operation import AnyOperation, Operation, RequestContext
+from gateway.http.paging import fitting
+from gateway.http.resources.devices import bad_cursor
+from gateway.http.responses import ApiResponse, Stream
+from gateway.models.reset_list import (
+    CSV_COLUMNS,
+    ListProjectResets,
+    ListResets,
+    ResetList,
+    ResetSummary,
+    SummarizeResets,
+    is_backwards,
+)
+from gateway.store import View, device_sql, reset_list
+from gateway.store.reset_list import CursorError, ListedReset, page
+
+TAG: Final = "resets"
+JSON: Final = "application/json"
+_CSV_PAGE: Final = 500
+"""Resets that a CSV reads at a time."""
+_FORMATS: Final = (
+    " `Accept: text/csv` gives the same as CSV with a header line: all resets that pass the filters, unless `limit` is "
+    "given. It may be of any length. When the connection breaks off, the file is incomplete: request it again. A cell "
+    "that a spreadsheet would take for a formula begins with an apostrophe."
+)
+
+
+async def list_device_resets(call: RequestContext, query: ListResets) -> ApiResponse | Stream:
+    """``GET /v1/devices/{device_id}/resets``, also of a deleted device."""
+    return await _list(call, query, await call.work.read(lambda view: _device_pk(view, call, call.device_id)))
+
+
+async def list_resets(call: RequestContext, query: ListProjectResets) -> ApiResponse | Stream:
+    """``GET /v1/resets``."""
+    if query.device_id is None:
+        return await _list(call, query, None)
+    wanted = query.device_id
+    return await _list(call, query, await call.work.read(lambda view: _device_pk(view, call, wanted, unknown=-1)))
+
+
+async def summarize_resets(call: RequestContext, query: SummarizeResets) -> ApiResponse:
+    """``GET /v1/resets/summary``."""
+    _require_forwards(query.since, query.until)
+    now = call.services.store.context.clock()
+    return ApiResponse(await call.work.scan(lambda view: reset_list.summary(view, call.project_id, query, now)))
+
+
+def _device_pk(view: View, call: RequestContext, device_id: str, *, unknown: int | None = None) -> int:
+    """Return the row number of a device. Resets outlive it, so it may be deleted."""
+    device = device_sql.any_of_project(view, call.project_id, device_id)
+    if device is not None:
+        return device.pk
+    if unknown is not None:
+        return unknown
+    raise NotFoundError(f"There is no device '{device_id[:80]}' in this project, not even a deleted one. Check the id.")
+
+
+async def _list(call: RequestContext, query: ListResets, device_pk: int | None) -> ApiResponse | Stream:
+    media_type = negotiation.choose(call.request.headers.get(negotiation.ACCEPT), (JSON, csv_text.MEDIA_TYPE))
+    _require_forwards(query.since, query.until)
+    size = query.page_size if media_type == JSON else min(query.limit or _CSV_PAGE, _CSV_PAGE)
+    first = await _read(call, query, device_pk, size)
+    if media_type == JSON:
+        return _page(call, query, first)
+    headers = {"Content-Disposition": 'attachment; filename="resets.csv"', **negotiation.VARY}
+    return Stream(_csv(call, query, device_pk, first), media_type, headers, is_finite=True)
+
+
+def _page(call: RequestContext, query: ListResets, rows: list[ListedReset]) -> ApiResponse:
+    now = call.services.store.context.clock()
+    shown, more = fitting(rows, query.page_size, lambda row: reset_list.to_model(row, now))
+    answer = ResetList(data=shown, has_more=more, next_cursor=shown[-1].command_id if more else None)
+    return ApiResponse(answer, headers=negotiation.VARY)
+
+
+async def _read(call: RequestContext, query: ListResets, device_pk: int | None, size: int) -> list[ListedReset]:
+    read = call.work.scan if reset_list.looks_at_many(query) else call.work.read
+    try:
+        return await read(partial(page, project_id=call.project_id, query=query, limit=size, device_pk=device_pk))
+    except CursorError as error:
+        raise bad_cursor() from error
+
+
+async def _csv(
+    call: RequestContext, query: ListResets, device_pk: int | None, rows: list[ListedReset]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the header and then page by page, so that a file of any length takes the memory of one page."""
+    clock = call.services.store.context.clock
+    yield csv_text.line(CSV_COLUMNS).encode()
+    while rows:
+        some = rows[: query.limit or _CSV_PAGE]
+        models = [reset_list.to_model(row, clock()) for row in some]
+        yield "".join(csv_text.line(each.model_dump(mode="json").values()) for each in models).encode()
+        if query.limit is not None or len(rows) == len(some):
+            return
+        query = query.model_copy(update={"cursor": some[-1].command_id})
+        rows = await _read(call, query, device_pk, _CSV_PAGE)
+
+
+def _require_forwards(since: datetime | None, until: datetime | None) -> None:
+    if is_backwards(since, until):
+        raise InvalidRequestError(
+            "until: is before 'since', so no reset can lie between them. Swap them, or leave one out.",
+            details={"field": "until"},
+        )
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="GET",
+        path="/v1/resets",
+        summary="List resets",
+        description="The factory resets of the project, newest first, with who asked for each, why, and how it ended. "
+        "An open one has its age. The page after this one starts at `next_cursor`." + _FORMATS,
+        tag=TAG,
+        access=READ,
+        takes=ListProjectResets,
+        handler=list_resets,
+        answers={200: ResetList},
+        other_media_types=(csv_text.MEDIA_TYPE,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/resets/summary",
+        summary="Count resets",
+        description="How many resets are open, by age, and how many ended within the period, by outcome.",
+        tag=TAG,
+        access=READ,
+        takes=SummarizeResets,
+        handler=summarize_resets,
+        answers={200: ResetSummary},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/devices/{device_id}/resets",
+        summary="List the resets of a device",
+        description="The same for one device, which may be deleted." + _FORMATS,
+        tag=TAG,
+        access=READ,
+        takes=ListResets,
+        handler=list_device_resets,
+        answers={200: ResetList},
+        other_media_types=(csv_text.MEDIA_TYPE,),
+    ),
+)

@@ -52,7 +52,7 @@ Exit codes:
   4  there is no such thing
   5  the state of things forbids it
   6  the API key does not open it
-  7  the doctor found something that does not work
+  7  a check found something: the doctor, or 'resets report --max-age'
   8  what --wait waited for has not happened in time
 """
 
@@ -67,6 +67,7 @@ COMMANDS: Final = Commands(
         "secrets": "gateway.cli.secrets:secrets_group",
         "devices": "gateway.cli.devices:devices_group",
         "commands": "gateway.cli.commands:commands_group",
+        "resets": "gateway.cli.resets:resets_group",
         "webhooks": "gateway.cli.webhooks:webhooks_group",
         "events": "gateway.cli.events:events_group",
         "top": "gateway.cli.top:top",

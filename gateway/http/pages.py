@@ -17,15 +17,21 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.http.certificate_page import STYLE_HASH
 from gateway.http.errors import MethodNotAllowedError
 from gateway.http.middleware import request_info
 
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    f"default-src 'none'; script-src 'self'; style-src 'self' {STYLE_HASH}; connect-src 'self'; img-src data:; "
+    "frame-src blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Content security policy: nothing inline, nothing foreign, no framing, no text that becomes markup."""
+"""Content security policy: no inline script, nothing foreign, no framing, no text that becomes markup.
+
+The page shows a certificate of reset in a frame that it fills itself (``blob:``), which inherits this policy. So the
+style inside a certificate is allowed, by its hash.
+"""
 _FOLDER: Final = files("gateway.http") / "static"
 _MEDIA_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _DOCS: Final = "/docs"

@@ -1,7 +1,8 @@
 // What can be done to a device, and the words that say what it does.
 
 import { onceKey } from "./api.js";
-import { ask } from "./dialog.js";
+import { ask, field } from "./dialog.js";
+import { el } from "./dom.js";
 import { called, words } from "./format.js";
 import { named } from "./names.js";
 
@@ -14,16 +15,35 @@ export const canCancel = (command) => isOpen(command) && !(command.type === RESE
 export const isOutOfReach = (device) => device.lastSeenBy === "ble";
 export const BLUETOOTH_ONLY = "It was last seen over Bluetooth, by a relay, which brings no reset to it. The reset waits for WiFi or cellular, and never expires.";
 
+const RECORDINGS = {
+  keep: ["Keep", "They stay on the device. It does not upload them once it is bound to another person, if its firmware follows the protocol."],
+  wipe: ["Wipe", "Recordings that are not uploaded yet are lost. Firmware that does not know this wish keeps them: the certificate says what the device reported."],
+};
+const MAX_REASON = 200;
+
 export function askReset(api, device) {
+  const reason = el("input", { id: "reason", maxlength: MAX_REASON, autocomplete: "off" });
+  const recordings = Object.entries(RECORDINGS).map(([value, [label, what]]) => {
+    const input = el("input", { type: "radio", name: "recordings", id: `recordings_${value}`, value, checked: value === "keep", "aria-describedby": `what_${value}` });
+    return el("p", { class: "tick" }, input, el("label", { for: input.id }, label), el("small", { id: `what_${value}` }, what));
+  });
+  const once = onceKey();
   return ask({
     title: ["Reset ", named(called(device)), " to factory settings?"],
     says: [...whoLoses(device), ...whenWiped(device),
       "Other commands that are still open are cancelled. Its record, history and metadata stay.",
       "Cancelling the reset later does not undo this. Until the device says that it has the reset, a cancel only spares it the wipe: "
       + "it stays unbound, its token is revoked, and it has to be bound again."],
+    fields: [
+      el("fieldset", {}, el("legend", {}, "Recordings on the device"), recordings),
+      field("Reason", reason, "Optional. It is kept in the audit trail and on the certificate, which outlives a person's data: name no person here."),
+    ],
     check: ["Yes, wipe ", named(device.serial_number), "."],
     action: "Reset the device",
-    run: posting(api, `devices/${device.id}/reset`),
+    run: () => {
+      const wish = recordings.map((each) => each.firstElementChild).find((each) => each.checked).value;
+      return api.post(`devices/${device.id}/reset`, { recordings: wish, ...(reason.value.trim() && { reason: reason.value.trim() }) }, once);
+    },
   });
 }
 

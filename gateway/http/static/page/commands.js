@@ -4,6 +4,7 @@ import { el, put, say, set } from "./dom.js";
 import { BLUETOOTH_ONLY, canCancel, isOpen, isOutOfReach, RESET } from "./actions.js";
 import { ago, clock, duration, full, since, words } from "./format.js";
 import { isolated, visible } from "./names.js";
+import { toCertificate } from "./routes.js";
 
 const FRESH_MS = 10 * 60_000;
 const WAITS = {
@@ -22,7 +23,8 @@ export function commandItem(mayWrite, cancel) {
     const fate = el("p", {}, said);
     let current = null;
     const button = el("button", { type: "button", hidden: true, onclick: () => cancel(current) }, "Cancel …");
-    const node = el("li", {}, el("p", { class: "line" }, name, status, when, button), steps, fate);
+    const certificate = certificateLink();
+    const node = el("li", {}, el("p", { class: "line" }, name, status, certificate.node, when, button), steps, fate);
     const update = (command) => {
       current = command;
       node.dataset.state = status.dataset.state = command.status;
@@ -32,6 +34,7 @@ export function commandItem(mayWrite, cancel) {
       say(steps, taken(command));
       say(said, visible(end(command)));
       fate.hidden = !fate.textContent;
+      certificate.tell(command);
       button.hidden = !(mayWrite && canCancel(command));
     };
     return [node, update];
@@ -60,6 +63,16 @@ function end({ result, error }) {
   return error ? `${error.code}: ${error.message}` : wiped + kept;
 }
 
+/** A link to the certificate of a reset that has ended. */
+function certificateLink() {
+  const node = el("a", { hidden: true }, "Certificate");
+  const tell = (command) => {
+    node.hidden = command.type !== RESET || isOpen(command);
+    node.href = toCertificate(command.device_id, command.id);
+  };
+  return { node, tell };
+}
+
 /** The reset that is open, or has just ended, large. */
 export class ResetProgress {
   constructor(mayWrite, cancel) {
@@ -67,9 +80,10 @@ export class ResetProgress {
     this.steps = ["Asked for", "Delivered", "Executed"].map((name) => step(name));
     this.words = el("p", { role: "status" });
     this.cancel = el("button", { type: "button", hidden: true, onclick: () => cancel(this.command) }, "Cancel the reset …");
+    this.certificate = certificateLink();
     this.node = el("section", { class: "panel reset", "aria-labelledby": "reset", hidden: true },
       el("h2", { id: "reset" }, "Factory reset"),
-      el("ol", { class: "steps" }, this.steps.map((each) => each.node)), this.words, this.cancel);
+      el("ol", { class: "steps" }, this.steps.map((each) => each.node)), this.words, this.certificate.node, this.cancel);
   }
 
   /** `device`: with `lastSeenBy` and `hasBroker`. */
@@ -82,6 +96,7 @@ export class ResetProgress {
     this.node.dataset.state = command.status;
     [command.created_at, command.delivered_at, command.executed_at].forEach((moment, index) => this.steps[index].tell(moment));
     say(this.words, command.error ? `${WAITS.failed} It says: ${isolated(command.error.code)}.` : waits(command, device));
+    this.certificate.tell(command);
     this.cancel.hidden = !(this.mayWrite && canCancel(command));
   }
 }

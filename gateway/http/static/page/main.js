@@ -2,6 +2,7 @@
 
 import { Api, ApiError } from "./api.js";
 import { AuditView } from "./audit.js";
+import { CertificateView } from "./certificate.js";
 import { DeviceView } from "./device.js";
 import { put } from "./dom.js";
 import { FleetView } from "./fleet.js";
@@ -9,6 +10,7 @@ import { keepTime } from "./format.js";
 import { Liveness } from "./liveness.js";
 import { named } from "./names.js";
 import { Readiness } from "./readiness.js";
+import { ResetsView } from "./resets.js";
 import { route } from "./routes.js";
 import { key, setUpTheme } from "./session.js";
 import { signIn } from "./signin.js";
@@ -51,7 +53,7 @@ async function signedIn(text, facts) {
   });
   session.readiness.look();
   put(byId("project"), named(facts.project_name), session.mayWrite ? "" : " · read only");
-  byId("signOut").hidden = byId("toEvents").hidden = false;
+  byId("signOut").hidden = byId("toEvents").hidden = byId("toResets").hidden = false;
   show();
   await follow(session);
 }
@@ -88,7 +90,7 @@ function signOut(said = null) {
   key.forget();
   liveness.hide();
   put(byId("project"));
-  byId("signOut").hidden = byId("toEvents").hidden = true;
+  byId("signOut").hidden = byId("toEvents").hidden = byId("toResets").hidden = true;
   document.querySelector("dialog[open]")?.close();
   document.title = "Device gateway";
   signIn(main, said, signedIn);
@@ -97,9 +99,9 @@ function signOut(said = null) {
 /** The view of the address. That of the fleet is kept while a device is looked at, so that the way back is short. */
 function show() {
   if (session == null) return;
-  const { device, isEvents, query } = route();
+  const { device, command, isEvents, isResets, query } = route();
   if (session.view !== session.fleet) session.view.close();
-  if (device == null && !isEvents) {
+  if (device == null && !isEvents && !isResets) {
     session.fleetAt = location.hash; // with its filters and its page
     const again = session.fleet != null && session.view !== session.fleet;
     session.view = session.fleet ??= new FleetView(session);
@@ -107,7 +109,8 @@ function show() {
     place(session.view, again ? session.fleet.scroll : null);
   } else {
     session.fleet?.leave();
-    session.view = isEvents ? new AuditView(session, query) : new DeviceView(session, device);
+    session.view = isResets ? new ResetsView(session, query) : isEvents ? new AuditView(session, query)
+      : command != null ? new CertificateView(session, { device, command, ...query }) : new DeviceView(session, device);
     place(session.view, 0);
   }
 }

@@ -13,7 +13,7 @@ async def test_the_page_follows_a_reset_to_its_end(tmp_path: Path) -> None:
         device = site.device("WATCHED-1")
         device_id = (await device.provision(end_user_id="eu_1")).device_id
         assert f"  page  {site.gateway.url}/" in site.gateway.out
-        async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
+        async with signed_in(site.gateway.url, site.key) as visitor:
             await visitor.lists("WATCHED-1")
             async with running(device):
                 await visitor.sees("Online", ".devices tbody")
@@ -38,7 +38,7 @@ async def test_the_page_reconnects_after_a_lost_connection(tmp_path: Path) -> No
     """Killed, the gateway is missed in words; started again, the page goes on by itself, and misses nothing."""
     async with running_site(tmp_path / "site", "embedded") as site:
         await site.api.call("POST", "/v1/devices", {"serial_number": "BP-1"})
-        async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
+        async with signed_in(site.gateway.url, site.key) as visitor:
             await visitor.lists("BP-1")
             await site.gateway.kill()
             await visitor.tab.until("document.getElementById('lost').checkVisibility()")
@@ -67,7 +67,7 @@ async def test_without_the_broker_presence_is_shown_as_unknown(tmp_path: Path) -
         await device.provision(end_user_id="eu_1")
         listing = ("devices", "list", "--data-dir", str(site.gateway.data))
         over_http = clean_environment(GATEWAY_API_KEY=site.key, GATEWAY_URL=site.gateway.url)
-        async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
+        async with signed_in(site.gateway.url, site.key) as visitor:
             async with running(device):
                 await visitor.sees("Online", ".devices tbody")
                 assert "online" in (await run(script("gateway"), *listing)).out

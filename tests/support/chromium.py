@@ -1,13 +1,19 @@
 """A real Chromium without a window, steered over its DevTools protocol (https://chromedevtools.github.io)."""
 
 import asyncio
+import atexit
 import base64
 import json
 import os
+import re
 import shutil
+import subprocess
+import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,6 +46,8 @@ class Page:
     socket: ClientConnection
     url: str = ""
     """Where the browser is steered."""
+    context: str = ""
+    """The browser context: a profile that lives in memory."""
     session: str = ""
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -83,7 +91,7 @@ class Page:
 
     async def attach(self) -> None:
         """Open a tab, and hear what happens in it."""
-        target = await self.call("Target.createTarget", url="about:blank")
+        target = await self.call("Target.createTarget", url="about:blank", browserContextId=self.context)
         attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self.session = attached["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
@@ -104,7 +112,7 @@ class Page:
     async def opened(self) -> AsyncIterator["Page"]:
         """Attach to the other tab, as soon as there is one."""
         async with connect(self.url, max_size=None, proxy=None) as socket:
-            page = Page(socket, self.url)
+            page = Page(socket, self.url, self.context)
             heard = asyncio.create_task(page.listen())
             await page.attach_to_other()
             yield page
@@ -115,7 +123,8 @@ class Page:
         async with asyncio.timeout(GUARD_SECONDS):
             while True:
                 targets = (await self.call("Target.getTargets"))["targetInfos"]
-                found = [each for each in targets if each["type"] == "page" and not each["attached"]]
+                mine = [each for each in targets if each["browserContextId"] == self.context]
+                found = [each for each in mine if each["type"] == "page" and not each["attached"]]
                 found = [each for each in found if each["url"].startswith("http")]
                 if found:
                     break
@@ -124,6 +133,11 @@ class Page:
         self.session = attached["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             await self.call(f"{domain}.enable")
+
+    async def close(self) -> None:
+        """Close the context with its tabs; nothing that it stored is left."""
+        self.session = ""
+        await self.call("Target.disposeBrowserContext", browserContextId=self.context)
 
     async def goto(self, url: str) -> None:
         """Load an address, to the end."""
@@ -180,51 +194,47 @@ class Page:
 
 
 @asynccontextmanager
-async def browser(folder: Path) -> AsyncIterator[Page]:
-    """A browser with one tab and a separate profile."""
+async def browser() -> AsyncIterator[Page]:
+    """A tab in a separate browser context: it shares no cookie, no storage and no cache with another."""
+    url = _running()
+    async with connect(url, max_size=None, proxy=None) as socket:
+        page = Page(socket, url)
+        heard = asyncio.create_task(page.listen())
+        page.context = (await page.call("Target.createBrowserContext"))["browserContextId"]
+        await page.attach()
+        yield page
+        await page.close()
+        heard.cancel()
+
+
+@cache
+def _running() -> str:
+    """Start Chromium once per process, for all tests in it: a start takes two seconds of CPU. Return its address."""
     assert PROGRAM, "Chromium is missing. Install it, for example: sudo apt-get install chromium"
+    folder = Path(tempfile.mkdtemp(prefix="chromium-"))
     root = ("--no-sandbox",) if os.geteuid() == 0 else ()
-    process = await asyncio.create_subprocess_exec(
-        PROGRAM,
-        *_OPTIONS,
-        *root,
-        f"--user-data-dir={folder}",
-        "about:blank",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(GUARD_SECONDS):
-            url = await _address(process)
-        drained = asyncio.create_task(_drain(process))
-        try:
-            async with connect(url, max_size=None, proxy=None) as socket:
-                page = Page(socket, url)
-                heard = asyncio.create_task(page.listen())
-                await page.attach()
-                yield page
-                heard.cancel()
-        finally:
-            drained.cancel()
-            await asyncio.gather(drained, return_exceptions=True)
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.communicate()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [PROGRAM, *_OPTIONS, *root, f"--user-data-dir={folder}", "about:blank"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    atexit.register(_stop, process, folder)
+    return _address(process, folder / "log")
 
 
-async def _address(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr
-    async for line in process.stderr:
-        _, found, url = line.decode().strip().partition("DevTools listening on ")
-        if found:
-            return url
-    raise AssertionError("Chromium ended before it could be steered")
+def _stop(process: subprocess.Popen[bytes], folder: Path) -> None:
+    process.kill()
+    process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _drain(process: asyncio.subprocess.Process) -> None:
-    """Its complaints about a missing desktop do not matter, and must not fill the pipe."""
-    assert process.stderr
-    async for _ in process.stderr:
-        pass
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Wait until Chromium has written where it can be steered."""
+    end = time.monotonic() + GUARD_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        if found := re.search(r"DevTools listening on (\S+)\n", log.read_text(errors="replace")):
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError(f"Chromium cannot be steered; it wrote:\n{log.read_text(errors='replace')}")

@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from tests.support.chromium import Json, Page, browser
 
@@ -83,9 +82,9 @@ def _button(words: str) -> str:
 
 
 @asynccontextmanager
-async def open_page(url: str, profile: Path) -> AsyncIterator[PageUser]:
-    """A separate browser; at the end no other host was asked, and nothing went wrong in the page."""
-    async with browser(profile) as tab:
+async def open_page(url: str) -> AsyncIterator[PageUser]:
+    """A separate browser context; at the end no other host was asked, and nothing went wrong in the page."""
+    async with browser() as tab:
         await tab.screen(*DESKTOP)
         yield PageUser(url, tab)
         assert [each for each in tab.complaints if not each.startswith(REFUSED)] == []
@@ -93,8 +92,8 @@ async def open_page(url: str, profile: Path) -> AsyncIterator[PageUser]:
 
 
 @asynccontextmanager
-async def signed_in(url: str, key: str, profile: Path) -> AsyncIterator[PageUser]:
+async def signed_in(url: str, key: str) -> AsyncIterator[PageUser]:
     """The same, signed in."""
-    async with open_page(url, profile) as visitor:
+    async with open_page(url) as visitor:
         await visitor.sign_in(key)
         yield visitor

@@ -25,9 +25,9 @@ def page_of(claims: Json) -> bytes:
 
 
 @pytest.fixture
-async def tab(tmp_path: Path) -> AsyncIterator[Page]:
+async def tab() -> AsyncIterator[Page]:
     """A browser that has nothing to complain about."""
-    async with browser(tmp_path / "profile") as page:
+    async with browser() as page:
         yield page
         assert page.complaints == []
 

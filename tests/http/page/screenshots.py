@@ -101,7 +101,7 @@ async def photograph(taken: Shot, place: Path) -> AsyncIterator[PagePose]:
     async with serving(place / "data", project="Hospital North") as api:
         await api.store.write(lambda tx: fill(tx, api.project_id, max(0, taken.devices - 1)))
         device = await _with_history(api) if taken.devices else None
-        async with signed_in(api.url, api.key, place / "profile") as visitor:
+        async with signed_in(api.url, api.key) as visitor:
             yield PagePose(api, visitor, device)
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
@@ -108,11 +107,9 @@ async def questions(visitor: PageUser, api: Api) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-async def test_pages_fit_a_phone_and_pass_the_accessibility_check(
-    api: Api, rich: Json, tmp_path: Path, *, dark: bool
-) -> None:
+async def test_pages_fit_a_phone_and_pass_the_accessibility_check(api: Api, rich: Json, *, dark: bool) -> None:
     """Each view on a phone, and the dialog: axe finds nothing serious, contrast included, and nothing hangs over."""
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.tab.screen(*PHONE, dark=dark)
         async for view in views(visitor, rich):
             assert (view, await violations(visitor), await overflowing(visitor)) == (view, [], [])
@@ -120,9 +117,9 @@ async def test_pages_fit_a_phone_and_pass_the_accessibility_check(
             assert (question, await violations(visitor), await overflowing(visitor)) == (question, [], [])
 
 
-async def test_pages_fit_a_desktop_and_pass_the_accessibility_check(api: Api, rich: Json, tmp_path: Path) -> None:
+async def test_pages_fit_a_desktop_and_pass_the_accessibility_check(api: Api, rich: Json) -> None:
     """At 1280 pixels, and the sign-in with its refusal."""
-    async with open_page(api.url, tmp_path) as visitor:
+    async with open_page(api.url) as visitor:
         await visitor.tab.goto(f"{api.url}/")
         await visitor.tab.until("document.activeElement.id === 'key'")
         await visitor.tab.type("no key")
@@ -134,10 +131,10 @@ async def test_pages_fit_a_desktop_and_pass_the_accessibility_check(api: Api, ri
             assert (view, await violations(visitor), await overflowing(visitor)) == (view, [], [])
 
 
-async def test_the_chosen_theme_is_remembered(api: Api, tmp_path: Path) -> None:
+async def test_the_chosen_theme_is_remembered(api: Api) -> None:
     """System, light, dark; over a reload."""
     ground = "getComputedStyle(document.body).backgroundColor"
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         light = await visitor.tab.run(ground)
         await visitor.press_button("Theme: system")
         await visitor.press_button("Theme: light")

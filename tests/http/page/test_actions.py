@@ -1,7 +1,6 @@
 """What can be done on the page beside a reset: bind, rename, notes, settings, commands; and the fleet's audit trail."""
 
 import json
-from pathlib import Path
 
 from gateway.models.events import EventType
 from tests.http.page.fleet import fill
@@ -24,13 +23,12 @@ async def closed(visitor: PageUser) -> None:
     await visitor.tab.until("!document.querySelector('dialog')")
 
 
-async def test_a_bind_shows_the_credentials_once(api: Api, tmp_path: Path) -> None:
+async def test_a_bind_shows_the_credentials_once(api: Api) -> None:
     """A wrong end user is refused in words; the token can be copied, survives Escape, and is gone with its dialog."""
     device = await api.registered("BP-1")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
-        await visitor.tab.call(
-            "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]
-        )
+    async with signed_in(api.url, api.key) as visitor:
+        clipboard = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        await visitor.tab.call("Browser.grantPermissions", permissions=clipboard, browserContextId=visitor.tab.context)
         await visitor.tab.call("Emulation.setFocusEmulationEnabled", enabled=True)
         await visitor.opens(device)
         await visitor.press_button("Bind …")
@@ -65,11 +63,11 @@ async def test_a_bind_shows_the_credentials_once(api: Api, tmp_path: Path) -> No
         assert await visitor.has_button("Unbind")
 
 
-async def test_a_bind_can_supersede_an_open_reset(api: Api, tmp_path: Path) -> None:
+async def test_a_bind_can_supersede_an_open_reset(api: Api) -> None:
     """Only after it is ticked that the device was reset by hand; the open reset is cancelled then."""
     bound = await api.bound("BP-1")
     command = await api.reset(bound["id"])
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(bound)
         await visitor.sees("Waiting for the device", ".reset")
         await visitor.press_button("Bind …")
@@ -85,11 +83,11 @@ async def test_a_bind_can_supersede_an_open_reset(api: Api, tmp_path: Path) -> N
         assert body(await api.back_end.get(f"{path}/commands/{command['id']}"), 200)["status"] == "cancelled"
 
 
-async def test_name_notes_and_metadata_can_be_changed(api: Api, tmp_path: Path) -> None:
+async def test_name_notes_and_metadata_can_be_changed(api: Api) -> None:
     """Changed, added and removed; what was not touched keeps its kind; a name that turns words is refused there."""
     metadata = {"room": "3.12", "old": "x", "floor": 3, "tags": ["a"]}
     device = await api.registered("BP-1", name="Bed 1", metadata=metadata)
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(device)
         await visitor.press_button("Edit …")
         await enter(visitor, "#name", "Bed\u202e 2")
@@ -117,11 +115,11 @@ async def test_name_notes_and_metadata_can_be_changed(api: Api, tmp_path: Path) 
         }
 
 
-async def test_every_setting_can_be_set(api: Api, tmp_path: Path) -> None:
+async def test_every_setting_can_be_set(api: Api) -> None:
     """The form has a field for each setting; only what was changed is sent; bounds are the gateway's."""
     device = await api.registered("BP-1")
     path = f"/v1/devices/{device['id']}"
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(device)
         await visitor.press_button("Change …")
         await visitor.sees("Bitrate kbps", "dialog")
@@ -152,11 +150,11 @@ async def test_every_setting_can_be_set(api: Api, tmp_path: Path) -> None:
         assert settings["upload"]["off_peak_hours"]["start"] == "22:00"
 
 
-async def test_a_command_is_sent_and_cancelled(api: Api, tmp_path: Path) -> None:
+async def test_a_command_is_sent_and_cancelled(api: Api) -> None:
     """The types of the contract but the reset, with a time after which it expires; a second one is refused in words."""
     bound = await api.bound("BP-1")
     path = f"/v1/devices/{bound['id']}/commands"
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(bound)
         await visitor.press_button("Send a command")
         await visitor.tab.until("document.querySelectorAll('dialog [type=radio]').length === 4")
@@ -179,10 +177,10 @@ async def test_a_command_is_sent_and_cancelled(api: Api, tmp_path: Path) -> None
         await visitor.sees("cancelled", ".trail .chip")
 
 
-async def test_the_audit_trail_is_shown(api: Api, tmp_path: Path) -> None:
+async def test_the_audit_trail_is_shown(api: Api) -> None:
     """Of all devices, by whom, narrowed to a type, live; each leads to its device; every type can be chosen."""
     device = await api.bound("BP-1")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.tab.run("document.getElementById('toEvents').click()")
         await visitor.sees("Device bound", ".audit")
         await visitor.sees("by back end (this key)", ".audit")
@@ -199,7 +197,7 @@ async def test_the_audit_trail_is_shown(api: Api, tmp_path: Path) -> None:
         assert device["id"] in await visitor.text(".audit")
 
 
-async def test_the_list_is_sorted_and_paged(api: Api, tmp_path: Path) -> None:
+async def test_the_list_is_sorted_and_paged(api: Api) -> None:
     """By the gateway; a page can be jumped to, filters are counted, and the way back from a device leads there."""
     await api.store.write(lambda tx: fill(tx, api.project_id, 230))
     query: dict[str, str | int] = {
@@ -211,7 +209,7 @@ async def test_the_list_is_sorted_and_paged(api: Api, tmp_path: Path) -> None:
     }
     listed = body(await api.back_end.get("/v1/devices", params={**query, "offset": 100}), 200)
     names = [each["name"] or each["serial_number"] for each in listed["data"]]
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.sees("1 to 50 of 230 devices", ".range")
         await visitor.sees("of 5", ".jump")
         await enter(visitor, "#filter_sort", "serial_number.asc")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,9 @@ from tests.support.chromium import Page, browser
 
 
 @pytest.fixture
-async def page(api: Api, tmp_path: Path) -> AsyncIterator[Page]:
+async def page(api: Api) -> AsyncIterator[Page]:
     """The page in a browser, as it is when it has been opened."""
-    async with browser(tmp_path / "profile") as tab:
+    async with browser() as tab:
         await tab.screen(1280, 900)
         await tab.goto(f"{api.url}/docs")
         await tab.until(f"document.querySelectorAll('.operation').length === {len(OPERATIONS)}")

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 from tests.http.page.fleet import add_history
 from tests.http.page.support import send_heartbeat
@@ -16,7 +15,7 @@ SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
 # --- a device ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_device_page_shows_all_fields(api: Api, tmp_path: Path) -> None:
+async def test_a_device_page_shows_all_fields(api: Api) -> None:
     """Health, curves, binding, settings, metadata, commands, events; and what comes is there without being asked."""
     bound = await api.bound("BP-1", end_user_id="eu_7")
     change = {"name": "Ward 3", "metadata": {"room": "3.12"}, "settings": {"audio": {"bitrate_kbps": 64}}}
@@ -29,7 +28,7 @@ async def test_a_device_page_shows_all_fields(api: Api, tmp_path: Path) -> None:
         "connection_type": ["wifi"],
     }
     await send_heartbeat(api, bound, **health_fields, signal_strength_dbm=-61)
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(bound)
         assert await visitor.text("h1") == "Ward 3"
         assert await visitor.tab.run("document.title") == "Ward 3 · Device gateway"
@@ -57,10 +56,10 @@ async def test_a_device_page_shows_all_fields(api: Api, tmp_path: Path) -> None:
         await visitor.sees("Command created: reboot", ".trail:not(:has(.chip))")
 
 
-async def test_a_reset_is_made_and_cancelled_by_keyboard(api: Api, tmp_path: Path) -> None:
+async def test_a_reset_is_made_and_cancelled_by_keyboard(api: Api) -> None:
     """The dialog says what will happen, Escape leaves all as it is, and without the tick nothing can be done."""
     bound = await api.bound("BP-1", end_user_id="eu_7")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         tab = visitor.tab
         await visitor.lists("BP-1")
         await tab.tab_to(".devices a")
@@ -91,11 +90,11 @@ async def test_a_reset_is_made_and_cancelled_by_keyboard(api: Api, tmp_path: Pat
         assert (command["type"], command["status"]) == ("factory_reset", "cancelled")
 
 
-async def test_errors_are_shown_at_the_control_that_caused_them(api: Api, tmp_path: Path) -> None:
+async def test_errors_are_shown_at_the_control_that_caused_them(api: Api) -> None:
     """A reset that the device has got in the meantime cannot be cancelled: its words stand in the dialog."""
     bound = await api.bound("BP-1")
     command = await api.reset(bound["id"])
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(bound)
         await visitor.press_button("Cancel the reset")
         device = api.as_(bound["device_token"])
@@ -108,10 +107,10 @@ async def test_errors_are_shown_at_the_control_that_caused_them(api: Api, tmp_pa
         assert not await visitor.has_button("Cancel")
 
 
-async def test_a_device_is_unbound(api: Api, tmp_path: Path) -> None:
+async def test_a_device_is_unbound(api: Api) -> None:
     """It is said that nothing is wiped; then the device is unbound, and the button is gone."""
     bound = await api.bound("BP-1", end_user_id="eu_7")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(bound)
         await visitor.press_button("Unbind")
         await visitor.sees("It is not wiped", "dialog")
@@ -120,10 +119,10 @@ async def test_a_device_is_unbound(api: Api, tmp_path: Path) -> None:
         assert not await visitor.has_button("Unbind")
 
 
-async def test_an_unknown_device_is_reported(api: Api, tmp_path: Path) -> None:
+async def test_an_unknown_device_is_reported(api: Api) -> None:
     """An address of one that was never there, and one that is deleted while it is looked at."""
     bound = await api.bound("BP-1")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.tab.run("location.hash = '#/devices/dev_nowhere'")
         await visitor.sees("There is no device 'dev_nowhere' in this project", ".notice")
         await visitor.opens(bound)
@@ -132,7 +131,7 @@ async def test_an_unknown_device_is_reported(api: Api, tmp_path: Path) -> None:
         assert not await visitor.has_button("Reset")
 
 
-async def test_text_never_becomes_markup(api: Api, tmp_path: Path) -> None:
+async def test_text_never_becomes_markup(api: Api) -> None:
     """Names, serial numbers, metadata, a device's own words in events and errors: shown to the letter, and inert."""
     serial = f"BP-1{SCRIPT}"
     bound = await api.bound(serial)
@@ -142,7 +141,7 @@ async def test_text_never_becomes_markup(api: Api, tmp_path: Path) -> None:
     command = body(await api.back_end.post(path, json={"type": "reboot"}), 201)
     failed = {"status": "failed", "error": {"code": SCRIPT[:60], "message": SCRIPT}, "result": {SCRIPT: SCRIPT}}
     body(await api.as_(bound["device_token"]).post(f"/v1/devices/me/commands/{command['id']}/ack", json=failed), 200)
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.lists(SCRIPT)
         await visitor.opens(bound)
         await visitor.sees(SCRIPT, "h1")

@@ -1,7 +1,6 @@
 """What the page says of a device: names that turn nothing around, and promises that hold."""
 
 import json
-from pathlib import Path
 
 from tests.http.support import Api, body
 from tests.support.page import PageUser, signed_in
@@ -22,7 +21,7 @@ async def loose(visitor: PageUser, text: str) -> list[str]:
     return found
 
 
-async def test_names_are_isolated_by_direction(api: Api, tmp_path: Path) -> None:
+async def test_names_are_isolated_by_direction(api: Api) -> None:
     """In the list, the heading, the facts, the events and each dialog; in the title by Unicode's isolates."""
     device = await api.registered(f"{HEBREW} 7", name=HEBREW, metadata={HEBREW: HEBREW}, firmware_version=HEBREW)
     path = f"/v1/devices/{device['id']}"
@@ -31,7 +30,7 @@ async def test_names_are_isolated_by_direction(api: Api, tmp_path: Path) -> None
     failed = {"status": "failed", "error": {"code": HEBREW, "message": HEBREW}}
     token = api.as_(bound["device_token"])
     body(await token.post(f"/v1/devices/me/commands/{command['id']}/ack", json=failed), 200)
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.lists(HEBREW)
         assert await loose(visitor, HEBREW) == []
         await visitor.opens(device)
@@ -45,11 +44,11 @@ async def test_names_are_isolated_by_direction(api: Api, tmp_path: Path) -> None
             await visitor.tab.until("!document.querySelector('dialog')")
 
 
-async def test_invisible_characters_of_an_old_name_are_shown(api: Api, tmp_path: Path) -> None:
+async def test_invisible_characters_of_an_old_name_are_shown(api: Api) -> None:
     """A registry may have names from before the rule: the character is written out, here as in the terminal."""
     device = await api.registered("BP-1")
     await api.store.write(lambda tx: tx.run("UPDATE devices SET name = ?, serial_number = ?", OLD, OLD))
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.lists("Bed\\u202e 1")
         await visitor.opens(device)
         await visitor.press_button("Reset")
@@ -57,10 +56,10 @@ async def test_invisible_characters_of_an_old_name_are_shown(api: Api, tmp_path:
         assert "\u202e" not in await visitor.tab.run("document.title + document.body.innerText")
 
 
-async def test_the_cancel_dialog_says_that_nothing_is_restored(api: Api, tmp_path: Path) -> None:
+async def test_the_cancel_dialog_says_that_nothing_is_restored(api: Api) -> None:
     """The question before a reset and the one before its cancel say what a cancel leaves: unbound, token revoked."""
     bound = await api.bound("BP-1")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(bound)
         await visitor.press_button("Reset")
         await visitor.sees("Cancelling the reset later does not undo this", "dialog")
@@ -72,11 +71,11 @@ async def test_the_cancel_dialog_says_that_nothing_is_restored(api: Api, tmp_pat
         await visitor.sees("This brings nothing back: the device stays unbound, its old token is revoked", "dialog")
 
 
-async def test_without_the_broker_presence_is_shown_as_unknown(api: Api, tmp_path: Path) -> None:
+async def test_without_the_broker_presence_is_shown_as_unknown(api: Api) -> None:
     """The header, a banner, the figures, the list, the device and the questions follow ``/ready``; all comes back."""
     bound = await api.bound("BP-1")
     body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat"), 200)
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.lists("BP-1")
         await visitor.sees("Online", ".devices")
         api.readiness["ready"] = api.readiness["broker"]["connected"] = False
@@ -107,12 +106,12 @@ async def test_without_the_broker_presence_is_shown_as_unknown(api: Api, tmp_pat
         await visitor.tab.until("document.getElementById('unready').hidden")
 
 
-async def test_a_ble_device_shows_that_a_reset_waits(api: Api, tmp_path: Path) -> None:
+async def test_a_ble_device_shows_that_a_reset_waits(api: Api) -> None:
     """A relay's heartbeat shows presence and delivers nothing: online or not, WiFi or cellular is waited for."""
     bound = await api.bound("BP-1")
     beat = {"connection_type": ["ble"]}
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/heartbeat", json=beat), 200)
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(bound)
         await visitor.sees("Online", ".title")
         await visitor.press_button("Reset")

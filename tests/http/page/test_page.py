@@ -26,10 +26,10 @@ async def kept(tab: Page) -> str:
 # --- signing in -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_is_stored_in_the_tab_alone(api: Api, tmp_path: Path) -> None:
+async def test_a_key_is_stored_in_the_tab_alone(api: Api) -> None:
     """Wrong ones are refused in words; a good one survives a reload, is in no address, and is forgotten when asked."""
     webhooks = await api.another_key("webhooks:read")
-    async with open_page(api.url, tmp_path) as visitor:
+    async with open_page(api.url) as visitor:
         await visitor.tab.goto(f"{api.url}/")
         for key, words in {
             "not a key": "begins with sk_ or rk_",
@@ -53,10 +53,10 @@ async def test_a_key_is_stored_in_the_tab_alone(api: Api, tmp_path: Path) -> Non
         assert api.key not in await kept(visitor.tab)
 
 
-async def test_a_link_opens_in_a_new_tab(api: Api, tmp_path: Path) -> None:
+async def test_a_link_opens_in_a_new_tab(api: Api) -> None:
     """By Ctrl-click: the tab that is signed in hands its key over; signed out in one, both are."""
     device = await api.registered("BP-1")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.lists("BP-1")
         await visitor.tab.click(".devices tbody a", control=True)
         async with visitor.tab.opened() as other:
@@ -71,9 +71,9 @@ async def test_a_link_opens_in_a_new_tab(api: Api, tmp_path: Path) -> None:
             await second.sees("Sign in", "h1")
 
 
-async def test_the_api_page_gets_the_key_too(api: Api, tmp_path: Path) -> None:
+async def test_the_api_page_gets_the_key_too(api: Api) -> None:
     """In a new tab, from the tab that is signed in; it is forgotten there when that one signs out."""
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.tab.click("header .tools a[href=docs]", control=True)
         async with visitor.tab.opened() as other:
             state = "(() => { const input = document.getElementById('apiKey');"
@@ -88,11 +88,11 @@ async def test_the_api_page_gets_the_key_too(api: Api, tmp_path: Path) -> None:
             await eventually(lambda: has("", None), "the new tab has forgotten the key")
 
 
-async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api, tmp_path: Path) -> None:
+async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api) -> None:
     """At the next look; it says why, and nothing of the fleet is left to be seen."""
     await api.registered("BP-1")
     key = await api.another_key()
-    async with signed_in(api.url, key, tmp_path) as visitor:
+    async with signed_in(api.url, key) as visitor:
         await visitor.lists("BP-1")
         revoked = body(await api.as_(key).get("/v1/key"), 200)["id"]
         await api.store.write(lambda tx: key_sql.revoke(tx, revoked))
@@ -103,12 +103,12 @@ async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api, tmp_pat
 
 
 @pytest.mark.parametrize("may_write", [True, False])
-async def test_a_read_only_key_sees_no_actions(api: Api, tmp_path: Path, *, may_write: bool) -> None:
+async def test_a_read_only_key_sees_no_actions(api: Api, *, may_write: bool) -> None:
     """No reset, no unbind, no cancel; and the page says that it is read only."""
     bound = await api.bound()
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": "reboot"}), 201)
     key = api.key if may_write else await api.another_key("devices:read")
-    async with signed_in(api.url, key, tmp_path) as visitor:
+    async with signed_in(api.url, key) as visitor:
         await visitor.opens(bound)
         await visitor.sees("Reboot", ".trail")
         offered = [await visitor.has_button(each) for each in ("Reset", "Unbind", "Cancel")]
@@ -119,16 +119,16 @@ async def test_a_read_only_key_sees_no_actions(api: Api, tmp_path: Path, *, may_
 # --- the fleet --------------------------------------------------------------------------------------------------------
 
 
-async def test_an_empty_page_says_how_to_add_a_device(api: Api, tmp_path: Path) -> None:
+async def test_an_empty_page_says_how_to_add_a_device(api: Api) -> None:
     """The command to run; then the device, by the event stream, without being asked."""
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.sees("gateway devices register", ".empty")
         await api.registered("BP-1", name="Ward 3, bed 2")
         await visitor.lists("Ward 3, bed 2")
         assert await visitor.text(".range") == "1 device"
 
 
-async def test_figures_link_to_the_devices_that_they_count(api: Api, tmp_path: Path) -> None:
+async def test_figures_link_to_the_devices_that_they_count(api: Api) -> None:
     """Each of the seven; the address says which, so that it can be kept, and the way back leads back."""
     bound = {serial: await api.bound(serial) for serial in ("low", "full", "well", "reset", "away")}
     await api.registered("silent")
@@ -153,7 +153,7 @@ async def test_figures_link_to_the_devices_that_they_count(api: Api, tmp_path: P
         "Storage full": ("full",),
         "Pending resets": ("reset",),
     }
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.lists(*everything)
         for label, found in figures.items():
             tile = f"[...document.querySelectorAll('.tile')].find((each) => each.innerText.startsWith('{label}'))"
@@ -165,12 +165,12 @@ async def test_figures_link_to_the_devices_that_they_count(api: Api, tmp_path: P
         await visitor.lists("full")
 
 
-async def test_search_and_filters_narrow_the_list(api: Api, tmp_path: Path) -> None:
+async def test_search_and_filters_narrow_the_list(api: Api) -> None:
     """What is typed is found wherever it stands, with what is chosen; nothing found is said, with a way out."""
     await api.bound("BP-1", end_user_id="eu_wanda")
     await api.registered("BP-2", name="Wanda's spare")
     await api.registered("BP-3")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.tab.tab_to("#search")
         await visitor.tab.type("wanda")
         await visitor.lists("Wanda's spare", "BP-1")
@@ -187,11 +187,11 @@ async def test_search_and_filters_narrow_the_list(api: Api, tmp_path: Path) -> N
         assert await visitor.tab.run("document.getElementById('search').value") == ""
 
 
-async def test_a_long_list_is_paged_by_the_server(api: Api, tmp_path: Path) -> None:
+async def test_a_long_list_is_paged_by_the_server(api: Api) -> None:
     """Fifty at a time, newest first, with how many there are; never more than a page is asked for."""
     await api.store.write(lambda tx: fill(tx, api.project_id, 120))
     second = body(await api.back_end.get("/v1/devices", params={"limit": 50, "offset": 50}), 200)["data"]
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.sees("1 to 50 of 120 devices", ".range")
         await visitor.tab.run("document.querySelector('.pages [rel=next]').click()")
         await visitor.sees("51 to 100 of 120 devices", ".range")
@@ -208,7 +208,7 @@ async def test_retry_after_is_respected(tmp_path: Path) -> None:
     """429: the page says so and how long, and asks for nothing in the meantime."""
     async with serving(tmp_path / "data", rate_limit_per_minute=6) as api:
         api.clock.ahead_ms = 0
-        async with signed_in(api.url, api.key, tmp_path / "profile") as visitor:
+        async with signed_in(api.url, api.key) as visitor:
             for number in range(8):
                 await visitor.tab.run(f"location.hash = '#/?search=x{number}'")
                 await visitor.tab.until("true")
@@ -224,7 +224,7 @@ async def test_without_a_stream_the_page_says_why_and_polls(tmp_path: Path) -> N
     limits = StreamLimits(per_key=0)
     async with (
         serving(tmp_path / "data", streams=StreamLimiter(limits)) as api,
-        open_page(api.url, tmp_path / "at") as visitor,
+        open_page(api.url) as visitor,
     ):
         await api.registered("BP-1")
         await visitor.tab.goto(f"{api.url}/")

@@ -52,12 +52,12 @@ async def goes(visitor: PageUser, address: str, words: str) -> None:
     await visitor.sees(words, "main")
 
 
-async def test_resets_are_shown_by_age_and_by_outcome(api: Api, tmp_path: Path) -> None:
+async def test_resets_are_shown_by_age_and_by_outcome(api: Api) -> None:
     """The oldest open one first; what happens moves a reset from one list to the other; text stays text."""
     old = await reset(api, "BP-1", reason=HOSTILE)
     api.clock.ahead_ms += 8 * DAY_MS
     new = await reset(api, "BP-2")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.tab.click("#toResets")
         await shows(visitor, "open", "BP-1", "BP-2")
         assert HOSTILE in await visitor.text(".open")
@@ -77,12 +77,12 @@ async def test_resets_are_shown_by_age_and_by_outcome(api: Api, tmp_path: Path) 
         await visitor.sees("No reset is open", "main")
 
 
-async def test_filters_stand_in_the_address(api: Api, tmp_path: Path) -> None:
+async def test_filters_stand_in_the_address(api: Api) -> None:
     """Outcome and days: a link that is opened shows the same; a wrong day is named."""
     done, gone = await reset(api, "BP-1"), await reset(api, "BP-2")
     await answered(api, done, "delivered", "executed")
     body(await api.back_end.post(f"/v1/devices/{gone['id']}/commands/{gone['command']['id']}/cancel"), 200)
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await goes(visitor, "#/resets", "BP-2")
         await visitor.tab.run(
             "(() => { const choice = document.getElementById('outcome'); choice.value = 'executed';"
@@ -107,7 +107,7 @@ async def test_a_list_is_exported_as_csv(api: Api, tmp_path: Path) -> None:
     for number in range(25):
         made = await reset(api, f"BP-{number:02}", reason=HOSTILE)
         body(await api.back_end.post(f"/v1/devices/{made['id']}/commands/{made['command']['id']}/cancel"), 200)
-    async with signed_in(api.url, api.key, tmp_path / "profile") as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         await goes(visitor, "#/resets?outcome=cancelled", "BP-24")
         assert len(await rows(visitor, "finished")) == 20
@@ -126,10 +126,10 @@ async def test_a_list_is_exported_as_csv(api: Api, tmp_path: Path) -> None:
         await visitor.sees("BP-00", ".finished")
 
 
-async def test_a_reset_takes_a_reason_and_a_wish_for_recordings(api: Api, tmp_path: Path) -> None:
+async def test_a_reset_takes_a_reason_and_a_wish_for_recordings(api: Api) -> None:
     """The question says what keeping and wiping mean, and the request carries both."""
     bound = await api.bound("BP-1")
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await visitor.opens(bound)
         await visitor.press_button("Reset")
         await visitor.sees("Recordings that are not uploaded yet are lost", "dialog")
@@ -144,9 +144,9 @@ async def test_a_reset_takes_a_reason_and_a_wish_for_recordings(api: Api, tmp_pa
     assert (listed["reason"], listed["recordings"]) == ("Returned by ward 3", "wipe")
 
 
-async def test_the_view_fits_a_phone_and_passes_the_accessibility_check(api: Api, tmp_path: Path) -> None:
+async def test_the_view_fits_a_phone_and_passes_the_accessibility_check(api: Api) -> None:
     """With names and reasons as long as they may get, in both themes, and with nothing to show."""
-    async with signed_in(api.url, api.key, tmp_path) as visitor:
+    async with signed_in(api.url, api.key) as visitor:
         await goes(visitor, "#/resets", "No reset is open")
         assert await violations(visitor) == []
         made = await reset(api, WIDE, reason="W" * 200)

@@ -143,7 +143,7 @@ async def running_round(folder: Path, seed: int) -> AsyncIterator[ChaosWorld]:
         gateway = GatewayProcess(folder / "gateway", *_options(broker, line, air, version))
         http = await stack.enter_async_context(Proxy(lambda: int(gateway.url.rpartition(":")[2])))
         await stack.enter_async_context(started(gateway))
-        key = await gateway.new_key()
+        key = gateway.new_key()
         world = ChaosWorld(seed, folder, gateway, broker, line, air, http, key, Ledger())
         world.log(f"the round begins; the gateway speaks MQTT {version}")
         world.steady = [await _device(world, stack, f"STEADY{number}", version) for number in range(STEADY)]

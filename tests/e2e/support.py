@@ -241,7 +241,7 @@ async def running_site(
             *options,
         )
         await stack.enter_async_context(started(gateway))
-        key = await gateway.new_key()
+        key = gateway.new_key()
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=gateway.url, headers={"Authorization": f"Bearer {key}"}, timeout=GUARD_SECONDS)
         )

@@ -123,7 +123,7 @@ async def test_exit_codes_over_http_are_documented_ones(site: Site) -> None:
     await remote(site, "devices", "bind", bound, "eu_1", GATEWAY_URL=url)
     await remote(site, "devices", "show", "dev_0", code=4, GATEWAY_URL=url)
     await remote(site, "devices", "bind", bound, "eu_1", code=5, GATEWAY_URL=url)
-    reader = await site.gateway.new_key("--scope", "devices:read")
+    reader = site.gateway.new_key("devices:read")
     said = await remote(site, "devices", "reset", bound, "--yes", code=6, key=reader, GATEWAY_URL=url)
     assert "devices:write" in said.err
     await remote(site, "devices", "list", code=6, key="sk_live_unknown", GATEWAY_URL=url)

@@ -57,7 +57,7 @@ async def test_command_line_and_gateway_never_create_the_same_id(tmp_path: Path,
     """Both write at once behind the newest id: nothing is refused, and ids rise in the order of the commits."""
     gateway = GatewayProcess(tmp_path / "gateway")
     async with started(gateway):
-        key = {"Authorization": f"Bearer {await gateway.new_key()}"}
+        key = {"Authorization": f"Bearer {gateway.new_key()}"}
         async with httpx.AsyncClient(base_url=gateway.url, headers=key) as http:
             devices = [await _bound(http, f"SN-{number}") for number in range(DEVICES)]
             if beside == "cancel-resets":

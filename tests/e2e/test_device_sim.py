@@ -128,7 +128,7 @@ async def test_a_wrong_key_is_an_error(tmp_path: Path) -> None:
     async with running_site(tmp_path, "embedded") as site:
         one = (script("device-sim"), "run", "--url", site.gateway.url, "--key")
         is_a_helpful_failure(await run(*one, "sk_test_wrong"), "401", "gateway keys create")
-        reader = await site.gateway.new_key("--scope", "devices:read")
+        reader = site.gateway.new_key("devices:read")
         is_a_helpful_failure(await run(*one, reader), "403", "devices:write")
         assert (await site.http.get("/v1/devices")).json()["data"] == []
 

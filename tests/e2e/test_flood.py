@@ -104,7 +104,7 @@ async def _all_received(site: Site, wild: FloodingDevice) -> bool:
 async def test_a_key_at_its_limit_does_not_slow_others(tmp_path: Path) -> None:
     """It hears when to come again; another key is served."""
     async with running_site(tmp_path, "embedded", "--rate-limit-per-minute", "30") as site:
-        other = await site.gateway.new_key()
+        other = site.gateway.new_key()
         answers = await asyncio.gather(*(site.http.get("/v1/devices") for _ in range(100)))
         refused = [answer for answer in answers if answer.status_code == httpx.codes.TOO_MANY_REQUESTS]
         assert len(refused) >= 100 - 2 * 30  # the minute may have ended between

@@ -97,7 +97,7 @@ async def own(folder: Path, *, tls: bool = False) -> AsyncIterator[ManagedGatewa
     config = gateway.data.resolve() / "mosquitto" / "mosquitto.conf"
     try:
         async with started(gateway):
-            key = await gateway.new_key()
+            key = gateway.new_key()
             headers = {"Authorization": f"Bearer {key}"}
             async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=GUARD_SECONDS) as http:
                 site = ManagedGateway(gateway, http, key, authority)
@@ -328,7 +328,7 @@ async def test_started_by_root_it_drops_privileges(tmp_path: Path) -> None:
     left.parent.mkdir(parents=True, mode=0o700)
     gateway.data.chmod(0o700)
     async with started(gateway):
-        site = ManagedGateway(gateway, httpx.AsyncClient(base_url=gateway.url), await gateway.new_key(), None)
+        site = ManagedGateway(gateway, httpx.AsyncClient(base_url=gateway.url), gateway.new_key(), None)
         site.http.headers["Authorization"] = f"Bearer {site.key}"
         async with site.http:
             assert 0 not in _owner_of(site.pid)

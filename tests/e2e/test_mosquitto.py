@@ -83,7 +83,7 @@ async def test_a_gateway_that_cannot_signal_reports_it(tmp_path: Path) -> None:
 
             await eventually(ready, "the gateway is ready")
             assert "mosquitto_pid_file" in await _access_error(http)
-            headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
+            headers = {"Authorization": f"Bearer {gateway.new_key()}"}
             device = (await http.post("/v1/devices", json={"serial_number": "SN1"}, headers=headers)).json()["id"]
             answer = await http.post(f"/v1/devices/{device}/bind", json={"end_user_id": "eu_1"}, headers=headers)
             assert answer.headers["x-broker-synced"] == "false", "nobody has told the broker of that token"
@@ -153,7 +153,7 @@ async def test_a_signal_that_cannot_be_sent_is_reported(tmp_path: Path, trouble:
             await eventually(told, "/ready says why")
             assert (await http.get("/ready")).status_code == httpx.codes.SERVICE_UNAVAILABLE
             assert says in gateway.logged("broker.access_not_synced")[0]["reason"]
-            headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
+            headers = {"Authorization": f"Bearer {gateway.new_key()}"}
             device = (await http.post("/v1/devices", json={"serial_number": "SN1"}, headers=headers)).json()["id"]
             answer = await http.post(f"/v1/devices/{device}/bind", json={"end_user_id": "eu_1"}, headers=headers)
             assert (answer.status_code, answer.headers["x-broker-synced"]) == (httpx.codes.OK, "false")
@@ -215,7 +215,7 @@ async def test_a_reloader_signals_for_the_gateway(tmp_path: Path) -> None:
         options = ("--mosquitto-password-file", str(broker.password_file), "--mosquitto-reload-socket", str(place))
         gateway = _beside(tmp_path, broker, *options)
         async with started(gateway):
-            key = await gateway.new_key()
+            key = gateway.new_key()
             async with httpx.AsyncClient(base_url=gateway.url, headers={"Authorization": f"Bearer {key}"}) as http:
 
                 async def waits() -> bool:

@@ -178,7 +178,7 @@ async def attack(folder: Path) -> AsyncIterator[CrashTestbed]:
     gateway = GatewayProcess(folder, *options, environment=clean_environment(**FREED_IS_GARBAGE))
     try:
         async with started(gateway):
-            headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
+            headers = {"Authorization": f"Bearer {gateway.new_key()}"}
             async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=GUARD_SECONDS) as http:
                 made = CrashTestbed(gateway, http)
                 try:

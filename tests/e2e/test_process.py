@@ -195,7 +195,7 @@ async def test_a_registry_of_a_newer_version_is_refused_unchanged(tmp_path: Path
 async def test_keys_are_created_and_listed_while_the_gateway_runs(tmp_path: Path) -> None:
     """A new key works at once; the list shows its name and scopes and never the key."""
     async with running_site(tmp_path, "embedded") as site:
-        key = await site.gateway.new_key("--scope", "devices:read")
+        key = site.gateway.new_key("devices:read")
         reader = {"Authorization": f"Bearer {key}"}
         assert (await site.http.get("/v1/devices", headers=reader)).status_code == 200
         refused = await site.http.post("/v1/devices", json={"serial_number": "X"}, headers=reader)

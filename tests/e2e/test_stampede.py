@@ -148,7 +148,7 @@ def _beside(broker: Mosquitto) -> list[str]:
 
 @asynccontextmanager
 async def _caller(gateway: GatewayProcess) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
+    headers = {"Authorization": f"Bearer {gateway.new_key()}"}
     async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=60.0) as client:
         yield client
 

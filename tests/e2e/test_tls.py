@@ -84,7 +84,7 @@ async def secured(folder: Path, *, client_certificates: bool = False) -> AsyncIt
     """Run one, with an API key for it."""
     site = TlsGateway(folder, client_certificates=client_certificates)
     async with started(site.gateway):
-        site.key = await site.gateway.new_key()
+        site.key = site.gateway.new_key()
         yield site
 
 

@@ -54,7 +54,7 @@ async def test_a_newer_command_line_does_not_migrate_a_registry_in_use(tmp_path:
     """It says which version runs and to restart it; it migrates nothing, also not by its own command for that."""
     gateway = GatewayProcess(tmp_path)
     async with started(gateway):
-        key = await gateway.new_key()
+        key = gateway.new_key()
         for command in (
             ("devices", "list"),
             ("keys", "list"),
@@ -80,7 +80,7 @@ async def test_a_starting_gateway_migrates_after_a_copy(tmp_path: Path) -> None:
     """The log names both schemas and the copy; the older version then refuses, and runs on the copy put back."""
     gateway = GatewayProcess(tmp_path)
     async with started(gateway):
-        key = await gateway.new_key()
+        key = gateway.new_key()
         await gateway.stop()
     newer = GatewayProcess(tmp_path, by=NEWER)
     async with started(newer):
@@ -112,7 +112,7 @@ async def test_a_gateway_reports_a_registry_migrated_at_run_time(tmp_path: Path)
     """By a program that ignores the lock: log, /ready and doctor report it, and no more is written or acknowledged."""
     gateway = GatewayProcess(tmp_path)
     async with started(gateway):
-        headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
+        headers = {"Authorization": f"Bearer {gateway.new_key()}"}
         migrated = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-c", MIGRATES, str(gateway.data / DATABASE_NAME), str(Path(__file__).parent)],

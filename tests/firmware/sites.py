@@ -33,7 +33,7 @@ async def secured_site(folder: Path, kind: BrokerKind) -> AsyncIterator[tuple[Si
             options += _shown("mqtt", files)
         gateway = GatewayProcess(folder / "gateway", *options, "--rate-limit-per-minute", "0")
         await stack.enter_async_context(started(gateway))
-        key = await gateway.new_key()
+        key = gateway.new_key()
         tls = trusting_context(authority)
         http = await stack.enter_async_context(
             httpx.AsyncClient(

@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Tests mostly wait for brokers and processes: two workers a core.
-PYTEST ?= $(BIN)/pytest -n $$(( 2 * $$(nproc) ))
+# Compiled tests are kept, also where the environment says no: each worker and each program would compile them again.
+PYTEST ?= env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $$(( 2 * $$(nproc) ))
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help

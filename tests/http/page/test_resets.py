@@ -108,7 +108,12 @@ async def test_a_list_is_exported_as_csv(api: Api, tmp_path: Path) -> None:
         made = await reset(api, f"BP-{number:02}", reason=HOSTILE)
         body(await api.back_end.post(f"/v1/devices/{made['id']}/commands/{made['command']['id']}/cancel"), 200)
     async with signed_in(api.url, api.key) as visitor:
-        await visitor.tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await visitor.tab.call(
+            "Browser.setDownloadBehavior",
+            behavior="allow",
+            downloadPath=str(tmp_path),
+            browserContextId=visitor.tab.context,
+        )
         await goes(visitor, "#/resets?outcome=cancelled", "BP-24")
         assert len(await rows(visitor, "finished")) == 20
         await visitor.press_button("Export as CSV")

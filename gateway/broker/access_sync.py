@@ -17,7 +17,7 @@ import structlog
 from gateway.broker.first_use import FirstUses
 from gateway.core.backoff import Backoff, Pauses
 from gateway.errors import GatewayError
-from gateway.store import Store, Tx, View, measurements, outbox_sql, token_sql
+from gateway.store import Store, Tx, View, measurements, outbox_sql, reset_sql, token_sql
 from gateway.store.outbox_sql import OutboxRow
 from gateway.store.wakeups import Wakeups
 
@@ -193,8 +193,10 @@ class AccessSyncer:
 
 
 def _done(tx: Tx, rows: list[OutboxRow]) -> None:
+    closed = [row.device_pk for row in rows if not token_sql.live(tx, row.device_pk)]
     for row in rows:
-        tx.measure(measurements.ACCESS, "open" if token_sql.live(tx, row.device_pk) else "closed")
+        tx.measure(measurements.ACCESS, "closed" if row.device_pk in closed else "open")
+    reset_sql.set_sessions_closed(tx, closed)
     outbox_sql.done(tx, [row.seq for row in rows])
 
 

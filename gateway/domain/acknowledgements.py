@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gateway.core import credentials
 from gateway.core.clock import SECOND_MS
-from gateway.domain import grant_keys
+from gateway.domain import certificates, grant_keys
 from gateway.domain.commands import RESET, SET_GRANT_KEY, Refusal, close
 from gateway.models.commands import Ack, AckError
 from gateway.models.resets import ResetReport
@@ -218,6 +218,7 @@ def _late(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack, sender: A
     result = json.loads(command.result or "{}")
     word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
     command_sql.set_result(tx, command.id, {**result, _LATE: word})
+    certificate_id = certificates.write_addendum(tx, command.id, ack) if command.type == RESET else None
     event_sql.record(
         tx,
         device,
@@ -227,6 +228,7 @@ def _late(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack, sender: A
         type=command.type,
         status=command.status,
         acknowledged=ack.status,
+        **({} if certificate_id is None else {"certificate_id": certificate_id}),
         **sender.facts,
     )
 

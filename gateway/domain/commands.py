@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.core import ids
 from gateway.core.clock import SECOND_MS, to_rfc3339
 from gateway.core.command_types import CommandType
-from gateway.domain import grants, resets
+from gateway.domain import certificates, grants, resets
 from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.models.commands import CommandPayload, CreateCommand
 from gateway.models.states import CommandStatus
@@ -261,11 +261,13 @@ def close(
 ) -> None:
     """Make an open command final, write the event, and mark its topic to be cleared.
 
-    The end of a reset revokes the token, unless the device said ``failed``. ``facts`` go into the events too.
+    The end of a reset revokes the token, unless the device said ``failed``, and writes the certificate. ``facts`` go
+    into the events too.
     """
     command_sql.set_final(tx, command.id, status, result=result, error=error)
     outbox_sql.mark_command(tx, device.pk, command.type)
-    said = {"result": result, "error": error}
+    certificate_id = tx.new_id(ids.CERTIFICATE) if command.type == RESET else None
+    said = {"result": result, "error": error, "certificate_id": certificate_id}
     event_sql.record(
         tx,
         device,
@@ -276,25 +278,12 @@ def close(
         **{key: value for key, value in said.items() if value is not None},
         **facts,
     )
-    if command.type == RESET:
-        _end_reset(tx, device, command, status, actor, is_superseded=event == SUPERSEDED, **facts)
-
-
-def _end_reset(
-    tx: Tx,
-    device: DeviceKey,
-    command: CommandRecord,
-    status: CommandStatus,
-    actor: str,
-    *,
-    is_superseded: bool,
-    **facts: str,
-) -> None:
-    """Finish a reset in the transaction that makes its command final: each path that ends one comes here."""
-    ends_token = status is not CommandStatus.FAILED  # then the token fetches the next reset (contract, section 4)
-    if ends_token:
-        revoke(tx, device, actor, **facts)
-    resets.record_end(tx, command, "superseded" if is_superseded else status, token_revoked=ends_token)
+    if certificate_id is not None:  # each path that ends a reset comes by here
+        ends_token = status is not CommandStatus.FAILED  # then the token fetches the next reset (contract, section 4)
+        if ends_token:
+            revoke(tx, device, actor, **facts)
+        resets.record_end(tx, command, "superseded" if event == SUPERSEDED else status, token_revoked=ends_token)
+        certificates.write_first(tx, certificate_id, command.id, result)
 
 
 def revoke(tx: Tx, device: DeviceKey, actor: str, **facts: str) -> None:

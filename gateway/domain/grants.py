@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from gateway.core import canonical_json
 from gateway.core.clock import SECOND_MS
 from gateway.core.received_json import parse_json
-from gateway.models.bindings import Jwk
-from gateway.store import Tx, View, secret_sql, token_sql
+from gateway.models.bindings import Jwk, LeakedJwk
+from gateway.store import Tx, View, device_sql, secret_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.records import DeviceKey
 
@@ -52,6 +52,18 @@ def public_key(view: View, kid: str) -> Jwk:
     if key is None:
         raise LookupError(f"no signing key {kid}")
     return Jwk(x=key.public_key, kid=kid)
+
+
+def published_keys(view: View) -> list[LeakedJwk | Jwk]:
+    """Return the public keys that verify what devices obey and what certificates say, the one in use first."""
+    return [_published(view, kid) for kid in token_sql.signing_key_ids(view)]
+
+
+def _published(view: View, kid: str) -> LeakedJwk | Jwk:
+    key = token_sql.signing_key(view, kid)
+    leaked_at = None if key is None else device_sql.moment(key.leaked_at)
+    public = public_key(view, kid)
+    return public if leaked_at is None else LeakedJwk(x=public.x, kid=kid, leaked_at=leaked_at)
 
 
 def sign(
@@ -87,7 +99,23 @@ def sign(
     }
     if expires_at is not None:
         claims["exp"] = -(-expires_at // SECOND_MS)  # rounded up, so that the grant never ends before the command
-    return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key)))
+    return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key)), "JWT")
+
+
+def sign_document(tx: Tx, claims: dict[str, Any], kind: str) -> tuple[str, str]:
+    """Sign claims that are no grant with the key in use; return its id and the compact JWS. ``kind`` is its ``typ``."""
+    kid = ensure_key(tx)
+    key = token_sql.signing_key(tx, kid)
+    if key is None:
+        raise LookupError(f"no signing key {kid}")
+    private = _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key))
+    return kid, _signed(claims, kid, private, kind)
+
+
+def claims_of(jws: str) -> dict[str, Any]:
+    """Return the claims of what this registry has signed, without a check of the signature."""
+    claims: dict[str, Any] = json.loads(_unbase64url(jws.split(".")[1]))
+    return claims
 
 
 def key_id(grant: str) -> str:
@@ -111,7 +139,7 @@ def sign_again(
     Raises:
         ValueError: the params have no canonical JSON.
     """
-    claims = json.loads(_unbase64url(command.grant_token.split(".")[1]))
+    claims = claims_of(command.grant_token)
     unsigned = {**command._asdict(), "params": json.loads(command.params)}
     return sign(
         tx,
@@ -143,9 +171,9 @@ def verified(view: View, grant: str) -> dict[str, Any] | None:
     return claims
 
 
-def _signed(claims: dict[str, Any], kid: str, key: Ed25519PrivateKey) -> str:
+def _signed(claims: dict[str, Any], kid: str, key: Ed25519PrivateKey, kind: str) -> str:
     """Return a JWT in its compact form (RFC 7515, 7.1; EdDSA: RFC 8037, 3.1)."""
-    parts = [{"alg": "EdDSA", "kid": kid, "typ": "JWT"}, claims]
+    parts = [{"alg": "EdDSA", "kid": kid, "typ": kind}, claims]
     text = ".".join(_base64url(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
     return f"{text}.{_base64url(key.sign(text.encode()))}"
 

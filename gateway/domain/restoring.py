@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from gateway.store.reopened import Reopened, reopened
 from gateway.store.sqlite.connection import connect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from gateway.store import Tx
@@ -128,13 +130,19 @@ def _revoke_all(tx: Tx) -> list[str]:
 
 
 def _keep_signing_keys(tx: Tx, data_dir: Path) -> list[str]:
-    """Take over the signing keys that bound devices obey and the copy does not have, as retired; return their ids.
+    """Take over signing keys that the copy does not have, as retired; return their ids.
 
-    A bound device may have taken such a key after the copy was made. It names that key when it refuses a command, and
-    the gateway then signs with it. A key that leaked stays marked.
+    They are those that bound devices obey, and those that signed certificates. A bound device may have taken such a key
+    after the copy was made. It names that key when it refuses a command, and the gateway then signs with it. A
+    certificate that was handed out stays verifiable, also when the copy does not have it. A key that leaked stays
+    marked.
     """
     kept = []
-    for key in _signing_keys_of_replaced(data_dir):
+    certifying = {key.kid: key for key in _keys_of_replaced(data_dir, grant_key_sql.certifying)}
+    obeyed = {key.kid: key for key in _keys_of_replaced(data_dir, grant_key_sql.keys_to_keep)}
+    if certifying:
+        key_sql.set_meta(tx, token_sql.CERTIFIED_BEFORE, json.dumps(sorted(certifying)))
+    for key in {**certifying, **obeyed}.values():
         place = secret_sql.place_of_key(key.kid)
         if token_sql.signing_key(tx, key.kid) is None:
             try:
@@ -150,11 +158,13 @@ def _keep_signing_keys(tx: Tx, data_dir: Path) -> list[str]:
     return kept
 
 
-def _signing_keys_of_replaced(data_dir: Path) -> list[token_sql.SigningKeyRecord]:
-    """Return the keys of the replaced registry that a good token relies on, and those that leaked."""
+def _keys_of_replaced(
+    data_dir: Path, read: Callable[[View], list[token_sql.SigningKeyRecord]]
+) -> list[token_sql.SigningKeyRecord]:
+    """Return keys of the replaced registry; none where it cannot be read, or is too old to have such."""
     try:
         with closing(connect(data_dir / DATABASE_NAME, read_only=True)) as connection:
-            return grant_key_sql.keys_to_keep(View(connection))
+            return read(View(connection))
     except (StoreError, sqlite3.Error):
         return []
 

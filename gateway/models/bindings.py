@@ -55,6 +55,12 @@ class Jwk(Outbound):
     use: Annotated[Literal["sig"], Field(description="The use of the key: signatures.")] = "sig"
 
 
+class LeakedJwk(Jwk):
+    """A key that others know. What it signed counts only where a later certificate of the chain repeats its digest."""
+
+    leaked_at: str = Field(description="Since when it is known to have leaked.")
+
+
 class BoundDevice(Device):
     """A device just bound, with what its firmware needs to live; the token is shown this once."""
 
@@ -70,9 +76,9 @@ class BoundDevice(Device):
 
 
 class JwkSet(Outbound):
-    """Every public key that has signed grants (RFC 7517)."""
+    """The public keys that sign grants, and those that signed certificates of reset (RFC 7517)."""
 
-    keys: list[Jwk] = Field(description="The public keys, the one in use first.")
+    keys: list[LeakedJwk | Jwk] = Field(description="The public keys, the one in use first.")
 
 
 class RefreshedMqtt(Outbound):

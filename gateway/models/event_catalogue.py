@@ -20,6 +20,7 @@ class EventDescription(NamedTuple):
 
 _SUPPRESSED: Final = "suppressed"
 """How many events of this type the device has caused since the last one that were not written."""
+_CERTIFICATE: Final = "certificate_id"
 _COMMAND: Final = ("command_id", "type")
 _SAID: Final = (*_COMMAND, "via")
 _KEY: Final = ("key_id", "name")
@@ -50,18 +51,20 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
     ),
     EventType.RESET_DELIVERED: EventDescription("The device said that it has the reset.", _SAID),
     EventType.RESET_COMPLETED: EventDescription(
-        "The device said, with its receipt, that it is wiped.", (*_SAID, "result")
+        "The device said, with its receipt, that it is wiped.", (*_SAID, "result", _CERTIFICATE)
     ),
-    EventType.RESET_FAILED: EventDescription("The device said that it cannot.", (*_SAID, "error")),
+    EventType.RESET_FAILED: EventDescription("The device said that it cannot.", (*_SAID, "error", _CERTIFICATE)),
     EventType.RESET_SUPERSEDED: EventDescription(
-        "It was bound anew with `supersede_reset`; the reset is cancelled.", _COMMAND
+        "It was bound anew with `supersede_reset`; the reset is cancelled.", (*_COMMAND, _CERTIFICATE)
     ),
     EventType.COMMAND_CREATED: EventDescription("A command was queued.", _COMMAND),
     EventType.COMMAND_DELIVERED: EventDescription("The device said that it has the command.", _SAID),
     EventType.COMMAND_EXECUTED: EventDescription("The device said that it did it.", (*_SAID, "result")),
     EventType.COMMAND_FAILED: EventDescription("The device said that it cannot.", (*_SAID, "error")),
     EventType.COMMAND_EXPIRED: EventDescription("Its time was over before the device had done it.", _COMMAND),
-    EventType.COMMAND_CANCELLED: EventDescription("It was cancelled, or its binding ended.", _COMMAND),
+    EventType.COMMAND_CANCELLED: EventDescription(
+        "It was cancelled, or its binding ended; `certificate_id` is there if it is a reset.", (*_COMMAND, _CERTIFICATE)
+    ),
     EventType.GRANT_KEY_CHANGED: EventDescription(
         "Its commands are signed with another key from now on: the device said, with its receipt, that it has that "
         "key. `previous` is the key that signed before.",
@@ -76,8 +79,9 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
         ("binding_generation", "replaced", "via"),
     ),
     EventType.ACKNOWLEDGEMENT_LATE: EventDescription(
-        "The device spoke of a command that was final: `status` is the command's, `acknowledged` what it said.",
-        (*_SAID, "status", "acknowledged"),
+        "The device spoke of a command that was final: `status` is the command's, `acknowledged` what it said. "
+        "`certificate_id` is there if it is a reset.",
+        (*_SAID, "status", "acknowledged", _CERTIFICATE),
     ),
     EventType.ACKNOWLEDGEMENT_REFUSED: EventDescription(
         "An acknowledgement was refused: a bad receipt, a wrong type, an unknown command.",

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from gateway.core import ids
 from gateway.core.visible_text import visible_not_blank
 from gateway.models.fields import Count, Inbound, Text
 
 MAX_REASON: Final = 200
+_END_USER: Final = re.compile(f"(?<![A-Za-z0-9]){ids.END_USER}{ids.BODY}")
+
+
+def _names_no_one(text: str) -> str:
+    found = _END_USER.search(text)
+    if found is not None:
+        raise ValueError(
+            f"should not name an end user ({found.group()[:20]}): a certificate repeats it, and outlives the person's "
+            "data. Leave the id out"
+        )
+    return text
+
 
 RecordingsWish = Literal["keep", "wipe"]
 Technique = Literal["overwritten", "key_destroyed", "deleted"]
 Reason = Annotated[
-    Annotated[Text, StringConstraints(max_length=MAX_REASON), AfterValidator(visible_not_blank)] | None,
+    Annotated[
+        Text, StringConstraints(max_length=MAX_REASON), AfterValidator(visible_not_blank), AfterValidator(_names_no_one)
+    ]
+    | None,
     Field(
         description="Why, for the audit trail and the certificate: visible text. Do not name a person here: "
         "the certificate outlives the person's data."

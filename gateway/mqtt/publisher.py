@@ -15,10 +15,11 @@ from typing import Final, NamedTuple
 import structlog
 
 from gateway.core.clock import SECOND_MS
+from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.runtime.tracing import NOTHING, Kind, Span
-from gateway.store import Store, Tx, View, command_sql, health_sql, outbox_sql, token_sql
+from gateway.store import Store, Tx, View, command_sql, health_sql, outbox_sql, reset_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.outbox_sql import OutboxRow
 from gateway.store.wakeups import Wakeups
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 OFFLINE: Final = b'{"status":"offline"}'
 BATCH: Final = 100
+_RESET: Final = str(CommandType.FACTORY_RESET)
 LONGEST_WAIT_SECONDS: Final = 1.0
 """Upper bound of a wait, so that a step of the machine's clock is noticed."""
 
@@ -133,7 +135,13 @@ class Publisher:
         )
 
     async def _done(self, rows: list[_Due]) -> None:
-        await self._store.write(lambda tx: outbox_sql.done(tx, [row.seq for row in rows]))
+        resets = [row.device_id for row in rows if row.payload == b"" and row.topic.endswith(f"/{_RESET}")]
+
+        def done(tx: Tx) -> None:
+            outbox_sql.done(tx, [row.seq for row in rows])
+            reset_sql.set_retained_cleared(tx, resets)
+
+        await self._store.write(done)
         self._wakeups.notify_progress()
         for row in rows:
             if row.payload is not None:
@@ -157,7 +165,7 @@ class Publisher:
         topic = self._topics.command(row.device_id, row.detail)
         command = command_sql.open_of_type(view, row.device_pk, row.detail)
         if command is None:
-            return _Due(row.seq, row.kind, topic, b"")
+            return _Due(row.seq, row.kind, topic, b"", device_id=row.device_id)
         first_of = command.id if command.sent_at is None else None
         return _Due(row.seq, row.kind, topic, payload(command), command.traceparent, first_of)
 

@@ -88,6 +88,12 @@ class Metrics:
             buckets=RESET_BUCKETS,
             registry=registry,
         )
+        self._certificates = Counter(
+            "gateway_reset_certificates",
+            "Certificates of reset, by the outcome of the reset; addendum: what a device said after the end.",
+            ["outcome"],
+            registry=registry,
+        )
         self._commits = Histogram(
             "gateway_commit_seconds", "One transaction of the registry.", buckets=COMMIT_BUCKETS, registry=registry
         )
@@ -123,6 +129,8 @@ class Metrics:
             self._deliveries.labels(outcome)
         for stage in ("delivered", "executed", "completed"):
             self._resets.labels(stage)
+        for outcome in ("executed", "failed", "cancelled", "superseded", "addendum"):
+            self._certificates.labels(outcome)
         for now in ("open", "closed"):
             self._access.labels(now)
         for kind in EventType:
@@ -141,6 +149,7 @@ class Metrics:
             measurements.EVENT: self._events,
             measurements.EVENT_SUPPRESSED: self._suppressed,
             measurements.DELIVERY: self._deliveries,
+            measurements.CERTIFICATE: self._certificates,
         }
         tally: Tally[tuple[str, str]] = Tally()
         for name, label, value in done:

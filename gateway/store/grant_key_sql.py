@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.store import key_sql
+from gateway.store import key_sql, token_sql
 from gateway.store.records import columns
 from gateway.store.token_sql import SigningKeyRecord
 
@@ -100,6 +100,17 @@ def keys_to_keep(view: View) -> list[SigningKeyRecord]:
         SigningKeyRecord,
         f"""SELECT {columns(SigningKeyRecord, "k")} FROM signing_keys k WHERE k.leaked_at IS NOT NULL
             OR EXISTS (SELECT 1 FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked') ORDER BY k.kid""",  # noqa: S608 - ours
+    )
+
+
+def certifying(view: View) -> list[SigningKeyRecord]:
+    """Return the keys that signed certificates, those of an earlier restore included."""
+    return view.records(
+        SigningKeyRecord,
+        f"""SELECT {columns(SigningKeyRecord, "k")} FROM signing_keys k
+            WHERE EXISTS (SELECT 1 FROM certificates WHERE kid = k.kid) OR k.kid IN ({view.dialect.names})
+            ORDER BY k.kid""",  # noqa: S608 - ours
+        key_sql.meta(view, token_sql.CERTIFIED_BEFORE) or "[]",
     )
 
 

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 ACCESS: Final = "access"
 """A device whose access was synced at the broker, by what its access is."""
+CERTIFICATE: Final = "certificate"
+"""A certificate of reset, by the outcome of its reset; ``addendum`` for a later word of the device."""
 COMMIT: Final = "commit"
 """Seconds that one transaction took, from BEGIN to the end of COMMIT."""
 DELIVERY: Final = "delivery"

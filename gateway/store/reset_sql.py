@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.store.device_sql import DeviceRecord
     from gateway.store.transaction import Tx, View
 
@@ -79,6 +81,24 @@ def insert(tx: Tx, before: DeviceRecord, asked: ResetRequest) -> None:
 def set_delivered(tx: Tx, command_id: str) -> None:
     """Record that the device has reported the reset as delivered."""
     tx.run("UPDATE resets SET delivered_at = ? WHERE command_id = ?", tx.now, command_id)
+
+
+def set_sessions_closed(tx: Tx, device_pks: Iterable[int]) -> None:
+    """Record that the broker has closed the sessions of devices whose resets have ended."""
+    tx.run_many(
+        """UPDATE resets SET sessions_closed_at = ? WHERE device_pk = ? AND token_revoked_at IS NOT NULL
+            AND sessions_closed_at IS NULL""",
+        [(tx.now, device_pk) for device_pk in device_pks],
+    )
+
+
+def set_retained_cleared(tx: Tx, device_ids: Iterable[str]) -> None:
+    """Record that the broker has cleared the retained commands of resets that have ended."""
+    tx.run_many(
+        """UPDATE resets SET retained_cleared_at = ? WHERE device_pk = (SELECT pk FROM devices WHERE id = ?)
+            AND finished_at IS NOT NULL AND retained_cleared_at IS NULL""",
+        [(tx.now, device_id) for device_id in device_ids],
+    )
 
 
 def set_finished(tx: Tx, command_id: str, outcome: str, grant_kid: str, *, token_revoked: bool) -> None:

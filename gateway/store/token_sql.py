@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.credentials import DeviceToken, hash_secret, same_hash
 from gateway.models.fields import MAX_NUMBER
+from gateway.store import key_sql
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
 
 _KEPT_PER_BINDING: Final = 8
+CERTIFIED_BEFORE: Final = "certified_before"
+"""The fact with the ids of keys that signed certificates which a restore has lost: a JSON list."""
 
 
 class TokenRecord(NamedTuple):
@@ -296,11 +299,13 @@ def signing_keys(view: View) -> list[SigningKeyUse]:
 
 
 def signing_key_ids(view: View) -> list[str]:
-    """Return the key in use, and each retired one that a good token relies on."""
+    """Return the key in use, and each retired one that a good token relies on or that signed a certificate."""
     rows = view.all(
-        """SELECT kid FROM signing_keys k WHERE retired_at IS NULL
+        f"""SELECT kid FROM signing_keys k WHERE retired_at IS NULL
                 OR EXISTS (SELECT 1 FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked')
-            ORDER BY retired_at IS NOT NULL, created_at DESC, kid DESC"""
+                OR EXISTS (SELECT 1 FROM certificates WHERE kid = k.kid) OR kid IN ({view.dialect.names})
+            ORDER BY retired_at IS NOT NULL, created_at DESC, kid DESC""",  # noqa: S608 - a constant
+        key_sql.meta(view, CERTIFIED_BEFORE) or "[]",
     )
     return [row["kid"] for row in rows]
 

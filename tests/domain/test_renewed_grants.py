@@ -35,7 +35,7 @@ def as_before(world: World, command: CommandRecord, **fields: Any) -> CommandRec
         key = token_sql.signing_key(tx)
         assert key is not None
         said = {name: value for name, value in claims(command).items() if name not in {"par", "seq"}}
-        signed = grants._signed(said, key.kid, grants._private(key.private_key))  # noqa: SLF001 - an older version's
+        signed = grants._signed(said, key.kid, grants._private(key.private_key), "JWT")  # noqa: SLF001 - an older version's
         row = {"seq": None, "grant_token": signed, **fields}
         changes = ", ".join(f"{name} = ?" for name in row)
         tx.run(f"UPDATE commands SET {changes} WHERE id = ?", *row.values(), command.id)  # noqa: S608 - constants

@@ -21,12 +21,12 @@ from tests.support.wait import eventually
 
 NOON = 1_794_312_000_000
 GOLDEN = (
-    '{"id":"%s","type":"factory_reset","params":{},"binding_generation":1,'
+    '{"id":"%s","type":"factory_reset","params":{"recordings":"keep"},"binding_generation":1,'
     '"created_at":"2026-11-10T12:00:00.000Z","expires_at":null,"grant_token":"%s"}'
 )
 GOLDEN_CLAIMS = (
     '{"iss":"gw_test","aud":"%s","jti":"%s","cmd":"factory_reset","gen":1,"iat":1794312000,'
-    '"par":"RBNvo1WzZ4oRRq0W9-hknpT7T8If536DEMBg9hyq_4o","seq":1}'
+    '"par":"DTgs-dkFMQoUDNWvr7ZmSvwwcy_T7tFV7NHrAnmyGsE","seq":1}'
 )
 DEVICES = 100
 STEPS = 12

@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.http.operation import AnyOperation
 from gateway.http.resources import (
+    certificates,
     commands,
     device_calls,
     device_updates,
@@ -25,6 +26,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *devices.OPERATIONS,
     *device_updates.OPERATIONS,
     *heartbeat_history.OPERATIONS,
+    *certificates.OPERATIONS,
     *device_calls.OPERATIONS,
     *token_refresh.OPERATIONS,
     *commands.OPERATIONS,

@@ -15,7 +15,7 @@ from gateway.models.bindings import JwkSet
 from gateway.models.fields import Empty
 from gateway.models.system import Health, KeyFacts, Readiness
 from gateway.observability import metrics
-from gateway.store import Purpose, View, key_sql, token_sql
+from gateway.store import Purpose, View, key_sql
 
 TAG: Final = "gateway"
 _UNAVAILABLE: Final = 503
@@ -78,7 +78,7 @@ async def get_jwks(call: RequestContext, _: Empty) -> ApiResponse:
 
 
 def _keys(view: View) -> JwkSet:
-    return JwkSet(keys=[grants.public_key(view, kid) for kid in token_sql.signing_key_ids(view)])
+    return JwkSet(keys=grants.published_keys(view))
 
 
 async def get_key(call: RequestContext, _: Empty) -> ApiResponse:

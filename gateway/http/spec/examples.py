@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from gateway.http.spec.certificate_examples import CERTIFICATE_EXAMPLES
 from gateway.http.spec.reset_examples import RESET_EXAMPLES
 from gateway.http.spec.webhook_examples import WEBHOOK_EXAMPLES
 from gateway.models.device_settings import with_defaults
@@ -57,7 +58,7 @@ _NEW: Final = _UNBOUND | dict.fromkeys(
 _PAYLOAD: Final[dict[str, Any]] = {
     "id": _COMMAND_ID,
     "type": "factory_reset",
-    "params": {},
+    "params": {"recordings": "keep"},
     "binding_generation": 3,
     "created_at": "2026-11-20T08:16:00.000Z",
     "expires_at": None,
@@ -262,6 +263,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "project_name": "wards",
         "scopes": ["devices:read", "devices:write"],
     },
+    **CERTIFICATE_EXAMPLES,
     **RESET_EXAMPLES,
     **WEBHOOK_EXAMPLES,
 }

@@ -333,6 +333,7 @@ async def test_a_device_without_heartbeats_has_no_state(api: Api) -> None:
         ({"reason": "line\nfeed"}, "reason"),
         ({"reason": " "}, "reason"),
         ({"reason": 1}, "reason"),
+        ({"reason": "Returned by eu_42."}, "reason"),
         ({"recordings": "all"}, "recordings"),
         ({"recording": "wipe"}, "recording"),
     ],

@@ -95,11 +95,11 @@ class CertificateClaims(BaseModel):
     number: int = Field(description="Its number in that chain, from 1, without gaps.")
     addendum_to: str | None = Field(description="Of an addendum: the id of the first certificate. Null: it is that.")
     outcome: Outcome = Field(description="How the reset ended.")
-    device: CertifiedDevice = Field(description="The device, as it was at the request.")
+    device: CertifiedDevice = Field(description="Which device, as it was at the request.")
     end_user: CertifiedPerson | None = Field(description="Null: the device was unbound, or that is not known.")
     request: CertifiedRequest = Field(description="Who asked for what.")
     generation: CertifiedGeneration = Field(description="`binding_generation` before and after the request.")
-    grant: CertifiedGrant = Field(description="The signed permission that the device obeys.")
+    grant: CertifiedGrant = Field(description="Which signed permission the device obeys.")
     delivered_at: Time
     executed_at: Time
     finished_at: Time
@@ -109,7 +109,7 @@ class CertificateClaims(BaseModel):
     technique: dict[str, Technique] | None = Field(description="How, by entry of `wiped`; null: it said nothing.")
     late: CertifiedLate | None = Field(description="Of an addendum; null otherwise.")
     receipt: CertifiedReceipt | None = Field(description="Null: the device said nothing of the outcome.")
-    gateway: CertifiedActions = Field(description="What the gateway did, as far as known when this was signed.")
+    gateway: CertifiedActions = Field(description="What the gateway did after the end.")
     previous: str | None = Field(
         description="SHA-256 of the JWS of the project's certificate before this one, in hexadecimal; null: the first."
     )

@@ -32,6 +32,7 @@ NEXT: Final[Mapping[str, Mapping[str, Parameters]]] = {
         "reset_device",
     ),
     "unbind_device": _all(_DEVICE, "bind_device"),
+    "list_device_resets": _all({**_SAME_DEVICE, "command_id": "$response.body#/data/0/command_id"}, "get_certificate"),
     "reset_device": _all(_DEVICE, "list_commands", "list_device_events", "send_heartbeat", "bind_device"),
     "delete_device": _all(_DEVICE, "restore_device"),
     "restore_device": _all(_DEVICE, "bind_device"),

@@ -147,14 +147,26 @@ def _finished(view: View, project_id: str, query: SummarizeResets) -> FinishedRe
 
 def to_model(reset: ListedReset, now: int) -> Reset:
     """Return a reset as the API shows it."""
-    is_open = reset.finished_at is None
-    return Reset.model_validate(
-        {
-            **reset._asdict(),
-            "status": reset.outcome or ResetStatus.OPEN,
-            "requested_at": to_rfc3339(reset.requested_at),
-            "delivered_at": moment(reset.delivered_at),
-            "finished_at": moment(reset.finished_at),
-            "age_seconds": max(0, now - reset.requested_at) // SECOND_MS if is_open else None,
-        }
-    )
+    return Reset(**facts(reset, now))
+
+
+def facts(reset: ListedReset, now: int) -> dict[str, Any]:
+    """Return the fields of a reset, in the order of :class:`Reset`."""
+    age = None if reset.finished_at is not None else max(0, now - reset.requested_at) // SECOND_MS
+    return {
+        "command_id": reset.command_id,
+        "device_id": reset.device_id,
+        "serial_number": reset.serial_number,
+        "model": reset.model,
+        "status": ResetStatus(reset.outcome or "open"),
+        "requested_at": to_rfc3339(reset.requested_at),
+        "requested_by": reset.requested_by,
+        "requested_by_name": reset.requested_by_name,
+        "reason": reset.reason,
+        "recordings": reset.recordings,
+        "delivered_at": moment(reset.delivered_at),
+        "finished_at": moment(reset.finished_at),
+        "age_seconds": age,
+        "certificate_id": reset.certificate_id,
+        "addendum_id": reset.addendum_id,
+    }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from gateway.core.clock import SECOND_MS, to_rfc3339
 from gateway.http.certificate_page.markup import Markup, element, foreign
 from gateway.http.certificate_page.wording import entry, technique
 
@@ -19,6 +20,7 @@ MOST_ENTRIES: Final = 6
 MOST_CHARACTERS: Final = 24
 _MUCH: Final = 160
 """Characters of long facts above which they are printed smaller."""
+_RECORDINGS: Final = "recordings"
 _MISSING: Final = "not known"
 _LATER: Final = "not known when issued"
 
@@ -84,7 +86,7 @@ def reason(claims: Claims) -> Markup:
 
 def is_long(claims: Claims) -> bool:
     """Return whether the page needs smaller letters to fit one sheet."""
-    long = (claims.get("device", {}).get("serial_number"), claims.get("request", {}).get("reason"), claims.get("error"))
+    long = (claims.get("device", {}).get("serial_number"), claims.get("request", {}).get("reason"))
     return sum(len(str(each)) for each in long) > _MUCH
 
 
@@ -99,12 +101,12 @@ def receipt_words(receipt: Claims) -> str:
 def wiped(claims: Claims) -> list[tuple[str, str]]:
     """Return each entry that the device reported as wiped, and how."""
     how = claims.get("technique") or {}
+    number = (claims.get("recordings") or {}).get("wiped")
     entries = _few(claims.get("wiped"))
-    listed = [(_cut(entry(each)), _cut(technique(how.get(each)))) for each in entries]
-    recordings = claims.get("recordings") or {}
-    if recordings.get("wiped"):
-        listed.append((f"Recordings: {recordings['wiped']}", technique(how.get("recordings"))))
-    return listed
+    if number and _RECORDINGS not in entries:
+        entries.append(_RECORDINGS)
+    counted = {_RECORDINGS: f"{entry(_RECORDINGS)}: {number}"} if number is not None else {}
+    return [(counted.get(each) or _cut(entry(each)), technique(how.get(each))) for each in entries]
 
 
 def kept(claims: Claims) -> list[str]:
@@ -127,6 +129,17 @@ def moment(text: str | None, otherwise: str = _MISSING) -> Markup:
         return element("span", otherwise, class_="none")
     at = datetime.fromisoformat(text)
     return element("time", f"{at:%d %b %Y, %H:%M:%S} UTC", datetime=text)
+
+
+def issued(claims: Claims) -> Markup:
+    """Return when the certificate was signed."""
+    at: int | None = claims.get("iat")
+    return moment(None if at is None else to_rfc3339(at * SECOND_MS))
+
+
+def number(claims: Claims) -> str:
+    """Return the place of the certificate in the chain of its project."""
+    return f"{claims.get('number', _MISSING)}, project {claims.get('project_id', _MISSING)}"
 
 
 def _text(text: str | None, otherwise: str = _MISSING) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final
 
@@ -29,11 +30,11 @@ _MARK: Final = raw(
 )
 
 
-def render(claims: Claims, *, kid: str, sha256: str) -> bytes:
+def render(claims: Claims, *, kid: str, sha256: str, addenda: Sequence[str] = ()) -> bytes:
     """Return the page of a certificate.
 
     ``claims`` are those of the signed certificate, ``kid`` the key that signed it, ``sha256`` the hash of the compact
-    signature, in hexadecimal digits.
+    signature, in hexadecimal digits. ``addenda`` are the ids of later certificates of the same reset.
     """
     late = (claims.get("late") or {}).get("status")
     verdict = wording.verdict(str(claims.get("outcome")), late=late)
@@ -42,7 +43,7 @@ def render(claims: Claims, *, kid: str, sha256: str) -> bytes:
     page = element(
         "main",
         _header(claims),
-        _outcome(claims, verdict),
+        _outcome(claims, verdict, addenda),
         element("div", *map(_facts, content.facts(claims)[:2]), class_="columns"),
         element(
             "section", element("h2", "Reason of the request"), element("p", content.reason(claims)), class_="reason"
@@ -78,21 +79,20 @@ def _header(claims: Claims) -> Markup:
         element(
             "p",
             element("code", str(claims.get("jti"))),
-            element("span", "issued ", content.moment(claims.get("issued_at"))),
+            element("span", "issued ", content.issued(claims)),
             class_="number",
         ),
     )
 
 
-def _outcome(claims: Claims, verdict: Verdict) -> Markup:
-    error = claims.get("error") or {}
-    reported = (
-        [element("p", "Reported error: ", foreign(f"{error.get('code', '')} {error.get('message', '')}".strip()[:160]))]
-        if error
+def _outcome(claims: Claims, verdict: Verdict, addenda: Sequence[str]) -> Markup:
+    later = (
+        [element("p", "The device reported something later: see addendum ", element("code", addenda[-1]), ".")]
+        if addenda and not claims.get("addendum_to")
         else []
     )
     sign = raw(f'<svg viewBox="0 0 24 24" aria-hidden="true"><path d="{_SIGNS[verdict.tone]}"/></svg>')
-    text = element("div", element("h2", verdict.headline), element("p", verdict.statement), *reported)
+    text = element("div", element("h2", verdict.headline), element("p", verdict.statement), *later)
     return element("section", sign, text, class_=f"outcome {verdict.tone}")
 
 
@@ -145,6 +145,7 @@ def _verification(claims: Claims, kid: str, sha256: str) -> Markup:
     rows = (
         ("SHA-256", sha256),
         ("Signing key", kid),
+        ("Number", content.number(claims)),
         ("Previous", str(claims.get("previous") or "none, the first of its project")),
     )
     listed = (element("div", element("dt", label), element("dd", element("code", value))) for label, value in rows)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.core import csv_text
 from gateway.errors import InvalidRequestError, NotFoundError
@@ -27,9 +28,11 @@ from gateway.models.reset_list import (
 from gateway.store import View, device_sql, reset_list
 from gateway.store.reset_list import CursorError, ListedReset, page
 
+T = TypeVar("T")
+
 TAG: Final = "resets"
 JSON: Final = "application/json"
-_CSV_PAGE: Final = 500
+_CSV_PAGE: Final = 200
 """Resets that a CSV reads at a time."""
 _FORMATS: Final = (
     " `Accept: text/csv` gives the same as CSV with a header line: all resets that pass the filters, unless `limit` is "
@@ -71,12 +74,15 @@ def _device_pk(view: View, call: RequestContext, device_id: str, *, unknown: int
 async def _list(call: RequestContext, query: ListResets, device_pk: int | None) -> ApiResponse | Stream:
     media_type = negotiation.choose(call.request.headers.get(negotiation.ACCEPT), (JSON, csv_text.MEDIA_TYPE))
     _require_forwards(query.since, query.until)
-    size = query.page_size if media_type == JSON else min(query.limit or _CSV_PAGE, _CSV_PAGE)
-    first = await _read(call, query, device_pk, size)
     if media_type == JSON:
-        return _page(call, query, first)
+        return _page(call, query, await _read(call, query, lambda view: _rows(view, call, query, device_pk)))
+    first = await _read(call, query, lambda view: _some_csv(view, call, query, device_pk))
     headers = {"Content-Disposition": 'attachment; filename="resets.csv"', **negotiation.VARY}
     return Stream(_csv(call, query, device_pk, first), media_type, headers, is_finite=True)
+
+
+def _rows(view: View, call: RequestContext, query: ListResets, device_pk: int | None) -> list[ListedReset]:
+    return page(view, call.project_id, query, query.page_size, device_pk)
 
 
 def _page(call: RequestContext, query: ListResets, rows: list[ListedReset]) -> ApiResponse:
@@ -86,28 +92,45 @@ def _page(call: RequestContext, query: ListResets, rows: list[ListedReset]) -> A
     return ApiResponse(answer, headers=negotiation.VARY)
 
 
-async def _read(call: RequestContext, query: ListResets, device_pk: int | None, size: int) -> list[ListedReset]:
-    read = call.work.scan if reset_list.looks_at_many(query) else call.work.read
+async def _read(call: RequestContext, query: ListResets, read: Callable[[View], T]) -> T:
+    """Read in a reader's thread.
+
+    Raises:
+        InvalidRequestError: the cursor is not one of this list.
+    """
     try:
-        return await read(partial(page, project_id=call.project_id, query=query, limit=size, device_pk=device_pk))
+        return await (call.work.scan(read) if reset_list.looks_at_many(query) else call.work.read(read))
     except CursorError as error:
         raise bad_cursor() from error
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some lines of a CSV; ``cursor`` is that of the next ones, None when there are none."""
+
+    lines: bytes
+    cursor: str | None
+
+
+def _some_csv(view: View, call: RequestContext, query: ListResets, device_pk: int | None) -> _Part:
+    """Read and write some lines. This runs in a reader's thread, so that other requests do not wait for it."""
+    size, now = query.limit or _CSV_PAGE, call.services.store.context.clock()
+    rows = page(view, call.project_id, query, size, device_pk)
+    lines = "".join(csv_text.line(reset_list.facts(row, now).values()) for row in rows[:size])
+    return _Part(lines.encode(), rows[size - 1].command_id if len(rows) > size and query.limit is None else None)
+
+
 async def _csv(
-    call: RequestContext, query: ListResets, device_pk: int | None, rows: list[ListedReset]
+    call: RequestContext, query: ListResets, device_pk: int | None, part: _Part
 ) -> AsyncGenerator[bytes, None]:
     """Yield the header and then page by page, so that a file of any length takes the memory of one page."""
-    clock = call.services.store.context.clock
     yield csv_text.line(CSV_COLUMNS).encode()
-    while rows:
-        some = rows[: query.limit or _CSV_PAGE]
-        models = [reset_list.to_model(row, clock()) for row in some]
-        yield "".join(csv_text.line(each.model_dump(mode="json").values()) for each in models).encode()
-        if query.limit is not None or len(rows) == len(some):
+    while True:
+        yield part.lines
+        if part.cursor is None:
             return
-        query = query.model_copy(update={"cursor": some[-1].command_id})
-        rows = await _read(call, query, device_pk, _CSV_PAGE)
+        query = query.model_copy(update={"cursor": part.cursor})
+        part = await _read(call, query, partial(_some_csv, call=call, query=query, device_pk=device_pk))
 
 
 def _require_forwards(since: datetime | None, until: datetime | None) -> None:

@@ -76,7 +76,7 @@ async def test_text_of_others_stays_text(tab: Page, tmp_path: Path) -> None:
     request = {"at": "2026-11-29T08:16:00.000Z", "actor": HOSTILE, "reason": TURNED, "request_id": HOSTILE}
     claims = executed(
         device=device, request=request, wiped=[HOSTILE], kept=[TURNED], jti=HOSTILE, iss=HOSTILE, sub=HOSTILE,
-        technique={HOSTILE: HOSTILE}, error={"code": HOSTILE, "message": HOSTILE}, outcome=HOSTILE,
+        technique={HOSTILE: HOSTILE}, outcome=HOSTILE, number=HOSTILE, project_id=HOSTILE,
         receipt={"alg": HOSTILE}, grant={"kid": HOSTILE, "jti": HOSTILE}, end_user={"hash": HOSTILE}, previous=HOSTILE,
     )  # fmt: skip
     await shown(tab, tmp_path, claims)

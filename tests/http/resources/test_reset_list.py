@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import UnavailableError
 from gateway.http.resources import reset_list as resource
-from gateway.models.reset_list import AGES, CSV_COLUMNS
+from gateway.models.reset_list import AGES, CSV_COLUMNS, ListResets
 from gateway.store import View, reset_list
 from gateway.store.reset_list import ListedReset
 from tests.http.support import Api, Json, body, error
@@ -155,10 +155,10 @@ async def test_a_csv_that_breaks_off_is_no_whole_file(api: Api, monkeypatch: pyt
     for number in range(3):
         await cancelled(api, f"BP-{number}")
 
-    def failing(view: View, **asked: Any) -> list[ListedReset]:
-        if asked["query"].cursor is not None:
+    def failing(view: View, project_id: str, query: ListResets, *asked: Any) -> list[ListedReset]:
+        if query.cursor is not None:
             raise UnavailableError("The registry cannot be read.")
-        return reset_list.page(view, **asked)
+        return reset_list.page(view, project_id, query, *asked)
 
     monkeypatch.setattr(resource, "page", failing)
     with pytest.raises(httpx.RemoteProtocolError):

@@ -39,7 +39,7 @@ export class PeriodFilter {
     this.changed = changed;
     const field = (label, input) => el("div", { class: "field" }, el("label", { for: input.id }, label), input);
     this.node = el("form", { class: "filters", role: "search", "aria-label": "Find resets", onsubmit: (event) => event.preventDefault() },
-      field("Outcome", this.outcome), field("Finished from", this.from), field("to, this day included", this.to),
+      field("Outcome", this.outcome), field("Finished from", this.from), field("Finished to (included)", this.to),
       Object.values(query).some(Boolean) && el("a", { href: "#/resets", class: "button" }, "Clear filters"));
   }
 

@@ -88,7 +88,7 @@ async def open_page(url: str) -> AsyncIterator[PageUser]:
         await tab.screen(*DESKTOP)
         yield PageUser(url, tab)
         assert [each for each in tab.complaints if not each.startswith(REFUSED)] == []
-        assert [each for each in tab.requests if not each.startswith((url, "data:"))] == []
+        assert [each for each in tab.requests if not each.startswith((url, "data:", f"blob:{url}"))] == []
 
 
 @asynccontextmanager

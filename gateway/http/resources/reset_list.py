@@ -106,7 +106,7 @@ async def _read(call: RequestContext, query: ListResets, read: Callable[[View], 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some lines of a CSV; ``cursor`` is that of the next ones, None when there are none."""
+    """Some lines of a CSV; ``cursor`` is that of the next ones, None at the end."""
 
     lines: bytes
     cursor: str | None

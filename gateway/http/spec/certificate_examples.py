@@ -51,4 +51,5 @@ CERTIFICATE_EXAMPLES: Final[dict[str, Any]] = {
         "addenda": [],
     },
     "get_certificate application/jose": "<JWS>",
+    "get_certificate text/html": '<!doctype html>\n<html lang="en">…</html>\n',
 }

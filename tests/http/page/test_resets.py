@@ -162,3 +162,37 @@ async def test_the_view_fits_a_phone_and_passes_the_accessibility_check(api: Api
             for width, height in (PHONE, (1280, 800)):
                 await visitor.tab.screen(width, height, dark=dark)
                 assert (width, dark, await violations(visitor), await overflowing(visitor)) == (width, dark, [], [])
+
+
+async def test_a_certificate_is_shown_printed_and_saved(api: Api, tmp_path: Path) -> None:
+    """From the list and from the device, by a link that can be kept; on a phone too; scripts are off in its frame."""
+    made = await reset(api, "BP-1", reason=HOSTILE)
+    await answered(api, made, "delivered", "executed")
+    address = f"#/devices/{made['id']}/resets/{made['command']['id']}"
+    async with signed_in(api.url, api.key, tmp_path / "profile") as visitor:
+        await visitor.tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await goes(visitor, "#/resets", "Certificate")
+        await visitor.tab.click(".finished tbody td a")
+        await visitor.tab.until("document.querySelector('iframe')?.contentDocument?.body?.innerText.includes('BP-1')")
+        inside = "document.querySelector('iframe').contentDocument"
+        assert HOSTILE in await visitor.tab.run(f"{inside}.body.innerText")
+        assert await visitor.tab.run(f"getComputedStyle({inside}.querySelector('main')).backgroundColor") == (
+            "rgb(255, 255, 255)"
+        )
+        assert await visitor.tab.run("document.querySelector('iframe').sandbox.contains('allow-scripts')") is False
+        await visitor.tab.run("document.querySelector('iframe').contentWindow.print = () => (window.printed = true)")
+        await visitor.press_button("Print")
+        assert await visitor.tab.run("window.printed")
+        for dark, screen in ((False, (1280, 800)), (True, PHONE)):
+            await visitor.tab.screen(*screen, dark=dark)
+            assert (dark, await violations(visitor), await overflowing(visitor)) == (dark, [], [])
+        for button, ending, begins in (("Download as page", "html", "<!doctype"), ("Download signed", "jwt", "ey")):
+            await visitor.press_button(button)
+            file = tmp_path / f"certificate-{made['command']['id']}.{ending}"
+            await eventually(file.exists, str(file))
+            assert file.read_text(encoding="utf-8").startswith(begins)
+        await visitor.opens(made)
+        await visitor.tab.click(".reset a")
+        await visitor.tab.until(f"location.hash === '{address}'")
+        await visitor.tab.goto(f"{api.url}/{address}?certificate=cert_9")
+        await visitor.sees("Leave 'certificate' out", "main")

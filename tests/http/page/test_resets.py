@@ -52,6 +52,12 @@ async def goes(visitor: PageUser, address: str, words: str) -> None:
     await visitor.sees(words, "main")
 
 
+async def saves_to(visitor: PageUser, folder: Path) -> None:
+    """Have downloads saved in this folder."""
+    context = {"browserContextId": visitor.tab.context}
+    await visitor.tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), **context)
+
+
 async def test_resets_are_shown_by_age_and_by_outcome(api: Api) -> None:
     """The oldest open one first; what happens moves a reset from one list to the other; text stays text."""
     old = await reset(api, "BP-1", reason=HOSTILE)
@@ -108,12 +114,7 @@ async def test_a_list_is_exported_as_csv(api: Api, tmp_path: Path) -> None:
         made = await reset(api, f"BP-{number:02}", reason=HOSTILE)
         body(await api.back_end.post(f"/v1/devices/{made['id']}/commands/{made['command']['id']}/cancel"), 200)
     async with signed_in(api.url, api.key) as visitor:
-        await visitor.tab.call(
-            "Browser.setDownloadBehavior",
-            behavior="allow",
-            downloadPath=str(tmp_path),
-            browserContextId=visitor.tab.context,
-        )
+        await saves_to(visitor, tmp_path)
         await goes(visitor, "#/resets?outcome=cancelled", "BP-24")
         assert len(await rows(visitor, "finished")) == 20
         await visitor.press_button("Export as CSV")
@@ -169,8 +170,8 @@ async def test_a_certificate_is_shown_printed_and_saved(api: Api, tmp_path: Path
     made = await reset(api, "BP-1", reason=HOSTILE)
     await answered(api, made, "delivered", "executed")
     address = f"#/devices/{made['id']}/resets/{made['command']['id']}"
-    async with signed_in(api.url, api.key, tmp_path / "profile") as visitor:
-        await visitor.tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    async with signed_in(api.url, api.key) as visitor:
+        await saves_to(visitor, tmp_path)
         await goes(visitor, "#/resets", "Certificate")
         await visitor.tab.click(".finished tbody td a")
         await visitor.tab.until("document.querySelector('iframe')?.contentDocument?.body?.innerText.includes('BP-1')")

@@ -17,20 +17,20 @@ Actions:
 - `tell` name details: a fact for observers.
 - `publish` kind payload command_id command_type status; kind is `heartbeat`, `status` or `ack`.
 - `write` area name value; `erase` area name.
-- `open_link` connection binding; `refresh_token` binding.
+- `open_link` connection binding; `refresh_token` binding; `upload` recording_id generation binding.
 - `reboot`: discard the RAM, then `power_on`.
 """
 
 import grant
 import wire
-from product import Product
+from product import RECORDINGS, Product
 
 TOKEN, PAIRING, WIFI = "device_token", "pairing", "wifi_networks"
 WIPED = (TOKEN, PAIRING, WIFI)  # the token first: a half-wiped device without its token cannot authenticate
 FIRMWARE, APN, IN_PROGRESS = "firmware_version", "cellular_apn", "reset_in_progress"
 LAST_COMMANDS, LAST_SEQUENCES, LAST_COMMAND = "last_commands", "last_sequences", "last_command"
 RESET, NEW_KEY = "factory_reset", "set_grant_key"
-RESET_RESULT = {"wiped": list(WIPED), "kept": ["serial_number", APN, "last_command_id"]}
+KEPT = ("serial_number", APN, "last_command_id")
 REMEMBERED = 16  # outcomes of commands
 
 
@@ -51,6 +51,7 @@ class Device:
             self.binding = dict(wiped[PAIRING])
             self.binding[TOKEN] = wiped[TOKEN]
         self._kept = kept
+        self.product.power_on(kept)
         self._networks = wiped.get(WIFI, [])
         self._outcomes = kept.get(LAST_COMMANDS, [])
         self._last_wipe = kept.get(LAST_COMMAND)
@@ -122,7 +123,7 @@ class Device:
     def _heartbeat_due(self):
         if self.state != "online" or self._transport is None:
             return self._ask_for_token()
-        body = self.product.report(self._connection)
+        body = self.product.report(self._connection, self.binding["binding_generation"])
         body["firmware_version"] = self._kept.get(FIRMWARE)
         body["sent_at"] = self._sent_at()
         # A PUBACK of the broker proves nothing about the gateway: heartbeats number 1, 2, 4, 8 … repeat the last wipe.
@@ -189,6 +190,7 @@ class Device:
         try:
             last = self._sequences.get(topic_type)
             seq, key = grant.check(command, topic_type, self.binding, last, self.now)
+            self.product.check(command)
         except grant.RefusalError as refusal:
             return self._refuse(command, topic_type, refusal)
         except MemoryError:  # it has changed nothing yet, and arrives again with the next link
@@ -216,7 +218,8 @@ class Device:
             return [delivered]
         if command["type"] == NEW_KEY:
             return [delivered] + self._take_key(command)
-        done = [delivered] + self._done(command, self.product.execute(command["type"], command["params"]))
+        result, effects = self.product.execute(command, self.binding)
+        done = [delivered] + effects + self._done(command, result)
         if command["type"] == "reboot":
             self.state = "rebooting"
             done.append(("reboot",))
@@ -292,16 +295,17 @@ class Device:
         command = self._accepted_reset
         if command is None or command_id != command["id"]:
             return []
-        self._accepted_reset = None
-        self.state = "resetting"
+        self._accepted_reset, self.state = None, "resetting"
         # The receipt needs the token, so it is made and stored before the token is erased.
-        outcome = self._outcome(command, "executed", RESET_RESULT)
+        outcome = self._outcome(command, "executed", self.product.reset_result(command["params"], WIPED, KEPT))
         return [("write", "kept", IN_PROGRESS, outcome)] + self._wipe(outcome) + [_acknowledge(outcome)]
 
     def _wipe(self, outcome):
         """Wipe, and store the outcome for the next heartbeats. A repetition is safe."""
         actions = [("erase", "wiped", each) for each in WIPED]
         if outcome:
+            if RECORDINGS in outcome["result"]["wiped"]:
+                actions.append(("erase", "kept", RECORDINGS))
             self._last_wipe = {name: outcome[name] for name in ("command_id", "status", "receipt")}
             actions += [self._remember(outcome), ("write", "kept", LAST_COMMAND, self._last_wipe)]
         return actions + [("erase", "kept", IN_PROGRESS)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import binascii
+import gc
 import http
 import json
 import os
@@ -37,6 +38,7 @@ class Runtime:
             "erase": self._erase,
             "open_link": self._open,
             "refresh_token": self._refresh,
+            "upload": self._upload,
             "reboot": self._reboot,
         }
 
@@ -145,10 +147,17 @@ class Runtime:
             await self._token_works()
         return ("published", action)
 
+    async def _upload(self, recording_id, generation, binding):
+        """Upload a recording with the token of this binding: put your own upload here."""
+        under = binding["binding_generation"]
+        self.tell("uploaded", {"recording_id": recording_id, "made_in": generation, "under": under})
+
     async def _reboot(self):
         self.tell("rebooting", {})
         await self._close()
         self.board.reboot()  # does not return on a board
+        self.device = None
+        gc.collect()  # as a reboot does, or what the session left splits a small heap into small pieces
         self.device = Device()
         return self._power_on()
 

@@ -11,6 +11,9 @@ Connection: TypeAlias = Literal["wifi", "4g", "ble"]
 Transport: TypeAlias = Literal["mqtt", "http", "ble"]
 AckStatus: TypeAlias = Literal["delivered", "executed", "failed"]
 
+SERIAL, FIRMWARE, APN = "serial_number", "firmware_version", "cellular_apn"
+"""Names of the factory's values, in the area of the flash that a reset keeps."""
+
 
 class Area(StrEnum):
     """The two areas of the flash: a factory reset wipes one and keeps the other."""
@@ -167,11 +170,20 @@ class RefreshToken:
 
 
 @dataclass(frozen=True)
+class Upload:
+    """Upload one recording with the token of this binding; its label says in which generation it was made."""
+
+    recording_id: str
+    made_in: int
+    binding: Binding = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Reboot:
     """Close the link, discard everything but the flash, and start with `PowerOn`."""
 
 
-Action: TypeAlias = RecordFact | Publish | WriteFlash | EraseFlash | OpenLink | RefreshToken | Reboot
+Action: TypeAlias = RecordFact | Publish | WriteFlash | EraseFlash | OpenLink | RefreshToken | Upload | Reboot
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from device_sim.device import SERIAL
+from device_sim.actions import SERIAL
 from device_sim.flash import Flash
 from device_sim.options import MqttVersion, Options, RadioKind, Transport
 
@@ -51,6 +51,8 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
                      metavar="SECONDS", help="Longest pause before a reconnect."),
         click.option("--backoff-refused", type=click.FloatRange(min=0.05), default=300.0, show_default=True,
                      metavar="SECONDS", help="Longest pause after a refused password."),
+        click.option("--recordings", type=click.IntRange(0, 1000), default=0, show_default=True, metavar="N",
+                     help="Recordings of each binding that wait for their upload."),
         click.option("--model", default="bota_pin", show_default=True, help="Model to register as."),
     ]  # fmt: skip
     for option in reversed(options):

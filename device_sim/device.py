@@ -10,8 +10,10 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-from device_sim import grant, grant_keys, wire
+from device_sim import grant, grant_keys, reset, wire
 from device_sim.actions import (
+    APN,
+    FIRMWARE,
     Action,
     Area,
     CommandReceived,
@@ -36,17 +38,15 @@ from device_sim.actions import (
     WifiGiven,
     WriteFlash,
 )
-from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
+from device_sim.binding import PAIRING, TOKEN, WIFI, Binding
 from device_sim.journal import Journal, Outcome
 from device_sim.last_command import LastCommand
+from device_sim.recordings import Recordings
 from device_sim.sequences import Sequences
 from device_sim.telemetry import Telemetry
 from device_sim.token_refresh import TokenRefresh
 
-SERIAL, FIRMWARE, APN = "serial_number", "firmware_version", "cellular_apn"
-JOURNAL, IN_PROGRESS = "last_commands", "reset_in_progress"
-RESET = "factory_reset"
-RESET_RESULT = {"wiped": list(WIPED_BY_A_RESET), "kept": [SERIAL, APN, "last_command_id"]}
+JOURNAL = "last_commands"
 
 
 class State(StrEnum):
@@ -60,15 +60,17 @@ class State(StrEnum):
 
 
 class Device:
-    """RAM of one device. `rng` varies its battery, storage and signal, nothing else.
+    """RAM of one device. `rng` varies its battery, storage and signal. Each binding begins with `recordings` of them.
 
     `handle` gets one input and the time (milliseconds since the epoch) and returns the actions, in order.
     """
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, recordings: int = 0) -> None:
         self.state = State.REBOOTING
         self.binding: Binding | None = None
         self._telemetry = Telemetry(rng)
+        self._recordings = Recordings({})
+        self._recordings_at_bind = recordings
         self._journal = Journal()
         self._kept_area: Mapping[str, Any] = {}
         self._last_command = LastCommand({})
@@ -114,12 +116,13 @@ class Device:
         self._kept_area = flash.kept
         self._journal = Journal(flash.kept.get(JOURNAL, ()))
         self._last_command = LastCommand(flash.kept)
+        self._recordings = Recordings(flash.kept)
         self._networks = list(flash.wiped.get(WIFI, ()))
         self._link = self._accepted_reset = None
         self._token_refresh = TokenRefresh()
         self.binding = Binding.from_flash(flash.wiped)
         self._sequences = Sequences(None if self.binding is None else self.binding.generation, flash.kept)
-        progress = flash.kept.get(IN_PROGRESS)
+        progress = flash.kept.get(reset.IN_PROGRESS)
         if progress is not None:
             return self._resume_reset(Outcome(**progress))
         if self.binding is None:
@@ -134,9 +137,7 @@ class Device:
 
     def _connection(self) -> Connection:
         """Return WiFi where a network is known, else the modem if there is one, else BLE through a companion app."""
-        if self._networks:
-            return "wifi"
-        return "4g" if self._kept_area.get(APN) else "ble"
+        return "wifi" if self._networks else "4g" if self._kept_area.get(APN) else "ble"
 
     def _provisioned(self, event: Provisioned) -> list[Action]:
         if self.state is not State.UNPROVISIONED:
@@ -148,6 +149,7 @@ class Device:
             WriteFlash(Area.WIPED, WIFI, self._networks),
             WriteFlash(Area.WIPED, PAIRING, event.binding.pairing()),
             WriteFlash(Area.WIPED, TOKEN, event.binding.device_token),  # last: a binding with a token is complete
+            *self._recordings.make(self._recordings_at_bind, event.binding.generation),
             RecordFact("provisioned", {"device_id": event.binding.device_id, "generation": event.binding.generation}),
             OpenLink(self._connection(), event.binding),
         ]
@@ -194,15 +196,15 @@ class Device:
         return [RecordFact("offline", {"reason": event.reason})]
 
     def _heartbeat(self, now: int) -> list[Action]:
-        if self.state is not State.ONLINE or self._link is None:
+        if self.state is not State.ONLINE or self._link is None or self.binding is None:
             return self._token_refresh.request(self.binding, now)
         before = now if self._last_heartbeat_at is None else self._last_heartbeat_at
-        self._telemetry.pass_time(max(0, now - before))
         # Equal times would look like a replay of one heartbeat (section 3), so each is later than the one before.
         self._last_heartbeat_at = now if self._last_heartbeat_at is None else max(now, before + 1)
+        recordings = self._recordings.report(self.binding.generation)
         last_command = self._last_command.for_next_heartbeat(self._link.transport)
         body = {
-            **self._telemetry.report(self._link.connection),
+            **self._telemetry.report(max(0, now - before), self._link.connection, **recordings),
             "firmware_version": self._kept_area.get(FIRMWARE),
             "sent_at": wire.rfc3339(self._last_heartbeat_at),
             "last_command": last_command,
@@ -241,7 +243,7 @@ class Device:
 
     def _command_cleared(self, command_type: str) -> list[Action]:
         """Handle an empty retained message: no command of this type is open, so drop a reset that has not begun."""
-        if command_type != RESET or self._accepted_reset is None:
+        if command_type != reset.RESET or self._accepted_reset is None:
             return []
         dropped, self._accepted_reset = self._accepted_reset, None
         return [RecordFact("reset_withdrawn", {"command_id": dropped.id})]
@@ -251,6 +253,7 @@ class Device:
         received = RecordFact("command_received", details)
         try:
             seq = grant.check(command, topic_type, binding, self._sequences, now)
+            reset.check_params(command)
         except grant.RefusalError as refusal:
             return [received, *self._refuse(command, topic_type, binding, refusal)]
         self.binding, dropped = grant_keys.settled(binding, command)
@@ -260,31 +263,27 @@ class Device:
     def _refuse(
         self, command: wire.Command, topic_type: str, binding: Binding, refusal: grant.RefusalError
     ) -> list[Action]:
-        outcome = replace(
-            Outcome.of(command, "failed", binding),
-            type=topic_type,
-            error={"code": refusal.code, "message": refusal.message},
-            result=refusal.result,
-        )
-        # Store it only if the gateway signed it. A forgery could otherwise use up an id before the real command
-        # arrives.
+        error = {"code": refusal.code, "message": refusal.message}
+        failed = Outcome.of(command, "failed", binding)
+        outcome = replace(failed, type=topic_type, error=error, result=refusal.result)
+        # Store it only if the gateway signed it: a forgery must not use up an id before the real command arrives.
         writes = [self._store_outcome(outcome)] if refusal.is_signed else []
         refused = RecordFact("command_refused", {"command_id": command.id, "type": topic_type, "code": refusal.code})
         return [refused, *writes, outcome.acknowledge()]
 
     def _execute(self, command: wire.Command, binding: Binding) -> list[Action]:
         delivered = Outcome.of(command, "delivered", binding).acknowledge()
-        if command.type == RESET:
+        if command.type == reset.RESET:
             self._accepted_reset = command  # `_begin_reset` follows when the delivery of this message is confirmed
             return [delivered]
         if command.type == grant_keys.SET_GRANT_KEY:
             return [delivered, *self._take_grant_key(command, binding)]
-        outcome = replace(Outcome.of(command, "executed", binding), result=self._telemetry.execute(command.type))
-        done: list[Action] = [delivered, self._store_outcome(outcome), outcome.acknowledge()]
-        if command.type != "reboot":
-            return done
-        self.state = State.REBOOTING
-        return [*done, Reboot()]
+        is_reboot = command.type == "reboot"
+        result, effects = ({"rebooting": True}, []) if is_reboot else self._recordings.execute(command, binding)
+        self._telemetry.free_storage(result.get("uploaded", 0))
+        outcome = replace(Outcome.of(command, "executed", binding), result=result)
+        done: list[Action] = [delivered, *effects, self._store_outcome(outcome), outcome.acknowledge()]
+        return [*done, *self._reboot()] if is_reboot else done
 
     def _take_grant_key(self, command: wire.Command, binding: Binding) -> list[Action]:
         try:
@@ -325,23 +324,24 @@ class Device:
             return []
         self._accepted_reset = None
         self.state = State.RESETTING
-        outcome = replace(Outcome.of(command, "executed", binding), result=RESET_RESULT)
+        outcome = reset.outcome_of(command, binding, self._recordings)
         # The receipt needs the token, so it is made and stored before the token is erased.
-        begun = WriteFlash(Area.KEPT, IN_PROGRESS, outcome.to_flash())
+        begun = WriteFlash(Area.KEPT, reset.IN_PROGRESS, outcome.to_flash())
         return [begun, *self._wipe(outcome), outcome.acknowledge()]
 
     def _wipe(self, outcome: Outcome) -> list[Action]:
         """Wipe, and store the outcome for the next heartbeats. A repetition is safe."""
         return [
-            *(EraseFlash(Area.WIPED, each) for each in WIPED_BY_A_RESET),
+            *reset.erase(outcome),
             self._store_outcome(outcome),
             self._last_command.store(outcome),
-            EraseFlash(Area.KEPT, IN_PROGRESS),
+            EraseFlash(Area.KEPT, reset.IN_PROGRESS),
         ]
 
     def _end_reset(self) -> list[Action]:
-        if self.state is not State.RESETTING:
-            return []
+        return self._reboot() if self.state is State.RESETTING else []
+
+    def _reboot(self) -> list[Action]:
         self.state = State.REBOOTING
         return [Reboot()]
 

@@ -4,9 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from device_sim.actions import Action, Area, EraseFlash, OpenLink, Publish, Reboot, RecordFact, RefreshToken, WriteFlash
+from device_sim.actions import (
+    Action,
+    EraseFlash,
+    OpenLink,
+    Publish,
+    Reboot,
+    RecordFact,
+    RefreshToken,
+    Upload,
+    WriteFlash,
+)
 from device_sim.binding import PAIRING, TOKEN, WIFI
-from device_sim.device import IN_PROGRESS
+from device_sim.recordings import RECORDINGS
+from device_sim.reset import IN_PROGRESS
 from device_sim.wire import rfc3339
 
 SENTENCES: Mapping[str, str] = {
@@ -33,11 +44,12 @@ SENTENCES: Mapping[str, str] = {
     "acknowledgement_lost": "nobody took the acknowledgement of {command_id}; it is kept for a later heartbeat",
     "reset_postponed": "reset not begun, its acknowledgement was not confirmed: {reason}",
     "reset_withdrawn": "reset withdrawn before it was begun ({command_id})",
-    "reset_begun": "reset in progress, receipt kept ({command_id})",
+    "reset_begun": "reset in progress ({command_id}): {wiped_recordings} recordings to wipe, {kept_recordings} to keep",
     "wipe_resumed": "power is back in the middle of a reset: finishing the wipe ({command_id})",
     "wiped": "wiped {what}",
     "grant_key_added": "new grant key {kid}; the old one counts until the first command under the new one",
     "grant_key_dropped": "grant key {kid} dropped: a command under the new one arrived",
+    "uploaded": "recording {recording_id} of generation {made_in} uploaded under the token of generation {under}",
     "wifi_given": "WiFi network {ssid} added over BLE",
     "wifi_refused": "WiFi network {ssid} refused: {reason}",
     "flash_written": "flash: {what} written ({area} area)",
@@ -91,6 +103,8 @@ def step(action: Action) -> str:  # noqa: PLR0911  # a table: one line per actio
             return "open_link"
         case RefreshToken():
             return "refresh_token"
+        case Upload():
+            return "upload"
         case Reboot():
             return "reboot"
 
@@ -98,8 +112,19 @@ def step(action: Action) -> str:  # noqa: PLR0911  # a table: one line per actio
 def describe_flash_change(action: WriteFlash | EraseFlash) -> tuple[str, dict[str, Any]]:
     """Return name and details of a change of the flash. Values are left out, since they may be secrets."""
     if isinstance(action, WriteFlash) and action.name == IN_PROGRESS:
-        return "reset_begun", {"command_id": action.value["command_id"], "receipt": action.value["receipt"]}
-    if isinstance(action, EraseFlash) and action.area is Area.WIPED and action.name in (TOKEN, PAIRING, WIFI):
+        recordings = action.value["result"]["recordings"]
+        counts = {f"{done}_recordings": number for done, number in recordings.items()}
+        return "reset_begun", {
+            "command_id": action.value["command_id"],
+            "receipt": action.value["receipt"],
+            **counts,
+        }
+    if isinstance(action, EraseFlash) and action.name in (TOKEN, PAIRING, WIFI, RECORDINGS):
         return "wiped", {"what": action.name}
     verb = "flash_written" if isinstance(action, WriteFlash) else "flash_erased"
     return verb, {"area": str(action.area), "what": action.name}
+
+
+def describe_upload(action: Upload) -> dict[str, Any]:
+    """Return the details of an upload: the recording, the generation of its label, and that of the token used."""
+    return {"recording_id": action.recording_id, "made_in": action.made_in, "under": action.binding.generation}

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from device_sim.actions import Area, PowerOn
-from device_sim.device import APN, FIRMWARE, SERIAL
+from device_sim.actions import APN, FIRMWARE, SERIAL, Area, PowerOn
 
 
 class Flash(Protocol):

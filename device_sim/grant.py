@@ -21,6 +21,7 @@ EXPIRED = "expired"
 UNKNOWN_COMMAND = "unknown_command"
 STALE_SEQUENCE = "stale_sequence"
 INVALID_GRANT_KEY = "invalid_grant_key"
+INVALID_PARAMS = "invalid_params"
 MAX_KID_LENGTH = 64
 _FIELD = 2**255 - 19
 _Y_BITS = 2**255 - 1
@@ -50,7 +51,7 @@ class RefusalError(Exception):
         A stale sequence is signed as well and still not stored. Many old commands may arrive again, and they must not
         displace the outcomes of commands that were executed.
         """
-        return self.code in {STALE_GENERATION, EXPIRED, INVALID_GRANT_KEY}
+        return self.code in {STALE_GENERATION, EXPIRED, INVALID_GRANT_KEY, INVALID_PARAMS}
 
 
 def check(command: Command, topic_type: str, binding: Binding, sequences: Sequences, now: int) -> int:

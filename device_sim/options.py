@@ -26,7 +26,7 @@ class Options:
     `ca_file` (PEM) replaces the system's authorities for MQTT over TLS. `cert_file` with `key_file` (PEM) is the
     device's certificate, for a broker that requires one. `backoff_first` and `backoff_longest` limit the pauses between
     connections, in seconds, and `backoff_refused` those after a refused password. A connection of `backoff_stable`
-    seconds begins with the first pause again.
+    seconds begins with the first pause again. `recordings` wait for their upload under each binding.
     """
 
     faults: Faults = field(default_factory=NoFaults)
@@ -40,6 +40,7 @@ class Options:
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    recordings: int = 0
     model: str = "bota_pin"
     name: str | None = None
     firmware_version: str = "1.4.2"

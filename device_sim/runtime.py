@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from device_sim import facts
 from device_sim.actions import (
+    SERIAL,
     Action,
     EraseFlash,
     HeartbeatDue,
@@ -20,19 +21,21 @@ from device_sim.actions import (
     Reboot,
     RecordFact,
     RefreshToken,
+    Upload,
     WifiGiven,
     WriteFlash,
 )
 from device_sim.app import GatewayApi
 from device_sim.backoff import Backoff
 from device_sim.binding import Binding
-from device_sim.device import SERIAL, Device, State
+from device_sim.device import Device, State
 from device_sim.errors import PowerCutError, ProvisioningError, RadioError
 from device_sim.fact_log import FactLog
 from device_sim.facts import Fact, OnFact
 from device_sim.flash import Flash, manufacture, power_on
 from device_sim.links import Arrival, Link
 from device_sim.options import CELLULAR_APN, Options, RadioKind
+from device_sim.recordings import RECORDINGS
 from device_sim.relay import refresh_token
 
 
@@ -72,7 +75,7 @@ class SimulatedDevice:
             refused_longest=self._options.backoff_refused,
         )
         self._log = FactLog(serial, self._options.clock, on_fact)
-        self._device = Device(self._rng)
+        self._device = Device(self._rng, self._options.recordings)
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         self._input_lock = asyncio.Lock()
         self._link: Link | None = None
@@ -97,6 +100,11 @@ class SimulatedDevice:
     def binding(self) -> Binding | None:
         """Return the binding in the flash, or None when unpaired."""
         return Binding.from_flash(self.flash.wiped_area)
+
+    @property
+    def recordings(self) -> dict[str, int]:
+        """Return the recordings in the flash: by its id, the binding generation in which each was made."""
+        return dict(self.flash.kept_area.get(RECORDINGS) or {})
 
     async def provision(self, *, end_user_id: str, supersede_reset: bool = False) -> Binding:
         """Register and bind over HTTP as the companion app does, then write the binding to the device over BLE.
@@ -227,6 +235,8 @@ class SimulatedDevice:
                 await self._open(action)
             case RefreshToken():
                 return await refresh_token(self._api, action)
+            case Upload():
+                self._log.add("uploaded", **facts.describe_upload(action))
             case Reboot():
                 return await self._reboot()
         return None
@@ -279,6 +289,6 @@ class SimulatedDevice:
     async def _lose_power(self, step: str) -> None:
         self._log.add("power_cut", step=step)
         link, self._link = self._link, None
-        self._device = Device(self._rng)
+        self._device = Device(self._rng, self._options.recordings)
         if link is not None:
             await link.lose_power()

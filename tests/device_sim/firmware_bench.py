@@ -14,6 +14,7 @@ from device_sim.actions import (
     Published,
     Reboot,
     RecordFact,
+    Upload,
     WriteFlash,
 )
 from device_sim.binding import Binding
@@ -39,6 +40,7 @@ class FirmwareBench:
     facts: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
+    uploads: list[Upload] = field(default_factory=list)
     power_for: int | None = None
     confirms: bool = True
     now: int = NOW
@@ -82,6 +84,8 @@ class FirmwareBench:
             case Publish():
                 self.sent.append(action)
                 return [Published(action)] if self.confirms else []
+            case Upload():
+                self.uploads.append(action)
             case Reboot():
                 return [power_on(self.flash)]
         return []

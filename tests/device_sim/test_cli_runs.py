@@ -30,19 +30,25 @@ async def test_a_device_runs_until_it_is_stopped(testbed: DeviceTestbed, number:
 
 async def test_until_reset_exits_after_the_reset(testbed: DeviceTestbed) -> None:
     """`--until-reset` ends with 0 after the reset; as JSON every fact is an object."""
-    async with device_sim(*run_arguments(testbed, "--until-reset", "--json")) as program:
+    async with device_sim(*run_arguments(testbed, "--until-reset", "--json", "--recordings", "2")) as program:
         bound = json.loads(await program.line('"bound"'))
-        await reset(testbed, bound)
+        assert json.loads(await program.line('"heartbeat"'))["pending_recordings"] == 2
+        await reset(testbed, bound, params={"recordings": "wipe"})
         assert await program.finished() == 0
     facts: list[dict[str, Any]] = [json.loads(line) for line in program.output.splitlines()]
-    assert [fact["what"] for fact in facts if fact["fact"] == "wiped"] == ["device_token", "pairing", "wifi_networks"]
+    wiped = ["device_token", "pairing", "wifi_networks", "recordings"]
+    assert [fact["what"] for fact in facts if fact["fact"] == "wiped"] == wiped
+    [begun] = [fact for fact in facts if fact["fact"] == "reset_begun"]
+    assert (begun["wiped_recordings"], begun["kept_recordings"]) == (2, 0)
     assert all(fact["serial_number"] == "SN1" for fact in facts)
 
 
-async def reset(testbed: DeviceTestbed, bound: dict[str, Any]) -> None:
+async def reset(testbed: DeviceTestbed, bound: dict[str, Any], params: dict[str, Any] | None = None) -> None:
     """Publish a reset for a device that was just bound."""
     device_id, generation = bound["device_id"], bound["generation"]
-    payload = testbed.gateway.signer.command(command_id=f"cmd_{generation}", device_id=device_id, generation=generation)
+    payload = testbed.gateway.signer.command(
+        command_id=f"cmd_{generation}", device_id=device_id, generation=generation, params=params
+    )
     await testbed.observer.publish(f"devices/{device_id}/commands/factory_reset", payload, qos=1, retain=True)
 
 
@@ -66,14 +72,15 @@ async def test_a_reset_device_stays_unpaired(testbed: DeviceTestbed, tmp_path: P
 
 async def test_a_device_is_bound_again_after_a_reset(testbed: DeviceTestbed) -> None:
     """`--reprovision` binds again, at the next generation, and the old reset that is still retained wipes nothing."""
-    async with device_sim(*run_arguments(testbed, "--reprovision", "--json")) as program:
+    async with device_sim(*run_arguments(testbed, "--reprovision", "--json", "--recordings", "1")) as program:
         bound = json.loads(await program.line('"bound"'))
         await reset(testbed, bound)
         again = json.loads(await program.line('"bound"'))
         await program.line('"already_done"')
         assert await program.end() == 0
     assert (bound["generation"], again["generation"]) == (1, 2)
-    assert program.output.count('"reset_begun"') == 1
+    [begun] = [json.loads(line) for line in program.output.splitlines() if '"reset_begun"' in line]
+    assert (begun["wiped_recordings"], begun["kept_recordings"]) == (0, 1)
 
 
 async def test_a_killed_device_continues_from_its_flash(testbed: DeviceTestbed, tmp_path: Path) -> None:

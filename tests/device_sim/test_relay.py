@@ -79,15 +79,20 @@ async def test_a_device_over_http_gets_commands_with_its_heartbeats(testbed: Dev
 
 
 async def test_a_device_over_http_is_reset(testbed: DeviceTestbed) -> None:
-    """A reset comes with the answer to a heartbeat, and leaves the device unpaired."""
-    device = testbed.device(options=HTTP)
+    """A reset comes with the answer to a heartbeat, and leaves the device unpaired and without recordings."""
+    device = testbed.device(options=replace(HTTP, recordings=2))
     await device.provision(end_user_id="eu_1")
     binding = device.binding
     assert binding is not None
-    testbed.gateway.commands = [json.loads(testbed.gateway.signer.command(device_id=binding.device_id, generation=1))]
+    command = testbed.gateway.signer.command(device_id=binding.device_id, generation=1, params={"recordings": "wipe"})
+    testbed.gateway.commands = [json.loads(command)]
+    assert len(device.recordings) == 2
     async with running(device):
         await device.wait_for("unprovisioned")
-    assert [each["status"] for each in testbed.gateway.acks] == ["delivered", "executed"]
+    delivered, executed = testbed.gateway.acks
+    assert (delivered["status"], executed["status"]) == ("delivered", "executed")
+    assert executed["result"]["recordings"] == {"wiped": 2, "kept": 0}
+    assert device.recordings == {}
 
 
 async def test_a_refused_token_over_http_is_reported(testbed: DeviceTestbed) -> None:

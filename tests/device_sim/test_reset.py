@@ -72,6 +72,8 @@ def test_a_reset_is_acknowledged_as_delivered_and_executed() -> None:
         "result": {
             "wiped": ["device_token", "pairing", "wifi_networks"],
             "kept": ["serial_number", "cellular_apn", "last_command_id"],
+            "recordings": {"wiped": 0, "kept": 0},
+            "technique": {"device_token": "deleted", "pairing": "deleted", "wifi_networks": "deleted"},
         },
         "receipt": EXECUTED,
     }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from device_sim import wire
 from device_sim.actions import LinkUp, PowerOn, Provisioned, Publish
-from device_sim.device import RESET_RESULT, Device
+from device_sim.device import Device
 from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, make_binding, seeded
 
 EXECUTED_RECEIPT = "oQHJLPi17aMuJfZqNHGXnn6nceBT94mv9RuCwU6sHNQ"
@@ -36,7 +36,11 @@ def test_bytes_of_a_delivered_acknowledgement() -> None:
 
 def test_bytes_of_an_executed_acknowledgement() -> None:
     """The `executed` of a reset says what was wiped and what was kept, by the contract's names."""
-    assert wire.acknowledgement(COMMAND_ID, "executed", receipt=EXECUTED_RECEIPT, result=RESET_RESULT) == (
+    result = {
+        "wiped": ["device_token", "pairing", "wifi_networks"],
+        "kept": ["serial_number", "cellular_apn", "last_command_id"],
+    }
+    assert wire.acknowledgement(COMMAND_ID, "executed", receipt=EXECUTED_RECEIPT, result=result) == (
         b'{"command_id":"cmd_01JCSIM000000000000000001","status":"executed",'
         b'"result":{"wiped":["device_token","pairing","wifi_networks"],'
         b'"kept":["serial_number","cellular_apn","last_command_id"]},'
@@ -64,8 +68,8 @@ def test_bytes_of_a_heartbeat() -> None:
         if isinstance(each, Publish) and each.kind == "heartbeat"
     ]
     assert heartbeat == (
-        b'{"battery_percent":52,"storage_used_mb":1279,"storage_total_mb":4096,"signal_strength_dbm":-56,'
-        b'"device_state":"idle","pending_recordings":2,"flags":8,"connection_type":["wifi"],'
+        b'{"battery_percent":52,"storage_used_mb":1279,"storage_total_mb":4096,"signal_strength_dbm":-58,'
+        b'"device_state":"idle","pending_recordings":0,"flags":8,"connection_type":["wifi"],'
         b'"firmware_version":"1.4.2","sent_at":"2026-11-01T12:00:00.000Z"}'
     )
 

@@ -27,6 +27,7 @@ from device_sim.actions import (
     RefreshToken,
     RefusalReceived,
     TokenRefreshed,
+    Upload,
     WriteFlash,
 )
 from device_sim.binding import Binding
@@ -38,17 +39,8 @@ HEALTH = {"battery_percent", "storage_used_mb", "storage_total_mb", "signal_stre
 """Fields of a heartbeat that are the product's affair: the two devices measure different things."""
 
 
-class _NoChance(random.Random):
-    """Chance under which a device starts without recordings, as the firmware does."""
-
-    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
-        """Return the lowest number."""
-        del stop, step
-        return min(start, 0)
-
-
 def _new_device() -> Device:
-    return Device(_NoChance(1))
+    return Device(random.Random(1))  # noqa: S311  # a test has to be repeatable
 
 
 class Twin:
@@ -151,6 +143,8 @@ def plain(action: Action) -> Plain:  # noqa: PLR0911  # a table: one line per ac
             return ["open_link", action.connection, _binding(action.binding)]
         case RefreshToken():
             return ["refresh_token", _binding(action.binding)]
+        case Upload():
+            return ["upload", action.recording_id, action.made_in, _binding(action.binding)]
         case Reboot():
             return ["reboot"]
 

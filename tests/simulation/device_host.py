@@ -26,11 +26,12 @@ from device_sim.actions import (
     WriteFlash,
 )
 from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
-from device_sim.device import IN_PROGRESS, JOURNAL, RESET, Device, State
+from device_sim.device import JOURNAL, Device, State
 from device_sim.errors import PowerCutError, RadioError
 from device_sim.facts import step
 from device_sim.flash import MemoryFlash, manufacture, power_on
 from device_sim.relay import BleRelay, HttpRadio, refresh_token
+from device_sim.reset import IN_PROGRESS, RESET
 from tests.simulation.broker import Broker
 from tests.simulation.device_radio import VirtualRadio
 from tests.simulation.network import Environment

@@ -9,9 +9,10 @@ from unittest.mock import patch
 
 from device_sim import grant
 from device_sim.actions import Action, WriteFlash
-from device_sim.device import IN_PROGRESS, Device
+from device_sim.device import Device
 from device_sim.journal import Journal
 from device_sim.last_command import LAST_COMMAND, LastCommand
+from device_sim.reset import IN_PROGRESS
 from tests.simulation.broker_session import Packet
 from tests.simulation.device_radio import VirtualRadio
 from tests.simulation.mutants import mutant

@@ -11,6 +11,7 @@ NAMES = [each["name"] for each in COMMANDS]
 WRITTEN_FOR: dict[str | None, set[str]] = {
     "stale_generation": {"last_commands"},
     "expired": {"last_commands"},
+    "invalid_params": {"last_commands"},
     "invalid_grant_key": {"last_commands", "last_sequences"},
 }
 """What a device writes to its flash at a refusal with this code; nothing at any other."""

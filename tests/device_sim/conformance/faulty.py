@@ -22,11 +22,12 @@ from device_sim.actions import (
 from device_sim.binding import Binding
 from device_sim.canonical import params_digest
 from device_sim.conformance.issuer import SigningKey
-from device_sim.device import RESET, Device
+from device_sim.device import Device
 from device_sim.journal import Journal, Outcome
 from device_sim.last_command import LastCommand
 from device_sim.links import Link
 from device_sim.radio import MqttRadio, Radio
+from device_sim.reset import RESET
 from device_sim.sequences import Sequences
 from device_sim.wire import ONLINE, Command
 

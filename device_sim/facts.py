@@ -112,7 +112,7 @@ def step(action: Action) -> str:  # noqa: PLR0911  # a table: one line per actio
 def describe_flash_change(action: WriteFlash | EraseFlash) -> tuple[str, dict[str, Any]]:
     """Return name and details of a change of the flash. Values are left out, since they may be secrets."""
     if isinstance(action, WriteFlash) and action.name == IN_PROGRESS:
-        recordings = action.value["result"]["recordings"]
+        recordings = (action.value["result"] or {}).get("recordings", {})
         counts = {f"{done}_recordings": number for done, number in recordings.items()}
         return "reset_begun", {
             "command_id": action.value["command_id"],

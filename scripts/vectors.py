@@ -42,6 +42,7 @@ from vector_grants import (
     timed,
     token,
 )
+from vector_recordings import recordings
 
 
 def good() -> Iterator[dict[str, Any]]:
@@ -296,7 +297,18 @@ def new_keys() -> Iterator[dict[str, Any]]:
 def document() -> dict[str, Any]:
     """Return the whole document."""
     key = hashlib.sha256(TOKEN.encode()).digest()
-    kinds = (good, algorithms, differing_claims, damaged_tokens, bad_keys, duplicates, stale, malformed, new_keys)
+    kinds = (
+        good,
+        algorithms,
+        differing_claims,
+        damaged_tokens,
+        bad_keys,
+        duplicates,
+        stale,
+        malformed,
+        new_keys,
+        recordings,
+    )
     return {
         "device_token": TOKEN,
         "mqtt_password": text(hmac.new(TOKEN.encode(), b"mqtt", hashlib.sha256).digest()),

@@ -7,6 +7,7 @@ from device_sim.conformance.acks import Ack
 from device_sim.conformance.findings import DeviationError
 from device_sim.conformance.issuer import REQUIRED_TYPES, SET_GRANT_KEY, Command, SigningKey, random_id
 from device_sim.conformance.kit import RESET, Kit
+from device_sim.conformance.recording_checks import KEEP, RECORDINGS, WIPE
 from device_sim.conformance.scenario import Scenario
 
 ORDINARY = tuple(each for each in REQUIRED_TYPES if each not in (RESET, "reboot"))
@@ -218,15 +219,22 @@ async def _answer(kit: Kit, command: Command) -> Ack:
 
 
 async def unsigned_resets(kit: Kit) -> None:
-    """Send resets that must not wipe: not signed, with changed params, and for another device."""
+    """Send resets that must not wipe: not signed, with changed or wrong params, and for another device."""
     resets = {
         ("C21", "a reset that is not signed"): kit.reset(sign=hostile.unsigned),
         ("C23", "a reset with changed params"): kit.reset(fields={"params": {"keep": True}}),
+        ("C23", "a reset whose keep became wipe"): kit.reset(params=KEEP, fields={"params": WIPE}),
+        ("C23", "a reset whose wipe became keep"): kit.reset(params=WIPE, fields={"params": KEEP}),
+        ("C23", "a reset whose wipe was removed"): kit.reset(params=WIPE, fields={"params": {}}),
         ("C21", "a reset for another device"): kit.reset(claims={"aud": random_id("dev")}),
     }
     for (line, name), command in resets.items():
         await kit.ready()
         await kit.attempt(line, name, kit.refused(command, "grant_invalid"))
+    for value in ("erase", None):
+        await kit.ready()
+        command = kit.reset(params={RECORDINGS: value})
+        await kit.attempt("C39", f"a reset with recordings {value}", kit.refused(command, "invalid_params"))
 
 
 COMMAND_SCENARIOS = (
@@ -238,7 +246,7 @@ COMMAND_SCENARIOS = (
     Scenario("sequences", ("C24",), sequences),
     Scenario("generations", ("C26",), generations),
     Scenario("another grant key", ("C37",), another_grant_key),
-    Scenario("resets that must not wipe", ("C21", "C23"), unsigned_resets),
+    Scenario("resets that must not wipe", ("C21", "C23", "C39"), unsigned_resets),
 )
 RECONNECT_SCENARIOS = (
     Scenario("known ids", ("C27",), known_ids),

@@ -43,6 +43,10 @@ LINES: Mapping[str, str] = {
     "C36": "Reset: last_command in heartbeats 1, 2, 4, 8 until it is refused",
     "C37": "A new grant key counts beside the old one, then alone",
     "C38": "A refused signature names the own key and the refused one",
+    "C39": "A reset that says neither to keep nor to wipe recordings fails",
+    "C40": "Recordings that a reset kept are not offered to the next binding",
+    "C41": "Reset with `wipe`: no recording of any generation is left",
+    "C42": "Reset: the result counts the recordings and says how things were wiped",
 }
 """Title of each line that this kit checks, by its id in the checklist."""
 

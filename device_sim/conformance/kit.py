@@ -55,6 +55,8 @@ class Kit:
         self.longest_pause: float | None = None
         self.is_lost = False
         self.resets: list[tuple[Binding, Command, str]] = []
+        self.recordings_left: int | None = None
+        """How many recordings the device had after its last reset, as it said; None: not known."""
         self._steps = steps
         self.restore_defaults()
 

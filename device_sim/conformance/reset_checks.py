@@ -8,6 +8,7 @@ from device_sim.conformance.kit import RESET, Kit
 from device_sim.conformance.log import Event, MissingError
 from device_sim.conformance.packets import Publish
 from device_sim.conformance.passive_checks import body_of
+from device_sim.conformance.recording_checks import KEEP, WIPE, judge_new_binding, judge_result, record
 from device_sim.conformance.scenario import Scenario
 from device_sim.wire import encode, mqtt_password
 
@@ -19,8 +20,10 @@ LEAST_WATCH_SECONDS, USUAL_WATCH_SECONDS = 0.3, 20.0
 
 async def reset_with_cut_links(kit: Kit) -> None:
     """Cut the link before the PUBACK of `delivered`, and again before the PUBACK of `executed`."""
+    kit.line = "C42"
+    await record(kit)
     kit.line = "C29"
-    reset = kit.reset()
+    reset = kit.reset(params=KEEP)
     kit.broker.retained = {kit.issuer.topics.command(RESET): reset.payload}
     kit.broker.answer = lambda message: "hold" if _says(message, "delivered", "executed") else "puback"
     since = kit.send(reset)
@@ -35,6 +38,7 @@ async def reset_with_cut_links(kit: Kit) -> None:
     kit.hold_receipt("C30", executed, reset)
     result = _object(executed.body.get("result"))
     kit.findings.hold("C31", set(_list(result.get("wiped"))) >= WIPED, f"result.wiped is {result.get('wiped')}")
+    judge_result(kit, executed, is_wipe=False)
     kit.cut_link()
     await watch(kit)
 
@@ -77,6 +81,7 @@ async def bound_again(kit: Kit) -> None:
     kit.findings.passed("C34", "took another bind after the reset")
     reported = [ack for ack in kit.acks() if ack.event.link >= link.number]
     kit.findings.hold("C34", not reported, f"sent {len(reported)} acknowledgements unasked after the new bind")
+    await judge_new_binding(kit, link)
     await _new_binding(kit, before)
     await kit.attempt("C27", "the reset of the earlier binding, again", kit.repeated(reset, executed))
     await _stale_reset(kit, before)
@@ -128,7 +133,7 @@ async def _last_command(kit: Kit, reset: Command, token: str) -> None:
 async def reset_with_power_cut(kit: Kit) -> None:
     """Cut the power right after the PUBACK of `delivered`: the device has to finish the wipe, or not begin it."""
     kit.line = "C35"
-    reset = kit.reset()
+    reset, kit.recordings_left, before = kit.reset(params=WIPE), None, kit.recordings_left
     kit.broker.retained = {kit.issuer.topics.command(RESET): reset.payload}
     kit.broker.answer = lambda message: "hold" if _says(message, "executed") else "puback"
     since, token = kit.send(reset), kit.binding.token
@@ -145,15 +150,26 @@ async def reset_with_power_cut(kit: Kit) -> None:
     right = {"command_id": reset.id, "status": "executed", "receipt": reset.receipt(token, "executed")}
     word = body_of(first.data).get("last_command")
     kit.findings.hold("C35", word == right, f"bound again after it, with last_command {word and word.get('status')}")
+    _wiped_with_power_cut(kit, reset, before)
+
+
+def _wiped_with_power_cut(kit: Kit, reset: Command, before: int | None) -> None:
+    """Judge what the device could say before the cut. The next reset shows whether it finished the wipe."""
+    kit.recordings_left = before
+    executed = next((ack for ack in kit.acks(reset) if ack.status == "executed"), None)
+    if executed is not None:
+        judge_result(kit, executed, is_wipe=True)
+    kit.recordings_left = None if before is None else 0
 
 
 async def reset_undisturbed(kit: Kit) -> None:
     """Confirm everything, and leave the session to the device."""
     kit.line = "C32"
-    reset = kit.reset()
+    reset = kit.reset(params=WIPE)
     since = kit.send(reset)
     executed = await kit.ack(reset, "executed", since)
     kit.hold_receipt("C30", executed, reset)
+    judge_result(kit, executed, is_wipe=True)
 
     def ended() -> Event | None:
         return next(kit.log.of("closed", since=since), None)
@@ -187,15 +203,15 @@ def _list(value: Any) -> list[Any]:
 
 
 RESET_SCENARIOS = (
-    Scenario("reset with cut links", ("C29", "C30", "C31", "C32", "C33"), reset_with_cut_links),
+    Scenario("reset with cut links", ("C29", "C30", "C31", "C32", "C33", "C42"), reset_with_cut_links),
     Scenario(
         "another bind",
-        ("C34", "C3", "C4", "C25", "C26", "C27", "C29", "C36"),
+        ("C34", "C3", "C4", "C25", "C26", "C27", "C29", "C36", "C40"),
         bound_again,
         begins_online=False,
         needs="reset with cut links",
     ),
     Scenario("reset with a power cut", ("C35",), reset_with_power_cut),
-    Scenario("undisturbed reset", ("C32", "C30", "C33"), reset_undisturbed),
+    Scenario("undisturbed reset", ("C32", "C30", "C33", "C41", "C42"), reset_undisturbed),
     Scenario("power cut after the reset", ("C1",), power_after_reset, begins_online=False, needs="undisturbed reset"),
 )

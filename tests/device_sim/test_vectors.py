@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from device_sim import wire
-from device_sim.actions import Action, CommandReceived, PowerOn, Publish, WriteFlash
+from device_sim.actions import Action, CommandReceived, EraseFlash, PowerOn, Publish, Published, WriteFlash
 from device_sim.device import Device, State
 from tests.device_sim.support import seeded
 from tests.support import vectors
-from tests.support.vectors import COMMANDS, NAMES, VECTORS, WRITTEN_FOR
+from tests.support.vectors import COMMANDS, NAMES, RESETS_WITH_RECORDINGS, VECTORS, WRITTEN_FOR
 
 NOW = wire.milliseconds(VECTORS["now"])
 
@@ -32,6 +32,17 @@ def test_each_command_vector_is_answered_as_specified(vector: dict[str, Any]) ->
     if vector["answer"] != "delivered":
         assert written == WRITTEN_FOR.get(vector["answer"], set())
         assert device.state is State.PROVISIONED
+
+
+@pytest.mark.parametrize("vector", RESETS_WITH_RECORDINGS, ids=lambda vector: vector["name"])
+def test_a_reset_keeps_or_wipes_recordings_as_specified(vector: dict[str, Any]) -> None:
+    """`result.recordings` counts them, and they are erased if and only if the vector says so."""
+    device, actions = handle(vector)
+    done = device.handle(Published(next(each for each in actions if isinstance(each, Publish))), NOW)
+    [executed] = [json.loads(each.payload) for each in done if isinstance(each, Publish)]
+    assert executed["result"]["recordings"] == vector["executed"]["recordings"]
+    is_erased = "recordings" in {each.name for each in done if isinstance(each, EraseFlash)}
+    assert is_erased == (vector["executed"]["left"] == {})
 
 
 @pytest.mark.parametrize(

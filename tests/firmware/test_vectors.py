@@ -11,7 +11,7 @@ from device_sim.wire import milliseconds
 from tests.firmware.bench import Board, acknowledged, board, written
 from tests.firmware.calls import call, calls
 from tests.support import vectors
-from tests.support.vectors import COMMANDS, NAMES, VECTORS, WRITTEN_FOR
+from tests.support.vectors import COMMANDS, NAMES, RESETS_WITH_RECORDINGS, VECTORS, WRITTEN_FOR
 
 NOW = milliseconds(VECTORS["now"])
 LARGE = "512k"  # a payload of 64 KiB arrives as a line of text here; the MQTT client cuts it off before
@@ -32,6 +32,7 @@ def arrive(device: Board, vector: dict[str, Any]) -> list[Any]:
     return device.give(event, NOW)
 
 
+@pytest.mark.checklist("C39")
 @pytest.mark.parametrize("vector", COMMANDS, ids=NAMES)
 def test_each_command_vector_is_answered_as_specified(device: Board, vector: dict[str, Any]) -> None:
     """The device answers what the vector says; a refusal changes the flash only where the protocol says so."""
@@ -40,6 +41,17 @@ def test_each_command_vector_is_answered_as_specified(device: Board, vector: dic
     if vector["answer"] != "delivered":
         assert written(actions) == WRITTEN_FOR.get(vector["answer"], set())
         assert device.state == "provisioned"
+
+
+@pytest.mark.checklist("C39", "C41", "C42")
+def test_a_reset_keeps_or_wipes_recordings_as_specified(device: Board) -> None:
+    """`result.recordings` counts them, and the flash has no more and no less than the vector says."""
+    for vector in RESETS_WITH_RECORDINGS:
+        arrive(device, vector)
+        done = device.give(["published", len(device.sent) - 1], NOW)
+        result = json.loads(next(action[2] for action in done if action[0] == "publish"))["result"]
+        assert result["recordings"] == vector["executed"]["recordings"], vector["name"]
+        assert device.flash()[1].get("recordings", {}) == vector["executed"]["left"], vector["name"]
 
 
 def test_a_forgery_uses_up_no_id(device: Board) -> None:

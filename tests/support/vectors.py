@@ -8,6 +8,8 @@ FILE = Path(__file__).parents[2] / "docs" / "vectors.json"
 VECTORS: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 COMMANDS: list[dict[str, Any]] = VECTORS["commands"]
 NAMES = [each["name"] for each in COMMANDS]
+RESETS_WITH_RECORDINGS = [each for each in COMMANDS if "executed" in each]
+"""Resets that say what becomes of the recordings that the device has."""
 WRITTEN_FOR: dict[str | None, set[str]] = {
     "stale_generation": {"last_commands"},
     "expired": {"last_commands"},
@@ -41,7 +43,8 @@ def kept_area(vector: dict[str, Any]) -> dict[str, Any]:
     """Return what it has in the other area."""
     last = vector.get("last_sequences")
     sequences = {"generation": VECTORS["binding_generation"], "last": last}
-    return {"last_sequences": sequences} if last else {}
+    recordings = {"recordings": vector["recordings"]} if vector.get("recordings") else {}
+    return {"last_sequences": sequences, **recordings} if last else recordings
 
 
 def expected(vector: dict[str, Any]) -> list[tuple[str, str | None]]:

@@ -4,13 +4,15 @@ import base64
 import dataclasses
 import json
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import aiomqtt
 
-from device_sim import SimulatedDevice
+from device_sim import SimulatedDevice, reset
 from device_sim.actions import (
     Action,
     CommandReceived,
+    EraseFlash,
     LinkDown,
     LinkRefused,
     LinkUp,
@@ -27,6 +29,7 @@ from device_sim.journal import Journal, Outcome
 from device_sim.last_command import LastCommand
 from device_sim.links import Link
 from device_sim.radio import MqttRadio, Radio
+from device_sim.recordings import RECORDINGS, Recordings
 from device_sim.reset import RESET
 from device_sim.sequences import Sequences
 from device_sim.wire import ONLINE, Command
@@ -187,6 +190,86 @@ class NoLastCommand(Device):
         actions = super()._power_on(flash)
         self._last_command = LastCommand({})
         return actions
+
+
+# --- recordings -------------------------------------------------------------------------------------------------------
+
+
+class ParWithoutRecordings(Device):
+    """Takes the choice about recordings from the message, and all other params as they were signed."""
+
+    def _new_command(self, command: Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
+        arrived = command
+        for choice in ({}, {"recordings": "keep"}, {"recordings": "wipe"}):
+            if command.type == RESET and claims_of(command).get("par") == params_digest(choice):
+                command = dataclasses.replace(command, params=choice)
+        actions = super()._new_command(command, topic_type, binding, now)
+        if self._accepted_reset is not None:
+            self._accepted_reset = arrived
+        return actions
+
+
+class AnyChoice(Device):
+    """Keeps the recordings when it does not know the word."""
+
+    def _new_command(self, command: Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
+        with patch.object(reset, "check_params", lambda _: None):
+            return super()._new_command(command, topic_type, binding, now)
+
+
+class _Unlabelled(Recordings):
+    def _waiting(self, generation: int) -> list[str]:
+        del generation
+        return sorted(self._made_in)
+
+
+class UploadsOthers(Device):
+    """Uploads whatever it has."""
+
+    def _power_on(self, flash: PowerOn) -> list[Action]:
+        actions = super()._power_on(flash)
+        self._recordings = _Unlabelled(flash.kept)
+        return actions
+
+
+class SaysWiped(Device):
+    """Reports recordings as wiped, and has them still."""
+
+    def _wipe(self, outcome: Outcome) -> list[Action]:
+        actions = super()._wipe(outcome)
+        return [each for each in actions if not (isinstance(each, EraseFlash) and each.name == RECORDINGS)]
+
+
+class _Result(Device):
+    """Changes the result of a reset before it is stored."""
+
+    def _begin_reset(self, delivered: Publish) -> list[Action]:
+        real = reset.outcome_of
+
+        def changed(command: Command, binding: Binding, recordings: Recordings) -> Outcome:
+            outcome = real(command, binding, recordings)
+            return dataclasses.replace(outcome, result=self._changed(dict(outcome.result or {})))
+
+        with patch.object(reset, "outcome_of", changed):
+            return super()._begin_reset(delivered)
+
+    def _changed(self, result: dict[str, Any]) -> dict[str, Any]:
+        return result
+
+
+class CountsNothing(_Result):
+    """Was made before resets said anything of recordings."""
+
+    def _changed(self, result: dict[str, Any]) -> dict[str, Any]:
+        del result["recordings"], result["technique"]
+        return result
+
+
+class ClaimsMore(_Result):
+    """Claims a technique for what it did not wipe."""
+
+    def _changed(self, result: dict[str, Any]) -> dict[str, Any]:
+        return {**result, "technique": {**result["technique"], "serial_number": "overwritten"}}
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------

@@ -34,15 +34,32 @@ OF_LINK_AND_RESET = {
     "never refreshes its token": (Rig(a_device(faulty.NeverRefreshes)), {"C16"}),
 }
 
+RESET_LINES = ["C23", *(f"C{number}" for number in (*range(29, 37), *range(39, 43)))]
+"""What a fault about recordings can touch; the rest of the kit would take its time and tell the same."""
+OF_RECORDINGS = {
+    "takes the choice from the message": (Rig(a_device(faulty.ParWithoutRecordings)), {"C23"}),
+    "keeps recordings at an unknown word": (Rig(a_device(faulty.AnyChoice)), {"C39"}),
+    "uploads what another owner recorded": (Rig(a_device(faulty.UploadsOthers)), {"C40", "C41"}),
+    "reports a wipe of recordings that it did not do": (Rig(a_device(faulty.SaysWiped)), {"C41"}),
+    "counts no recordings": (Rig(a_device(faulty.CountsNothing)), {"C42"}),
+    "claims a technique for what it kept": (Rig(a_device(faulty.ClaimsMore)), {"C42"}),
+}
 
-@pytest.mark.parametrize("faults", [OF_COMMANDS, OF_LINK_AND_RESET], ids=["commands", "link and reset"])
-async def test_each_planted_fault_fails_at_its_lines(faults: dict[str, tuple[Rig, set[str]]]) -> None:
+
+@pytest.mark.parametrize(
+    ("faults", "lines"),
+    [(OF_COMMANDS, None), (OF_LINK_AND_RESET, None), (OF_RECORDINGS, RESET_LINES)],
+    ids=["commands", "link and reset", "recordings"],
+)
+async def test_each_planted_fault_fails_at_its_lines(
+    faults: dict[str, tuple[Rig, set[str]]], lines: list[str] | None
+) -> None:
     """One kit for each device, all at once."""
-    ended = await asyncio.gather(*(judge(rig) for rig, _ in faults.values()))
+    ended = await asyncio.gather(*(judge(rig, lines=lines) for rig, _ in faults.values()))
     for name, findings in zip(faults, ended, strict=True):
         print(as_text(findings, name))  # noqa: T201  # the reports belong to a failure
     found = {name: failed(findings) for name, findings in zip(faults, ended, strict=True)}
-    assert found == {name: lines for name, (_, lines) in faults.items()}
+    assert found == {name: expected for name, (_, expected) in faults.items()}
     assert {exit_code(findings, allow_unchecked=True) for findings in ended} == {1}
 
 

@@ -23,6 +23,7 @@ from device_sim.actions import (
     RecordFact,
     RefreshToken,
     TokenRefreshed,
+    Upload,
     WriteFlash,
 )
 from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
@@ -30,6 +31,7 @@ from device_sim.device import JOURNAL, Device, State
 from device_sim.errors import PowerCutError, RadioError
 from device_sim.facts import step
 from device_sim.flash import MemoryFlash, manufacture, power_on
+from device_sim.recordings import RECORDINGS
 from device_sim.relay import BleRelay, HttpRadio, refresh_token
 from device_sim.reset import IN_PROGRESS, RESET
 from tests.simulation.broker import Broker
@@ -39,6 +41,7 @@ from tests.simulation.virtual_api import VirtualApi
 
 Kind = Literal["mqtt", "http", "ble"]
 INTERVAL_SECONDS = 4.0
+RECORDINGS_AT_BIND = 2
 _BOOT_SECONDS = 0.3
 _NETWORK = ({"ssid": "home", "psk": "correct horse"},)
 
@@ -54,6 +57,12 @@ class DeviceObserver(Protocol):
 
     def on_token_refreshed(self, device: DeviceHost, token: str) -> None:
         """The device was answered another token of its binding."""
+
+    def on_recorded(self, device: DeviceHost, stored: dict[str, int]) -> None:
+        """The device writes down which recordings it has."""
+
+    def on_upload(self, device: DeviceHost, upload: Upload) -> None:
+        """The device uploads a recording."""
 
     def on_command_done(self, device: DeviceHost, command_id: str) -> None:
         """The device has the effect of a command behind it and writes that down."""
@@ -77,7 +86,7 @@ class DeviceHost:
         self.id = ""
         self.flash = MemoryFlash()
         manufacture(self.flash, serial=serial, firmware_version="1.4.2", cellular_apn="iot" if kind == "http" else None)
-        self.firmware = Device(environment.rng)
+        self.firmware = Device(environment.rng, RECORDINGS_AT_BIND)
         self.power_cuts: list[str] = []
         self.cut_after: int | None = None
         self.off_seconds = 1.0
@@ -120,7 +129,7 @@ class DeviceHost:
         if task is not None:
             task.cancel()
         self._drop_link()
-        self.firmware = Device(self._rng)
+        self.firmware = Device(self._rng, RECORDINGS_AT_BIND)
         self._inputs.clear()
 
     @property
@@ -137,7 +146,7 @@ class DeviceHost:
                 except PowerCutError as cut:
                     self._log(self.serial, f"loses power before '{cut}'")
                 self._drop_link()
-                self.firmware = Device(self._rng)
+                self.firmware = Device(self._rng, RECORDINGS_AT_BIND)
                 self._inputs.clear()
                 await asyncio.sleep(self.off_seconds)
         finally:
@@ -209,6 +218,8 @@ class DeviceHost:
                 self._open(action)
             case RefreshToken():
                 return await self._refresh(action)
+            case Upload():
+                self._observer.on_upload(self, action)
             case Reboot():
                 self._drop_link()
                 await asyncio.sleep(_BOOT_SECONDS)
@@ -216,7 +227,9 @@ class DeviceHost:
         return None
 
     def _report_write(self, action: WriteFlash) -> None:
-        if action.name == IN_PROGRESS:
+        if action.name == RECORDINGS:
+            self._observer.on_recorded(self, action.value)
+        elif action.name == IN_PROGRESS:
             self.wiped_for_command = action.value["command_id"]
             self._observer.on_reset_begun(self, action.value["command_id"])
         elif action.name == JOURNAL and action.value[-1]["status"] == "executed" and action.value[-1]["type"] != RESET:

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from device_sim import grant
-from device_sim.actions import Action, WriteFlash
+from device_sim import grant, reset
+from device_sim.actions import Action, EraseFlash, WriteFlash
 from device_sim.device import Device
-from device_sim.journal import Journal
+from device_sim.journal import Journal, Outcome
 from device_sim.last_command import LAST_COMMAND, LastCommand
+from device_sim.recordings import RECORDINGS, Recordings
 from device_sim.reset import IN_PROGRESS
 from tests.simulation.broker_session import Packet
 from tests.simulation.device_radio import VirtualRadio
@@ -63,6 +64,35 @@ def _trusts_the_puback() -> Iterator[None]:
 @mutant("a device does not write down that it begins a reset", 1)
 def _stores_no_reset_in_progress() -> Iterator[None]:
     with _without_writes(IN_PROGRESS):
+        yield
+
+
+@mutant("a device uploads what an earlier owner recorded", 2)
+def _uploads_everything() -> Iterator[None]:
+    with patch.object(Recordings, "_waiting", lambda self, _: sorted(self._made_in)):
+        yield
+
+
+@mutant("a device keeps recordings that it was to wipe", 2)
+def _keeps_everything() -> Iterator[None]:
+    real = reset.erase
+
+    def erase(outcome: Outcome) -> Sequence[Action]:
+        return [each for each in real(outcome) if not (isinstance(each, EraseFlash) and each.name == RECORDINGS)]
+
+    with patch.object(reset, "erase", erase):
+        yield
+
+
+@mutant("a device forgets in a power cut that it was to wipe recordings", 2)
+def _forgets_the_choice() -> Iterator[None]:
+    real = Device._resume_reset  # noqa: SLF001  # the step that is spoilt
+
+    def resume(self: Device, outcome: Outcome) -> Sequence[Action]:
+        actions = real(self, outcome)
+        return [each for each in actions if not (isinstance(each, EraseFlash) and each.name == RECORDINGS)]
+
+    with patch.object(Device, "_resume_reset", resume):
         yield
 
 

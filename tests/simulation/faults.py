@@ -191,7 +191,8 @@ class FaultInjector:
                 return packet
             command = json.loads(packet.payload)
             self._world.altered_commands.add(command["id"])
-            command["params"] = {**command["params"], "recordings": "wipe"}
+            choice = "keep" if command["params"].get("recordings") == "wipe" else "wipe"
+            command["params"] = {**command["params"], "recordings": choice}
             return replace(packet, payload=json.dumps(command).encode())
 
         await self._tamper(device, seconds, "alters params", changed)

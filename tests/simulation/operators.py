@@ -97,13 +97,14 @@ class Operators:
         """End the binding."""
         await self._post(device, "unbind")
 
-    async def reset(self, device: DeviceHost, *, tries: int = 1) -> None:
+    async def reset(self, device: DeviceHost, *, tries: int = 1, recordings: str | None = None) -> None:
         """Ask for a reset, again with the same Idempotency-Key until an answer arrives."""
         idempotency_key, since = f"{device.serial}-{self._world.loop.time()}", self._world.model.commits
+        body = b"{}" if recordings is None else json.dumps({"recordings": recordings}).encode()
         for _ in range(tries):
             try:
                 status, _ = await self._api.exchange(
-                    "POST", f"/v1/devices/{device.id}/reset", b"{}", self._world.key, idempotency_key=idempotency_key
+                    "POST", f"/v1/devices/{device.id}/reset", body, self._world.key, idempotency_key=idempotency_key
                 )
             except SimulatorError:
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)

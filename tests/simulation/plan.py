@@ -16,6 +16,7 @@ from tests.simulation.scenarios import (
     lost_registry,
     lost_wipe_report,
     numbers_after_a_restore,
+    recordings_between_owners,
     reset_after_a_lost_refresh,
     revoked_after_an_outage,
     unsigned_acknowledgements,
@@ -33,12 +34,14 @@ WIPE_STEPS: Final = (
     "publish:ack:delivered", "write:reset_in_progress", "erase:device_token", "erase:pairing", "erase:wifi_networks",
     "write:last_commands", "write:last_command", "erase:reset_in_progress", "publish:ack:executed", "reboot",
     "publish:ack:executed", "publish:ack:executed",
+    "erase:recordings", "write:recordings", "upload",
     "erase:last_command", "open_link", "publish:status", "publish:heartbeat", "publish:ack:failed",
 )  # fmt: skip
 TRESPASSES: Final = (
     "POST /reset", "POST /bind", "POST /unbind", "DELETE ", "PATCH ", "GET ", "POST /heartbeat", "POST /commands",
     "GET /events", "POST /token/refresh", "GET /commands/pending",
 )  # fmt: skip
+CHOICES: Final = (None, "keep", "wipe", "wipe")
 PLAIN: Final = ("reboot", "start_recording", "stop_recording", "trigger_upload")
 
 
@@ -93,7 +96,7 @@ STEPS: Final[Mapping[str, tuple[float, Facts]]] = {
     # what operators do
     "provision": (3.0, lambda r, n: {**_device(r, n), "supersede": r.random() < 0.5, "lost": r.random() < 0.15}),
     "unbind": (0.6, _device),
-    "reset": (5.0, lambda r, n: {**_device(r, n), "tries": r.choice((1, 1, 2, 4))}),
+    "reset": (5.0, lambda r, n: {**_device(r, n), "tries": r.choice((1, 1, 2, 4)), "recordings": r.choice(CHOICES)}),
     "bulk_reset": (0.5, lambda r, n: {"devices": sorted(r.sample(range(n), r.randint(1, n)))}),
     "cancel": (1.2, _device),
     "command": (2.0, lambda r, n: {**_device(r, n), "type": r.choice(PLAIN), "ttl": r.choice((1, 5, 300))}),
@@ -161,6 +164,9 @@ SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]],
     25: (cancelled_while_backlogged, _ONE),
     35: (reset_after_a_lost_refresh, _ONE),
     45: (heartbeats_before_a_refresh, _ONE),
+    9: (recordings_between_owners, _ONE),
+    29: (recordings_between_owners, {"kinds": ("http",)}),
+    49: (recordings_between_owners, _ONE),
     3: (cancelled_and_replayed, _ONE),
     13: (altered, _ONE),
     23: (numbers_after_a_restore, _RESTORED),
@@ -172,7 +178,7 @@ SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]],
     37: (new_key, _NEW_KEY),
     **dict.fromkeys((10, 20, 30, 40), (lost_wipe_report, {"kinds": ("mqtt",)})),
 }
-"""Nineteen of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
+"""Twenty-two of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
 
 SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter", "forge_key")
 """Faults of scenarios alone: after a restore, or at a hostile broker, only a known course can be judged."""

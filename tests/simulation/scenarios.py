@@ -11,6 +11,10 @@ _DEVICE: Final = {"device": 0}
 _BIND: Final[dict[str, Any]] = {**_DEVICE, "supersede": True, "lost": False}
 _TROUBLED: Final = 0.5
 _UNBOUND: Final = 0.6
+_RECORDING_STEPS: Final = (
+    *("write:reset_in_progress", "erase:device_token", "erase:recordings", "write:last_commands"),
+    *("erase:reset_in_progress", "publish:ack:executed", "upload", "write:recordings"),
+)
 _SEAMS: Final = ("acknowledge", "batch", "commit", "write", "any")
 
 
@@ -145,9 +149,31 @@ def cancelled_and_replayed(rng: random.Random) -> tuple[Step, ...]:
     return tuple(sorted(steps, key=lambda step: step.at))
 
 
+def recordings_between_owners(rng: random.Random) -> tuple[Step, ...]:
+    """Recordings of two owners, resets that keep or wipe them, uploads, and the power that goes meanwhile."""
+    steps, at = [], 0.3
+    for number in range(3):
+        for kind in rng.sample(("start_recording", "stop_recording", "trigger_upload"), rng.randint(1, 3)):
+            steps.append(Step(at, "command", {**_DEVICE, "type": kind, "ttl": 300}))
+            at += rng.uniform(0.3, 1.5)
+        if rng.random() < _TROUBLED:
+            before = rng.choice(_RECORDING_STEPS)
+            steps.append(Step(at, "power_cut", {**_DEVICE, "before": before, "off": rng.choice((0.1, 1.0))}))
+        at += 0.3
+        steps.append(Step(at, "reset", {**_DEVICE, "tries": 1, "recordings": rng.choice(("keep", "wipe"))}))
+        at += rng.uniform(3.0, 5.0)
+        if number < 2:
+            steps.append(Step(at, "provision", _BIND))
+            at += rng.uniform(1.0, 2.0)
+    return tuple(steps)
+
+
 def altered(rng: random.Random) -> tuple[Step, ...]:
     """The broker changes the params of what a device receives, of a reset or of another command."""
-    facts: dict[str, dict[str, Any]] = {"reset": {"tries": 1}, "command": {"type": "trigger_upload", "ttl": 300}}
+    facts: dict[str, dict[str, Any]] = {
+        "reset": {"tries": 1, "recordings": rng.choice(("keep", "wipe"))},
+        "command": {"type": "trigger_upload", "ttl": 300},
+    }
     asked = rng.choice(("reset", "command", "command"))
     return (
         Step(0.5, "alter", {**_DEVICE, "seconds": rng.uniform(4.0, 8.0)}),

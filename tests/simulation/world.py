@@ -9,7 +9,7 @@ import sqlite3
 from dataclasses import replace
 from typing import Any, cast
 
-from device_sim.actions import Publish
+from device_sim.actions import Publish, Upload
 from gateway.core.ids import Ids
 from gateway.domain import devices, epoch, grants
 from gateway.domain.messages import Message
@@ -26,6 +26,7 @@ from tests.simulation.integrator import Integrator
 from tests.simulation.model_state import OPEN, RESET, ModelState
 from tests.simulation.network import Environment, make_latency
 from tests.simulation.plan import Plan
+from tests.simulation.recording_laws import RecordingLaws
 from tests.simulation.registry_reads import RegistryReads
 from tests.simulation.virtual_api import VirtualApi
 
@@ -40,6 +41,7 @@ class World(RegistryReads):
         self.plan = plan
         self.loop = asyncio.get_running_loop()
         self.model = ModelState()
+        self.recordings = RecordingLaws(self.model)
         self.story: list[tuple[float, str, str, dict[str, Any]]] = []
         self.clock_ahead_ms = 0
         self.disturbed_at = 0.0
@@ -220,6 +222,7 @@ class World(RegistryReads):
     def on_device_publish(self, device: DeviceHost, what: Publish) -> None:
         """A device sends something."""
         self._check_refusal(device, what)
+        self.recordings.check_publish(device, what)
         reported = reported_status(what)
         if reported is not None:
             self.model.reported[reported[0]].add(reported[1])
@@ -260,6 +263,7 @@ class World(RegistryReads):
         """A device is about to be wiped."""
         binding = device.binding
         self.log(device.serial, "begins its reset", command=command_id)
+        self.recordings.record_reset(device, command_id)
         if binding is None:
             self.model.violate(2, "only a bound device is wiped", device.serial)
             return
@@ -271,6 +275,16 @@ class World(RegistryReads):
         if row is not None:
             self.model.record_execution(device.id, row, device.accepted_params.get(command_id))
         self.model.record_wipe(binding.device_id, row, command_id, binding.device_token, binding.generation)
+        self.check()
+
+    def on_recorded(self, device: DeviceHost, stored: dict[str, int]) -> None:
+        """A device writes down which recordings it has."""
+        self.recordings.record_write(device, stored)
+
+    def on_upload(self, device: DeviceHost, upload: Upload) -> None:
+        """A device uploads a recording."""
+        self.log(device.serial, "uploads", recording=upload.recording_id, made_in=upload.made_in)
+        self.recordings.check_upload(device, upload)
         self.check()
 
     def on_command_done(self, device: DeviceHost, command_id: str) -> None:
@@ -295,6 +309,7 @@ class World(RegistryReads):
         row = token_sql.by_secret(View(self.disk), token)
         if row is not None:
             self.host.table.token_of[row.broker_entry] = row.id
+            self.recordings.record_token(token, row.generation)
 
     # --- the registry's copies ----------------------------------------------------------------------------------------
 

@@ -29,8 +29,7 @@ TOKEN, PAIRING, WIFI = "device_token", "pairing", "wifi_networks"
 WIPED = (TOKEN, PAIRING, WIFI)  # the token first: a half-wiped device without its token cannot authenticate
 FIRMWARE, APN, IN_PROGRESS = "firmware_version", "cellular_apn", "reset_in_progress"
 LAST_COMMANDS, LAST_SEQUENCES, LAST_COMMAND = "last_commands", "last_sequences", "last_command"
-RESET, NEW_KEY = "factory_reset", "set_grant_key"
-KEPT = ("serial_number", APN, "last_command_id")
+RESET, NEW_KEY, KEPT = "factory_reset", "set_grant_key", ("serial_number", APN, "last_command_id")
 REMEMBERED = 16  # outcomes of commands
 
 
@@ -39,8 +38,7 @@ class Device:
 
     def __init__(self):
         self.product = Product()
-        self.now = None
-        self._last_heartbeat_at = None
+        self.now = self._last_heartbeat_at = None
         self._load({}, {})
         self.state = "rebooting"
 
@@ -59,8 +57,7 @@ class Device:
         is_current = self.binding is not None and sequences.get("generation") == self.binding["binding_generation"]
         self._sequences = sequences["last"] if is_current else {}
         self._accepted_reset = self._connection = self._transport = None
-        self._is_refused = False
-        self._heartbeats = 0
+        self._is_refused, self._heartbeats = False, 0
 
     def handle(self, event, now):
         """Process one event at `now`, in milliseconds since 1970, or None while the clock is not set.

@@ -6,7 +6,7 @@ import asyncio
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,29 +17,23 @@ import structlog
 from gateway.announce import announce, announce_readiness, endpoints_published
 from gateway.bootstrap import first_start, rules_of
 from gateway.broker import doctor_accounts
-from gateway.broker.access_sync import AccessSyncer
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.capacity import CapacityMonitor
 from gateway.broker.external.secret import shared_secret
-from gateway.broker.mosquitto.access import MosquittoAccess
-from gateway.broker.mosquitto.file_watch import PasswordFileWatch
+from gateway.broker.owner import BrokerOwner
 from gateway.broker.selection import Broker, open_broker
-from gateway.core.backoff import Pauses
+from gateway.cluster.membership import Membership
 from gateway.core.topics import Topics
-from gateway.domain.backlog import BacklogRequests
-from gateway.domain.presence import PresenceWorker
 from gateway.domain.refused_sign_ins import RefusedSignIns
 from gateway.http.app import build
 from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
 from gateway.http.services import HttpOptions, Services
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
-from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.observability.commit_listener import CommitListener
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
 from gateway.observability.tracers import tracer_of
-from gateway.outbound.outlets import outlets
 from gateway.readiness import ReadinessCheck
 from gateway.running import Registry, Running, Workers
 from gateway.runtime import gc_tuning
@@ -134,6 +128,7 @@ async def running(settings: Settings, loop_priority: LoopPriority | None = None)
             mqtt_tls,
             stack,
             http_certificate=http_tls,
+            owned=registry.membership.broker.store,
             refused=registry.refused_sign_ins.note,
         )
         workers = await _start_workers(stack, settings, registry, broker, renewal)
@@ -148,21 +143,36 @@ async def _open_registry(stack: AsyncExitStack, settings: Settings, loop_priorit
     """Lock the data directory, and open the registry there. Make both if this is the first start."""
     _check_data_directory(settings.data_dir)
     stack.enter_context(exclusive(settings.data_dir))
-    gateway_id, project_id = first_start(settings, to_serve=True)
+    name, project_id = first_start(settings, to_serve=True)
+    gateway_id = settings.gateway_id or name
     tracer = tracer_of(settings, gateway_id)
     stack.callback(tracer.stop)
     wakeups, topics, metrics = Wakeups(), Topics(settings.topic_prefix), Metrics()
     store = await stack.enter_async_context(
         Store(
             settings.registry,
-            Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file)),
+            Context(rules=rules_of(settings, name), vault=vault_of(settings.encryption_key_file)),
             CommitListener(wakeups, metrics),
             tracer=tracer,
             loop_priority=loop_priority,
         )
     )
     refused_sign_ins = RefusedSignIns(store, metrics.sign_in_refused)
-    return Registry(gateway_id, project_id, store, wakeups, topics, metrics, refused_sign_ins)
+    membership = await _joined(settings, store, gateway_id)
+    return Registry(gateway_id, project_id, store, wakeups, topics, metrics, refused_sign_ins, membership)
+
+
+async def _joined(settings: Settings, store: Store, gateway_id: str) -> Membership:
+    """Register this gateway. On SQLite it is the only one, since it has locked the data directory."""
+    membership = Membership(
+        store,
+        gateway_id=gateway_id,
+        http=str(settings.http),
+        broker_id=settings.broker_id,
+        lease_seconds=settings.lease_seconds if settings.is_shared else None,
+    )
+    await membership.begin()
+    return membership
 
 
 def _publish_doctor_accounts(stack: AsyncExitStack, settings: Settings) -> ProbeAccounts:
@@ -174,77 +184,42 @@ def _publish_doctor_accounts(stack: AsyncExitStack, settings: Settings) -> Probe
 async def _start_workers(
     stack: AsyncExitStack, settings: Settings, registry: Registry, broker: Broker, renewal: Renewal
 ) -> Workers:
-    store, wakeups = registry.store, registry.wakeups
-    access_syncer = AccessSyncer(store, wakeups, broker.access)
-    connection, presence = _connection(settings, registry, broker)
-    barrier = connection.barrier.passed
+    store, wakeups, membership = registry.store, registry.wakeups, registry.membership
+    owner = BrokerOwner(
+        settings, store, wakeups, registry.topics, registry.metrics, broker=broker, lease=membership.broker
+    )
     sender = WebhookSender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback)
     await stack.enter_async_context(
         _background(
-            *_broker_watchers(registry, broker, barrier),
-            access_syncer.run(),
-            connection.run(),
-            ExpiryWorker(store).run(),
-            KeyDelivery(store).run(),
+            *([CapacityMonitor(store).run()] if broker.kind == EMBEDDED else []),
+            membership.broker.run(owner.work),
+            membership.fleet.run(partial(_fleet_work, wakeups=wakeups, sender=sender)),
+            membership.registration.run(),
             registry.refused_sign_ins.run(),
-            presence.run(),
             ChangePoller(store, wakeups).run(),
             PositionNotes(store, wakeups, settings.data_dir, shared=settings.database is not None).run(),
-            BacklogRequests(store, wakeups, barrier).run(),
-            WebhookWorker(store, wakeups, sender).run(),
             renewal.run(),
         )
     )
-    return Workers(access_syncer, connection, sender)
+    return Workers(owner, sender)
 
 
-def _connection(settings: Settings, registry: Registry, broker: Broker) -> tuple[BrokerConnection, PresenceWorker]:
-    """Return the connection, and the worker that forgives devices the silence before each connect."""
-    store, topics, wakeups = registry.store, registry.topics, registry.wakeups
-
-    async def listening() -> None:
-        await presence.forgive()
-
-    connection = BrokerConnection(
-        broker.upstream,
-        auto_version=settings.mqtt_version == "auto",
-        store=store,
-        topics=topics,
-        wakeups=wakeups,
-        observer=_observer(registry, broker, listening),
-        outlets=outlets(settings, store, topics, wakeups),
-        pauses=Pauses(compare_seconds=settings.compare_seconds),
-    )
-    presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
-    return connection, presence
-
-
-def _observer(registry: Registry, broker: Broker, listening: Callable[[], Awaitable[None]]) -> ConnectionObserver:
-    metrics = registry.metrics
-
-    def connected() -> None:
-        metrics.connected()
-        registry.wakeups.access_changed()  # a broker that has just started may have any password file
-
-    return ConnectionObserver(connected, metrics.acknowledged, metrics.refused, broker.access.first_uses, listening)
-
-
-def _broker_watchers(
-    registry: Registry, broker: Broker, barrier: Callable[[float], Awaitable[bool]]
-) -> Iterator[Coroutine[Any, Any, None]]:
-    """Yield the workers that only some kinds of broker need."""
-    if broker.kind == EMBEDDED:
-        yield CapacityMonitor(registry.store).run()
-    if isinstance(broker.access, MosquittoAccess):
-        yield PasswordFileWatch(broker.access.file, registry.wakeups, broker.access.people).run()
-        yield broker.access.first_uses.run(barrier)
+async def _fleet_work(store: Store, wakeups: Wakeups, sender: WebhookSender) -> None:
+    """Do what one gateway of the registry does for all devices, until cancelled; ``store`` checks the lease."""
+    async with asyncio.TaskGroup() as group:
+        for each in (
+            ExpiryWorker(store).run(),
+            KeyDelivery(store).run(),
+            WebhookWorker(store, wakeups, sender).run(),
+        ):
+            group.create_task(each)
 
 
 def _readiness(registry: Registry, broker: Broker, workers: Workers, renewal: Renewal) -> ReadinessCheck:
     return ReadinessCheck(
         registry.store,
-        workers.connection,
-        workers.access_syncer,
+        workers.owner,
+        registry.membership,
         renewal.certificates,
         broker_kind=broker.kind,
         broker_trouble=broker.trouble,
@@ -264,7 +239,7 @@ def _services(
         scrape=Scrape(registry.metrics, registry.store, settings.data_dir, readiness.report).text,
         metrics=registry.metrics,
         sign_in_refused=registry.refused_sign_ins.note,
-        taken_in=workers.connection.barrier.passed,
+        taken_in=workers.owner.taken_in,
         wakeups=registry.wakeups,
         streams=StreamLimiter(StreamLimits(settings.event_streams_per_key, settings.event_streams)),
         sender=workers.webhook_sender,

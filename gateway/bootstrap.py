@@ -124,11 +124,20 @@ def _settled(tx: Tx, settings: Settings, noted: Position | None) -> tuple[str, s
 
 
 def _own_facts(tx: Tx, settings: Settings) -> tuple[str, str]:
-    gateway_id = settings.gateway_id or key_sql.meta(tx, "gateway_id") or tx.new_id(ids.GATEWAY)
+    gateway_id = _name(tx, settings)
     key_sql.set_meta(tx, "gateway_id", gateway_id)
     grants.ensure_key(tx)
     projects = key_sql.projects(tx)
     return gateway_id, projects[0].id if projects else key_sql.create_project(tx, "default")
+
+
+def _name(tx: Tx, settings: Settings) -> str:
+    """Return the name under which this registry is known at brokers and to devices.
+
+    Several gateways share it. So on PostgreSQL it stays as it is, whatever a gateway calls itself.
+    """
+    kept, given = key_sql.meta(tx, "gateway_id"), settings.gateway_id
+    return (kept or given if settings.is_shared else given or kept) or tx.new_id(ids.GATEWAY)
 
 
 def _mirrored(settings: Settings) -> dict[str, bool]:

@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from gateway.broker.access_sync import AccessSyncer
-from gateway.mqtt.connection import BrokerConnection
-from gateway.store import Purpose, Store, outbox_sql
+from gateway.cluster.membership import Leases, Membership, read_leases
+from gateway.mqtt.connection import LinkStatus
+from gateway.store import Purpose, Store, View, outbox_sql
 from gateway.tls.certificates import ServerCertificate
 
 
+class BrokerState(Protocol):
+    """How the broker is served."""
+
+    @property
+    def status(self) -> LinkStatus:
+        """Return the state of the connection."""
+
+    @property
+    def managed_by(self) -> str:
+        """Return who steers accounts and sessions there."""
+
+    @property
+    def access_error(self) -> str | None:
+        """Return why it does not know who may connect, or None when it does."""
+
+    @property
+    def access_limitation(self) -> str | None:
+        """Return what can never be done about access there, or None."""
+
+
 class ReadinessCheck:
-    """Collects the state of each part."""
+    """Collects the state of each part. A gateway that stands by is ready while another one owns its broker."""
 
     def __init__(
         self,
         store: Store,
-        connection: BrokerConnection,
-        access_syncer: AccessSyncer,
+        broker: BrokerState,
+        membership: Membership,
         certificates: tuple[ServerCertificate, ...] = (),
         *,
         broker_kind: str = "external",
         broker_trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
-        self._connection = connection
-        self._access_syncer = access_syncer
+        self._broker = broker
+        self._membership = membership
         self._certificates = certificates
         self._broker_kind = broker_kind
         self._broker_trouble = broker_trouble
@@ -37,12 +57,14 @@ class ReadinessCheck:
         Raises:
             StoreError: the registry cannot be read.
         """
-        depth, oldest = await self._store.read(outbox_sql.depth, Purpose.HEALTH)
-        link = self._connection.status
-        told = self._access_syncer.last_error is None
+        (depth, oldest), found = await self._store.read(self._registry, Purpose.HEALTH)
+        link, leases = self._broker.status, self._membership.states(found)
+        stands_by = self._membership.broker.epoch is None and leases[0]["owner"] is not None
+        access_error = None if stands_by else self._broker.access_error
+        serves = stands_by or (link.connected and link.reconciled and access_error is None)
         valid = not any(each.expired for each in self._certificates)
         return {
-            "ready": link.connected and link.reconciled and told and valid and self._store.trouble is None,
+            "ready": serves and valid and self._store.trouble is None,
             "registry": {"error": self._store.trouble},
             "broker": {
                 "kind": self._broker_kind,
@@ -52,9 +74,10 @@ class ReadinessCheck:
                 "error": self._broker_trouble() or link.last_error,
             },
             "access": {
-                "managed_by": self._access_syncer.access.name,
-                "error": self._access_syncer.last_error or self._access_syncer.access.limitation,
+                "managed_by": self._broker.managed_by,
+                "error": access_error or self._broker.access_limitation,
             },
+            "leases": leases,
             "outbox": {
                 "depth": depth,
                 "oldest_seconds": 0 if oldest is None else max(0, self._store.context.clock() - oldest) // 1000,
@@ -62,8 +85,12 @@ class ReadinessCheck:
             "certificates": [each.report() for each in self._certificates],
         }
 
+    def _registry(self, view: View) -> tuple[tuple[int, int | None], Leases]:
+        return outbox_sql.depth(view), read_leases(view, self._store.context.clock())
+
 
 def reasons(report: dict[str, Any]) -> list[str]:
     """Return the reasons why a report is not ready."""
-    parts = (*(report.get(name, {}) for name in ("registry", "broker", "access")), *report.get("certificates", ()))
+    parts = [report.get(name, {}) for name in ("registry", "broker", "access")]
+    parts += [*report.get("certificates", ()), *report.get("leases", ())]
     return [str(part["error"]) for part in parts if part.get("error")]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.broker.access_sync import AccessSyncer
+from gateway.broker.owner import BrokerOwner
 from gateway.broker.selection import Broker
+from gateway.cluster.membership import Membership
 from gateway.core.topics import Topics
 from gateway.domain.refused_sign_ins import RefusedSignIns
 from gateway.http.server.server import HttpServer
-from gateway.mqtt.connection import BrokerConnection
 from gateway.observability.metrics import Metrics
 from gateway.readiness import ReadinessCheck
 from gateway.settings.loading import Settings
@@ -21,7 +21,7 @@ from gateway.webhooks.sender import WebhookSender
 
 @dataclass(frozen=True)
 class Registry:
-    """The open registry, and what its commits wake and count."""
+    """The open registry, and what its commits wake and count. ``gateway_id`` is that of this process."""
 
     gateway_id: str
     project_id: str
@@ -30,14 +30,14 @@ class Registry:
     topics: Topics
     metrics: Metrics
     refused_sign_ins: RefusedSignIns
+    membership: Membership
 
 
 @dataclass(frozen=True)
 class Workers:
     """The background workers that other parts ask something of."""
 
-    access_syncer: AccessSyncer
-    connection: BrokerConnection
+    owner: BrokerOwner
     webhook_sender: WebhookSender
 
 

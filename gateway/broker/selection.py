@@ -72,10 +72,12 @@ async def open_broker(
     stack: AsyncExitStack,
     *,
     http_certificate: ServerCertificate | None = None,
+    owned: Store | None = None,
     refused: Callable[[RefusedSignIn], None] = lambda _: None,
 ) -> Broker:
     """Start or find the broker of these settings.
 
+    ``owned`` is the store for what only the broker's owner writes; without it ``store``.
     A managed one runs until ``stack`` ends, with ``certificate`` if given. ``refused`` is called for sign-ins that the
     gateway refuses on the broker's behalf; it does not see Mosquitto's. A broker that authenticates through the gateway
     finds an HTTP endpoint, beyond loopback with ``http_certificate``.
@@ -83,14 +85,15 @@ async def open_broker(
     Raises:
         UnavailableError: it cannot listen, or a file for TLS cannot be used.
     """
+    owned = owned or store
     if isinstance(settings.broker, BrokerUrl):
         upstream = _external(settings, settings.broker)
         if settings.broker_auth is None:
-            access = _external_access(settings, settings.broker, store, accounts)
+            access = _external_access(settings, settings.broker, owned, accounts)
         else:
             from gateway.broker.external.serving import asked_access  # noqa: PLC0415 - 2 MB that few need
 
-            access = await asked_access(settings, store, accounts, http_certificate, stack, refused)
+            access = await asked_access(settings, store, accounts, http_certificate, stack, refused, owned)
         return _advertised(settings, upstream, access, settings.broker.address, tls=upstream.tls is not None)
     return await _own(settings, store, accounts, certificate, stack, refused)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -95,6 +96,16 @@ class Lease:
         """Return the epoch under which this process holds it, or None."""
         return self._fence.epoch if self._fence is not None and self.is_held else None
 
+    @property
+    def store(self) -> Store:
+        """Return the store for parts that outlive a loss of the lease. It writes while the lease is held."""
+        return self._store.under(self._present, self._lost.set)
+
+    def _present(self) -> Fence:
+        if self._fence is None or not self.is_held:
+            raise LeaseLostError(f"This gateway does not hold the lease '{self.name}' now. Nothing was changed.")
+        return self._fence
+
     async def run(self, work: Work) -> None:
         """Take the lease whenever it is free, and work while it is held. The work has ended before it is taken again.
 
@@ -103,7 +114,8 @@ class Lease:
         """
         while True:
             fence = await self._acquire()
-            working = asyncio.create_task(work(self._store.under(fence, self._lost.set)), name=self.name)
+            store = self._store.under(partial(_same, fence), self._lost.set)
+            working = asyncio.create_task(work(store), name=self.name)
             try:
                 await self._hold(working, fence)
             finally:
@@ -174,6 +186,10 @@ class Lease:
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._store.write(lambda tx: lease_sql.release(tx, fence))
                 log.info("lease.released", lease=self.name, epoch=fence.epoch)
+
+
+def _same(fence: Fence) -> Fence:
+    return fence
 
 
 def _raise_failure(working: asyncio.Task[None]) -> None:

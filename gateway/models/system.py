@@ -60,6 +60,17 @@ class OutboxDepth(Outbound):
     oldest_seconds: int = Field(description="How long the oldest change has waited, in seconds.")
 
 
+class LeaseState(Outbound):
+    """What one gateway of a registry does at a time: serve a broker, or do the work of the whole fleet."""
+
+    name: str = Field(description="`broker:` and the broker's id, or `fleet`.")
+    held: bool = Field(description="Whether this gateway holds it; if not, it stands by.")
+    owner: str | None = Field(description="The id of the gateway that holds it; null when none does.")
+    epoch: int = Field(description="How often it was taken so far.")
+    age_seconds: int = Field(description="How long ago it was taken, in seconds.")
+    error: str | None = Field(description="That no gateway holds it now; otherwise null.")
+
+
 class ListenerCertificate(Outbound):
     """What a listener with TLS shows its clients: ``http`` or ``mqtt``."""
 
@@ -77,6 +88,10 @@ class Readiness(Outbound):
     registry: RegistryState = Field(description="Whether the last write to the registry succeeded.")
     broker: BrokerLink = Field(description="The link to the broker.")
     access: BrokerAccess = Field(description="Accounts and sessions at the broker.")
+    leases: list[LeaseState] = Field(
+        description="The leases of this gateway's broker and of the fleet. A gateway that stands by is ready while "
+        "another one holds the lease of its broker."
+    )
     outbox: OutboxDepth = Field(description="Changes that have not reached the broker yet.")
     certificates: list[ListenerCertificate] = Field(
         description="The certificates that listeners present; empty where no listener speaks TLS."

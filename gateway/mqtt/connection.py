@@ -68,6 +68,8 @@ class ConnectionObserver:
     first_uses: FirstUses | None = None
     listening: Callable[[], Awaitable[None]] = _nothing
     """Awaited at each connect, before anything is received."""
+    may_connect: Callable[[], bool] = lambda: True
+    """Returns whether this gateway owns the broker now. It is called before and after each connect."""
 
 
 class BrokerConnection:
@@ -143,9 +145,11 @@ class BrokerConnection:
 
     async def _live(self) -> None:
         self._connected = to_rfc3339(self._clock())
+        self._require_leave()
         will = (self._status_topic, await self._says("offline"))
         async with self.opened(self._address, will) as session:
             self._connected_at = asyncio.get_running_loop().time()
+            self._require_leave()
             ahead = await self._peers.look(session) if self._shared and not self._was_steady else []
             log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
             self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
@@ -156,6 +160,15 @@ class BrokerConnection:
             except asyncio.CancelledError:
                 await self._leave(session)
                 raise
+
+    def _require_leave(self) -> None:
+        """Check that this gateway still owns the broker. A process that was paused may not end the owner's session.
+
+        Raises:
+            LinkError: it does not.
+        """
+        if not self._observer.may_connect():
+            raise LinkError("Another gateway owns this broker by now, or this one cannot reach the registry.")
 
     def opened(self, address: BrokerAddress, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
         """Open a session on the broker with this last will. The simulation overrides this."""

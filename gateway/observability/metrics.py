@@ -119,6 +119,12 @@ class Metrics:
             ["channel", "reason"],
             registry=registry,
         )
+        self._leases = Counter(
+            "gateway_leases_taken",
+            "Leases that this gateway took, by kind: at its start, and when it took over from another gateway.",
+            ["kind"],
+            registry=registry,
+        )
         self._show_from_the_start()
 
     def _show_from_the_start(self) -> None:
@@ -133,6 +139,8 @@ class Metrics:
             self._certificates.labels(outcome)
         for now in ("open", "closed"):
             self._access.labels(now)
+        for lease in ("broker", "fleet"):
+            self._leases.labels(lease)
         for kind in EventType:
             self._events.labels(kind)
         for suppressible in (*SUPPRESSIBLE, EventType.DEVICE_OFFLINE):
@@ -144,6 +152,7 @@ class Metrics:
         """Count what a transaction did, once it is committed."""
         counters = {
             measurements.ACCESS: self._access,
+            measurements.LEASE: self._leases,
             measurements.HEARTBEAT: self._heartbeats,
             measurements.REFUSAL: self._refusals,
             measurements.EVENT: self._events,

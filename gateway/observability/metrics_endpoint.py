@@ -67,7 +67,9 @@ class Scrape:
         found = await self._store.read(_read, Purpose.HEALTH)
         _registry(gauges, found, now)
         _fleet(gauges, await self._counted(now))
-        _broker(gauges, await self._readiness())
+        report = await self._readiness()
+        _broker(gauges, report)
+        _leases(gauges, report["leases"])
         _disk(gauges, self._data_dir, found.database_bytes)
         return self._metrics.text(gauges)
 
@@ -133,6 +135,17 @@ def _broker(gauges: Gauges, report: dict[str, Any]) -> None:
         "Whether the broker knows who may connect.",
         report["access"]["error"] is None,
     )
+
+
+def _leases(gauges: Gauges, leases: list[dict[str, Any]]) -> None:
+    def by_kind(value: Callable[[dict[str, Any]], float]) -> list[tuple[tuple[str, ...], float]]:
+        return [((str(each["name"]).partition(":")[0],), float(value(each))) for each in leases]
+
+    held, owned = by_kind(lambda each: each["held"]), by_kind(lambda each: each["owner"] is not None)
+    gauges.set_by("lease_held", "Whether this gateway holds the lease of its broker, and of the fleet.", ["kind"], held)
+    gauges.set_by("lease_owned", "Whether any gateway holds the lease.", ["kind"], owned)
+    epochs = by_kind(lambda each: each["epoch"])
+    gauges.set_by("lease_epoch", "How often the lease was taken, by any gateway.", ["kind"], epochs)
 
 
 def _disk(gauges: Gauges, data_dir: Path, database_bytes: int | None) -> None:

@@ -137,7 +137,10 @@ class SettingsFields(RegistryFields):
     )
     topic_prefix: TopicPrefix = setting(BROKER, "", "Put before every topic; ends with /.")
     gateway_id: GatewayId = setting(
-        BROKER, None, "Name in gateways/ID/status and issuer of grants; none: made at the first start and kept."
+        BROKER,
+        None,
+        "Name in gateways/ID/status and issuer of grants; none: made at the first start and kept. Of several gateways "
+        "each needs its own; the first one is that towards devices.",
     )
 
     models: Models = setting(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, SecretStr
 from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import UnavailableError
 from gateway.settings.groups import PLACE, setting
-from gateway.settings.types import Directory, File, MaybeDatabase
+from gateway.settings.types import BrokerId, Directory, File, MaybeDatabase, Seconds
 
 NAMES = ("data_dir", "database", "database_password_file")
 """What a command needs to open the registry."""
@@ -33,6 +33,26 @@ class RegistryFields(BaseModel):
         None,
         "File with the password of that user; none: the one in the URL, in PGPASSWORD, or in the file of PGPASSFILE.",
     )
+
+    broker_id: BrokerId = setting(
+        PLACE,
+        "default",
+        "Name of the broker among those of the registry. Of the gateways that name the same one, one serves it and the "
+        "others stand by ('gateway docs standby').",
+    )
+    lease_seconds: Seconds = setting(
+        PLACE,
+        6.0,
+        "With a registry on PostgreSQL: how long a gateway that died keeps another from taking over. One that cannot "
+        "reach the registry stops serving its broker within that time.",
+        ge=1,
+        le=60,
+    )
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether other gateways may be at work on the registry."""
+        return self.database is not None
 
     @property
     def registry(self) -> Path | PostgresAddress:

@@ -113,6 +113,12 @@ def _discovery_prefix(value: object) -> str:
     return str(value)
 
 
+def _broker_id(value: object) -> str:
+    if not _GATEWAY_ID.fullmatch(_text(value, "text")):
+        raise ValueError("should be 1 to 64 letters, digits or _")
+    return str(value)
+
+
 def _gateway_id(value: object) -> str | None:
     if value is None or value in _NONE:
         return None
@@ -178,6 +184,7 @@ Directory = Annotated[Path, BeforeValidator(_path), DIRECTORY]
 File = Annotated[Path | None, BeforeValidator(_maybe_path), FILE]
 DiscoveryPrefix = Annotated[str, PlainValidator(_discovery_prefix), Form("PREFIX")]
 TopicPrefix = Annotated[str, PlainValidator(_prefix), Form("PREFIX/")]
+BrokerId = Annotated[str, PlainValidator(_broker_id), Form("ID")]
 GatewayId = Annotated[str | None, PlainValidator(_gateway_id), Form("ID|none")]
 Models = Annotated[tuple[str, ...], BeforeValidator(_models), Form("NAME,NAME")]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts), Form("auto|*|NAME,NAME")]

@@ -73,7 +73,7 @@ class Store:
         self._listener = listener or StoreListener()
         self.tracer = tracer
         self._loop_priority = loop_priority
-        self._fence: Fence | None = None
+        self._fence: Callable[[], Fence | None] = lambda: None
         self._lost: Callable[[], None] = lambda: None
         self._local = threading.local()
         self._opened: list[DatabaseConnection] = []
@@ -106,15 +106,18 @@ class Store:
     async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
         """Run a write function in a transaction; see :meth:`Writer.write`."""
         with self.tracer.inside("registry.write"):
-            return await self._fenced(self._writer.write(write, urgent=urgent, fence=self._fence))
+            return await self._fenced(self._writer.write(write, urgent=urgent, fence=self._fence()))
 
     async def write_batch(self, write: Callable[[Batch], T]) -> T:
         """Run a write function that stores many messages; see :meth:`Writer.write_batch`."""
         with self.tracer.inside("registry.write"):
-            return await self._fenced(self._writer.write_batch(write, self._fence))
+            return await self._fenced(self._writer.write_batch(write, self._fence()))
 
-    def under(self, fence: Fence, lost: Callable[[], None]) -> Store:
-        """Return this store for work under a lease. Once the lease is lost, its writes fail and ``lost`` is called."""
+    def under(self, fence: Callable[[], Fence], lost: Callable[[], None]) -> Store:
+        """Return this store for work under a lease. Once the lease is lost, its writes fail and ``lost`` is called.
+
+        ``fence`` is called for each write. It may raise :class:`LeaseLostError` itself.
+        """
         fenced = copy.copy(self)
         fenced._fence, fenced._lost = fence, lost  # noqa: SLF001 - of the same class
         return fenced

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.errors import StoreError
+from gateway.store import measurements
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
@@ -69,9 +70,9 @@ def of_broker(broker_id: str) -> str:
     return f"{_BROKER}{broker_id}"
 
 
-def broker_of(name: str) -> str | None:
-    """Return the broker of this lease, or None for a lease of another kind."""
-    return name.removeprefix(_BROKER) if name.startswith(_BROKER) else None
+def kind_of(name: str) -> str:
+    """Return the kind of a lease: ``broker`` or ``fleet``."""
+    return name.partition(":")[0]
 
 
 def time_of(view: View, instant: int) -> int:
@@ -102,7 +103,10 @@ def acquire(tx: Tx, name: str, holder: Holder, lease_ms: int) -> Fence | None:
             RETURNING epoch""",  # noqa: S608 - our own expression
         *(name, *holder, lease_ms),
     )
-    return None if epoch is None else Fence(name, holder.instance, epoch)
+    if epoch is None:
+        return None
+    tx.measure(measurements.LEASE, kind_of(name))
+    return Fence(name, holder.instance, epoch)
 
 
 def renew(tx: Tx, fence: Fence, lease_ms: int) -> bool:

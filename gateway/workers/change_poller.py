@@ -47,6 +47,7 @@ class ChangePoller:
             await self._store.look_at_schema()
         if self._seen.get("outbox") != before.get("outbox"):
             self._wakeups.notify_outbox(EVERY)
+        self._wakeups.notify_progress()  # another gateway may have worked rows off
         if self._seen.get("events") != before.get("events"):
             self._wakeups.notify_events()
         if before and self._seen.get(COMPARISON) != before.get(COMPARISON):

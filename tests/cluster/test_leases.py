@@ -50,11 +50,11 @@ async def a_former_holder_changes_nothing(where: Location) -> None:
     async with two_stores(where) as (one, other):
         lost: list[str] = []
         first = await taken(one, ONE)
-        former = one.under(first, lambda: lost.append("first"))
+        former = one.under(lambda: first, lambda: lost.append("first"))
         await note(former, "of the first")
         await age(one, LEASE_MS)
         second = await taken(other, OTHER)
-        await note(other.under(second, lambda: None), "of the second")
+        await note(other.under(lambda: second, lambda: None), "of the second")
         for write in (former.write, former.write_batch):
             with pytest.raises(LeaseLostError, match=r"broker:default.*epoch 1.*Nothing was changed"):
                 await write(lambda _: pytest.fail("it must not be reached"))

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.bootstrap import first_start
 from gateway.cli.keys import on_registry
 from gateway.domain import administration
-from gateway.settings.loading import Settings
+from gateway.settings.loading import load
 from gateway.store.event_sql import CLI
 from tests.e2e.program import Program, script
 from tests.support.ports import free_port
@@ -101,8 +101,11 @@ class GatewayProcess(Program):
 
         A function call does that here: the command takes 0.4 s of CPU, and has tests (`test_cli.py`, `tests/cli`).
         """
-        _, project = first_start(Settings(data_dir=self.data))
-        _, key = on_registry(self.data, lambda tx: administration.create_key(tx, project, "e2e", CLI, scopes=scopes))
+        settings = load({"data_dir": str(self.data), "database": self.settings.get("database", "none")}, {}).settings
+        _, project = first_start(settings)
+        _, key = on_registry(
+            settings.registry, lambda tx: administration.create_key(tx, project, "e2e", CLI, scopes=scopes)
+        )
         return key
 
 

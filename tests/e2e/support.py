@@ -228,9 +228,9 @@ async def running_site(
 ) -> AsyncIterator[Site]:
     """Start broker and gateway, and stop them at the end; `rabbitmq` is a `node` that runs."""
     async with contextlib.AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(_mosquitto(folder)) if kind == "mosquitto" else None
+        broker = await stack.enter_async_context(mosquitto(folder)) if kind == "mosquitto" else None
         # No rate limit: whoever waits for an event asks often.
-        beside = [*_broker_options(broker), *rabbitmq_options(folder, node)]
+        beside = [*(mosquitto_options(broker) if broker else ()), *rabbitmq_options(folder, node)]
         gateway = GatewayProcess(
             folder / "gateway",
             *beside,
@@ -252,7 +252,8 @@ async def running_site(
 
 
 @asynccontextmanager
-async def _mosquitto(folder: Path) -> AsyncIterator[Mosquitto]:
+async def mosquitto(folder: Path) -> AsyncIterator[Mosquitto]:
+    """A Mosquitto in which the auditor may do everything."""
     broker = Mosquitto(folder, users={AUDITOR: "auditor-password"})
     async with broker:
         with broker.files.acl.open("a") as acl:
@@ -261,9 +262,8 @@ async def _mosquitto(folder: Path) -> AsyncIterator[Mosquitto]:
         yield broker
 
 
-def _broker_options(broker: Mosquitto | None) -> list[str]:
-    if broker is None:
-        return []
+def mosquitto_options(broker: Mosquitto) -> list[str]:
+    """What has a gateway serve this broker and write its password file."""
     return [
         *("--broker", f"mqtt://gateway:{GATEWAY_PASSWORD}@{broker.host}:{broker.port}"),
         *("--mosquitto-password-file", str(broker.password_file)),

@@ -288,6 +288,10 @@ async def serving(
         "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
         "access": {"managed_by": "mosquitto", "error": None},
         "registry": {"error": None},
+        "leases": [
+            {"name": name, "held": True, "owner": "gw_1", "epoch": 1, "age_seconds": 60, "error": None}
+            for name in ("broker:default", "fleet")
+        ],
         "outbox": {"depth": 0, "oldest_seconds": 0},
         "certificates": [],
     }

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ import pytest
 
 from gateway.bootstrap import first_start
 from gateway.broker.access_sync import AccessSyncer
+from gateway.cluster.membership import Membership
 from gateway.core.backoff import Pauses
 from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
@@ -33,7 +34,7 @@ from gateway.models.commands import CreateCommand
 from gateway.models.devices import RegisterDevice
 from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.connect import BrokerAddress
-from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
+from gateway.mqtt.connection import BrokerConnection, ConnectionObserver, LinkStatus
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.readiness import ReadinessCheck
 from gateway.settings.loading import Settings
@@ -69,6 +70,26 @@ on_mosquitto = pytest.mark.parametrize("kind", KINDS[:2])
 RESET = CommandType.FACTORY_RESET
 QUICK = Pauses(first_seconds=0.05, longest_seconds=0.2)
 HANGS_SECONDS = 30.0
+
+
+@dataclass
+class Served:
+    """How the broker is served, for ``/ready``."""
+
+    connection: BrokerConnection
+    syncer: AccessSyncer
+    managed_by = "test"
+    access_limitation = None
+
+    @property
+    def status(self) -> LinkStatus:
+        """The state of the connection."""
+        return self.connection.status
+
+    @property
+    def access_error(self) -> str | None:
+        """Why the broker is not in step."""
+        return self.syncer.last_error
 
 
 class MqttTestbed:
@@ -170,7 +191,8 @@ class MqttTestbed:
 
     async def ready(self) -> dict[str, Any]:
         """What `/ready` says."""
-        return await ReadinessCheck(self.store, self.connection, self.access_syncer).report()
+        membership = Membership(self.store, gateway_id=self.gateway_id, http="none", broker_id="default")
+        return await ReadinessCheck(self.store, Served(self.connection, self.access_syncer), membership).report()
 
     async def bound(self, serial: str = "SN-1") -> Device:
         """Register a device and bind it."""

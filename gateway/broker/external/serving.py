@@ -32,6 +32,7 @@ async def asked_access(
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
     refused: Callable[[RefusedSignIn], None] = lambda _: None,
+    owned: Store | None = None,
 ) -> SessionSync:
     """Listen at ``broker_auth`` until ``stack`` ends; on loopback without TLS, beyond it with ``certificate``.
 
@@ -62,7 +63,7 @@ async def asked_access(
     log.info("broker_auth.listening", url=server.url)
     if settings.broker_api_url is None:
         log.warning("broker.sessions_not_cut", message=NOT_CUT)
-    return SessionSync(store, admissions, _cutter(settings))
+    return SessionSync(owned or store, admissions, _cutter(settings))
 
 
 def _accounts(settings: Settings, probes: ProbeAccounts) -> Accounts:

@@ -78,6 +78,10 @@ class MosquittoAccess:
             return NOT_SIGNALLED
         return (self._locks.caution if self._locks else None) or self.people.caution
 
+    def begin(self) -> None:
+        """Begin with the file as it is found. Another gateway may have written it since this one did."""
+        self._in_force, self._seen, self._waiting = InForce(self.file.path), None, None
+
     async def write(self) -> Mapping[str, int]:
         """Write the file from the registry. Return the tokens in it that replace others and were never used.
 

@@ -133,6 +133,17 @@ _READY: Final[dict[str, Any]] = {
     "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
     "access": {"managed_by": "mosquitto", "error": None},
     "registry": {"error": None},
+    "leases": [
+        {
+            "name": name,
+            "held": True,
+            "owner": "gw_01JD3M0000000000000000000A",
+            "epoch": 3,
+            "age_seconds": 4711,
+            "error": None,
+        }
+        for name in ("broker:default", "fleet")
+    ],
     "outbox": {"depth": 0, "oldest_seconds": 0},
     "certificates": [{"listener": "http", "expires_at": "2027-10-21T08:30:00.000Z", "error": None}],
 }

@@ -22,14 +22,22 @@ run: $(VENV)/.runtime ## serve with a few simulated devices alive, until Ctrl-C
 test: $(VENV)/.dev tools ## run every test (installs Mosquitto, RabbitMQ and Chromium by apt when root)
 	@sh scripts/left_out.sh > $(VENV)/.left-out
 	$(PYTEST) $$(cat $(VENV)/.left-out)
-	$(PYTEST) --engine postgresql tests/domain $(LONG_ON_POSTGRESQL)
+	$(PYTEST) --engine postgresql $(SHORT_ON_POSTGRESQL)
 
 .PHONY: test-postgresql
-test-postgresql: $(VENV)/.dev ## run the tests of the domain with their registries on PostgreSQL, the long ones too
-	$(PYTEST) --engine postgresql tests/domain
+test-postgresql: $(VENV)/.dev tools ## run the tests of domain, store, HTTP and MQTT with their registries on PostgreSQL
+	$(PYTEST) --engine postgresql tests/domain tests/store tests/http tests/mqtt $(STARTS_POSTGRESQL) --ignore tests/http/page
 
+# These start PostgreSQL themselves, so 'make test' has run them with the others.
+STARTS_POSTGRESQL := $(foreach name,postgres postgres_faults migrated_bindings,--ignore tests/store/test_$(name).py)
 # Thousands of random inputs: two minutes each on PostgreSQL, where each write is a round trip.
 LONG_ON_POSTGRESQL := $(foreach name,fuzz message_batches state_machine,--ignore tests/domain/test_$(name).py)
+# All of tests/http and tests/mqtt would take ten minutes more, mostly of Schemathesis and of waits for brokers. What
+# differs by the engine is in these: keys and answers that are stored, a registry that is away, lost connections, the
+# order of messages and commits.
+SHORT_ON_POSTGRESQL := tests/domain $(LONG_ON_POSTGRESQL) tests/store $(STARTS_POSTGRESQL) \
+	$(foreach name,idempotency_storage middleware insiders auth_failure_limit,tests/http/test_$(name).py) \
+	$(foreach name,ingest connection token_refresh,tests/mqtt/test_$(name).py)
 
 ROUNDS ?= 100
 SEED   ?= $(shell date +%s)

@@ -72,6 +72,7 @@ COMMANDS: Final = Commands(
         "events": "gateway.cli.events:events_group",
         "top": "gateway.cli.top:top",
         "watch": "gateway.cli.watch:watch",
+        "registry": "gateway.cli.registry:registry_group",
         "backup": "gateway.cli.backup:backup",
         "restore": "gateway.cli.backup:restore",
         "migrate-schema": "gateway.cli.migrate_schema:migrate_schema",

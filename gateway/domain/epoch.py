@@ -56,6 +56,7 @@ def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
     generation is above all known ones, above the seconds of the clock, and partly random. It thus differs from that of
     another restore of the same backup, even when no number is known and the clock was set back.
     """
+    tx.connection.take_time()
     epoch_id = tx.entropy(_ID_BYTES).hex()
     base = _next_base(tx, known)
     _, kid = administration.rotate_signing_key(tx, _ACTOR, reason=reason)

@@ -21,7 +21,7 @@ from gateway.store import Store, Tx, command_sql, device_sql, epoch_sql, outbox_
 
 log = structlog.get_logger()
 
-_ALL: Final = -1  # for LIMIT
+_ALL: Final = 1 << 40  # for LIMIT
 LATELY_MS: Final = 7 * DAY_MS
 
 

@@ -137,6 +137,11 @@ class Store:
         """
         return self._writer.trouble.reason
 
+    @property
+    def is_local(self) -> bool:
+        """Return whether a look-up waits for no network (:class:`gateway.store.engine.Engine`)."""
+        return self._engine.is_local
+
     async def look_at_schema(self) -> None:
         """Check whether another program has migrated the registry meanwhile. If so, nothing more is written."""
         newer = await self.read(lambda view: view.connection.newer_schema())

@@ -64,6 +64,9 @@ class DatabaseConnection(Protocol):
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The work is given up when the deadline has passed."""
 
+    def take_time(self) -> None:
+        """Let the statements of this transaction take any time: they change every device."""
+
     def end_read(self) -> None:
         """End it."""
 

@@ -32,6 +32,7 @@ from gateway.observability.metrics_endpoint import Scrape
 from gateway.store import DATABASE_NAME, Context, Rules, Store, key_sql, outbox_sql
 from gateway.store.wakeups import EVERY, Wakeups
 from gateway.webhooks.sender import WebhookSender
+from tests.support import postgres
 from tests.support.clock import ShiftedClock
 
 Json = dict[str, Any]
@@ -167,6 +168,8 @@ class Api:
 
     def dump(self) -> list[str]:
         """Everything in the database, but for the notes that a credential was used."""
+        if not self.store.is_local:
+            return postgres.dump(postgres.database(self.data_dir), USE)
         connection = sqlite3.connect(self.data_dir / DATABASE_NAME)
         try:
             tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

@@ -14,6 +14,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
     return Statements(monkeypatch)
 
 
+@pytest.mark.sqlite  # it counts SQLite's statements; on PostgreSQL a look-up waits for the network
 async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path, statements: Statements) -> None:
     """The caller is looked up where the request is served; all else is one short transaction of the writer."""
     async with serving(tmp_path) as api:
@@ -45,6 +46,7 @@ async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path,
         ]
 
 
+@pytest.mark.sqlite  # it counts SQLite's statements; on PostgreSQL a look-up waits for the network
 async def test_a_device_is_read_without_a_change_of_thread(tmp_path: Path, statements: Statements) -> None:
     """Two look-ups by an index, who calls and what is asked for, and nothing that a busy writer could hold up."""
     async with serving(tmp_path) as api:

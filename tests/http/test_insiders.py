@@ -7,8 +7,8 @@ from starlette.types import Scope
 
 from gateway.http.insiders import is_local
 from gateway.observability.metrics_endpoint import Scrape
-from gateway.store import DATABASE_NAME
 from tests.http.support import Api, body, error, serving
+from tests.support.faults import away
 
 BY_PROXY = {"X-Forwarded-For": "203.0.113.7"}
 TOKEN = "metrics_" + "x" * 40
@@ -82,9 +82,8 @@ async def test_ready_is_answered_without_a_registry(api: Api) -> None:
     """A key that cannot be looked up makes a stranger, and no error in place of what is wrong."""
     api.readiness["ready"] = False
     api.readiness["registry"] |= {"error": "the disk at /srv/secret is gone"}
-    (api.data_dir / DATABASE_NAME).rename(api.data_dir / "away")
-    told = body(await api.as_(None).get("/ready", headers=bearer(api.key)), 503)
-    (api.data_dir / "away").rename(api.data_dir / DATABASE_NAME)
+    with away(api.store, api.data_dir):
+        told = body(await api.as_(None).get("/ready", headers=bearer(api.key)), 503)
     assert "devices:read" in told["registry"]["error"]
 
 

@@ -14,8 +14,9 @@ from gateway.http.app import build
 from gateway.http.rate_limit import NO_LIMIT
 from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
-from gateway.store import DATABASE_NAME, Context, Store
+from gateway.store import Context, Store
 from tests.http.support import JSON, Api, Client, Json, body, error, serving
+from tests.support.faults import away, full_disk
 
 SECRETS = ("sk_live_", "dtok_")
 
@@ -96,18 +97,16 @@ async def test_an_unwritable_database_is_a_503(api: Api) -> None:
     """With ``Retry-After``; nothing was changed, reads go on, and later the same request succeeds."""
     await api.registered("BP-0")
     await api.settled()
-    pages = await api.store.write(lambda tx: tx.value("PRAGMA page_count"))
-    await api.store.write(lambda tx: tx.value(f"PRAGMA max_page_count = {pages}"))
-    answers = [
-        await api.back_end.post("/v1/devices", json={"serial_number": f"BP-{n}", "metadata": {"x": "y" * 8_000}})
-        for n in range(1, 17)
-    ]
+    async with full_disk(api.store):
+        answers = [
+            await api.back_end.post("/v1/devices", json={"serial_number": f"BP-{n}", "metadata": {"x": "y" * 8_000}})
+            for n in range(1, 17)
+        ]
+        listed = body(await api.back_end.get("/v1/devices"), 200)["data"]
     refused = [answer for answer in answers if answer.status_code != 201]
     error(refused[0], 503, "service_unavailable")
     assert int(refused[0].headers["retry-after"]) > 0
-    listed = body(await api.back_end.get("/v1/devices"), 200)["data"]
     assert len(listed) == 1 + len(answers) - len(refused)
-    await api.store.write(lambda tx: tx.value("PRAGMA max_page_count = 1000000"))
     await api.registered("BP-9")
 
 
@@ -132,13 +131,12 @@ async def test_without_a_database_requests_are_503(tmp_path: Path) -> None:
     async with Store(tmp_path, Context()) as store:
         services = Services(store, Topics(), lambda: ("localhost", 1883, False), synced, report)
         async with HttpServer(build(services), "127.0.0.1", 0) as server, Client(base_url=server.url) as client:
-            (tmp_path / DATABASE_NAME).rename(tmp_path / "away")
-            answer = await client.get("/health")
-            assert answer.content == b'{"status":"unhealthy","database":"disconnected","billing":"disabled"}'
-            assert answer.status_code == 503
-            headers = {"Authorization": f"Bearer sk_live_{'x' * 34}"}
-            error(await client.get("/v1/devices", headers=headers), 503, "service_unavailable")
-            (tmp_path / "away").rename(tmp_path / DATABASE_NAME)
+            with away(store, tmp_path):
+                answer = await client.get("/health")
+                assert answer.content == b'{"status":"unhealthy","database":"disconnected","billing":"disabled"}'
+                assert answer.status_code == 503
+                headers = {"Authorization": f"Bearer sk_live_{'x' * 34}"}
+                error(await client.get("/v1/devices", headers=headers), 503, "service_unavailable")
             body(await client.get("/health"), 200)
 
 

@@ -19,6 +19,7 @@ from gateway.running import Running
 from gateway.settings.loading import Settings
 from gateway.store import Context, Store, Tx, View, event_sql, key_sql, open_database
 from tests.support import wire
+from tests.support.faults import full_disk
 
 WRONG = "sk_live_0000000000000000000000000000000000"
 HOUR_MS = 3_600_000
@@ -138,14 +139,12 @@ async def test_refusals_during_a_failed_write_are_not_lost(tmp_path: Path) -> No
         sign_ins.note(refusal)
         await writing
         await sign_ins.write()
-        pages = await store.write(lambda tx: tx.value("PRAGMA page_count"))
-        await store.write(lambda tx: tx.value(f"PRAGMA max_page_count = {pages}"))
-        for number in range(1_000):
-            sign_ins.note(RefusedSignIn("http", "unknown", f"192.0.2.1{'x' * 8_000}{number}"))
-        with pytest.raises(StoreError):
-            await sign_ins.write()
-        sign_ins.note(refusal)
-        await store.write(lambda tx: tx.value("PRAGMA max_page_count = 1000000"))
+        async with full_disk(store):
+            for number in range(1_000):
+                sign_ins.note(RefusedSignIn("http", "unknown", f"192.0.2.1{'x' * 8_000}{number}"))
+            with pytest.raises(StoreError):
+                await sign_ins.write()
+            sign_ins.note(refusal)
         await sign_ins.write()
         now += HOUR_MS
         await sign_ins.write()

@@ -20,6 +20,7 @@ from gateway.http.streaming import Streaming
 from gateway.store import Tx, device_sql, event_sql, key_sql
 from tests.http.sse import GUARD_SECONDS, PATH, Reader, open_stream
 from tests.http.support import TLS, Api, body, error, serving
+from tests.support import postgres
 from tests.support.wait import eventually
 
 MINUTE_MS = 60_000
@@ -210,7 +211,10 @@ async def test_the_streams_of_a_key_do_not_block_other_keys(tmp_path: Path) -> N
 
 async def revoked(api: Api, key_id: str) -> None:
     """Another process revokes the key, as an operator does."""
-    command = ("gateway", "keys", "revoke", key_id, "--yes", "--data-dir", str(api.data_dir))
+    where = ["--data-dir", str(api.data_dir)]
+    if not api.store.is_local:
+        where += ["--database", postgres.database(api.data_dir).url]
+    command = ("gateway", "keys", "revoke", key_id, "--yes", *where)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", *command, stdout=pipe, stderr=pipe)
     _, said = await process.communicate()

@@ -12,7 +12,6 @@ the two passes through a `Proxy`, which counts packets and cuts connections.
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +38,6 @@ from gateway.mqtt.retained_scan import ScanMarker
 from gateway.readiness import ReadinessCheck
 from gateway.settings.loading import Settings
 from gateway.store import (
-    DATABASE_NAME,
     Context,
     Row,
     Rules,
@@ -292,17 +290,6 @@ class MqttTestbed:
         """Types of the device's events, oldest first."""
         sql = "SELECT type FROM events WHERE device_pk = ? AND type LIKE ? ORDER BY seq"
         return [row[0] for row in await self.rows(sql, device.pk, kind)]
-
-    @contextlib.contextmanager
-    def blocked_registry(self) -> Any:
-        """Another process holds SQLite's write lock, so that nothing can be committed."""
-        other = sqlite3.connect(self.broker.directory / "data" / DATABASE_NAME, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            other.execute("ROLLBACK")
-            other.close()
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from tests.support.statements import LOOP, READER, WRITER, Statements
 from tests.support.wait import eventually
 
 
+@pytest.mark.sqlite  # on PostgreSQL a look-up waits for the network, so it changes the thread
 @on_every_broker
 async def test_a_command_is_published_without_a_change_of_thread(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

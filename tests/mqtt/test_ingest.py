@@ -18,11 +18,11 @@ from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_
 from tests.support import wire
 from tests.support.clock import ShiftedClock
 from tests.support.colliding_ids import CollidingIds
+from tests.support.faults import locked, refuse
 from tests.support.wait import eventually
 
-POISON = """CREATE TRIGGER poison BEFORE INSERT ON heartbeats WHEN NEW.battery_percent = 13
-    BEGIN SELECT RAISE(ABORT, 'nobody foresaw this'); END"""
-NO_REFUSALS = "CREATE TRIGGER no_refusals BEFORE INSERT ON refusals BEGIN SELECT RAISE(ABORT, 'nor this'); END"
+POISON = ("poison", "INSERT", "heartbeats", "NEW.battery_percent = 13")
+NO_REFUSALS = ("no_refusals", "INSERT", "refusals")
 
 
 async def arrived(testbed: MqttTestbed, count: int) -> None:
@@ -107,15 +107,14 @@ async def _confirmed(client: wire.Wire) -> bool:
 
 @on_every_broker
 async def test_no_message_is_lost_while_commits_fail(kind: str, tmp_path: Path) -> None:
-    """A write that SQLite refuses is tried again and acknowledged only then."""
+    """A write that the database refuses is tried again and acknowledged only then."""
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()
         device = await testbed.bound()
         await testbed.settled()
-        await testbed.store.write(lambda tx: tx.run("PRAGMA busy_timeout = 20"))
         async with testbed.join(device) as client:
             with capture_logs() as logs:
-                with testbed.blocked_registry():
+                async with locked(testbed.store, testbed.broker.directory / "data"):
                     await client.say(device.topic("heartbeat"), heartbeat_payload(50), heartbeat_payload(49))
                     await eventually(
                         lambda: [each for each in logs if each["event"] == "ingest.not_stored"], "a commit failed"
@@ -133,12 +132,14 @@ async def test_no_message_is_lost_while_commits_fail(kind: str, tmp_path: Path) 
 
 @on_mosquitto
 @pytest.mark.parametrize("triggers", [[POISON], [POISON, NO_REFUSALS]], ids=["kept", "cannot even be kept"])
-async def test_an_unforeseen_message_does_not_block_others(kind: str, tmp_path: Path, triggers: list[str]) -> None:
+async def test_an_unforeseen_message_does_not_block_others(
+    kind: str, tmp_path: Path, triggers: list[tuple[str, ...]]
+) -> None:
     """The others of its batch are stored; it is logged with its traceback, kept if that can be, and acknowledged."""
 
     def prepare(tx: Tx) -> None:
         for trigger in triggers:
-            tx.run(trigger)
+            refuse(tx, *trigger)
 
     async with open_testbed(kind, tmp_path) as testbed:
         await testbed.start()

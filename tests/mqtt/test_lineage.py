@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.store import DATABASE_NAME, View, epoch_sql, token_sql
-from gateway.store.sqlite.connection import connect
+from gateway.store import DATABASE_NAME, epoch_sql, token_sql
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 
 
@@ -62,6 +61,7 @@ async def test_a_restart_starts_no_epoch(kind: str, tmp_path: Path, logs: list[A
         assert put_back(logs) == []
 
 
+@pytest.mark.sqlite  # a snapshot of the file; tests/store/test_postgres_faults.py puts a database back
 @on_mosquitto
 async def test_a_snapshot_is_detected_by_the_last_status(kind: str, tmp_path: Path, logs: list[Any]) -> None:
     """The retained status counts more events than the registry holds: a device that is bound now gets another key."""
@@ -84,6 +84,7 @@ async def test_a_snapshot_is_detected_by_the_last_status(kind: str, tmp_path: Pa
         assert told["registry_id"] == (await testbed.store.read(epoch_sql.registry_id))
 
 
+@pytest.mark.sqlite  # a snapshot of the file; tests/store/test_postgres_faults.py puts a database back
 @on_mosquitto
 async def test_a_snapshot_is_detected_by_an_unknown_retained_command(
     kind: str, tmp_path: Path, logs: list[Any]
@@ -153,7 +154,6 @@ async def test_the_status_contains_the_position_of_the_registry(tmp_path: Path) 
         await testbed.bound()
         await testbed.start()
         told = json.loads((await testbed.retained("gateways/+/status"))[testbed.status_topic])
-        with closing(connect(tmp_path / "data" / DATABASE_NAME, read_only=True)) as connection:
-            here = epoch_sql.position(View(connection))
+        here = await testbed.store.read(epoch_sql.position)
         assert here is not None
         assert (told["registry_id"], told["epoch_id"], told["event_seq"]) == (here.registry_id, here.epoch_id, 2)

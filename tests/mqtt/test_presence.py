@@ -18,6 +18,7 @@ from tests.mqtt.presence import (
 )
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
+from tests.support.faults import allow, refuse
 from tests.support.wait import eventually
 
 DAY_MS = 86_400_000
@@ -134,16 +135,15 @@ async def _offline(testbed: MqttTestbed, device: Device) -> bool:
 
 async def test_the_worker_survives_unforeseen_errors(tmp_path: Path) -> None:
     """One sweep fails with a bug; it is logged with its traceback, and the next one works."""
-    trigger = "CREATE TRIGGER bug BEFORE UPDATE ON commands BEGIN SELECT RAISE(ABORT, 'a bug'); END"
     async with open_testbed("mosquitto-5", tmp_path, rules=RULES) as testbed:
         await testbed.start()
         device = await testbed.bound()
         await testbed.command(device, ttl_seconds=60)
-        await testbed.store.write(lambda tx: tx.run(trigger))
+        await testbed.store.write(lambda tx: refuse(tx, "bug", "UPDATE", "commands"))
         with capture_logs() as logs:
             advance_clock(testbed, SILENCE_MS)
             await eventually(lambda: [each for each in logs if each["event"] == "expiry.failed"], "a sweep failed")
-        await testbed.store.write(lambda tx: tx.run("DROP TRIGGER bug"))
+        await testbed.store.write(lambda tx: allow(tx, "bug", "commands"))
         await eventually(lambda: _expired(testbed), "the command expired")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from hashlib import blake2s
 from pathlib import Path
@@ -14,6 +16,7 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.runtime.postgres_server import PostgresServer
 from gateway.store import location
 from gateway.store.engine import Engine
+from gateway.store.postgres.connection import WRITE_LOCK
 from gateway.store.postgres.engine import open_registry
 
 TEMPLATE = "registry"
@@ -58,3 +61,37 @@ def execute(at: PostgresServer, statement: str, *values: str) -> list[tuple[obje
     with psycopg.connect(at.address().url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def unreachable(of: PostgresAddress) -> Iterator[None]:
+    """Let no session of this database live during the block, and no new one begin."""
+    execute(server(), f"ALTER DATABASE {of.database} ALLOW_CONNECTIONS false")
+    sessions(of, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity")
+    try:
+        yield
+    finally:
+        execute(server(), f"ALTER DATABASE {of.database} ALLOW_CONNECTIONS true")
+
+
+@contextmanager
+def locked(of: PostgresAddress) -> Iterator[None]:
+    """Hold the lock of all writes of this registry during the block."""
+    with psycopg.connect(of.url) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (WRITE_LOCK,))
+        yield
+
+
+def dump(of: PostgresAddress, left_out: Mapping[str, str]) -> list[str]:
+    """Return every row of every table, in order, but for one column of each table in ``left_out``."""
+    with psycopg.connect(of.url) as connection:
+        found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
+        return [line for (table,) in found.fetchall() for line in _lines(connection, table, left_out.get(table))]
+
+
+def _lines(connection: psycopg.Connection[tuple[object, ...]], table: str, left_out: str | None) -> Iterator[str]:
+    rows = connection.execute(f"SELECT * FROM {table}".encode())  # noqa: S608 - our own tables
+    names = [each.name for each in rows.description or ()]
+    yield from sorted(
+        f"{table} {[value for name, value in zip(names, row, strict=True) if name != left_out]}" for row in rows
+    )

@@ -40,6 +40,8 @@ _BEGIN: Final = (
 )
 _BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PLACEHOLDER: Final = re.compile(r"\?([0-9]*)|%")
+ROWS_A_SECOND: Final = 100
+"""A slow server executes so many statements of a list in a second, so a long list may take longer."""
 _BAD_VALUE: Final = "22000"
 """The ``sqlstate`` for a value that psycopg itself refuses, such as a text with a NUL."""
 _BROKEN: Final = "the connection was lost"
@@ -82,6 +84,7 @@ class PostgresConnection:
         self._read_only = read_only
         self._raw: psycopg.Connection[Any] | None = None
         self._watch = (watchdog or Watchdog()).watch()
+        self._is_long = False
         self.patience: float | None = ANSWER_SECONDS
         """How long a statement may take (seconds); None: any time, for changes of the schema."""
 
@@ -113,7 +116,9 @@ class PostgresConnection:
             PostgresError: as above.
         """
         statement, _ = translated(sql)
-        return self._run(lambda raw: _many(raw, statement, rows))
+        listed = list(rows)
+        more = len(listed) / ROWS_A_SECOND
+        return self._run(lambda raw: _many(raw, statement, listed), more)
 
     def begin(self) -> None:
         """Begin a transaction that writes, when no other gateway is in one."""
@@ -127,6 +132,10 @@ class PostgresConnection:
             self.patience = max(ANSWER_SECONDS, deadline.left + 1)
         self._watch.deadline = deadline
         self._begin(_BEGIN_READ + limit)
+
+    def take_time(self) -> None:
+        """Let the statements of this transaction take any time: they change every device."""
+        self._is_long = True
 
     def end_read(self) -> None:
         """End it."""
@@ -197,6 +206,7 @@ class PostgresConnection:
     def _begin(self, statement: str) -> None:
         """Begin. Where an old connection turns out to be lost, begin on a new one: nothing was done on it yet."""
         self.refresh()
+        self._is_long = False
         is_new = self._raw is None
         try:
             self._run(lambda raw: raw.execute(statement))
@@ -208,16 +218,19 @@ class PostgresConnection:
     def _is_lost(self) -> bool:
         return self._raw is not None and (self._raw.closed or self._raw.broken)
 
-    def _run(self, call: Callable[[psycopg.Connection[Any]], psycopg.Cursor[Any]]) -> psycopg.Cursor[Any]:
+    def _run(
+        self, call: Callable[[psycopg.Connection[Any]], psycopg.Cursor[Any]], more: float = 0
+    ) -> psycopg.Cursor[Any]:
+        patience = None if self._is_long or self.patience is None else self.patience + more
         try:
             raw = self._raw
             if raw is None:
                 raw = self._raw = connect(self._address, read_only=self._read_only)
-            with self._watch.running(raw, self.patience):
+            with self._watch.running(raw, patience):
                 return call(raw)
         except psycopg.Error as error:
             if self._watch.has_cut:
-                raise PostgresError(f"no answer within {self.patience:g} s", None) from error
+                raise PostgresError(f"no answer within {patience:g} s", None) from error
             raise postgres_error(error) from error
 
 

@@ -40,6 +40,9 @@ class SqliteConnection(sqlite3.Connection):
             self.set_progress_handler(deadline.passed, _STEPS_BETWEEN_LOOKS)
         self.execute("BEGIN")
 
+    def take_time(self) -> None:
+        """Do nothing: a statement may take any time."""
+
     def end_read(self) -> None:
         """End it."""
         self.set_progress_handler(None, 0)

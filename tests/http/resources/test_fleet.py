@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from gateway.domain import devices
 from gateway.store import health_sql, outbox_sql
 from tests.http.support import Api, Json, body, error, serving
+from tests.support.faults import refuse
 from tests.support.receipts import receipt_of
 from tests.support.wait import eventually
 
@@ -191,9 +192,7 @@ async def test_a_failure_of_one_device_does_not_affect_others(api: Api) -> None:
     """``failed`` with what to do, logged with its reason; the others are reset, and that one is as it was."""
     bound = [await api.bound(f"BP-{number}") for number in range(3)]
     one, broken, two = (each["id"] for each in bound)
-    poison = f"""CREATE TRIGGER poison BEFORE UPDATE ON devices WHEN NEW.id = '{broken}'
-        BEGIN SELECT RAISE(ABORT, 'nobody foresaw this'); END"""
-    await api.store.write(lambda tx: tx.run(poison))
+    await api.store.write(lambda tx: refuse(tx, "poison", "UPDATE", "devices", f"NEW.id = '{broken}'"))
     with capture_logs() as logs:
         outcomes = await reset(api, [one, broken, two])
     assert [each["outcome"] for each in outcomes] == ["reset", "failed", "reset"]

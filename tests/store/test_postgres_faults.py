@@ -1,0 +1,366 @@
+"""A wrong address, a wrong server, a server that fails: a message with the remedy, and nothing half done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from gateway.app import running
+from gateway.bootstrap import first_start
+from gateway.cli import main
+from gateway.core.postgres_address import PostgresAddress
+from gateway.errors import StoreError
+from gateway.runtime.postgres_server import USER, PostgresServer
+from gateway.settings.loading import Settings, load
+from gateway.store import Context, Store, epoch_sql, event_sql, key_sql, open_database, transact
+from gateway.store.errors import OPENED, PostgresError, store_error
+from gateway.store.postgres import connection as postgres_connection
+from gateway.store.postgres import engine
+from gateway.store.postgres.connection import PostgresConnection, postgres_error
+from gateway.store.postgres.steps import STEPS
+from gateway.store.transaction import Tx, View
+from tests.support.ports import closed_port
+from tests.support.postgres import execute
+from tests.support.small_disk import full, may_mount, small_disk
+from tests.support.wait import eventually
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server with a user who may log in with a password alone, and one who may make nothing."""
+    with PostgresServer() as started:
+        execute(started, "CREATE ROLE careful LOGIN PASSWORD 'right'")
+        execute(started, "CREATE ROLE guest LOGIN")
+        access = started.data / "pg_hba.conf"
+        access.write_text(f"local all careful scram-sha-256\n{access.read_text()}")
+        execute(started, "SELECT pg_reload_conf()")
+        yield started
+
+
+def new_database(at: PostgresServer, name: str) -> PostgresAddress:
+    """An empty database on this server."""
+    execute(at, f"CREATE DATABASE {name}")
+    return at.address(name)
+
+
+def said(database: str, data: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """The exit code of a command on this database, and its lines on stderr."""
+    code = main([*(words or ("keys", "list")), "--data-dir", str(data), "--database", database])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("database", "code", "message"),
+    [
+        (
+            "mysql://gateway:hush@db/registry",
+            2,
+            "database: '********' (from option --database) should be postgresql://",
+        ),
+        ("postgresql://careful:wrong-hush@/postgres?host={folder}", 1, "refuses this user or password"),
+        ("postgresql://unknown@/postgres?host={folder}", 1, "refuses this user or password"),
+        ("postgresql://gateway@/elsewhere?host={folder}", 1, "has no such database: create it ('createdb')"),
+        ("postgresql://gateway:hush@127.0.0.1:{closed}/registry", 1, "cannot be reached: check that it runs"),
+        ("postgresql://gateway@/postgres?host={folder}", 4, "There is no registry in postgresql://gateway@/postgres"),
+    ],
+)
+def test_a_wrong_address_gets_one_line(
+    server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], database: str, code: int, message: str
+) -> None:
+    """It names the setting and the remedy, and never the password; the exit code is the documented one."""
+    found, lines = said(database.format(folder=server.folder, closed=closed_port()), tmp_path, capsys)
+    assert (found, message in lines) == (code, True), lines
+    errors = [line for line in lines.splitlines() if not line.startswith("warning: ")]
+    assert len(errors) == 1
+    assert "hush" not in lines
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        'root certificate file "/root/.postgresql/root.crt" does not exist',
+        "server does not support SSL, but SSL was required",
+        'server certificate for "db" does not match host name "db1"',
+    ],
+)
+def test_a_connection_without_tls_says_what_to_name(reason: str) -> None:
+    """As libpq tells it, which has no code for it."""
+    told = store_error(postgres_error(psycopg.OperationalError(f"connection failed: {reason}")), OPENED).message
+    assert "name the authority of the server's certificate (sslrootcert=FILE in the setting 'database')" in told
+
+
+def test_a_user_without_rights_makes_nothing(
+    server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first start says what to grant, and leaves no table."""
+    new_database(server, "foreign_owner")
+    code, lines = said(server.address("foreign_owner", "guest").url, tmp_path, capsys, "keys", "create", "--name", "x")
+    assert (code, "lacks a right: make it the owner" in lines) == (1, True), lines
+    assert _tables(server.address("foreign_owner")) == []
+
+
+def test_a_database_of_another_program_is_left_alone(
+    server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tables are named, and stay the only ones."""
+    address = new_database(server, "of_a_shop")
+    with closing(PostgresConnection(address)) as connection:
+        connection.execute("CREATE TABLE orders (id int)")
+    code, lines = said(address.url, tmp_path, capsys, "keys", "create", "--name", "x")
+    assert (code, "not a registry's (orders). Nothing was changed. Create an empty" in lines) == (1, True), lines
+    assert _tables(address) == ["orders"]
+
+
+def test_a_read_only_server_is_refused(
+    server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a standby answers; with several hosts the one that takes writes is used."""
+    address = new_database(server, "standby")
+    execute(server, "ALTER DATABASE standby SET default_transaction_read_only = on")
+    code, lines = said(address.url, tmp_path, capsys)
+    assert (code, "read-only standby: name the primary in the setting 'database', or all hosts" in lines) == (1, True)
+    execute(server, "ALTER DATABASE standby RESET default_transaction_read_only")
+    several = f"postgresql://gateway@/standby?host=127.0.0.1,{server.folder}&port={closed_port()},5432"
+    assert said(several, tmp_path, capsys, "keys", "create", "--name", "x")[0] == 0
+
+
+def test_an_old_server_is_refused(
+    server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of the version after this one would be needed."""
+    monkeypatch.setattr(engine, "OLDEST_SERVER", 990_000)
+    code, lines = said(server.address().url, tmp_path, capsys)
+    assert (code, "the gateway needs 99 or newer. Upgrade the server" in lines) == (1, True), lines
+
+
+def test_commands_refuse_an_older_schema(
+    server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They change nothing; 'migrate-schema' brings it up, and says from where to where."""
+    address = new_database(server, "older")
+    steps = dict(list(STEPS.items())[:-1])
+    with monkeypatch.context() as before:
+        before.setattr(engine, "STEPS", steps)
+        open_database(address).close()
+    code, lines = said(address.url, tmp_path, capsys)
+    assert (code, f"has the schema {max(steps)}, older than" in lines) == (1, True), lines
+    assert main(["migrate-schema", "--json", "--data-dir", str(tmp_path), "--database", address.url]) == 0
+    assert f'"from": "{max(steps)}"' in capsys.readouterr().out
+    assert said(address.url, tmp_path, capsys)[0] == 0
+
+
+def test_backup_names_the_tools_of_the_server(
+    server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses, and so does restore; no file is made."""
+    monkeypatch.setenv("GATEWAY_DATABASE", server.address().url)
+    for word in ("backup", "restore"):
+        assert main([word, str(tmp_path / "copy.db")]) == 5
+        assert "pg_dump and pg_restore, or continuously with pgBackRest" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_registry_of_another_installation_is_refused(server: PostgresServer, tmp_path: Path) -> None:
+    """The data directory remembers which registry it was used with; nothing is changed in the other one."""
+    own, other = (_settings(tmp_path, new_database(server, name)) for name in ("installation_1", "installation_2"))
+    tmp_path.joinpath("data").mkdir()
+    first_start(own, to_serve=True)
+    first_start(_settings(tmp_path / "elsewhere", other.registry), to_serve=True)
+    before = _position(other)
+    with pytest.raises(StoreError, match=r"was used with the registry .* Nothing was changed. Name the right database"):
+        first_start(other, to_serve=True)
+    assert _position(other) == before
+    first_start(own, to_serve=True)
+
+
+def test_a_database_that_was_put_back_begins_a_new_epoch(server: PostgresServer, tmp_path: Path) -> None:
+    """A gateway finds that it is behind its own note. One that joins, or comes second, changes nothing."""
+    settings = _settings(tmp_path, new_database(server, "put_back"))
+    settings.data_dir.mkdir()
+    first_start(settings, to_serve=True)
+    execute(server, "CREATE DATABASE earlier TEMPLATE put_back")
+    with closing(open_database(settings.registry)) as connection:
+        transact(connection, Context(), _event)
+    first_start(settings, to_serve=True)
+    reached = _position(settings)
+    joining = _settings(tmp_path / "second machine", settings.registry)
+    joining.data_dir.mkdir(parents=True)
+    first_start(joining, to_serve=True)
+    assert _position(settings) == reached
+    execute(server, "DROP DATABASE put_back")
+    execute(server, "ALTER DATABASE earlier RENAME TO put_back")
+    first_start(settings, to_serve=True)
+    begun = _position(settings)
+    assert begun.base > reached.base + reached.event_seq
+    assert (begun.registry_id, begun.epoch_id == reached.epoch_id) == (reached.registry_id, False)
+    first_start(joining, to_serve=True)
+    assert _position(settings) == begun
+    assert main(["registry", "restored", "--yes", "--database", str(settings.database)]) == 0
+    by_hand = _position(settings)
+    assert by_hand.base > begun.base
+    first_start(joining, to_serve=True)
+    assert _position(settings) == by_hand
+
+
+async def test_a_database_that_is_put_back_meanwhile_begins_a_new_epoch(server: PostgresServer, tmp_path: Path) -> None:
+    """A gateway that runs finds it as well, after the next event that it is told of."""
+    settings = _settings(tmp_path, new_database(server, "rewound"))
+    async with running(settings) as gateway:
+        before = await gateway.store.read(epoch_sql.position)
+        assert before is not None
+        await gateway.store.write(_event)
+        await eventually(lambda: f'"event_seq": {before.event_seq + 1}' in _noted(settings), "the position is noted")
+        await gateway.store.write(lambda tx: tx.run("DELETE FROM events"))
+        await gateway.store.write(lambda tx: tx.run("UPDATE event_counter SET seq = 0"))
+
+        async def begun() -> bool:
+            found = await gateway.store.read(epoch_sql.position)
+            return found is not None and found.epoch_id != before.epoch_id
+
+        await eventually(begun, "a new epoch began")
+
+
+async def test_a_gateway_outlives_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, killed or frozen: 503 with ``Retry-After``, not ready. Afterwards all that was confirmed is there."""
+    monkeypatch.setattr(postgres_connection, "ANSWER_SECONDS", 1.0)
+    with PostgresServer() as server:
+        async with running(_settings(tmp_path, server.address())) as gateway:
+            _, key = await gateway.store.write(lambda tx: key_sql.create(tx, gateway.registry.project_id, "test"))
+            headers = {"Authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(base_url=gateway.http.url, headers=headers, timeout=60) as client:
+
+                async def register(serial: str) -> httpx.Response:
+                    return await client.post("/v1/devices", json={"serial_number": serial})
+
+                async def is_ready() -> bool:
+                    return (await client.get("/ready")).status_code == 200
+
+                await eventually(is_ready, "it is ready")
+                assert (await register("SN-0")).status_code == 201
+                for number, fault in enumerate((_stopped, _crashed, _frozen), 1):
+                    with fault(server):
+                        refused = await register(f"LOST-{number}")
+                        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5"), fault
+                        ready, health = await client.get("/ready"), await client.get("/health")
+                        assert (ready.status_code, health.status_code) == (503, 503)
+                        assert "PostgreSQL" in ready.text
+                    await eventually(is_ready, "it is ready again")
+                    assert (await register(f"SN-{number}")).status_code == 201
+                listed = (await client.get("/v1/devices")).json()["data"]
+                confirmed = {each["serial_number"] for each in listed if each["serial_number"].startswith("SN-")}
+                assert confirmed == {"SN-0", "SN-1", "SN-2", "SN-3"}
+
+
+async def test_a_gateway_that_is_paused_holds_up_no_other(server: PostgresServer) -> None:
+    """It stops between two statements of a write. Another one writes soon, and what the first had begun is undone."""
+    address = new_database(server, "shared")
+    async with Store(address, Context()) as store:
+        with closing(PostgresConnection(address)) as paused:
+            paused.begin()
+            paused.execute("INSERT INTO meta (key, value) VALUES ('begun', '1')")
+            await store.write(lambda tx: key_sql.set_meta(tx, "other", "2"))
+            with pytest.raises(PostgresError):
+                paused.execute("COMMIT")
+        assert await store.read(lambda view: key_sql.meta(view, "begun")) is None
+
+
+@pytest.mark.skipif(not may_mount(), reason="mounting a small file system takes root")
+async def test_a_full_disk_of_the_server_is_reported(server: PostgresServer) -> None:
+    """The write fails with the remedy; with room again it succeeds, on the same connection."""
+    with small_disk(server.folder / "small", kib=65_536) as disk:
+        place = disk / "space"
+        place.mkdir(mode=0o700)
+        for each in (disk, place):
+            shutil.chown(each, USER)
+        execute(server, f"CREATE TABLESPACE small LOCATION '{place}'")
+        execute(server, "CREATE DATABASE crowded TABLESPACE small")
+        try:
+            async with Store(server.address("crowded"), Context()) as store:
+                with full(disk), pytest.raises(StoreError, match="disk of the PostgreSQL server is full") as caught:
+                    await store.write(_large)
+                assert store.trouble == caught.value.message
+                await store.write(_large)
+                assert store.trouble is None
+        finally:
+            execute(server, "DROP DATABASE crowded")
+            execute(server, "DROP TABLESPACE small")
+
+
+def _settings(folder: Path, address: PostgresAddress | Path) -> Settings:
+    assert isinstance(address, PostgresAddress)
+    local = {"data_dir": str(folder / "data"), "http": "127.0.0.1:0", "mqtt": "127.0.0.1:0"}
+    return load({**local, "database": address.url}, {}).settings
+
+
+def _position(settings: Settings) -> epoch_sql.Position:
+    with closing(open_database(settings.registry)) as connection:
+        found = epoch_sql.position(View(connection))
+    assert found is not None
+    return found
+
+
+def _noted(settings: Settings) -> str:
+    return (settings.data_dir / "gateway.position").read_text("ascii")
+
+
+def _tables(address: PostgresAddress) -> list[str]:
+    with closing(PostgresConnection(address)) as connection:
+        return [row[0] for row in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+
+
+def _event(tx: Tx) -> None:
+    event_sql.record_administrative(tx, key_sql.projects(tx)[0].id, "project.created", "cli")
+
+
+def _large(tx: Tx) -> None:
+    for number in range(40):
+        tx.run("INSERT INTO meta (key, value) VALUES (?, ?)", f"large {number}", os.urandom(500_000).hex())
+    tx.run("DELETE FROM meta WHERE key LIKE 'large %'")
+
+
+@contextmanager
+def _stopped(server: PostgresServer) -> Iterator[None]:
+    server.stop()
+    yield
+    server.start()
+
+
+@contextmanager
+def _crashed(server: PostgresServer) -> Iterator[None]:
+    server.stop("immediate")
+    yield
+    server.start()
+
+
+@contextmanager
+def _frozen(server: PostgresServer) -> Iterator[None]:
+    """Stop all processes of the server (SIGSTOP): the kernel goes on to take what is sent to them."""
+    pids = [server.pid, *_children(server.pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = each.read_text("ascii", "replace")
+        except OSError:
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == parent:
+            found.append(int(each.parent.name))
+    return found

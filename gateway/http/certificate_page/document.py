@@ -50,7 +50,7 @@ def render(claims: Claims, *, kid: str, sha256: str, addenda: Sequence[str] = ()
         ),
         _wiped_and_kept(claims),
         element("div", *map(_facts, content.facts(claims)[2:]), class_="columns"),
-        _limits(wording.limits(is_wiped=is_wiped, recordings=requested)),
+        _limits(wording.limits(is_wiped=is_wiped, recordings=requested, reported=claims.get("recordings") is not None)),
         _verification(claims, kid, sha256),
         class_="long" if content.is_long(claims) else "short",
     )

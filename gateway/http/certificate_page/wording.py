@@ -67,7 +67,10 @@ _ALWAYS: Final = (
     "Copies in other places are not covered: uploaded recordings, backups, other systems.",
 )
 _NOT_EXECUTED: Final = "It does not show that the device was wiped. It does not show that data is left on it either."
-_KEEP: Final = "Recordings were not part of the request. They may still be on the device."
+_KEEP: Final = "The request was to keep recordings. They may still be on the device."
+_NO_WORD: Final = (
+    "The device did not report what it did with recordings, although they were to be wiped. Treat them as present."
+)
 
 
 def verdict(outcome: str, *, late: str | None = None) -> Verdict:
@@ -85,7 +88,14 @@ def technique(name: str | None) -> str:
     return "not reported" if name is None else _HOW.get(name, name)
 
 
-def limits(*, is_wiped: bool, recordings: str) -> list[str]:
-    """Return what a certificate does not prove."""
-    kept = [_KEEP] if is_wiped and recordings == "keep" else []
-    return [*([] if is_wiped else [_NOT_EXECUTED]), *kept, *_ALWAYS]
+def limits(*, is_wiped: bool, recordings: str, reported: bool) -> list[str]:
+    """Return what a certificate does not prove.
+
+    ``recordings`` is what was requested for them, ``reported`` whether the device said what it did with them.
+    """
+    told = [] if is_wiped else [_NOT_EXECUTED]
+    if is_wiped and recordings == "keep":
+        told.append(_KEEP)
+    elif is_wiped and not reported:
+        told.append(_NO_WORD)
+    return [*told, *_ALWAYS]

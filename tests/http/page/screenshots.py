@@ -13,10 +13,13 @@ from pathlib import Path
 
 from gateway.runtime import log
 from tests.http.page.fleet import add_history, fill, health_fields
+from tests.http.page.resets import with_resets
 from tests.http.support import Api, Json, serving
 from tests.support.page import DESKTOP, PHONE, PageUser, signed_in
 
 MANY = 10_000
+SHEET = (1000, 1240)
+INSIDE = "document.querySelector('iframe')?.contentDocument"
 SHOTS: dict[str, "Shot"] = {}
 
 
@@ -83,6 +86,24 @@ async def the_question(stage: PagePose) -> None:
     await stage.visitor.opens(stage.device)
     await stage.visitor.press_button("Reset")
     await stage.visitor.sees("Yes, wipe", "dialog")
+
+
+@shot("resets", 0)
+@shot("resets-phone-dark", 0, screen=PHONE, dark=True)
+async def the_resets(stage: PagePose) -> None:
+    """Open ones of every age, and finished ones."""
+    await with_resets(stage.api)
+    await stage.visitor.tab.run("location.hash = '#/resets'")
+    await stage.visitor.sees("BP-010301", ".finished")
+
+
+@shot("certificate", 0, screen=SHEET)
+async def the_certificate(stage: PagePose) -> None:
+    """That of a device which was wiped."""
+    made = await with_resets(stage.api)
+    await stage.visitor.tab.run(f"location.hash = '#/devices/{made['id']}/resets/{made['command']['id']}'")
+    await stage.visitor.tab.until(f"({INSIDE})?.body?.innerText.includes('Verification'.toUpperCase())")
+    await stage.visitor.tab.until("document.querySelector('iframe').offsetHeight > 900")
 
 
 async def take(name: str, folder: Path) -> None:

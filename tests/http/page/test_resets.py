@@ -2,31 +2,15 @@
 
 from pathlib import Path
 
+from tests.http.page.resets import answered, reset
 from tests.http.page.test_accessibility import WIDE, overflowing, violations
-from tests.http.support import Api, Json, body
+from tests.http.support import Api, body
 from tests.support.page import PHONE, PageUser, signed_in
-from tests.support.receipts import receipt_of
 from tests.support.wait import eventually
 
 DAY_MS = 86_400_000
 AGES = ["under 1 hour", "1 hour to 1 day", "1 day to 7 days", "7 days to 30 days", "30 days and more"]
 HOSTILE = "=1+1 <img src=x>"
-
-
-async def reset(api: Api, serial: str, **asked: str) -> Json:
-    """A device whose reset was requested."""
-    bound = await api.bound(serial)
-    body(await api.back_end.post(f"/v1/devices/{bound['id']}/reset", json=asked), 200)
-    command = body(await api.back_end.get(f"/v1/devices/{bound['id']}/commands"), 200)["data"][0]
-    return {**bound, "command": command}
-
-
-async def answered(api: Api, made: Json, *statuses: str) -> None:
-    """What the device says of it."""
-    for status in statuses:
-        ack = {"status": status, "receipt": receipt_of(made["device_token"], made["command"], status)}
-        path = f"/v1/devices/me/commands/{made['command']['id']}/ack"
-        body(await api.as_(made["device_token"]).post(path, json=ack), 200)
 
 
 async def rows(visitor: PageUser, which: str) -> list[str]:

@@ -75,6 +75,7 @@ export class CertificateView {
   /** As high as what is in it, so that one page scrolls, not two. */
   #fit() {
     const inside = this.frame.contentDocument?.documentElement;
-    if (inside) this.frame.style.blockSize = `${inside.scrollHeight}px`;
+    const border = this.frame.offsetHeight - this.frame.clientHeight;
+    if (inside) this.frame.style.blockSize = `${inside.scrollHeight + border}px`;
   }
 }

@@ -63,6 +63,7 @@ COMMANDS: Final = Commands(
         "projects": "gateway.cli.projects:projects_group",
         "keys": "gateway.cli.keys:keys_group",
         "accounts": "gateway.cli.accounts:accounts_group",
+        "certificates": "gateway.cli.certificates:certificates_group",
         "signing-keys": "gateway.cli.signing_keys:signing_keys_group",
         "secrets": "gateway.cli.secrets:secrets_group",
         "devices": "gateway.cli.devices:devices_group",

@@ -97,7 +97,7 @@ class CertificateClaims(BaseModel):
     outcome: Outcome = Field(description="How the reset ended.")
     device: CertifiedDevice = Field(description="Which device, as it was at the request.")
     end_user: CertifiedPerson | None = Field(description="Null: the device was unbound, or that is not known.")
-    request: CertifiedRequest = Field(description="Who asked for what.")
+    request: CertifiedRequest = Field(description="Who asked for the reset.")
     generation: CertifiedGeneration = Field(description="`binding_generation` before and after the request.")
     grant: CertifiedGrant = Field(description="Which signed permission the device obeys.")
     delivered_at: Time

@@ -208,7 +208,7 @@ def _project(view: View, wanted: str | None) -> str:
     """Return the id of the project.
 
     Raises:
-        NotFoundError: there is none, or no such one.
+        NotFoundError: there is no project, or no such one.
         click.UsageError: there are several, and none is named.
     """
     if wanted is not None:

@@ -84,7 +84,7 @@ def test_an_export_is_verified_offline(cli: Cli, files: tuple[Path, Path]) -> No
 def test_wrong_files_and_keys_say_what_to_do(
     cli: Cli, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file, no keys, keys that are none, a URL where nothing answers, and one that is none."""
+    """A missing file, missing keys, a file without keys, a URL where nothing answers, a text that is no URL."""
     chain, keys = files
     verify = ("certificates", "verify", str(chain))
     assert "does not exist" in cli.fails("certificates", "verify", "nothing.jws", "--jwks", str(keys), code=2)

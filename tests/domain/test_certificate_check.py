@@ -179,7 +179,7 @@ def test_a_leaked_key_counts_only_before_a_good_one(export: Export) -> None:
 
 
 def test_chains_of_several_projects_may_be_in_one_file(export: Export, tmp_path: Path) -> None:
-    """Each on its own, mixed."""
+    """Each is checked apart, in any mixture."""
     with World(tmp_path, seed=3) as other:
         device_id, _ = other.bound()
         other.cancel(device_id, other.reset(device_id).id)

@@ -9,9 +9,12 @@ from unittest.mock import patch
 from device_sim.wire import mqtt_password
 from gateway.broker.access_sync import AccessSyncer
 from gateway.broker.first_use import FirstUses
-from gateway.domain import acknowledgements, devices
+from gateway.domain import acknowledgements, commands, devices
 from gateway.errors import UnauthorizedError
+from gateway.models.states import CommandStatus
 from gateway.store import Tx, View, token_sql
+from gateway.store.command_sql import CommandRecord
+from gateway.store.records import DeviceKey
 from gateway.store.token_sql import TokenRecord
 from tests.simulation.broker_access import PasswordTable, VirtualEmbedded
 from tests.simulation.mutants import mutant
@@ -25,7 +28,16 @@ def _revoked_at_once() -> Iterator[None]:
 
 @mutant("an executed reset leaves its token good", 5)
 def _token_stays() -> Iterator[None]:
-    with patch.object(acknowledgements, "revoke", lambda *_, **__: None):
+    real = commands.close
+
+    def close(
+        tx: Tx, device: DeviceKey, command: CommandRecord, status: CommandStatus, *given: Any, **facts: Any
+    ) -> None:
+        revoke = (lambda *_, **__: None) if status is CommandStatus.EXECUTED else commands.revoke
+        with patch.object(commands, "revoke", revoke):
+            real(tx, device, command, status, *given, **facts)
+
+    with patch.object(acknowledgements, "close", close):
         yield
 
 

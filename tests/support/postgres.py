@@ -95,3 +95,9 @@ def _lines(connection: psycopg.Connection[tuple[object, ...]], table: str, left_
     yield from sorted(
         f"{table} {[value for name, value in zip(names, row, strict=True) if name != left_out]}" for row in rows
     )
+
+
+def new_database(at: PostgresServer, name: str) -> PostgresAddress:
+    """An empty database on this server."""
+    execute(at, f"CREATE DATABASE {name}")
+    return at.address(name)

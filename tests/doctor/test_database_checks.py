@@ -1,0 +1,54 @@
+"""The doctor on a registry on PostgreSQL: a server that loses data, an older schema, rights that are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.doctor.database_checks import database
+from gateway.doctor.findings import Finding, Level
+from gateway.settings.loading import load
+from gateway.store.postgres.connection import PostgresConnection
+from gateway.store.postgres.steps import STEP_TABLE, names
+from tests.support import postgres
+from tests.support.ports import closed_port
+
+
+def examined(url: str) -> dict[str, Finding]:
+    """Findings by their names."""
+    return {each.name: each for each in database(load({"database": url}, {}).settings)}
+
+
+def test_a_registry_is_examined(tmp_path: Path) -> None:
+    """Server, rights, connections, schema and contents are well; that the test's server runs without fsync is not."""
+    address = postgres.database(tmp_path)
+    found = examined(address.url)
+    bad = {name: each.level for name, each in found.items() if each.level is not Level.OK}
+    assert bad == {"durability": Level.ERROR}
+    assert "fsync is off, so a crash can lose resets that were accepted" in found["durability"].says
+    assert found["version"].says.startswith("PostgreSQL 1")
+    assert found["contents"].says.startswith("0 devices")
+    connection = PostgresConnection(address)
+    connection.execute(f"DELETE FROM {STEP_TABLE} WHERE name = ?", (names()[-1],))  # noqa: S608 - a constant
+    connection.execute(f"ALTER DATABASE {address.database} SET synchronous_commit = off")
+    connection.close()
+    found = examined(address.url)
+    assert found["schema"].level is Level.WARNING
+    assert "Restart the gateway with this version" in str(found["schema"].remedy)
+    assert "fsync, synchronous_commit is off" in found["durability"].says
+    assert "contents" not in found
+
+
+def test_an_empty_database_has_no_registry() -> None:
+    """What makes one is said."""
+    found = examined(postgres.server().address().url)
+    assert found["schema"].level is Level.ERROR
+    assert "'gateway serve' makes a new one" in str(found["schema"].remedy)
+
+
+def test_a_server_that_is_away_is_the_only_finding() -> None:
+    """With the setting to look at, and without the password."""
+    with closed_port() as closed:
+        found = examined(f"postgresql://gateway:hush@127.0.0.1:{closed}/registry")
+    assert list(found) == ["reachable"]
+    assert "check that it runs, and the setting 'database'" in found["reachable"].says
+    assert "hush" not in str(found)

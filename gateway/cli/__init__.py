@@ -71,6 +71,7 @@ COMMANDS: Final = Commands(
         "resets": "gateway.cli.resets:resets_group",
         "webhooks": "gateway.cli.webhooks:webhooks_group",
         "events": "gateway.cli.events:events_group",
+        "end-users": "gateway.cli.end_users:end_users_group",
         "top": "gateway.cli.top:top",
         "watch": "gateway.cli.watch:watch",
         "registry": "gateway.cli.registry:registry_group",

@@ -16,6 +16,7 @@ import click
 import httpx
 
 from gateway.bootstrap import rules_of, settled
+from gateway.cli.asgi_transport import StreamingTransport
 from gateway.cli.server_trust import trusting
 from gateway.core import ids
 from gateway.core.addresses import Address, BrokerUrl
@@ -74,7 +75,7 @@ async def _served(
         worker = asyncio.create_task(_ring(wakeups))
         try:
             app = build(_services(settings, store, wakeups), authenticate=_as_cli(project_id))
-            transport = httpx.ASGITransport(app)
+            transport = StreamingTransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
                 yield client
         finally:

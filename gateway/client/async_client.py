@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, Unpack
 
+from gateway.client import errors
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
 from gateway.client.async_resets import AsyncResetCalls
+from gateway.core.received_json import parse_json
 from gateway.models import webhooks
 from gateway.models.bindings import BoundDevice, JwkSet, RefreshedToken
 from gateway.models.bulk import BulkCancelOutcomes, BulkOutcomes
 from gateway.models.commands import Command, CommandList, PendingCommands
 from gateway.models.devices import Device, DeviceHealth, DeviceList, DeviceStats
+from gateway.models.end_users import Erasure
 from gateway.models.events import Event, EventList
 from gateway.models.heartbeats import HeartbeatAnswer, HeartbeatList
 from gateway.models.resets import RecordingsWish
@@ -231,6 +234,26 @@ class AsyncClient(AsyncResetCalls):
             field, _, value = line.partition(": ")
             if field == "data":
                 yield Event.model_validate_json(value)
+
+    async def export_end_user(self, end_user_id: str) -> AsyncIterator[Json]:
+        """Return everything that is kept about a person, line by line; the last has the kind ``end`` and the counts.
+
+        Raises:
+            IncompleteExportError: the export ended without that line.
+        """
+        kind = None
+        async for line in self.lines(path("end-users", end_user_id, "data"), {}):
+            found: Json = parse_json(line)
+            kind = found["kind"]
+            yield found
+        if kind != "end":
+            raise errors.IncompleteExportError(
+                f"The export of {end_user_id} was cut off, or an erasure began meanwhile. Start it again."
+            )
+
+    async def erase_end_user(self, end_user_id: str) -> Erasure:
+        """Erase what is kept about a person. Call it again while its ``status`` is ``running``."""
+        return await self._delete(Erasure, path("end-users", end_user_id))
 
     async def create_webhook(
         self,

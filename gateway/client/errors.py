@@ -31,6 +31,10 @@ class ApiError(Exception):
         """Seconds to wait before the same request is sent again; None where waiting does not help."""
 
 
+class IncompleteExportError(Exception):
+    """An export ended without its last line, ``end``: what came is not everything that is kept about the person."""
+
+
 def document(response: httpx.Response) -> dict[str, Any]:
     """Return the JSON object that was answered.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.core import ids
+from gateway.core.command_types import CommandType
 from gateway.errors import ConflictError
 from gateway.models.events import EventType
 from gateway.store import (
@@ -21,6 +22,7 @@ from gateway.store import (
     View,
     binding_history_sql,
     binding_sql,
+    command_sql,
     end_user_sql,
     erasure_sql,
     event_sql,
@@ -80,6 +82,16 @@ def _require_unbound(view: View, project_id: str, end_user_id: str) -> None:
             "(POST /v1/devices/{id}/reset wipes the device, too), then erase the end user.",
             details={"devices": bound},
         )
+
+
+def open_resets(view: View, project_id: str, end_user_id: str) -> list[str]:
+    """Return the devices whose reset of a binding of this person is open."""
+    found = {}
+    for binding in binding_sql.of_person(view, project_id, end_user_id):
+        command = command_sql.open_of_type(view, binding.device_pk, CommandType.FACTORY_RESET)
+        if command is not None and command.binding_generation == binding.generation:
+            found[binding.device_id] = command.id
+    return list(found)
 
 
 def erase_answers(tx: Tx, erasure: ErasureRecord) -> int:

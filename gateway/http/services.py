@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from gateway.core.topics import Topics
@@ -15,6 +16,7 @@ from gateway.observability.metrics import Metrics
 from gateway.store import Store
 from gateway.store.wakeups import Wakeups
 from gateway.webhooks.sender import WebhookSender
+from gateway.workers.erasures import Erasures
 
 BrokerAddress = Callable[[], tuple[str, int, bool]]
 """Host, port and TLS of the broker for devices."""
@@ -91,3 +93,8 @@ class Services:
     scrape: MetricsText = _nothing_to_scrape
     openapi: Callable[[], bytes] = bytes
     """Returns the OpenAPI document; set by :func:`gateway.http.app.build`, which knows the operations."""
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        """Return the worker that erases end users."""
+        return Erasures(self.store)

@@ -47,7 +47,7 @@ REQUIRED = {"bind_device": {"end_user_id": "eu_1"}, "create_command": {"type": "
 
 DOCUMENT = describe(OPERATIONS)
 # Ids of what the operations on webhooks are about; what they do to those that exist has tests of its own.
-NOWHERE = {"webhook_id": "wh_nowhere", "delivery_id": "dlv_nowhere"}
+NOWHERE = {"webhook_id": "wh_nowhere", "delivery_id": "dlv_nowhere", "end_user_id": "eu_nowhere"}
 EVERYWHERE = ("x-request-id", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 # What may change although a request was refused: that a credential was used.
 USE = {"api_keys": "last_used_at", "tokens": "first_used_at"}

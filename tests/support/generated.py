@@ -29,7 +29,7 @@ async def python_client(document: Path, made: Path) -> None:
     """Write the package `device_gateway_client` into a folder, as openapi-python-client makes it; no warning."""
     packages = await _generator()
     config = made / "config.yml"
-    config.write_text("post_hooks: []\n")
+    config.write_text("post_hooks: []\ncontent_type_overrides:\n  application/x-ndjson: text/plain\n")
     arguments = (
         "--path",
         document,

@@ -11,6 +11,7 @@ from gateway.http.resources import (
     device_calls,
     device_updates,
     devices,
+    end_users,
     events,
     fleet,
     heartbeat_history,
@@ -32,5 +33,6 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *commands.OPERATIONS,
     *reset_list.OPERATIONS,
     *events.OPERATIONS,
+    *end_users.OPERATIONS,
     *webhooks.OPERATIONS,
 )

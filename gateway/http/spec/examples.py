@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from gateway.http.spec.certificate_examples import CERTIFICATE_EXAMPLES
+from gateway.http.spec.end_user_examples import END_USER_EXAMPLES
 from gateway.http.spec.reset_examples import RESET_EXAMPLES
 from gateway.http.spec.webhook_examples import WEBHOOK_EXAMPLES
 from gateway.models.device_settings import with_defaults
@@ -276,6 +277,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     },
     **CERTIFICATE_EXAMPLES,
     **RESET_EXAMPLES,
+    **END_USER_EXAMPLES,
     **WEBHOOK_EXAMPLES,
 }
 
@@ -322,6 +324,11 @@ ERRORS: Final[dict[str, dict[str, Any]]] = {
             "device_already_bound",
             "The device is bound. Unbind it first, or reset it if it goes to someone else.",
             {"end_user_id": "eu_42", "bound_at": "2026-11-20T08:00:00.000Z"},
+        ),
+        _error(
+            "device_bound",
+            "eu_42 still has 1 device(s). Nothing was erased. Reset or unbind them first, then erase the end user.",
+            {"devices": [_DEVICE_ID]},
         ),
         _error(
             "command_pending",

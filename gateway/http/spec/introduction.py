@@ -31,5 +31,6 @@ TAGS: Final[Mapping[str, str]] = {
     "commands": "What devices are told to do, with an API key.",
     "resets": "Factory resets: which are open and for how long, and how the others ended.",
     "events": "The audit trail: everything that happened in a project, as a list and as a stream.",
+    "end users": "What is kept about a person: export it, erase it.",
     "webhooks": "Where the gateway sends events by itself, and what became of each delivery.",
 }

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from gateway import __version__
+from gateway.core import ids
 from gateway.core.credentials import SCOPES
 from gateway.http import idempotency
 from gateway.http.callers import READ, Authorization
@@ -58,16 +59,18 @@ _REPLAYED: Final = (
     "`true` when the request had been done before, under the same `Idempotency-Key`: this is what was answered then. "
     "Absent otherwise."
 )
-_FOUND: Final[Mapping[int, str]] = {200: "Done.", 201: "Created.", 503: "Not now."}
+_FOUND: Final[Mapping[int, str]] = {200: "Done.", 201: "Created.", 202: "Accepted.", 503: "Not now."}
 _PATH: Final[Mapping[str, str]] = {
     "device_id": "The id of the device. With its own token a device may say `me`.",
     "command_id": "The id of the command.",
+    "end_user_id": "The id of the end user, as you gave it at the bind.",
     "webhook_id": "The id of the webhook.",
     "delivery_id": "The id of the delivery.",
 }
 _PATH_EXAMPLES: Final[Mapping[str, str]] = {
     "device_id": EXAMPLES["Device"]["id"],
     "command_id": EXAMPLES["Command"]["id"],
+    "end_user_id": EXAMPLES["Device"]["end_user_id"],
     "webhook_id": EXAMPLES["Webhook"]["id"],
     "delivery_id": EXAMPLES["Delivery"]["id"],
 }
@@ -150,6 +153,7 @@ def _security_schemes() -> Json:
 
 
 _ID_PATTERN: Final = "^[A-Za-z0-9_]{1,80}$"
+_END_USER_PATTERN: Final = f"^{ids.END_USER}{ids.BODY}$"
 """Of every id. Another text is a 404, or a 400 where it hides a slash or a control character."""
 
 
@@ -161,7 +165,7 @@ def _path_parameters(operation: AnyOperation) -> list[Json]:
             "in": "path",
             "required": True,
             "description": _PATH[name],
-            "schema": {"type": "string", "pattern": _ID_PATTERN},
+            "schema": {"type": "string", "pattern": _END_USER_PATTERN if name == "end_user_id" else _ID_PATTERN},
             "example": _PATH_EXAMPLES[name],
         }
         for name in names

@@ -10,6 +10,8 @@ from gateway.http.operation import AnyOperation
 UNAUTHORIZED = 401
 FORBIDDEN = 403
 NOT_FOUND = 404
+NOTHING_KEPT = 200
+"""Every project has every person, and mostly knows nothing of them."""
 GUARD_SECONDS = 60
 
 
@@ -26,7 +28,9 @@ def unauthorized_requests(
         yield f"a key without {scope}", facts["without"][scope], {FORBIDDEN}
     if not operation.access.device:
         yield "a device token", device_token, {UNAUTHORIZED, FORBIDDEN}
-    if "{" in operation.path:
+    if "{end_user_id}" in operation.path:
+        yield "another project's key", facts["others"], {NOTHING_KEPT}
+    elif "{" in operation.path:
         yield "another project's key", facts["others"], {NOT_FOUND}
 
 

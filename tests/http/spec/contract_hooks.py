@@ -232,7 +232,7 @@ def after_call(_context: HookContext, case: Case[Any], response: Response) -> No
         answered[f"{operation.id} {response.status_code}"] += 1
     if response.status_code == 401:
         _spend(_bearer(response.request.headers))
-    if response.status_code in (200, 201) and response.content.startswith(b"{"):
+    if response.status_code in (200, 201) and operation.media_type == "application/json":
         _learn(operation, case, response.json())
 
 

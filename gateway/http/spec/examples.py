@@ -325,11 +325,7 @@ ERRORS: Final[dict[str, dict[str, Any]]] = {
             "The device is bound. Unbind it first, or reset it if it goes to someone else.",
             {"end_user_id": "eu_42", "bound_at": "2026-11-20T08:00:00.000Z"},
         ),
-        _error(
-            "device_bound",
-            "eu_42 still has 1 device(s). Nothing was erased. Reset or unbind them first, then erase the end user.",
-            {"devices": [_DEVICE_ID]},
-        ),
+        _error("device_bound", "eu_42 still has 1 device(s). Reset or unbind them first.", {"devices": [_DEVICE_ID]}),
         _error(
             "command_pending",
             "A start_recording command of this device is still open. Wait for its end, or cancel it.",

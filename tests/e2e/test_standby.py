@@ -1,5 +1,6 @@
 """Two gateways, one broker, one registry on PostgreSQL: who serves the broker, and what a take-over loses (nothing)."""
 
+import asyncio
 import contextlib
 import signal
 import time
@@ -13,12 +14,13 @@ import httpx
 
 from device_sim import GatewayApi, SimulatedDevice
 from gateway.core.postgres_address import PostgresAddress
+from gateway.runtime.postgres_server import PostgresServer
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import GUARD_SECONDS, run, script, started
 from tests.e2e.support import Site, mosquitto, mosquitto_options, running
 from tests.support.measured import MEASURED, Measured
 from tests.support.mosquitto import Mosquitto
-from tests.support.postgres import database
+from tests.support.postgres import database, execute
 from tests.support.wait import eventually
 
 BROKER = "broker:default"
@@ -84,9 +86,8 @@ async def _site(folder: Path, name: str, where: PostgresAddress, broker: Mosquit
 
 
 @asynccontextmanager
-async def _pair(folder: Path) -> AsyncIterator[Pair]:
+async def _pair(folder: Path, where: PostgresAddress) -> AsyncIterator[Pair]:
     """The first serves the broker, the second stands by."""
-    where = database(folder)
     async with (
         mosquitto(folder) as broker,
         _site(folder, "gw_1", where, broker, "") as one,
@@ -114,7 +115,7 @@ async def _wiped_by(asked: Site, device: SimulatedDevice, device_id: str) -> Non
 
 async def test_a_take_over_loses_nothing(tmp_path: Path, record_property: Measured) -> None:
     """After a clean stop, a kill and a pause of the owner: the other delivers what was accepted, once."""
-    async with _pair(tmp_path) as pair:
+    async with _pair(tmp_path, database(tmp_path)) as pair:
         one, other = pair.one, pair.other
         first = await pair.lease(one)
         assert first == await pair.lease(other) | {"held": True, "age_seconds": first["age_seconds"]}
@@ -167,6 +168,43 @@ async def test_a_take_over_loses_nothing(tmp_path: Path, record_property: Measur
         assert device.counts["reset_begun"] == 1
         assert await other.retained() == {}
         assert not one.gateway.logged("ingest.batch_failed")
+
+
+async def test_a_registry_that_is_away_comes_back(tmp_path: Path, record_property: Measured) -> None:
+    """No gateway serves the broker, each says so and accepts nothing; afterwards one serves it, without a restart."""
+    with PostgresServer() as server:
+        execute(server, "CREATE DATABASE registry")
+        async with _pair(tmp_path, server.address("registry")) as pair:
+            device, device_id = await _provisioned(pair.one, "SN1")
+            async with running(device):
+                await device.wait_for_fact("heartbeat")
+                server.stop("immediate")
+                owner = pair.one.gateway
+                await eventually(
+                    lambda: owner.logged("lease.lost"), "the owner gives up", guard_seconds=SETTLES_SECONDS
+                )
+                for site in (pair.one, pair.other):
+                    ready, reset = await site.http.get("/ready"), await site.http.post(f"/v1/devices/{device_id}/reset")
+                    assert (ready.status_code, reset.status_code) == (503, 503)
+                    assert reset.headers["retry-after"]
+                sent = device.counts["heartbeat"]
+                await device.wait_for_fact("heartbeat", count=sent + 1)  # the broker keeps it for the gateway
+                server.start()
+                began = time.monotonic()
+                served = await _either_serves(pair)
+                record_property(MEASURED, f"served again {time.monotonic() - began:.1f} s after the database was back")
+                await pair.stands_by(pair.other if served is pair.one else pair.one)
+                await _wiped_by(pair.other, device, device_id)
+
+
+async def _either_serves(pair: Pair) -> Site:
+    waits = {asyncio.create_task(pair.serves(site)): site for site in (pair.one, pair.other)}
+    done, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for each in others:
+        each.cancel()
+    (first, *_) = done
+    first.result()
+    return waits[first]
 
 
 async def test_one_id_is_refused_twice(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ COMMANDS: Final = Commands(
         "top": "gateway.cli.top:top",
         "watch": "gateway.cli.watch:watch",
         "registry": "gateway.cli.registry:registry_group",
+        "cluster": "gateway.cli.cluster:cluster",
         "backup": "gateway.cli.backup:backup",
         "restore": "gateway.cli.backup:restore",
         "migrate-schema": "gateway.cli.migrate_schema:migrate_schema",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -113,6 +114,14 @@ async def _wiped_by(asked: Site, device: SimulatedDevice, device_id: str) -> Non
     assert device.counts["reset_begun"] == begun + 1
 
 
+async def _both_are_listed(pair: Pair, lease: dict[str, Any]) -> None:
+    listed = await run(script("gateway"), "cluster", "--json", "--database", pair.where.url)
+    found = json.loads(listed.out)
+    assert [each["gateway_id"] for each in found["gateways"]] == ["gw_1", "gw_2"]
+    owners = {each["name"]: (each["owner"], each["epoch"]) for each in found["leases"]}
+    assert owners[BROKER] == (lease["owner"], lease["epoch"])
+
+
 async def test_a_take_over_loses_nothing(tmp_path: Path, record_property: Measured) -> None:
     """After a clean stop, a kill and a pause of the owner: the other delivers what was accepted, once."""
     async with _pair(tmp_path, database(tmp_path)) as pair:
@@ -124,6 +133,8 @@ async def test_a_take_over_loses_nothing(tmp_path: Path, record_property: Measur
         async with running(device):
             await device.wait_for_fact("heartbeat")
             await _wiped_by(other, device, device_id)
+
+        await _both_are_listed(pair, first)
 
         began = time.monotonic()  # a clean stop
         assert await one.gateway.stop() == 0, one.gateway.err

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Final
@@ -87,9 +87,11 @@ class Page:
 
 
 def pages(*, fleet: bool = True, docs: bool = True) -> list[Page]:
-    """Return the files of the fleet's page and of the docs' page, as asked, read once."""
-    return [
-        Page(path, _MEDIA_TYPES[PurePath(name).suffix], (_FOLDER / name).read_bytes())
-        for path, name in FILES.items()
-        if (docs if path.startswith(_DOCS) else fleet)
-    ]
+    """Return the files of the fleet's page and of the docs' page, as asked, read once per process."""
+    return [_page(path) for path in FILES if (docs if path.startswith(_DOCS) else fleet)]
+
+
+@cache
+def _page(path: str) -> Page:
+    name = FILES[path]
+    return Page(path, _MEDIA_TYPES[PurePath(name).suffix], (_FOLDER / name).read_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from device_sim.binding import Binding
 from device_sim.device import State
 from gateway.store import View, token_sql
 from tests.simulation.device_host import DeviceHost
@@ -19,10 +20,11 @@ def check_keys(world: World) -> Iterator[Finding]:
     """
     world.known_keys |= {row["kid"] for row in world.rows("SELECT kid FROM signing_keys")}
     for device in world.devices:
-        held = _held(device)
+        binding = device.binding
+        held = _held(binding)
         if held - world.known_keys:
             yield 2, "a device obeys keys of its gateway alone", f"{device.serial} holds {held - world.known_keys}"
-        signer = _signer(world, device)
+        signer = _signer(world, device, binding)
         if signer is not None and signer not in held and not world.model.tokens_before:
             yield 1, "the gateway signs with a key that the device obeys", f"{device.serial} holds {held}, not {signer}"
 
@@ -44,18 +46,17 @@ def check_old_keys(world: World) -> Iterator[Finding]:
             device.id,
         )
         is_done = newest is not None and newest["status"] == "executed" and not world.model.tokens_before
-        if is_done and len(_held(device)) > 1 and _signer(world, device) is not None:
-            yield 2, "the old key ends", f"{device.serial} still obeys {_held(device)}"
+        held = _held(device.binding)
+        if is_done and len(held) > 1 and _signer(world, device, device.binding) is not None:
+            yield 2, "the old key ends", f"{device.serial} still obeys {held}"
 
 
-def _held(device: DeviceHost) -> set[str]:
-    binding = device.binding
+def _held(binding: Binding | None) -> set[str]:
     return set() if binding is None else {str(key["kid"]) for key in binding.grant_keys}
 
 
-def _signer(world: World, device: DeviceHost) -> str | None:
-    """The key with which the gateway signs for the binding that the device has; None for one that has ended."""
-    binding = device.binding
+def _signer(world: World, device: DeviceHost, binding: Binding | None) -> str | None:
+    """The key with which the gateway signs for this binding of the device; None for one that has ended."""
     row = None if binding is None else token_sql.by_secret(View(world.disk), binding.device_token)
     if row is None or row.state == "revoked" or device.firmware.state is State.RESETTING:
         return None

@@ -10,8 +10,8 @@ import pytest
 
 from device_sim.actions import CommandReceived
 from device_sim.device import State
-from gateway.domain import administration, restoring
-from gateway.store import View, key_sql, open_database, token_sql
+from gateway.domain import administration, certificate_check, grants, restoring
+from gateway.store import View, certificate_sql, key_sql, open_database, token_sql
 from gateway.store.command_sql import CommandRecord
 from tests.domain.key_change import (
     KeyChangeBench,
@@ -170,6 +170,36 @@ def test_a_restore_keeps_the_mark_of_a_leaked_key(world: World, pair: KeyChangeB
     key = token_sql.signing_key(world.view, old)
     assert key is not None
     assert key.leaked_at is not None
+
+
+@pytest.mark.sqlite
+def test_a_restore_keeps_the_keys_of_certificates_that_it_loses(
+    world: World, pair: KeyChangeBench, tmp_path: Path
+) -> None:
+    """What was handed out stays verifiable, over another restore too; the chain goes on from that of the copy."""
+    copy = _backup_file(world, tmp_path / "copy.db")
+    _, new = rotate(world)
+    world.cancel(pair.id, world.reset(pair.id).id)
+    (lost,) = certificate_sql.page(world.view, world.project_id, after=0, limit=9)
+    world.run(grants.rotate)
+    assert lost.kid == new
+    assert _restore_file(world, copy).kept_keys == 1
+    assert certificate_sql.page(world.view, world.project_id, after=0, limit=9) == []
+    again = _backup_file(world, tmp_path / "again.db")
+    _restore_file(world, copy)
+    assert new in token_sql.signing_key_ids(world.view)
+    _restore_file(world, again)
+    published = {"keys": [key.model_dump() for key in grants.published_keys(world.view)]}
+    assert certificate_check.check([lost.jws], certificate_check.keys(json.dumps(published)))[0].last == 1
+    world.cancel(pair.id, world.reset(pair.id).id)
+    (first,) = certificate_sql.page(world.view, world.project_id, after=0, limit=9)
+    with pytest.raises(certificate_check.CertificateError, match="a restored backup began a second chain here"):
+        certificate_check.check(
+            [lost.jws, first.jws],
+            certificate_check.keys(
+                json.dumps({"keys": [key.model_dump() for key in grants.published_keys(world.view)]})
+            ),
+        )
 
 
 @pytest.mark.sqlite

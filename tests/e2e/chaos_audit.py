@@ -14,6 +14,7 @@ from device_sim.device import JOURNAL
 from tests.e2e.chaos_operator import RESET, Token
 from tests.e2e.chaos_world import AUDITOR, SETTLE_SECONDS, ChaosWorld
 from tests.e2e.program import error_lines
+from tests.simulation import certificate_laws
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
 from tests.support.wait import eventually
@@ -95,6 +96,12 @@ def resets_are_kept(world: ChaosWorld) -> None:
         found = [each["command_id"] for each in asked if (each["device_id"], each["binding_generation"]) == reset]
         assert len(found) == 1, f"the reset of {reset} has the commands {found}"
     _ends_are_told(world, known)
+
+
+def certificates_are_whole(world: ChaosWorld) -> None:
+    """Each final reset has one first certificate, and no chain has a gap or a changed link."""
+    with registry(world) as database:
+        assert list(certificate_laws.check_chains(database)) == []
 
 
 def _ends_are_told(world: ChaosWorld, known: dict[str, str]) -> None:

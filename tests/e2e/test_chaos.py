@@ -53,6 +53,7 @@ async def _under_load(world: ChaosWorld) -> None:
 async def _audited(world: ChaosWorld) -> None:
     await audit.both_sides_agree(world)
     audit.resets_are_kept(world)
+    audit.certificates_are_whole(world)
     audit.no_device_wiped_twice(world)
     audit.what_was_acknowledged_is_stored(world)
     audit.only_what_was_committed_was_published(world)

@@ -53,6 +53,9 @@ LEDGER = """
     CREATE TEMP TRIGGER l11 AFTER INSERT ON events BEGIN
         INSERT INTO ledger (what, device_pk, id, old, new) VALUES ('event', new.device_pk, new.id, new.type, new.data);
         END;
+    CREATE TEMP TRIGGER l12 AFTER INSERT ON certificates BEGIN
+        INSERT INTO ledger (what, device_pk, id, old, new) SELECT 'certificate', device_pk, new.id, command_id, new.kind
+            FROM resets WHERE command_id = new.command_id; END;
 """
 """What changes, as SQLite itself sees it: the invariants are checked against this, not against the code under test."""
 

@@ -60,7 +60,7 @@ _TOKEN_MAY_FOLLOW: dict[str | None, set[str]] = {
 
 @dataclass(frozen=True)
 class Violation:
-    """Which invariant does not hold (1 to 6 as in docs/simulation.md, 0: an unforeseen error), and how."""
+    """Which invariant does not hold (1 to 7 as in docs/simulation.md, 0: an unforeseen error), and how."""
 
     invariant: int
     law: str
@@ -189,7 +189,7 @@ class ModelState:
                     reported[fact[0]].append(fact[1])
             elif row["what"] == "command":
                 changed["command", row["id"]].append(row["new"])
-            elif row["what"] not in ("token", "generation"):
+            elif row["what"] not in ("token", "generation", "certificate"):
                 changed[row["what"], None].append(row["new"])
         for subject in changed.keys() | reported.keys():
             if changed[subject] != reported[subject]:

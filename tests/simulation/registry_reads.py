@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from gateway.store import Row
@@ -45,3 +46,9 @@ class RegistryReads:
         """The device's row number."""
         row = self.row("SELECT pk FROM devices WHERE id = ?", device.id)
         return 0 if row is None else int(row["pk"])
+
+
+def shown_facts(data: str) -> dict[str, Any]:
+    """The facts of an event that a run's story shows."""
+    wanted = ("device_id", "command_id", "binding_generation", "code")
+    return {name: value for name, value in json.loads(data).items() if name in wanted}

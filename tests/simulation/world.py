@@ -16,6 +16,7 @@ from gateway.domain.messages import Message
 from gateway.models.devices import RegisterDevice
 from gateway.store import Context, Row, Tx, View, account_sql, key_sql, outbox_sql, token_sql, transact
 from gateway.store.transaction import rollback
+from tests.simulation import certificate_laws
 from tests.simulation.broker import Broker
 from tests.simulation.broker_session import Packet
 from tests.simulation.commit_check import find_missing
@@ -27,7 +28,7 @@ from tests.simulation.model_state import OPEN, RESET, ModelState
 from tests.simulation.network import Environment, make_latency
 from tests.simulation.plan import Plan
 from tests.simulation.recording_laws import RecordingLaws
-from tests.simulation.registry_reads import RegistryReads
+from tests.simulation.registry_reads import RegistryReads, shown_facts
 from tests.simulation.virtual_api import VirtualApi
 
 NOON = 1_794_312_000_000
@@ -152,9 +153,11 @@ class World(RegistryReads):
         rows = drain_ledger(self.disk)
         self.model.has_one_writer = not self.host.watching  # then two processes mint them
         self.model.check_commit(self.disk, rows, self.loop.time())
+        for finding in certificate_laws.check_commit(self.disk, rows):
+            self.model.violate(*finding)
         for row in rows:
             if row["what"] == "event":
-                self.log("registry", row["old"], **_shown(row["new"]))
+                self.log("registry", row["old"], **shown_facts(row["new"]))
                 if row["old"] == "device.bound":
                     self.bound_at[json.loads(row["new"])["device_id"]] = self.loop.time()
                 if row["old"] == "device.offline":
@@ -343,8 +346,3 @@ class World(RegistryReads):
 
 def _id_in(payload: bytes) -> str:
     return str(json.loads(payload).get("id", "")) if payload else ""
-
-
-def _shown(data: str) -> dict[str, Any]:
-    wanted = ("device_id", "command_id", "binding_generation", "code")
-    return {name: value for name, value in json.loads(data).items() if name in wanted}

@@ -75,7 +75,7 @@ async def measure(world: World) -> None:
             partial(erasures.accept, project_id=world.project_id, end_user_id="eu_1", actor="cli")
         )
         show("accept", began, waits or [0.0])
-        erased = await Erasures(store).wait(accepted.pseudonym, 86_400)
+        erased = await Erasures(store).wait(accepted, 86_400)
         show("erase", began, waits, counts=erased.counts)
         writing.cancel()
 

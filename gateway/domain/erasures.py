@@ -169,7 +169,7 @@ def finish(tx: Tx, erasure: ErasureRecord) -> Erased | None:
     """
     now = erasure_sql.find(tx, erasure.pseudonym)
     if now is None:
-        return Erased(erasure.pseudonym)
+        return ended(tx, erasure)
     if now.last_event != erasure.last_event:
         return None
     counts: dict[str, int] = json.loads(now.counts)
@@ -183,12 +183,15 @@ def finish(tx: Tx, erasure: ErasureRecord) -> Erased | None:
     return Erased(now.pseudonym, counts)
 
 
-def progress(view: View, pseudonym: str) -> Erased:
+def ended(view: View, erasure: ErasureRecord) -> Erased:
+    """Return an erasure that another process has brought to its end."""
+    return Erased(erasure.pseudonym, erasure_sql.counts_told(view, erasure.project_id, erasure.pseudonym))
+
+
+def progress(view: View, erasure: ErasureRecord) -> Erased:
     """Return how far an erasure is."""
-    erasure = erasure_sql.find(view, pseudonym)
-    if erasure is None:
-        return Erased(pseudonym)
-    return Erased(pseudonym, json.loads(erasure.counts), finished=False)
+    now = erasure_sql.find(view, erasure.pseudonym)
+    return ended(view, erasure) if now is None else Erased(now.pseudonym, json.loads(now.counts), finished=False)
 
 
 def bindings(view: View, erasure: ErasureRecord) -> list[BindingRecord]:

@@ -85,6 +85,17 @@ def store_counts(tx: Tx, pseudonym: str, counts: dict[str, int]) -> None:
     tx.run("UPDATE erasures SET counts = ? WHERE pseudonym = ?", json.dumps(counts), pseudonym)
 
 
+def counts_told(view: View, project_id: str, pseudonym: str) -> dict[str, int]:
+    """Return the counts of an erasure that has ended, from its event; none without one."""
+    rows = view.all(
+        "SELECT data FROM events WHERE project_id = ? AND type = 'end_user.erased' ORDER BY seq DESC LIMIT 100",
+        project_id,
+    )
+    told = (json.loads(row["data"]) for row in rows)
+    counts: dict[str, int] = next((each["counts"] for each in told if each["pseudonym"] == pseudonym), {})
+    return counts
+
+
 def delete(tx: Tx, pseudonym: str) -> None:
     """Delete one that is done."""
     tx.run("DELETE FROM erasures WHERE pseudonym = ?", pseudonym)

@@ -50,26 +50,27 @@ class Erasures:
     async def _resume(self) -> None:
         try:
             for erasure in await self._store.read(erasure_sql.open_ones):
-                await asyncio.wait({self._task(erasure.pseudonym)})
+                await asyncio.wait({self._task(erasure)})
         except StoreError as error:
             log.error("erasure.not_read", reason=error.message)  # noqa: TRY400 - no bug of ours
 
-    async def wait(self, pseudonym: str, seconds: float) -> Erased:
+    async def wait(self, erasure: ErasureRecord, seconds: float) -> Erased:
         """Work on this erasure; return its end, or how far it is after ``seconds``.
 
         Raises:
             StoreError: the registry could not be written; the erasure stays accepted, and is tried again.
         """
-        task = self._task(pseudonym)
+        task = self._task(erasure)
         await asyncio.wait({task}, timeout=seconds)
         if task.done():
             return await task
-        return await self._store.read(lambda view: erasures.progress(view, pseudonym))
+        return await self._store.read(lambda view: erasures.progress(view, erasure))
 
-    def _task(self, pseudonym: str) -> asyncio.Task[Erased]:
+    def _task(self, erasure: ErasureRecord) -> asyncio.Task[Erased]:
+        pseudonym = erasure.pseudonym
         known = self._tasks.get(pseudonym)
         if known is None:
-            known = self._tasks[pseudonym] = asyncio.create_task(self._finish(pseudonym))
+            known = self._tasks[pseudonym] = asyncio.create_task(self._finish(erasure))
             known.add_done_callback(partial(self._ended, pseudonym))
         return known
 
@@ -78,14 +79,15 @@ class Erasures:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("erasure.not_finished", pseudonym=pseudonym, reason=str(error))
 
-    async def _finish(self, pseudonym: str) -> Erased:
-        while (erasure := await self._read(lambda view: erasure_sql.find(view, pseudonym))) is not None:
-            await self._work(erasure)
-            done = await self._store.write(partial(erasures.finish, erasure=erasure), urgent=False)
+    async def _finish(self, erasure: ErasureRecord) -> Erased:
+        find = partial(erasure_sql.find, pseudonym=erasure.pseudonym)
+        while (now := await self._read(find)) is not None:
+            await self._work(now)
+            done = await self._store.write(partial(erasures.finish, erasure=now), urgent=False)
             if done is not None:
-                log.info("erasure.done", pseudonym=pseudonym, **done.counts)
+                log.info("erasure.done", pseudonym=done.pseudonym, **done.counts)
                 return done
-        return Erased(pseudonym)
+        return await self._read(partial(erasures.ended, erasure=erasure))
 
     async def _work(self, erasure: ErasureRecord) -> None:
         for step in erasures.STEPS:

@@ -38,7 +38,7 @@ def erase(world: World, end_user_id: str = "eu_1") -> Erased:
             erasure = await store.write(
                 lambda tx: erasures.accept(tx, world.project_id, end_user_id, "key_1"),
             )
-            return await Erasures(store).wait(erasure.pseudonym, 600)
+            return await Erasures(store).wait(erasure, 600)
 
     return asyncio.run(run())
 

@@ -16,6 +16,8 @@ from tests.support.long_history import lengthen
 from tests.support.small_disk import full, may_mount, small_disk
 from tests.support.wait import eventually
 
+pytestmark = pytest.mark.sqlite  # the long history is written straight into the file
+
 HEARTBEATS = 20_000
 
 
@@ -48,13 +50,24 @@ async def test_a_start_finishes_what_was_accepted(tmp_path: Path) -> None:
         assert _left(world) == 0
 
 
+async def test_two_processes_may_finish_the_same_erasure(tmp_path: Path) -> None:
+    """The command line and the gateway, on one registry: both tell the counts of the whole."""
+    with World(tmp_path) as world:
+        _former(world)
+        accepted = world.run(erasures.accept, world.project_id, "eu_1", "cli")
+        async with Store(tmp_path, world.context) as one, Store(tmp_path, world.context) as other:
+            both = await asyncio.gather(*(Erasures(store).wait(accepted, 600) for store in (one, other)))
+        assert [erased.counts["heartbeats"] for erased in both] == [HEARTBEATS] * 2
+        assert world.events().count("end_user.erased") == 1
+
+
 async def test_other_writes_come_in_between(tmp_path: Path) -> None:
     """Each ordinary write waits for one part of the erasure at most."""
     with World(tmp_path) as world:
         _former(world)
         accepted = world.run(erasures.accept, world.project_id, "eu_1", "key_1")
         async with Store(tmp_path, world.context) as store:
-            erasing = asyncio.create_task(Erasures(store).wait(accepted.pseudonym, 600))
+            erasing = asyncio.create_task(Erasures(store).wait(accepted, 600))
             seen = []
             while not erasing.done():
                 seen.append(await store.write(partial(View.value, sql=_COUNT), urgent=False))
@@ -79,9 +92,9 @@ async def test_a_full_disk_stops_an_erasure_until_there_is_room(tmp_path: Path) 
                 worker = Erasures(store)
                 accept = partial(erasures.accept, project_id=world.project_id, end_user_id="eu_1", actor="key_1")
                 with full(disk), pytest.raises(StoreError, match="full"):
-                    await worker.wait((await store.write(accept)).pseudonym, 600)
+                    await worker.wait(await store.write(accept), 600)
                 assert _left(world) > 0
                 accepted = await store.write(accept)
-                erased = await worker.wait(accepted.pseudonym, 600)
+                erased = await worker.wait(accepted, 600)
             assert (erased.finished, _left(world)) == (True, 0)
             assert '"eu_1"' not in "\n".join(world.dump())

@@ -39,7 +39,7 @@ async def erase_end_user(call: RequestContext, _: Empty) -> ApiResponse:
     end_user_id, store = _end_user_id(call), call.services.store
     open_resets = await call.work.read(lambda view: erasures.open_resets(view, call.project_id, end_user_id))
     accepted = await store.write(lambda tx: erasures.accept(tx, call.project_id, end_user_id, call.actor))
-    erased = await call.services.erasures.wait(accepted.pseudonym, WAIT_SECONDS)
+    erased = await call.services.erasures.wait(accepted, WAIT_SECONDS)
     mentions = await _mentions(call, end_user_id) if erased.finished else []
     answer = Erasure(
         status="finished" if erased.finished else "running",

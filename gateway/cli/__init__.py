@@ -78,6 +78,7 @@ COMMANDS: Final = Commands(
         "cluster": "gateway.cli.cluster:cluster",
         "backup": "gateway.cli.backup:backup",
         "restore": "gateway.cli.backup:restore",
+        "migrate": "gateway.cli.migrate:migrate",
         "migrate-schema": "gateway.cli.migrate_schema:migrate_schema",
         "config": "gateway.cli.config:config",
         "doctor": "gateway.cli.doctor:doctor",

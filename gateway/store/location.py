@@ -24,10 +24,15 @@ def engine_of(location: Location) -> Engine:
     Raises:
         StoreError: it is on PostgreSQL, and the driver is not installed.
     """
-    return SqliteEngine(location) if isinstance(location, Path) else _postgres(location)
+    return SqliteEngine(location) if isinstance(location, Path) else postgres_engine(location)
 
 
-def _postgres(address: PostgresAddress) -> PostgresEngine:
+def postgres_engine(address: PostgresAddress) -> PostgresEngine:
+    """Return the engine of the registry in this database.
+
+    Raises:
+        StoreError: the driver is not installed.
+    """
     try:
         from gateway.store.postgres.engine import PostgresEngine  # noqa: PLC0415 - an extra that few install
     except ImportError as error:
@@ -92,7 +97,7 @@ def migrate_database(location: Location) -> tuple[str, str]:
     """
     if isinstance(location, Path):
         raise TypeError("a registry on SQLite is migrated by migrate_registry")
-    return _postgres(location).migrate()
+    return postgres_engine(location).migrate()
 
 
 def open_reader(location: Location) -> DatabaseConnection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
-from gateway.errors import NotFoundError, StoreError
+from gateway.errors import ConflictError, NotFoundError, StoreError
 from gateway.store.errors import OPENED, PostgresError, store_error
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.postgres.steps import STEP_TABLE, STEPS, names
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 OLDEST_SERVER: Final = 150_000
 """PostgreSQL 15 (contract, section 6), as ``server_version_num`` has it."""
+
+
+MOVING: Final = "zz_moving_"
+"""Begins the name of a step that no gateway knows: it keeps them from a registry that is not complete."""
 
 
 class PostgresEngine:
@@ -76,6 +80,23 @@ class PostgresEngine:
             raise NotFoundError(f"There is no registry in {self._address}: 'gateway serve' makes a new one.")
         return found[0], names()[-1]
 
+    def open_for_move(self, state: str | None) -> PostgresConnection:
+        """Open an empty database, or one with an unfinished move, as the target of a move.
+
+        ``state`` is that of the source; None: nothing is made.
+
+        Raises:
+            ConflictError: the database holds a registry, or a move of another source or state.
+            StoreError: as above.
+        """
+        connection = self._opened(lambda each: _require_target(each, self._address, state))
+        connection.patience = None
+        return connection
+
+    def finish_move(self, connection: PostgresConnection) -> None:
+        """Open the target of a move to gateways, in the transaction that is open."""
+        connection.execute(f"DELETE FROM {STEP_TABLE} WHERE name LIKE ?", (f"{MOVING}%",))  # noqa: S608 - a constant
+
     def open_writer(self) -> PostgresConnection:
         """Open the store's connection that writes.
 
@@ -132,6 +153,11 @@ def _require_server(connection: PostgresConnection) -> None:
 def _bring_up(connection: PostgresConnection, address: PostgresAddress, *, to_serve: bool) -> None:
     applied = connection.applied_steps()
     newer = max(applied - set(names()), default=None)
+    if newer is not None and newer.startswith(MOVING):
+        raise StoreError(
+            f"The registry in {address} is moved there and not yet complete. Run 'gateway migrate' again, which goes "
+            "on, or drop that database."
+        )
     if newer is not None:
         raise StoreError(
             f"The registry in {address} was written by a newer gateway (it has {newer}), and this version "
@@ -147,6 +173,31 @@ def _bring_up(connection: PostgresConnection, address: PostgresAddress, *, to_se
         )
     if len(applied) < len(STEPS):
         _apply_missing(connection)
+
+
+def _require_target(connection: PostgresConnection, address: PostgresAddress, state: str | None) -> None:
+    applied = connection.applied_steps()
+    mark = next((name for name in applied if name.startswith(MOVING)), None)
+    if applied and mark is None:
+        raise ConflictError(
+            "registry_exists", f"The database {address} holds a registry. Nothing was changed. Name an empty database."
+        )
+    if mark is None:
+        _require_empty(connection, address)
+    if state is None:
+        return
+    if mark is not None and mark != MOVING + state:
+        raise ConflictError(
+            "move_of_another_state",
+            f"The database {address} holds an unfinished move of another registry, or of this one before it changed. "
+            "Nothing was changed. Drop that database, create it again, and start over.",
+        )
+    if mark is None:
+        connection.begin()
+        _make_step_table(connection)
+        connection.execute(f"INSERT INTO {STEP_TABLE} (name) VALUES (?)", (MOVING + state,))  # noqa: S608 - a constant
+        connection.execute("COMMIT")
+    _apply_missing(connection)
 
 
 def _require_empty(connection: PostgresConnection, address: PostgresAddress) -> None:
@@ -176,11 +227,15 @@ def _apply_missing(connection: PostgresConnection) -> None:
             raise
 
 
-def _apply(connection: PostgresConnection, name: str, statements: tuple[str, ...]) -> None:
+def _make_step_table(connection: PostgresConnection) -> None:
     connection.execute(
         f"""CREATE TABLE IF NOT EXISTS {STEP_TABLE}
             (name text COLLATE "C" PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"""
     )
+
+
+def _apply(connection: PostgresConnection, name: str, statements: tuple[str, ...]) -> None:
+    _make_step_table(connection)
     for statement in statements:
         connection.execute(statement)
     connection.execute(f"INSERT INTO {STEP_TABLE} (name) VALUES (?)", (name,))  # noqa: S608 - a constant

@@ -1,0 +1,169 @@
+"""A registry moves from SQLite to PostgreSQL: every row, resumable, compared, and the source untouched."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from gateway.core.postgres_address import PostgresAddress
+from gateway.errors import ConflictError, StoreError
+from gateway.runtime.postgres_server import PostgresServer
+from gateway.store import DATABASE_NAME, moving, open_existing
+from gateway.store.location import postgres_engine
+from gateway.store.moving import LEFT, Contents, Move
+from gateway.store.opening import open_sqlite
+from gateway.store.postgres.connection import PostgresConnection
+from gateway.store.sqlite.lock import exclusive
+from tests.store.older_registry import ROWS, some_data
+from tests.support.postgres import execute, new_database
+
+HEARTBEATS = 12
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A data directory with a row in every table, some heartbeats more, and a NUL in a text."""
+    with closing(open_sqlite(tmp_path / "data")) as connection:
+        some_data(connection)
+        beat = "INSERT INTO heartbeats (device_pk, received_at, battery_percent) VALUES (1, ?, ?)"
+        connection.executemany(beat, [(number, number / 8) for number in range(HEARTBEATS)])
+        connection.execute("UPDATE refusals SET message = 'a' || char(0) || 'b'")
+        connection.execute("DELETE FROM outbox")
+    return tmp_path / "data"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What is in the registry's files. A reader makes an empty log, and an index of it."""
+    found = {each.name: each.read_bytes() for each in folder.glob(f"{DATABASE_NAME}*")}
+    return {name: content for name, content in found.items() if content and not name.endswith("-shm")}
+
+
+def move(source: Path, address: PostgresAddress) -> moving.Moved:
+    """Move it."""
+    return Move(source, postgres_engine(address)).run()
+
+
+def test_every_table_is_moved(server: PostgresServer, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command; the target then serves commands, gives higher numbers, and is the target of no other move."""
+    address, before = new_database(server, "moved"), files(source)
+    words = ["migrate", "--to", address.url, "--data-dir", str(source), "--json"]
+    assert main([*words, "--dry-run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["tables"]["heartbeats"] == HEARTBEATS + 1
+    assert plan["seconds"] >= 0
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["tables"]) == set(ROWS) - set(LEFT)
+    assert {name: found["rows"] for name, found in told["tables"].items()} == {
+        **dict.fromkeys(told["tables"], 1),
+        "heartbeats": HEARTBEATS + 1,
+        "outbox": 0,
+    }
+    assert told["replaced"] == 1
+    assert files(source) == before
+    with closing(open_existing(address)) as connection:
+        assert connection.execute("SELECT message FROM refusals").fetchall()[0][0] == "a\ufffdb"
+        insert = "INSERT INTO heartbeats (device_pk, received_at) VALUES (1, 1) RETURNING id"
+        assert connection.execute(insert).fetchall()[0][0] == HEARTBEATS + 2
+        assert connection.execute("SELECT nextval('outbox_seq')").fetchall()[0][0] == 2
+        assert connection.execute("SELECT next_event()").fetchall()[0][0] == 2
+    assert main(["keys", "list", "--database", address.url]) == 0
+    assert "key_1" in capsys.readouterr().out
+    assert main(words) == 5
+    assert "holds a registry. Nothing was changed. Name an empty database" in capsys.readouterr().err
+
+
+def test_an_interrupted_move_goes_on(
+    server: PostgresServer, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Meanwhile no gateway uses the target; nothing is copied twice, and what was copied is compared as well."""
+    monkeypatch.setattr(moving, "BATCH", 5)
+    address = new_database(server, "interrupted")
+    real, copied = PostgresConnection.copy_rows, []
+
+    def copy_rows(self: PostgresConnection, table: str, columns: list[str], rows: list[tuple[object, ...]]) -> None:
+        copied.append((table, len(rows)))
+        if copied.count(("heartbeats", 5)) == 2:
+            raise KeyboardInterrupt
+        real(self, table, columns, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresConnection, "copy_rows", copy_rows)
+        with pytest.raises(KeyboardInterrupt):
+            move(source, address)
+    assert main(["keys", "list", "--database", address.url]) == 1
+    assert "is moved there and not yet complete. Run 'gateway migrate' again" in capsys.readouterr().err
+    moved = move(source, address)
+    assert moved.resumed
+    assert moved.tables["heartbeats"].rows == HEARTBEATS + 1
+    assert main(["keys", "list", "--database", address.url]) == 0
+
+
+def test_a_source_that_has_changed_is_refused(
+    server: PostgresServer, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted move goes on from the state that it began with alone."""
+    address = new_database(server, "changed")
+
+    def interrupted(*_: object) -> Contents:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Move, "_compared", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            move(source, address)
+    with closing(open_sqlite(source)) as connection:
+        connection.execute("UPDATE devices SET name = 'other'")
+    with pytest.raises(ConflictError, match=r"before it changed\. Nothing was changed\. Drop that database"):
+        move(source, address)
+
+
+def test_a_difference_is_found(server: PostgresServer, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One value of one row is enough; no gateway uses that target."""
+    address = new_database(server, "different")
+    real = Move._compared  # noqa: SLF001 - the moment between copy and comparison
+
+    def compared(self: Move, table: moving.Table, *connections: object) -> Contents:
+        if table.name == "heartbeats":
+            execute_in(address, "UPDATE heartbeats SET battery_percent = 1.25 WHERE id = 3")
+        return real(self, table, *connections)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Move, "_compared", compared)
+    with pytest.raises(StoreError, match=r"The table heartbeats differs: 13 rows .* Drop that database"):
+        move(source, address)
+    with pytest.raises(StoreError, match="not yet complete"):
+        open_existing(address)
+
+
+def test_a_move_needs_a_source_at_rest(
+    server: PostgresServer, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gateway that runs, no registry, no target, a wrong target: each says what to do, and nothing is made."""
+    address = new_database(server, "at_rest")
+    words = ["migrate", "--data-dir", str(source)]
+    with exclusive(source):
+        assert main([*words, "--to", address.url]) == 3
+    assert main(words) == 2
+    assert main([*words, "--to", "mysql://db/x"]) == 2
+    assert main(["migrate", "--data-dir", str(tmp_path / "nowhere"), "--to", address.url]) == 4
+    told = capsys.readouterr().err
+    for said in (
+        "Stop it, and run this again",
+        "--to postgresql://USER@HOST",
+        "it should be postgresql",
+        "no registry",
+    ):
+        assert said in told
+    assert execute(server, "SELECT 1 FROM pg_database WHERE datname = %s", "at_rest")
+    with closing(PostgresConnection(address)) as connection:
+        assert connection.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
+
+
+def execute_in(address: PostgresAddress, statement: str) -> None:
+    """Execute a statement in this database."""
+    with closing(PostgresConnection(address)) as connection:
+        connection.execute(statement)

@@ -128,10 +128,10 @@ async def _resets(api: ApiClient, limit: int, filters: Mapping[str, str | None])
 @_period
 @with_gateway
 def report(place: Place, *, since: str | None, until: str | None, as_: str, max_age_ms: int | None) -> int:
-    """Report open resets by age, and those that ended in a period.
+    """Report open and finished resets.
 
-    The period is that in which a reset ended; open ones are all counted. A finished reset
-    is listed with its outcome and its certificate. CSV has the finished ones alone.
+    Open resets are counted by age, all of them. Those that ended in the period are listed
+    by outcome, each with its certificate. CSV has the finished ones alone.
     """
     period = {"since": since, "until": until}
 

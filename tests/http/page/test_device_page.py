@@ -73,8 +73,9 @@ async def test_a_reset_is_made_and_cancelled_by_keyboard(api: Api) -> None:
         assert body(await api.back_end.get(f"/v1/devices/{bound['id']}"), 200)["status"] == "bound"
 
         await tab.press("Enter")
-        await tab.until("document.activeElement.id === 'sure'")
+        await tab.until("document.activeElement.id === 'recordings_keep'")
         assert await tab.run("document.querySelector('dialog .bad').disabled")
+        await tab.tab_to("#sure")
         await tab.press(" ")
         await tab.tab_to("dialog .bad")
         await tab.press("Enter")

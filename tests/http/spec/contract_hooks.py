@@ -36,10 +36,11 @@ URL: Final[str] = FACTS["url"]
 BY_LABEL: Final = {f"{each.method} {each.path}": each for each in OPERATIONS}
 PREFIXES: Final = {"device_id": "dev_", "command_id": "cmd_", "webhook_id": "wh_", "delivery_id": "dlv_"}
 # What a schema cannot say: an id in the body is the path's, a cursor one of that list, models are configured, a receipt
-# is the device's, a URL leads somewhere, a time zone is in the database of them, and integers in params have 53 bits.
+# is the device's, a URL leads somewhere, a time zone is in the database of them, integers in params have 53 bits, and a
+# period ends after it begins.
 SAID_IN_WORDS: Final = frozenset(
     {
-        "Last-Event-ID", "command_id", "cursor", "last_event_id", "model", "params", "receipt", "url",
+        "Last-Event-ID", "command_id", "cursor", "last_event_id", "model", "params", "receipt", "until", "url",
         "settings.upload.off_peak_hours.timezone",
     }
 )  # fmt: skip

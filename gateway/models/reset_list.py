@@ -89,6 +89,11 @@ class Reset(Outbound):
     delivered_at: str | None = Field(description="When the device reported that it has the reset.")
     finished_at: str | None = Field(description="When it ended; null while it is open.")
     age_seconds: int | None = Field(description="Seconds since it was requested; null when it has ended.")
+    token_revoked_at: str | None = Field(
+        description="When the token was revoked by its end; null: it was not, or not yet."
+    )
+    sessions_closed_at: str | None = Field(description="When the broker had closed the device's sessions after it.")
+    retained_cleared_at: str | None = Field(description="When its message was cleared from the broker.")
     certificate_id: str | None = Field(
         description="Its certificate, `cert_…`. Null while it is open, and where it ended under a version without them."
     )

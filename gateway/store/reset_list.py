@@ -37,6 +37,9 @@ class ListedReset(NamedTuple):
     delivered_at: int | None
     finished_at: int | None
     outcome: str | None
+    token_revoked_at: int | None
+    sessions_closed_at: int | None
+    retained_cleared_at: int | None
     certificate_id: str | None
     addendum_id: str | None
 
@@ -46,6 +49,7 @@ _ADDENDUM: Final = """(SELECT c.id FROM certificates c WHERE c.command_id = r.co
     ORDER BY c.seq DESC LIMIT 1)"""
 _LISTED: Final = f"""SELECT r.command_id, d.id AS device_id, r.serial_number, r.model, r.requested_at, r.requested_by,
     k.name AS requested_by_name, r.reason, r.recordings, r.delivered_at, r.finished_at, r.outcome,
+    r.token_revoked_at, r.sessions_closed_at, r.retained_cleared_at,
     {_CERTIFICATE} AS certificate_id, {_ADDENDUM} AS addendum_id
     FROM resets r JOIN devices d ON d.pk = r.device_pk
     LEFT JOIN api_keys k ON k.id = r.requested_by AND k.project_id = r.project_id"""  # noqa: S608 - our own columns
@@ -167,6 +171,9 @@ def facts(reset: ListedReset, now: int) -> dict[str, Any]:
         "delivered_at": moment(reset.delivered_at),
         "finished_at": moment(reset.finished_at),
         "age_seconds": age,
+        "token_revoked_at": moment(reset.token_revoked_at),
+        "sessions_closed_at": moment(reset.sessions_closed_at),
+        "retained_cleared_at": moment(reset.retained_cleared_at),
         "certificate_id": reset.certificate_id,
         "addendum_id": reset.addendum_id,
     }

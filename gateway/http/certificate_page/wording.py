@@ -64,6 +64,7 @@ _ENTRIES: Final[Mapping[str, str]] = {
 _ALWAYS: Final = (
     "The receipt is the device's own signed report. It is no evidence from the device's hardware.",
     "The gateway did not read the device's storage. How an entry was wiped is what the firmware reported.",
+    "The requester is an API key or the command line. Which person used it is not shown.",
     "Copies in other places are not covered: uploaded recordings, backups, other systems.",
 )
 _NOT_EXECUTED: Final = "It does not show that the device was wiped. It does not show that data is left on it either."

@@ -21,6 +21,9 @@ _RESET: Final[dict[str, Any]] = {
     "delivered_at": "2026-11-20T08:16:01.000Z",
     "finished_at": "2026-11-20T08:16:03.000Z",
     "age_seconds": None,
+    "token_revoked_at": "2026-11-20T08:16:03.000Z",
+    "sessions_closed_at": "2026-11-20T08:16:03.000Z",
+    "retained_cleared_at": "2026-11-20T08:16:03.000Z",
     "certificate_id": "cert_01JD3N0A1B2C3D4E5F6G7H8J9P",
     "addendum_id": None,
 }

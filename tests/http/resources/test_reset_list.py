@@ -79,7 +79,8 @@ async def test_a_reset_is_listed_with_who_asked_and_how_it_ended(api: Api) -> No
     assert (done["status"], done["age_seconds"]) == ("executed", None)
     assert (done["serial_number"], done["reason"], done["recordings"]) == ("BP-1", "Returned by ward 3", "wipe")
     assert (done["requested_by"], done["requested_by_name"]) == (api.key_id, "back end")
-    assert done["requested_at"] <= done["delivered_at"] <= done["finished_at"]
+    assert done["requested_at"] <= done["delivered_at"] <= done["finished_at"] == done["token_revoked_at"]
+    assert open_["token_revoked_at"] is None
     assert (await listed(api, f"/v1/devices/{first['id']}/resets"))["data"] == [done]
 
 

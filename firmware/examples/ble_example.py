@@ -38,7 +38,11 @@ async def _talk(connection, line_in, line_out, runtime):
         if len(line) > provisioning.LONGEST_LINE:
             return
         if line.endswith(b"\n"):
-            said = json.dumps(await provisioning.answer([line], runtime)).encode() + b"\n"
+            try:
+                answer = await provisioning.answer(line, runtime)
+            except ValueError as error:
+                answer = {"ok": False, "error": str(error)}
+            said = json.dumps(answer).encode() + b"\n"
             for at in range(0, len(said), PART):
                 line_out.notify(connection, said[at : at + PART])
                 await asyncio.sleep_ms(20)

@@ -1,7 +1,6 @@
 """Hardware around the firmware: reset button, LED, watchdog, WiFi, clock. What a board lacks does nothing."""
 
 import asyncio
-import sys
 import time
 
 try:
@@ -14,6 +13,7 @@ HOLD_MS = 10000  # the button is held this long before anything is wiped
 WIFI_SECONDS = 20
 FIRST_YEAR = 2025  # a clock before this year was never set
 EPOCH_OFFSET = 946684800 if time.gmtime(0)[0] == 2000 else 0  # seconds from 1970 to the epoch of this port
+STEP_MS = 50
 BLINKS = {"unprovisioned": 500, "provisioned": 100, "online": 0, "resetting": 50, "rebooting": 50}  # 0: on
 
 
@@ -21,25 +21,23 @@ class Board:
     """Pins by the configuration: `button_pin` (low while pressed), `led_pin`, `watchdog_seconds` (0: none)."""
 
     def __init__(self, config):
-        self._button = self._pin(config, "button_pin", "IN", "PULL_UP")
-        self._led = self._pin(config, "led_pin", "OUT")
-        seconds = config.get("watchdog_seconds", 0)
-        self._watchdog = machine.WDT(timeout=seconds * 1000) if network and seconds else None
-        self._wlan = network.WLAN(network.STA_IF) if network else None
+        self._button = self._led = self._watchdog = self._wlan = None
         self._blink = BLINKS["rebooting"]
-
-    def _pin(self, config, name, *modes):
-        if not network or config.get(name) is None:
-            return None
-        return machine.Pin(config[name], *[getattr(machine.Pin, each) for each in modes])
+        if not machine:
+            return
+        self._wlan = network.WLAN(network.STA_IF)
+        if "button_pin" in config:
+            self._button = machine.Pin(config["button_pin"], machine.Pin.IN, machine.Pin.PULL_UP)
+        if "led_pin" in config:
+            self._led = machine.Pin(config["led_pin"], machine.Pin.OUT)
+        if config.get("watchdog_seconds"):
+            self._watchdog = machine.WDT(timeout=config["watchdog_seconds"] * 1000)
 
     def now_ms(self):
         """Return milliseconds since 1970, or None while the clock is not set."""
         if time.gmtime()[0] < FIRST_YEAR:
             return None
-        if sys.platform == "linux":
-            return time.time_ns() // 1000000
-        return (time.time() + EPOCH_OFFSET) * 1000
+        return time.time_ns() // 1000000 + EPOCH_OFFSET * 1000
 
     def show(self, state):
         """Show the state: steady when online, else a blink of its own length."""
@@ -47,42 +45,43 @@ class Board:
 
     def reboot(self):
         """Reset the board. On the Unix port the runtime starts again instead."""
-        if network:
+        if machine:
             machine.reset()
 
     async def join(self, connection, networks):
         """Join the first WiFi network that works, and set the clock. Raises OSError without one."""
-        if self._wlan is None or connection != "wifi" or self._wlan.isconnected():
+        if not self._wlan or connection != "wifi" or self._wlan.isconnected():
             return
         self._wlan.active(True)
         for each in networks:
             self._wlan.connect(each["ssid"], each["psk"])
-            for _ in range(WIFI_SECONDS * 10):
+            for _ in range(WIFI_SECONDS * 1000 // STEP_MS):
                 if self._wlan.isconnected():
-                    self._set_clock()
+                    _set_clock()
                     return
-                await asyncio.sleep_ms(100)
+                await asyncio.sleep_ms(STEP_MS)
             self._wlan.disconnect()
         raise OSError("no WiFi network in reach")
 
-    def _set_clock(self):
-        import ntptime
-
-        try:
-            ntptime.settime()
-        except OSError:
-            pass  # heartbeats go without sent_at, and no command expires
-
     async def watch(self, runtime):
         """Feed the watchdog, blink, and wipe when the button was held. The watchdog starves if the loop hangs."""
-        held = steps = 0
+        held = passed = 0
         while True:
-            await asyncio.sleep_ms(50)
-            steps += 1
+            await asyncio.sleep_ms(STEP_MS)
+            passed += STEP_MS
             if self._watchdog:
                 self._watchdog.feed()
             if self._led:
-                self._led.value(1 if not self._blink else steps * 50 // self._blink % 2)
-            held = held + 50 if self._button and not self._button.value() else 0
+                self._led.value(1 if not self._blink else passed // self._blink % 2)
+            held = held + STEP_MS if self._button and not self._button.value() else 0
             if held == HOLD_MS:
                 runtime.deliver(("local_reset",))
+
+
+def _set_clock():
+    try:
+        import ntptime
+
+        ntptime.settime()
+    except (ImportError, OSError):
+        pass  # heartbeats go without sent_at, and no command expires

@@ -8,10 +8,13 @@ import mqtt
 import net
 import wire
 
+POLL_MS = 50
 REPORT_AFTER_REFUSALS = 3
 HTTP_AFTER_FAILURES = 3
 LONGEST_COMMAND = 8192  # bytes; the protocol allows 18 KiB, but a command with small params has 2
-LOST = (OSError, EOFError, ValueError, asyncio.TimeoutError)  # ValueError: Mbed TLS does not trust the certificate
+SLOWEST_MS = 300000  # pause after many refused passwords: there is always a next attempt
+# ValueError: Mbed TLS does not trust the certificate. IndexError: an answer without a status.
+LOST = (OSError, EOFError, ValueError, IndexError, asyncio.TimeoutError)
 
 
 class Backoff:
@@ -21,172 +24,132 @@ class Backoff:
         self.first = config.get("backoff_first_ms", 500)
         self.longest = config.get("backoff_longest_ms", 60000)
         self.stable = config.get("backoff_stable_ms", 10000)
-        self.failures = self.refusals = 0
+        self.failures = 0
 
-    def after_loss(self, held):
-        """Return the pause after a link that was up for `held` milliseconds, 0 if it never was."""
+    def pause(self, held, refused):
+        """Return the pause after a link that was up for `held` milliseconds, or was refused."""
         self.failures = 1 if held >= self.stable else self.failures + 1
-        self.refusals = 0
-        return self._pause(self.longest)
-
-    def after_refusal(self):
-        """Return the pause after a refused password: up to five minutes, but there is always a next attempt."""
-        self.refusals += 1
-        self.failures += 1
-        return 2 * self._pause(max(self.longest, 300000) // 2)
-
-    def _pause(self, longest):
-        ceiling = min(longest, self.first << min(self.failures - 1, 16))
+        ceiling = min(SLOWEST_MS if refused else self.longest, self.first << min(self.failures - 1, 16))
         return ceiling // 2 + int.from_bytes(os.urandom(4), "big") % (ceiling // 2 + 1)
 
 
 class Link:
-    """Link that the state machine opened. It passes events to `deliver(event, link)` until it is closed."""
+    """Link that the state machine opened. Call `next_event` again and again: it connects and receives."""
 
     def __init__(self, connection, binding, networks, runtime):
-        self.connection, self.binding, self.networks = connection, binding, networks
-        self.config, self.board, self.backoff = runtime.config, runtime.board, runtime.backoff
-        self.runtime = runtime
-        self.longest = self.config.get("longest_command_bytes", LONGEST_COMMAND)
-        self.gateway = runtime.gateway(binding)
-        self._client = None
-        self._over_http = False
-        # Over BLE a companion app carries what there is, see provisioning.py.
-        self._task = None if connection == "ble" else asyncio.create_task(self._keep_up())
+        self.connection, self.binding, self.networks, self.runtime = connection, binding, networks, runtime
+        self.config, self.backoff = runtime.config, Backoff(runtime.config)
+        self.transport = self._client = None
+        self._events = []
+        self._refusals = self._up_since = 0
+        self._connect_at = time.ticks_ms()
+        if self.config.get("transport") == "http":
+            self._is_up("http")
 
-    def topic(self, what):
-        """Return a topic of this device by its full name."""
-        return wire.topic(self.binding, what)
+    async def next_event(self):
+        """Work on the link for a moment, and return what has happened, or None."""
+        if self._events:
+            return self._events.pop(0)
+        if self._client and self._client.received:
+            return self._message(*self._client.received.pop(0))
+        try:
+            if self._client:
+                await self._client.poll(POLL_MS)
+            elif self._is_connect_due():
+                await self.runtime.board.join(self.connection, self.networks)
+                await self._connect()
+            else:
+                await asyncio.sleep_ms(POLL_MS)
+        except Exception as error:  # whatever a broker sent, or a heap that is full: the link starts again
+            self._lost(error)
+        return None
 
     async def send(self, kind, payload, command_id, command_type):
         """Send a message, and wait until the broker or the gateway has confirmed it. Raises one of LOST otherwise."""
-        if self._over_http:
+        if self.transport == "http":
             await self._send_over_http(kind, payload, command_id)
-        elif self._client is None:
+            return
+        if self._client is None:
             raise OSError("the link is down")
-        elif kind == "ack":
-            await self._client.publish(self.topic(f"commands/{command_type}/ack"), payload)
-        else:
-            await self._client.publish(self.topic(kind), payload, retain=kind == "status")
+        topic = self._topic(f"commands/{command_type}/ack" if kind == "ack" else kind)
+        try:
+            await self._client.publish(topic, payload, retain=kind == "status")
+        except LOST as error:
+            self._lost(error)
+            raise
 
     async def close(self):
         """Go offline: publish `offline`, wait for its PUBACK, send DISCONNECT. A broken link gets none of it."""
-        if self._task is None:
+        if self._client is None:
             return
         try:
-            if self._client is not None:
-                self.runtime.before_step()
-                await self._client.publish(self.topic("status"), wire.OFFLINE, retain=True, seconds=2)
-                await self._client.leave()
+            await self._client.publish(self._topic("status"), wire.OFFLINE, retain=True)
+            await self._client.leave()
         except LOST:
             pass
-        self._task.cancel()
-        try:
-            await self._task
-        except asyncio.CancelledError:
-            pass
+        self._client.close()
 
-    def _deliver(self, *event):
-        self.runtime.deliver(event, self)
+    def _topic(self, what):
+        return wire.topic(self.binding, what)
 
-    # --- HTTP -------------------------------------------------------------------------------------------------------
+    def _message(self, topic, payload):
+        if payload is None:
+            self.runtime.tell("message_dropped", {"topic": topic, "reason": "it is longer than longest_command_bytes"})
+            return None
+        if topic == self._topic("errors"):
+            return ("errors", payload)
+        return ("command", topic.split("/")[-1], payload)
 
-    def _use_http(self):
-        self._over_http = True
-        self._deliver("link_up", self.connection, "http")
+    def _is_up(self, transport):
+        self.transport = transport
+        self._events.append(("link_up", self.connection, transport))
 
-    async def _send_over_http(self, kind, payload, command_id):
-        token = self.binding["device_token"]
-        if kind == "ack":
-            answer = await self.gateway.acknowledge(token, command_id, payload)
-        else:
-            answer = await self.gateway.heartbeat(token, payload)
-        self.backoff.refusals = self.backoff.refusals + 1 if answer.status == 401 else 0
-        if self.backoff.refusals == REPORT_AFTER_REFUSALS:
-            self._deliver("link_refused", REPORT_AFTER_REFUSALS, "HTTP 401")
-        if answer.status // 100 != 2:
-            raise OSError(f"the gateway answered {answer.status}")
-        if kind == "heartbeat":
-            for command in wire.read_json(answer.body).get("commands", ()):
-                self._deliver("command", command["type"], wire.canonical(command))
-
-    # --- MQTT -------------------------------------------------------------------------------------------------------
-
-    async def _keep_up(self):
-        """Connect, and reconnect after each loss, until cancelled."""
-        if self.config.get("transport") == "http":
-            self._use_http()
-            return
-        while True:
-            await asyncio.sleep_ms(await self._one_connection())
-
-    async def _one_connection(self):
-        """Run one connection to its end, and return the pause after it in milliseconds."""
-        up_since = None
-        try:
-            await self.board.join(self.connection, self.networks)
-            client = await self._connect()
-            try:
-                early = await self._subscribe(client)
-                up_since = time.ticks_ms()
-                self._is_up(client, early)
-                await client.run()
-            finally:
-                self._client = None
-                client.close()
-        except mqtt.RefusedError as error:
-            return self._refused(str(error))
-        except Exception as error:  # whatever a broker sent, or a heap that is full: the link starts again
-            reason = str(error).strip() or repr(error)
-        if not self._over_http:
-            self._deliver("link_down", reason)
-        pause = self.backoff.after_loss(0 if up_since is None else time.ticks_diff(time.ticks_ms(), up_since))
-        if self.backoff.failures >= HTTP_AFTER_FAILURES and self.gateway is not None and not self._over_http:
-            self._use_http()
-        return pause
+    def _is_connect_due(self):
+        """Return whether it is time to connect. Over BLE a companion app carries what there is, see provisioning.py."""
+        is_wanted = self.connection != "ble" and self.config.get("transport") != "http"
+        return is_wanted and time.ticks_diff(time.ticks_ms(), self._connect_at) >= 0
 
     async def _connect(self):
+        """Connect over MQTT, and subscribe."""
         broker = self.binding["mqtt"]
         streams = await net.connect(broker["host"], broker["port"], broker["tls"], self.config.get("trusted"))
-        client = mqtt.Mqtt(streams, self.config.get("keepalive_seconds", 60), self.longest)
-        try:
-            password = wire.mqtt_password(self.binding["device_token"])
-            await client.connect(self.binding["device_id"], password, self.topic("status"), wire.OFFLINE)
-        except BaseException:
-            client.close()
-            raise
-        return client
+        longest = self.config.get("longest_command_bytes", LONGEST_COMMAND)
+        client = self._client = mqtt.Mqtt(streams, self.config.get("keepalive_seconds", 60), longest)
+        password = wire.mqtt_password(self.binding["device_token"]).encode()
+        will = self._topic("status").encode()
+        await client.connect(self.binding["device_id"].encode(), password, will, wire.OFFLINE)
+        topics = [(self._topic("commands/" + each), 1) for each in wire.COMMAND_TYPES]
+        await client.subscribe(topics + [(self._topic("errors"), 0)])
+        self._up_since = time.ticks_ms()
+        self._is_up("mqtt")
 
-    async def _subscribe(self, client):
-        """Subscribe, and return the messages that arrived before the SUBACK: the state machine gets `link_up` first."""
-        early = []
-        client.on_message = lambda topic, payload: early.append((topic, payload))
-        topics = [(self.topic("commands/" + each), 1) for each in wire.COMMAND_TYPES]
-        await client.subscribe(topics + [(self.topic("errors"), 0)])
-        return early
+    def _lost(self, error):
+        """Process the end of a connection or of an attempt, and choose the time of the next one."""
+        reason, refused = str(error).strip() or repr(error), isinstance(error, mqtt.RefusedError)
+        if self._client:
+            self._client.close()
+            self._client = None
+        held = time.ticks_diff(time.ticks_ms(), self._up_since) if self.transport == "mqtt" else 0
+        if refused or self.transport != "http":
+            self.transport = None
+            self._events.append(("link_down", reason))
+        self._count_refusal(refused, reason)
+        self._connect_at = time.ticks_add(time.ticks_ms(), self.backoff.pause(held, refused))
+        unreachable = self.backoff.failures >= HTTP_AFTER_FAILURES and not refused
+        if unreachable and self.transport is None and self.runtime.url(self.binding):
+            self._is_up("http")
 
-    def _is_up(self, client, early):
-        self._client, self._over_http = client, False
-        self._deliver("link_up", self.connection, "mqtt")
-        client.on_message = self._received
-        for topic, payload in early:
-            self._received(topic, payload)
+    def _count_refusal(self, refused, reason):
+        self._refusals = self._refusals + 1 if refused else 0
+        if self._refusals == REPORT_AFTER_REFUSALS:
+            self._events.append(("link_refused", REPORT_AFTER_REFUSALS, reason))
 
-    def _refused(self, reason):
-        pause = self.backoff.after_refusal()
-        if self._over_http:
-            self._over_http = False
-            self._deliver("link_down", reason)
-        if self.backoff.refusals == REPORT_AFTER_REFUSALS:
-            self._deliver("link_refused", REPORT_AFTER_REFUSALS, reason)
-        return pause
-
-    def _received(self, topic, payload):
-        if payload is None:
-            self.runtime.tell("message_dropped", {"topic": topic, "reason": f"more than {self.longest} bytes"})
-        elif self.runtime.waiting_bytes() + len(payload) > 2 * self.longest:
-            raise OSError("more commands than memory")  # they are retained, so they arrive again
-        elif topic == self.topic("errors"):
-            self._deliver("errors", payload)
-        else:
-            self._deliver("command", topic.split("/")[-1], payload)
+    async def _send_over_http(self, kind, payload, command_id):
+        path = "heartbeat" if kind == "heartbeat" else f"commands/{command_id}/ack"
+        status, body, _ = await self.runtime.post(self.binding, path, self.binding["device_token"], payload)
+        self._count_refusal(status == 401, "HTTP 401")
+        if status // 100 != 2:
+            raise OSError(f"the gateway answered {status}")
+        if kind == "heartbeat":
+            for command in wire.read_json(body).get("commands", ()):
+                self._events.append(("command", command["type"], wire.canonical(command)))

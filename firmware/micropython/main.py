@@ -6,7 +6,6 @@ gc.threshold(4096)  # collect often, or what the compiler leaves behind splits a
 
 import asyncio  # noqa: E402  # after the threshold is set
 import json  # noqa: E402
-import os  # noqa: E402
 import sys  # noqa: E402
 
 import net  # noqa: E402
@@ -38,36 +37,12 @@ def manufacture(flash, config):
         flash.write("kept", "firmware_version", VERSION)  # of a paired device the runtime does it, see there
 
 
-def power_cut():
-    """Return a function that kills the process at its n-th call, for tests: n is FIRMWARE_DIE_AT."""
-    if sys.platform != "linux" or not os.getenv("FIRMWARE_DIE_AT"):
-        return lambda: None
-    left = [int(os.getenv("FIRMWARE_DIE_AT"))]
-
-    def step():
-        left[0] -= 1
-        if left[0] == 0:
-            os.system("kill -9 $PPID")  # noqa: S605, S607  # MicroPython has no os.kill
-
-    return step
-
-
-def restart():
-    """Reset the board. On the Unix port end with an error."""
-    if sys.platform == "linux":
-        sys.exit(1)
-    import machine
-
-    machine.reset()
-
-
 async def main(path):
     """Run the device."""
     config = configuration(path)
-    flash = Flash(config.get("flash", "flash"))
+    flash, board = Flash(config.get("flash", "flash")), Board(config)
     manufacture(flash, config)
-    board = Board(config)
-    runtime = Runtime(flash, config, board, power_cut())
+    runtime = Runtime(flash, config, board)
     serial = asyncio.create_task(provisioning.serve(asyncio.StreamReader(sys.stdin.buffer), runtime))
     watch = asyncio.create_task(board.watch(runtime))
     await runtime.run()
@@ -79,4 +54,5 @@ try:
     asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "config.json"))
 except Exception as error:  # a device must not stay dead: start again from the flash
     sys.print_exception(error)
-    restart()
+    Board({}).reboot()
+    sys.exit(1)

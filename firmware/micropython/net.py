@@ -1,28 +1,26 @@
-"""TCP connections, and TLS that accepts only what the site's certificate authority signed."""
+"""TCP connections, TLS that accepts only what the site's certificate authority signed, and requests over HTTP."""
 
 import asyncio
 import binascii
 import ssl
 
 CONNECT_SECONDS = 15
+ANSWER_SECONDS = 20
+LONGEST_ANSWER = 16384
 
 
 def trust(authority):
     """Return a TLS context that trusts one certificate authority (PEM or DER) and refuses every other server.
 
+    Most builds of MicroPython read no PEM; of several certificates in a file the first counts.
     Make it once: it has 3 KB in one piece, which a heap in use may not have.
     """
+    if authority.startswith(b"-----"):
+        authority = binascii.a2b_base64(authority.split(b"-----")[2])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_mode = ssl.CERT_REQUIRED  # MicroPython starts with CERT_NONE
-    context.load_verify_locations(cadata=der(authority))
+    context.load_verify_locations(cadata=authority)
     return context
-
-
-def der(certificate):
-    """Return a certificate as DER: most builds of MicroPython read no PEM. Of several in a file, take the first."""
-    if not certificate.startswith(b"-----"):
-        return certificate
-    return binascii.a2b_base64(certificate.split(b"-----")[2])
 
 
 def close(stream):
@@ -37,9 +35,44 @@ async def connect(host, port, tls, trusted):
     """
     if tls and trusted is None:
         raise OSError("TLS needs the certificate authority of the site: set ca_file in the configuration")
-    opening = (
-        asyncio.open_connection(host, port, ssl=trusted, server_hostname=host)
-        if tls
-        else asyncio.open_connection(host, port)
-    )
-    return await asyncio.wait_for(opening, CONNECT_SECONDS)
+    options = {"ssl": trusted, "server_hostname": host} if tls else {}
+    return await asyncio.wait_for(asyncio.open_connection(host, port, **options), CONNECT_SECONDS)
+
+
+async def post(url, trusted, token, payload, key=None):
+    """Send one request to the gateway; return status, body, and the seconds of `Retry-After` or None.
+
+    Raises one of `link.LOST` if no whole answer arrives.
+    """
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    name, _, port = host.partition(":")
+    if scheme not in ("http", "https"):
+        raise ValueError("api_url has to begin with http:// or https://")
+    tls = scheme == "https"
+    reader, writer = await connect(name, int(port or (443 if tls else 80)), tls, trusted)
+    head = f"POST /{path} HTTP/1.0\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+    if key:
+        head += f"Idempotency-Key: {key}\r\n"
+    try:
+        writer.write(head.encode() + b"\r\n" + payload)
+        return await asyncio.wait_for(_answer(writer, reader), ANSWER_SECONDS)
+    finally:
+        close(writer)
+
+
+async def _answer(writer, reader):
+    await writer.drain()
+    status = int((await reader.readline()).split(b" ")[1])
+    length, wait, line = 0, None, b"-"
+    while line.strip():
+        line = (await reader.readline()).lower()
+        name, _, value = line.partition(b":")
+        if name == b"content-length":
+            length = int(value)
+        if name == b"retry-after":
+            wait = int(value)
+    if length > LONGEST_ANSWER:
+        raise ValueError(f"an answer of more than {LONGEST_ANSWER} bytes")
+    return status, await reader.readexactly(length), wait

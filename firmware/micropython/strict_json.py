@@ -123,14 +123,14 @@ class _Reader:
     def number(self):
         sign = "-" if self.skip(b"-") else ""
         whole = "0" if self.skip(b"0") else self.digits()
-        if self.raw[self.at : self.at + 1] not in (b".", b"e", b"E"):
-            return int(sign + whole) if len(whole) <= 20 else UNKNOWN
         fraction = self.digits() if self.skip(b".") else ""
-        power = "0"
+        power = ""
         if self.skip(b"e") or self.skip(b"E"):
             power = "-" if self.skip(b"-") else "+" if self.skip(b"+") else ""
             power += self.digits()
-        return _decimal(sign, whole, fraction, power)
+        if fraction or power:
+            return _decimal(sign, whole, fraction, power or "0")
+        return int(sign + whole) if len(whole) <= 20 else UNKNOWN
 
     def digits(self):
         start = self.at
@@ -152,7 +152,7 @@ def _text(raw):
 def _decimal(sign, whole, fraction, power):
     """Return a number as ECMAScript writes it: digits around a point, or one digit before it and an exponent."""
     digits = (whole + fraction).lstrip("0")
-    point = len(digits) - len(fraction) + (int(power) if len(power) < 5 else 1000)
+    point = len(digits) - len(fraction) + int(power)
     digits = digits.rstrip("0")
     if not digits:
         return b"0"
@@ -160,12 +160,11 @@ def _decimal(sign, whole, fraction, power):
         return UNKNOWN
     exponent = ""
     if not -6 < point <= 21:
-        exponent = f"e{point - 1:+d}"
-        point = 1
+        point, exponent = 1, f"e{point - 1:+d}"
     digits = "0" * (1 - point) + digits + "0" * (point - len(digits))
     point = max(point, 1)
-    fraction = "." + digits[point:] if digits[point:] else ""
-    return (sign + digits[:point] + fraction + exponent).encode()
+    text = sign + digits[:point] + "." + digits[point:]
+    return (text.rstrip(".") + exponent).encode()
 
 
 def canonical(value):

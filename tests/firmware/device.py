@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.e2e.program import GUARD_SECONDS, Program
 from tests.e2e.support import Site
-from tests.firmware.micropython import FIRMWARE, HEAP, command, environment
+from tests.firmware.micropython import FIRMWARE, HEAP, SCRIPTS, command, environment
 from tests.support.wait import eventually
 
 Json = dict[str, Any]
@@ -28,6 +28,7 @@ class FirmwareDevice(Program):
         self.serial = serial
         self.past: list[Json] = []
         folder.mkdir(parents=True, exist_ok=True)
+        self._heap = heap
         self._config = folder / "config.json"
         self.configure(serial_number=serial, flash=str(self.flash), **QUICK | config)
         super().__init__(
@@ -42,10 +43,14 @@ class FirmwareDevice(Program):
     async def start(self, *, die_at: int | None = None) -> None:
         """Switch it on. With `die_at` the power is cut before that write or message, counted from one."""
         self.past += self.lines() if self._out.exists() else []
-        environ = self._environment if die_at is None else {**self._environment, "FIRMWARE_DIE_AT": str(die_at)}
+        dying = command(SCRIPTS / "power_cut.py", self._config, str(die_at), heap=self._heap)
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.PIPE, stdout=out, stderr=err, env=environ
+                *(dying if die_at else self._command),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                env=self._environment,
             )
 
     def facts(self, name: str, *, ever: bool = False) -> list[Json]:

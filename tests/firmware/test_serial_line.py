@@ -36,7 +36,7 @@ async def test_bad_lines_are_refused_and_change_nothing(tmp_path: Path) -> None:
             (b"[" * 5000, "one JSON object a line"),
             (b'{"do":"info","fill":"' + b"x" * 9000 + b'"}', "8192 bytes"),
             (b'{"do":"provision"}', "id"),
-            (b'{"do":"provision","networks":[1]}', "networks"),
+            (b'{"do":"provision","networks":[1]}', "ssid"),
         ):
             said = await device.ask_raw(line)
             assert (said["ok"], remedy in said["error"]) == (False, True), said

@@ -66,7 +66,7 @@ async def test_a_token_is_requested_after_three_refusals(tmp_path: Path) -> None
             await device.fact("token_refreshed")
             await device.fact("sent", kind="heartbeat")
             assert refreshes(site)[1:] == [429, 200]
-            assert "refresh" not in device.stored("wiped")
+            assert "former_token" not in device.stored("wiped")
             await site.reset(device_id)
             await site.becomes(device_id, "executed")
             await device.fact("powered_on", pairing="unpaired")
@@ -93,20 +93,20 @@ async def test_a_refresh_of_a_revoked_token_is_requested_once(tmp_path: Path) ->
 
 @pytest.mark.checklist("C17")
 async def test_a_power_cut_before_the_new_token_is_written_repeats_the_request(tmp_path: Path) -> None:
-    """The key of the request is in flash: the same answer comes again, at once, and no third token is made."""
+    """The key of the request is made of the token: the same answer comes again, at once, and no third token is made."""
     async with running_site(tmp_path, "mosquitto") as site:
         device, _ = await locked_out(site, tmp_path)
         let_pass(site, 60)
-        async with powered(device, die_at=3):  # 1: the key, 2: the request, 3: the token
+        async with powered(device, die_at=3):  # 1: the request, 2: the former token, 3: the token
             await device.power_is_cut()
         made = tokens(site)
-        request = device.stored("wiped")["refresh"]
-        assert request["token"] == device.stored("wiped")["device_token"]
+        stored = device.stored("wiped")
+        assert stored["former_token"] == stored["device_token"]
         async with powered(device):
             await device.fact("token_refreshed")
             await device.fact("sent", kind="heartbeat")
         assert (tokens(site), refreshes(site)[1:]) == (made, [200, 200])
-        assert "refresh" not in device.stored("wiped")
+        assert "former_token" not in device.stored("wiped")
 
 
 @pytest.mark.checklist("C17")
@@ -119,10 +119,10 @@ async def test_a_lost_new_token_is_replaced_with_the_old_one(tmp_path: Path) -> 
             await device.fact("sent", kind="heartbeat")
             await device.switch_off()
         set_version(device, "0.9.0")  # an update makes it ask before it connects
-        async with powered(device, die_at=4):  # 1: the key, 2: the request, 3: the token, 4: the version
+        async with powered(device, die_at=4):  # 1: the request, 2: the former token, 3: the token, 4: the version
             await device.power_is_cut()
         stored = device.stored("wiped")
-        assert stored["refresh"]["token"] == old
+        assert stored["former_token"] == old
         assert stored["device_token"] != old
         change_tokens(site, "DELETE FROM tokens WHERE id = (SELECT max(id) FROM tokens)")
         async with powered(device):

@@ -11,15 +11,15 @@ def after(failures):
     """Return the pause after this number of lost links in a row."""
     backoff = Backoff({})
     for _ in range(failures - 1):
-        backoff.after_loss(0)
-    return backoff.after_loss(0)
+        backoff.pause(0, False)
+    return backoff.pause(0, False)
 
 
 print(json.dumps([[after(failures) for _ in range(DRAWS)] for failures in range(1, 10)]))
 worn = Backoff({})
 for _ in range(20):
-    worn.after_loss(0)
-print(json.dumps(worn.after_loss(10000)))
+    worn.pause(0, False)
+print(json.dumps(worn.pause(10000, False)))
 for _ in range(20):
-    worn.after_refusal()
-print(json.dumps(worn.after_refusal()))
+    worn.pause(0, True)
+print(json.dumps(worn.pause(0, True)))

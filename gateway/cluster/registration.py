@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from gateway.cluster.lease import RELEASE_SECONDS
 from gateway.core.clock import to_rfc3339
 from gateway.errors import AlreadyRunningError, GatewayError, StoreError
 from gateway.store import lease_sql
@@ -74,7 +75,7 @@ class Registration:
                         )
         finally:
             with suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(self._term.renewal_seconds):
+                async with asyncio.timeout(RELEASE_SECONDS):
                     await self._store.write(lambda tx: lease_sql.deregister(tx, self.holder))
 
 

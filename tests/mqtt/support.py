@@ -114,6 +114,9 @@ class MqttTestbed:
         self.pauses = QUICK
         self.outlets: Sequence[Callable[[ScanMarker], BackgroundPublisher]] = ()
         self.auto_version = False
+        self.owned = store
+        """The store of the connection, when that is not everyone's."""
+        self.observer: Callable[..., ConnectionObserver] = ConnectionObserver
         self.connection = self._new_connection()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -139,10 +142,10 @@ class MqttTestbed:
         return BrokerConnection(
             self.address,
             auto_version=self.auto_version,
-            store=self.store,
+            store=self.owned,
             topics=self.topics,
             wakeups=self.wakeups,
-            observer=ConnectionObserver(
+            observer=self.observer(
                 self.wakeups.access_changed,
                 first_uses=self.access_syncer.access.first_uses,
                 listening=self.presence.forgive,

@@ -48,10 +48,13 @@ async def violations(tab: Page) -> list[str]:
 
 
 async def test_every_certificate_fits_one_sheet_and_its_code_can_be_read(tab: Page, tmp_path: Path) -> None:
-    """Each outcome, addenda and the largest one, on A4 and Letter; the code is read from the printed pixels."""
+    """Each outcome, addenda and the largest one; the code is read from the printed pixels.
+
+    Letter is shorter than A4, so the largest one is printed on both.
+    """
     for headline, claims in {**of_each_kind(), "WWW": largest()}.items():
         await shown(tab, tmp_path, claims)
-        for paper in SIZES:
+        for paper in SIZES if claims == largest() else ["A4"]:
             sheet = await printed(tab, paper)
             assert (headline, paper, sheet.pages) == (headline, paper, 1)
             assert headline in sheet.text

@@ -332,7 +332,7 @@ class Device:
     def _wipe(self, outcome: Outcome) -> list[Action]:
         """Wipe, and store the outcome for the next heartbeats. A repetition is safe."""
         return [
-            *reset.erase(outcome),
+            *reset.erase(outcome, self._recordings),
             self._store_outcome(outcome),
             self._last_command.store(outcome),
             EraseFlash(Area.KEPT, reset.IN_PROGRESS),

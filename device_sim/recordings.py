@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from device_sim.actions import Action, Area, Upload, WriteFlash
+from device_sim.actions import Action, Area, EraseFlash, Upload, WriteFlash
 from device_sim.binding import Binding
 from device_sim.wire import Command
 
@@ -33,6 +33,11 @@ class Recordings:
         """Make so many finished recordings under a binding of this generation. Repeated, it adds nothing."""
         self._made_in |= {f"rec_{generation}_{each:03d}": generation for each in range(number)}
         return [self._write()] if number else []
+
+    def wipe(self) -> list[Action]:
+        """Wipe all recordings. Without this, the next write to flash would bring them back from RAM."""
+        self._made_in, self._running = {}, None
+        return [EraseFlash(Area.KEPT, RECORDINGS)]
 
     def execute(self, command: Command, binding: Binding) -> tuple[dict[str, Any], list[Action]]:
         """Execute a command about recordings. Return its result, and the actions that come before it is stored.

@@ -45,8 +45,8 @@ def _result_of(params: Mapping[str, Any], recordings: Recordings) -> dict[str, A
     }
 
 
-def erase(outcome: Outcome) -> list[Action]:
+def erase(outcome: Outcome, recordings: Recordings) -> list[Action]:
     """Return the erasures of a reset with this outcome. A repetition is safe."""
     wiped = (outcome.result or {}).get("wiped", ())
-    recordings = [EraseFlash(Area.KEPT, RECORDINGS)] if RECORDINGS in wiped else []
-    return [*(EraseFlash(Area.WIPED, each) for each in WIPED_BY_A_RESET), *recordings]
+    erased = recordings.wipe() if RECORDINGS in wiped else []
+    return [*(EraseFlash(Area.WIPED, each) for each in WIPED_BY_A_RESET), *erased]

@@ -314,6 +314,7 @@ class Device:
             self._erase("wiped", name)
         if outcome:
             if RECORDINGS in outcome["result"]["wiped"]:
+                self.product.power_on({})  # or the next write of the index brings them back from RAM
                 self._erase("kept", RECORDINGS)
             self._remember(outcome)
             self._last_wipe = {name: outcome[name] for name in ("command_id", "status", "receipt")}

@@ -210,6 +210,18 @@ def test_a_power_cut_changes_nothing_about_the_recordings(recordings: str) -> No
             assert outcome["result"]["recordings"] == {"wiped": wiped, "kept": kept}, (first, second)
 
 
+@pytest.mark.parametrize("actions", range(4, RESET_STEPS))
+def test_wiped_recordings_do_not_come_back_from_ram(actions: int) -> None:
+    """A wipe that a power cut interrupted is finished at power-on; then the next owner records something."""
+    bench = recorder()
+    bench.power_for = actions
+    bench.feed(command("factory_reset", params={"recordings": "wipe"}))
+    assert was_cut(bench)
+    bind_again(bench)
+    bench.feed(command("start_recording", 2, generation=5))
+    assert stored(bench) == {"cmd_2": 5}
+
+
 def test_a_reset_ends_a_recording() -> None:
     """Kept, it belongs to the owner before: the next one neither ends nor uploads it."""
     bench = recorder()

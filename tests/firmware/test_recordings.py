@@ -124,3 +124,7 @@ def test_a_power_cut_changes_nothing_about_the_recordings(device: Board, recordi
         assert stored(device) == ({} if recordings == "wipe" else {**OLD, **OWN}), cut
         [outcome] = device.flash()[1]["last_commands"]
         assert outcome["result"]["recordings"]["wiped"] == (3 if recordings == "wipe" else 0), cut
+        device.give(bind(5), NOW)  # what the next owner records does not bring back from RAM what was wiped
+        device.give(LINK_UP, NOW)
+        device.give(command("start_recording", 10, generation=5), NOW)
+        assert stored(device) == {**({} if recordings == "wipe" else {**OLD, **OWN}), "cmd_10": 5}, cut

@@ -119,6 +119,8 @@ class InvariantChecker:
             *certificate_laws.check_chains(self._world.disk),
         ):
             self._world.model.violate(*finding)
+        for device in self._world.devices:
+            self._world.recordings.check_wiped(device)
         self._world.check()
         await self._check_tokens()  # last: a request with a token is its first use
         self._world.check()

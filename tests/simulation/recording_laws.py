@@ -54,16 +54,20 @@ class RecordingLaws:
 
     def check_publish(self, device: DeviceHost, what: Publish) -> None:
         """A device that sends something has finished the wipe before it, and counts rightly what that was."""
-        left = self._wiped[device.serial] & set(_stored(device))
-        if left:
-            detail = f"{device.serial} still has {', '.join(sorted(left))}"
-            self._model.violate(2, "a reset with `wipe` leaves no recording", detail)
+        self.check_wiped(device)
         if what.status == "executed" and what.command_type == RESET and what.command_id in self._counts:
             result: dict[str, Any] = json.loads(what.payload).get("result") or {}
             right = self._counts[what.command_id]
             if result.get(RECORDINGS) != right:
                 detail = f"{device.serial} says {result.get(RECORDINGS)} for {what.command_id}, and it was {right}"
                 self._model.violate(2, "a reset counts the recordings that it wiped and kept", detail)
+
+    def check_wiped(self, device: DeviceHost) -> None:
+        """A device that is in no reset has none of the recordings that it was to wipe."""
+        left = self._wiped[device.serial] & set(_stored(device))
+        if left:
+            detail = f"{device.serial} still has {', '.join(sorted(left))}"
+            self._model.violate(2, "a reset with `wipe` leaves no recording", detail)
 
 
 def _stored(device: DeviceHost) -> dict[str, int]:

@@ -12,8 +12,8 @@ _BIND: Final[dict[str, Any]] = {**_DEVICE, "supersede": True, "lost": False}
 _TROUBLED: Final = 0.5
 _UNBOUND: Final = 0.6
 _RECORDING_STEPS: Final = (
-    *("write:reset_in_progress", "erase:device_token", "erase:recordings", "write:last_commands"),
-    *("erase:reset_in_progress", "publish:ack:executed", "upload", "write:recordings"),
+    *("erase:pairing", "erase:recordings", "erase:recordings", "write:last_commands"),
+    *("write:reset_in_progress", "publish:ack:executed", "upload", "write:recordings"),
 )
 _SEAMS: Final = ("acknowledge", "batch", "commit", "write", "any")
 
@@ -150,21 +150,22 @@ def cancelled_and_replayed(rng: random.Random) -> tuple[Step, ...]:
 
 
 def recordings_between_owners(rng: random.Random) -> tuple[Step, ...]:
-    """Recordings of two owners, resets that keep or wipe them, uploads, and the power that goes meanwhile."""
+    """Recordings of several owners, uploads, resets that keep or wipe them, and the power that goes meanwhile."""
     steps, at = [], 0.3
-    for number in range(3):
-        for kind in rng.sample(("start_recording", "stop_recording", "trigger_upload"), rng.randint(1, 3)):
+    for _ in range(rng.randint(1, 3)):
+        uploads = ["trigger_upload"] if rng.random() < _TROUBLED else []
+        for kind in (*uploads, "start_recording", *rng.sample(("stop_recording",), rng.randint(0, 1))):
             steps.append(Step(at, "command", {**_DEVICE, "type": kind, "ttl": 300}))
             at += rng.uniform(0.3, 1.5)
         if rng.random() < _TROUBLED:
             before = rng.choice(_RECORDING_STEPS)
             steps.append(Step(at, "power_cut", {**_DEVICE, "before": before, "off": rng.choice((0.1, 1.0))}))
-        at += 0.3
-        steps.append(Step(at, "reset", {**_DEVICE, "tries": 1, "recordings": rng.choice(("keep", "wipe"))}))
-        at += rng.uniform(3.0, 5.0)
-        if number < 2:
-            steps.append(Step(at, "provision", _BIND))
-            at += rng.uniform(1.0, 2.0)
+        choice = rng.choice(("keep", "wipe", "wipe"))
+        steps.append(Step(at + 0.3, "reset", {**_DEVICE, "tries": 1, "recordings": choice}))
+        at += rng.uniform(5.0, 7.0)
+        steps.append(Step(at, "provision", _BIND))
+        at += rng.uniform(1.0, 2.0)
+    steps.append(Step(at, "command", {**_DEVICE, "type": "trigger_upload", "ttl": 300}))
     return tuple(steps)
 
 

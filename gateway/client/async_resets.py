@@ -7,6 +7,7 @@ from typing import Final, Unpack
 
 from gateway.client.arguments import ResetFilters, path
 from gateway.client.async_transport import AsyncTransport
+from gateway.models.certificates import ResetCertificate
 from gateway.models.reset_list import Reset, ResetList, ResetSummary
 
 MOST_RESETS: Final = 100
@@ -53,3 +54,10 @@ class AsyncResetCalls(AsyncTransport):
     async def summarize_resets(self, *, since: str | None = None, until: str | None = None) -> ResetSummary:
         """Count open resets by age, and those that ended within a period by outcome."""
         return await self._get(ResetSummary, path("resets", "summary"), since=since, until=until)
+
+    async def get_certificate(
+        self, device_id: str, command_id: str, *, certificate: str | None = None
+    ) -> ResetCertificate:
+        """Return the certificate of an ended reset; ``certificate`` is the id of an addendum, to get that one."""
+        resource = path("devices", device_id, "resets", command_id, "certificate")
+        return await self._get(ResetCertificate, resource, certificate=certificate)

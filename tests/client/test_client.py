@@ -86,6 +86,8 @@ def live(url: str, key: str) -> None:
         assert gateway.get_command(device.id, reset.id).executed_at
         (done,) = gateway.list_resets(status="executed", time="finished_at", device_id=device.id).data
         assert gateway.list_device_resets(device.id, limit=1).data == [done] == list(gateway.iterate_resets())
+        certificate = gateway.get_certificate(device.id, reset.id)
+        assert (certificate.id, certificate.claims.outcome) == (done.certificate_id, "executed")
         assert (done.command_id, gateway.summarize_resets().finished.executed) == (reset.id, 1)
         assert gateway.get_state(device.id).connection == "online"
         assert gateway.list_device_events(device.id, limit=1).has_more

@@ -1,6 +1,8 @@
 """The main job on real parts: processes, sockets, files, and both brokers."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from tests.e2e.program import run
 from tests.e2e.support import AUDITOR, BROKERS, RESET, BrokerKind, Site, details, running, running_site, token_of, topic
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
+from tests.support.wait import eventually
 
 both = pytest.mark.parametrize("kind", BROKERS)
 
@@ -18,6 +21,13 @@ async def paired(device: SimulatedDevice, end_user: str = "eu_1") -> tuple[str, 
     """Provision a device; its id and token."""
     binding = await device.provision(end_user_id=end_user)
     return binding.device_id, binding.device_token
+
+
+def _noted_actions(site: Site) -> int:
+    """How many resets there are whose session was closed and whose message was cleared."""
+    noted = "SELECT count(*) FROM resets WHERE sessions_closed_at IS NOT NULL AND retained_cleared_at IS NOT NULL"
+    with closing(sqlite3.connect(f"{(site.gateway.data / 'gateway.db').as_uri()}?mode=ro", uri=True)) as registry:
+        return int(registry.execute(noted).fetchone()[0])
 
 
 @pytest.mark.guarantee("G11")
@@ -65,6 +75,10 @@ async def test_a_device_that_is_online_is_reset(tmp_path: Path, kind: BrokerKind
         assert device.counts["reset_begun"] == 1
         await site.token_is_dead(device_id, token)
         await site.broker_agrees()
+        certificate = await site.get(f"{device_id}/resets/{command['id']}/certificate")
+        assert certificate["claims"]["wiped"] == command["result"]["wiped"]
+        assert certificate["claims"]["gateway"]["token_revoked_at"] == command["executed_at"]
+        await eventually(lambda: _noted_actions(site), "the gateway noted what it did at the broker")
         assert [kind for kind in await site.events(device_id) if kind not in ("device.online", "device.offline")] == [
             "device.registered",
             "device.bound",

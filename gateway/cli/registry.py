@@ -29,7 +29,7 @@ Devices that the backup knows as bound go on as they are. 'gateway restore' does
 """
 
 
-@click.group(name="registry")
+@click.group(name="registry", epilog="\b\nExample:\n  gateway registry restored --yes")
 def registry_group() -> None:
     """Tell the registry what happened to its database."""
 
@@ -39,7 +39,9 @@ def registry_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings(*registry.NAMES, "encryption_key_file")
 def restored(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
-    """Begin a new epoch after the database was restored from a backup.
+    """Begin a new epoch after a restore.
+
+    For a database on PostgreSQL that was restored from a backup.
 
     Gateways notice a restore by themselves, unless their data directories and the broker are new as well.
     """

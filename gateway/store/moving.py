@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.store.postgres.engine import PostgresEngine
     from gateway.store.sqlite.connection import SqliteConnection
 
-BATCH: Final = 5_000
+BATCH: Final = 20_000
 SAMPLE: Final = 20_000
 """Rows of the largest table that a dry run copies and takes back, to measure how long the move takes."""
 LEFT: Final = ("gateways", "leases")

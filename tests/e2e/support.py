@@ -70,6 +70,7 @@ class Site:
         faults: Faults | None = None,
         transport: Transport = "mqtt",
         clock: Callable[[], int] = wall_clock,
+        recordings: int = 0,
     ) -> SimulatedDevice:
         """A device, not registered yet, with quick heartbeats and reconnects; its whims follow from its serial."""
         return SimulatedDevice(
@@ -80,7 +81,12 @@ class Site:
             interval=_HEARTBEAT_SECONDS,
             rng=random.Random(serial),  # noqa: S311 - a simulation
             options=Options(
-                faults=faults or NoFaults(), transport=transport, backoff_first=0.05, backoff_longest=0.5, clock=clock
+                faults=faults or NoFaults(),
+                transport=transport,
+                backoff_first=0.05,
+                backoff_longest=0.5,
+                clock=clock,
+                recordings=recordings,
             ),
         )
 
@@ -92,9 +98,9 @@ class Site:
         """POST below /v1/devices, which must be answered with this status."""
         return _body(await self.http.post(f"/v1/devices/{path}", json=body), status)
 
-    async def reset(self, device_id: str) -> dict[str, Any]:
+    async def reset(self, device_id: str, recordings: str | None = None) -> dict[str, Any]:
         """Ask for a reset; its command."""
-        answer = await self.post(f"{device_id}/reset")
+        answer = await self.post(f"{device_id}/reset", None if recordings is None else {"recordings": recordings})
         assert (answer["status"], answer["end_user_id"]) == ("unbound", None)
         return await self.newest(device_id)
 

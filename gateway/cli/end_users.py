@@ -56,7 +56,7 @@ Examples:
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @with_gateway
 def export(place: Place, *, end_user_id: str, file: Path | None, force: bool) -> None:
-    """Export everything that is kept about a person.
+    """Export what is kept about a person.
 
     A line of JSON each: bindings, devices, events, commands, heartbeats, and at last the counts. An export without its
     last line fails with exit code 1, and FILE is not written then. It holds personal data: hand it to the person, then

@@ -31,7 +31,7 @@ Devices that the backup knows as bound go on as they are. 'gateway restore' does
 
 @click.group(name="registry", epilog="\b\nExample:\n  gateway registry restored --yes")
 def registry_group() -> None:
-    """Tell the registry what happened to its database."""
+    """Say what happened to the database."""
 
 
 @registry_group.command(cls=SettingsCommand, name="restored", epilog=EPILOG)

@@ -68,9 +68,10 @@ def test_a_bulk_reset_shows_a_dry_run_first(cli: Cli, tmp_path: Path) -> None:
     assert {each["id"] for each in dry} == {one, two}
     assert {each["status"] for each in cli.json("devices", "list")} == {"bound"}
     assert "add --yes" in cli("devices", "bulk-reset", "--file", str(listed), code=2).err
-    done = cli("devices", "bulk-reset", "--file", str(listed), "--yes")
+    done = cli("devices", "bulk-reset", "--file", str(listed), "--yes", "--recordings", "wipe", "--reason", "sold")
     assert {row[0].strip() for row in done.rows} == {one, two}
     assert "cancel-resets --all" in done.err
+    assert cli.json("commands", "list", two)[0]["params"] == {"recordings": "wipe"}
     assert {each["status"] for each in cli.json("devices", "list")} == {"unbound"}
     partly = cli("devices", "bulk-reset", one, "dev_never", "--yes", code=1)
     assert {row[0].strip(): row[1].strip() for row in partly.rows}["dev_never"] == "not_found"

@@ -130,23 +130,23 @@ class GatewayInstance:
         async def nothing() -> dict[str, Any]:
             return {}
 
-        return build(
-            Services(
-                store=self.store,
-                topics=self.topics,
-                broker_address=lambda: ("broker", 1883, False),
-                synced=lambda device_pk, seconds: self.wakeups.synced(self.store, device_pk, seconds),
-                readiness=nothing,
-                taken_in=self.connection.barrier.passed,
-                wakeups=self.wakeups,
-                metrics=_METRICS,
-                options=HttpOptions(
-                    rate_limit_per_minute=0,
-                    bind_broker_wait_seconds=BIND_WAITS_SECONDS,
-                    cancel_broker_wait_seconds=BIND_WAITS_SECONDS,
-                ),
-            )
+        services = Services(
+            store=self.store,
+            topics=self.topics,
+            broker_address=lambda: ("broker", 1883, False),
+            synced=lambda device_pk, seconds: self.wakeups.synced(self.store, device_pk, seconds),
+            readiness=nothing,
+            taken_in=self.connection.barrier.passed,
+            wakeups=self.wakeups,
+            metrics=_METRICS,
+            options=HttpOptions(
+                rate_limit_per_minute=0,
+                bind_broker_wait_seconds=BIND_WAITS_SECONDS,
+                cancel_broker_wait_seconds=BIND_WAITS_SECONDS,
+            ),
         )
+        self.erasures = services.erasures
+        return build(services)
 
     def run(self, *, watching: bool, delivering: bool) -> None:
         """Start its parts."""
@@ -157,6 +157,7 @@ class GatewayInstance:
             self.spawn(first_uses.run(self.connection.barrier.passed))
         self.spawn(ExpiryWorker(self.store).run())
         self.spawn(self.presence.run())
+        self.spawn(self.erasures.run())
         if watching:
             self.spawn(CommandLineWatcher(self.store, self.wakeups).run())
         if delivering:

@@ -11,7 +11,7 @@ from device_sim.device import State
 from device_sim.wire import mqtt_password
 from gateway.mqtt.retained_scan import matches
 from gateway.store import View, token_sql
-from tests.simulation import certificate_laws
+from tests.simulation import certificate_laws, person_laws
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.gateway_host import GATEWAY_ID
 from tests.simulation.integrator import Finding
@@ -117,6 +117,7 @@ class InvariantChecker:
             *check_failed_grants(self._world),
             *check_old_keys(self._world),
             *certificate_laws.check_chains(self._world.disk),
+            *person_laws.check_at_rest(self._world.disk),
         ):
             self._world.model.violate(*finding)
         for device in self._world.devices:

@@ -159,7 +159,8 @@ class ModelState:
             return
         by_device: dict[int, list[Row]] = defaultdict(list)
         for row in ledger:
-            by_device[row["device_pk"]].append(row)
+            if row["device_pk"] is not None:  # an erasure's event is about no device
+                by_device[row["device_pk"]].append(row)
         if self.has_one_writer:
             self._check_event_order(ledger)
         for device_pk, rows in by_device.items():

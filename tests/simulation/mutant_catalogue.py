@@ -1,6 +1,13 @@
 """All deliberate faults, from every module that registers some."""
 
-from tests.simulation import certificate_mutants, device_mutants, grant_mutants, key_mutants, token_mutants
+from tests.simulation import (
+    certificate_mutants,
+    device_mutants,
+    grant_mutants,
+    key_mutants,
+    person_mutants,
+    token_mutants,
+)
 from tests.simulation.mutants import MUTANTS, Mutant
 
 __all__ = [
@@ -10,5 +17,6 @@ __all__ = [
     "device_mutants",
     "grant_mutants",
     "key_mutants",
+    "person_mutants",
     "token_mutants",
 ]

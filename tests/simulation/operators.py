@@ -15,6 +15,7 @@ from gateway.domain import devices, grant_keys, grants
 from gateway.errors import GatewayError
 from gateway.store import Context, Tx, grant_key_sql, transact
 from gateway.store.grant_key_sql import DeliveryCursor
+from tests.simulation import person_laws
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.model_state import RESET
 from tests.simulation.world import World
@@ -92,6 +93,19 @@ class Operators:
             device.reset_by_hand()
             await asyncio.sleep(0)
         device.provision(binding)
+
+    async def erase(self, *, unbind: bool) -> None:
+        """Erase the person to whom every device is bound; nothing is erased while one still is."""
+        for device in self._world.devices if unbind else ():
+            with suppress(SimulatorError):
+                await self._post(device, "unbind")
+        row = self._world.row("SELECT coalesce(max(seq), 0) AS newest FROM events")
+        answer = await self._api.call("DELETE", f"/v1/end-users/{person_laws.PERSON}")
+        self._world.log("operator", f"DELETE the person → {answer['status']}", counts=answer["counts"])
+        if answer["status"] == "finished" and row is not None:
+            for finding in person_laws.check_erased(self._world.disk, row["newest"]):
+                self._world.model.violate(*finding)
+            self._world.check()
 
     async def unbind(self, device: DeviceHost) -> None:
         """End the binding."""

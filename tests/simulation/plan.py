@@ -156,6 +156,8 @@ _LATE: Final = 0.5
 _ONE: Final[dict[str, Any]] = {"kinds": ("mqtt",), "embedded": False}
 _RESTORED: Final[dict[str, Any]] = {**_ONE, "mirrored": False, "watching": False}
 _NEW_KEY: Final[dict[str, Any]] = {"delivering": True, "watching": False}
+_UNBOUND_FIRST: Final = 0.7
+"""How often operators unbind all devices before they erase the person."""
 SCENARIO_PERIOD: Final = 50
 SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]], dict[str, Any]]]] = {
     0: (revoked_after_an_outage, {"kinds": ("mqtt", "mqtt"), "embedded": False}),
@@ -205,9 +207,17 @@ def make_plan(seed: int) -> Plan:
     steps = [_step(rng, at, kind, devices) for at, kind in zip(times, kinds, strict=True)]
     for _ in range(rng.choice((0, 1, 1, 2))):
         steps += _motif(rng, devices)
+    steps += _erasures(seed)
     denser = rng.choice((1.0, 0.25))  # close together, so that things meet
     steps = [replace(step, at=round(step.at * denser, 3)) for step in steps]
     return Plan(seed, configuration, tuple(sorted(steps, key=lambda step: step.at)))
+
+
+def _erasures(seed: int) -> list[Step]:
+    """Erasures of the person in some runs, drawn apart, so that the other steps of a seed stay as they are."""
+    rng = random.Random(f"erasures {seed}")  # noqa: S311 - reproducible on purpose
+    times = [rng.uniform(0.0, ACTIVE_SECONDS) for _ in range(rng.choice((0, 0, 1, 2)))]
+    return [Step(at, "erase", {"unbind": rng.random() < _UNBOUND_FIRST}) for at in times]
 
 
 def _step(rng: random.Random, at: float, kind: str, devices: int) -> Step:

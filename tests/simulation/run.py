@@ -7,9 +7,11 @@ import gc
 import random
 from dataclasses import dataclass
 from typing import Any, Final
+from unittest.mock import patch
 
 import structlog
 
+from gateway.domain import erasures
 from tests.simulation.faults import FaultInjector
 from tests.simulation.gateway_process import KilledError
 from tests.simulation.integrator import Finding
@@ -48,7 +50,8 @@ def run(plan: Plan) -> Outcome:
     loop, logging = VirtualLoop(), structlog.get_config()
     try:
         asyncio.set_event_loop(loop)
-        return loop.run_until_complete(_run(plan))
+        with patch.object(erasures, "HEARTBEATS_AT_ONCE", 2):  # or one transaction would erase all of them
+            return loop.run_until_complete(_run(plan))
     finally:
         structlog.configure(**logging)  # other tests of this process read the log
         asyncio.set_event_loop(None)

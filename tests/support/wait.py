@@ -7,8 +7,11 @@ from typing import TypeVar, overload
 
 Result = TypeVar("Result")
 
-POLL_SECONDS = 0.007
 GUARD_SECONDS = 20.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.004, 0.025
+"""Seconds between two looks."""
+_SHARE = 0.1
+"""A pause is at most so much of the time waited until then: what takes long is looked at less often."""
 
 
 @overload
@@ -28,10 +31,12 @@ async def eventually(predicate: Callable[[], object], what: str, *, guard_second
     statement about speed. Raises AssertionError with the last value seen when the guard strikes.
     """
     last: object = None
+    now = asyncio.get_running_loop().time
+    began = now()
     try:
         async with asyncio.timeout(guard_seconds):
             while not (last := await _asked(predicate)):  # noqa: ASYNC110 - what it waits for is in other processes
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(min(max(_SHARE * (now() - began), _SHORTEST_PAUSE), _LONGEST_PAUSE))
     except TimeoutError:
         raise AssertionError(
             f"within {guard_seconds:g} s it did not come to pass that {what} (last seen: {last!r})"

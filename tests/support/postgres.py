@@ -24,19 +24,22 @@ TEMPLATE = "registry"
 
 @cache
 def server() -> PostgresServer:
-    """The server of this process, with a template of a registry."""
-    started = PostgresServer("max_connections=200").__enter__()
+    """The server of this process, with a template of a registry.
+
+    Autovacuum would visit each of hundreds of databases once a minute: ten processes a second.
+    """
+    started = PostgresServer("max_connections=200", "autovacuum=off").__enter__()
     atexit.register(started.__exit__, None, None, None)
     execute(started, f"CREATE DATABASE {TEMPLATE}")
     open_registry(started.address(TEMPLATE)).close()
     return started
 
 
+@cache
 def database(of: Path) -> PostgresAddress:
     """Return the registry that stands for this data directory; a new one has every table and no row."""
     name = f"r_{blake2s(str(of).encode(), digest_size=12).hexdigest()}"
-    if not execute(server(), "SELECT 1 FROM pg_database WHERE datname = %s", name):
-        execute(server(), f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    execute(server(), f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     return server().address(name)
 
 

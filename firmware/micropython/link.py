@@ -17,31 +17,15 @@ SLOWEST_MS = 300000  # pause after many refused passwords: there is always a nex
 LOST = (OSError, EOFError, ValueError, IndexError, asyncio.TimeoutError)
 
 
-class Backoff:
-    """Pauses in milliseconds. They double and have jitter; a link that was cut soon does not reset the count."""
-
-    def __init__(self, config):
-        self.first = config.get("backoff_first_ms", 500)
-        self.longest = config.get("backoff_longest_ms", 60000)
-        self.stable = config.get("backoff_stable_ms", 10000)
-        self.failures = 0
-
-    def pause(self, held, refused):
-        """Return the pause after a link that was up for `held` milliseconds, or was refused."""
-        self.failures = 1 if held >= self.stable else self.failures + 1
-        ceiling = min(SLOWEST_MS if refused else self.longest, self.first << min(self.failures - 1, 16))
-        return ceiling // 2 + int.from_bytes(os.urandom(4), "big") % (ceiling // 2 + 1)
-
-
 class Link:
     """Link that the state machine opened. Call `next_event` again and again: it connects and receives."""
 
     def __init__(self, connection, binding, networks, runtime):
         self.connection, self.binding, self.networks, self.runtime = connection, binding, networks, runtime
-        self.config, self.backoff = runtime.config, Backoff(runtime.config)
+        self.config = runtime.config
         self.transport = self._client = None
         self._events = []
-        self._refusals = self._up_since = 0
+        self._failures = self._refusals = self._up_since = 0
         self._connect_at = time.ticks_ms()
         if self.config.get("transport") == "http":
             self._is_up("http")
@@ -77,6 +61,17 @@ class Link:
         except LOST as error:
             self._lost(error)
             raise
+
+    def pause(self, held, refused):
+        """Return the milliseconds until the next attempt, after a link that was up for `held` ms, or was refused.
+
+        They double and have jitter. A link that was cut soon does not reset the count.
+        """
+        stable = held >= self.config.get("backoff_stable_ms", 10000)
+        self._failures = 1 if stable else self._failures + 1
+        longest = SLOWEST_MS if refused else self.config.get("backoff_longest_ms", 60000)
+        ceiling = min(longest, self.config.get("backoff_first_ms", 500) << min(self._failures - 1, 16))
+        return ceiling // 2 + int.from_bytes(os.urandom(4), "big") % (ceiling // 2 + 1)
 
     async def close(self):
         """Go offline: publish `offline`, wait for its PUBACK, send DISCONNECT. A broken link gets none of it."""
@@ -134,8 +129,8 @@ class Link:
             self.transport = None
             self._events.append(("link_down", reason))
         self._count_refusal(refused, reason)
-        self._connect_at = time.ticks_add(time.ticks_ms(), self.backoff.pause(held, refused))
-        unreachable = self.backoff.failures >= HTTP_AFTER_FAILURES and not refused
+        self._connect_at = time.ticks_add(time.ticks_ms(), self.pause(held, refused))
+        unreachable = self._failures >= HTTP_AFTER_FAILURES and not refused
         if unreachable and self.transport is None and self.runtime.url(self.binding):
             self._is_up("http")
 

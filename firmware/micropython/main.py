@@ -8,6 +8,7 @@ import asyncio  # noqa: E402  # after the threshold is set
 import json  # noqa: E402
 import sys  # noqa: E402
 
+import device  # noqa: E402, F401  # the largest file first, while the heap is in one piece
 import net  # noqa: E402
 import provisioning  # noqa: E402
 from board import Board  # noqa: E402

@@ -13,11 +13,6 @@ from tests.firmware.device import NETWORKS, FirmwareDevice
 from tests.support.certificates import make_authority, server_pair
 from tests.support.wait import eventually
 
-HEAP = "256k"
-"""More than the 128 KiB of the other tests: with those, memory over TLS runs short now and then in so long a run.
-
-The link then starts again, and a bind answer is refused until it is sent again.
-"""
 LONGEST_MS, STABLE_MS = 800, 700
 PATIENCE = 20.0
 """Seconds: an Ed25519 signature is verified in Python here."""
@@ -37,7 +32,7 @@ class FirmwareRig:
         if first:
             config: dict[str, Any] = {"api_url": self.url, "ca_file": self._ca_file, "heartbeat_seconds": INTERVAL}
             pauses: dict[str, Any] = {"backoff_longest_ms": LONGEST_MS, "backoff_stable_ms": STABLE_MS}
-            self._device = FirmwareDevice(self._folder, "DUT-1", heap=HEAP, **config, **pauses)
+            self._device = FirmwareDevice(self._folder, "DUT-1", **config, **pauses)
             await self._device.start()
         device = self._device
         assert device is not None
@@ -45,7 +40,7 @@ class FirmwareRig:
         async def is_provisioned() -> bool:
             return bool((await device.ask(do="provision", bind=answer, networks=NETWORKS))["ok"])
 
-        # It refuses while it is paired, and while its memory is short: the companion app asks again.
+        # It refuses while it is paired: the companion app asks again.
         await eventually(is_provisioned, "the firmware takes the bind answer")
 
     async def cut_power(self) -> None:

@@ -2,21 +2,32 @@
 
 import json
 
-from link import Backoff
+from link import Link
 
 DRAWS = 40
 
 
+class Runtime:
+    """What a link needs to count failures."""
+
+    config = {}  # noqa: RUF012  # nothing changes it
+
+
+def new_link():
+    """Return a link that has not been up."""
+    return Link("wifi", {}, (), Runtime())
+
+
 def after(failures):
     """Return the pause after this number of lost links in a row."""
-    backoff = Backoff({})
+    link = new_link()
     for _ in range(failures - 1):
-        backoff.pause(0, False)
-    return backoff.pause(0, False)
+        link.pause(0, False)
+    return link.pause(0, False)
 
 
 print(json.dumps([[after(failures) for _ in range(DRAWS)] for failures in range(1, 10)]))
-worn = Backoff({})
+worn = new_link()
 for _ in range(20):
     worn.pause(0, False)
 print(json.dumps(worn.pause(10000, False)))

@@ -192,4 +192,5 @@ def test_a_malformed_key_refuses_every_grant(key: dict[str, Any]) -> None:
 def test_only_signed_refusals_are_stored() -> None:
     """A refusal is kept under the command's id only if the gateway signed that command."""
     kept = {code: grant.RefusalError(code, "").is_signed for code in ALL_CODES}
-    assert {code for code, keep in kept.items() if keep} == {"stale_generation", "expired", "invalid_grant_key"}
+    signed = {"stale_generation", "expired", "invalid_grant_key", "invalid_params"}
+    assert {code for code, keep in kept.items() if keep} == signed

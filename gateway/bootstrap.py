@@ -17,6 +17,7 @@ from gateway.errors import StoreError
 from gateway.runtime.sealing import Vault, vault_of
 from gateway.settings.loading import Settings
 from gateway.store import (
+    DATABASE_NAME,
     Context,
     Rules,
     Tx,
@@ -26,11 +27,13 @@ from gateway.store import (
     key_sql,
     open_database,
     open_existing,
+    open_reader,
     open_to_serve,
     outbox_sql,
     secret_sql,
     transact,
 )
+from gateway.store.errors import DATABASE_ERRORS
 from gateway.store.position_file import note_position, read_position
 from gateway.store.sqlite.lock import holder
 
@@ -55,11 +58,11 @@ def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str
         StoreError: the registry cannot be opened, or is not the one that this data directory belongs to.
     """
     data_dir, context = settings.data_dir, Context(vault=vault_of(settings.encryption_key_file))
+    _require_own(settings)
     with closing((open_to_serve if to_serve else open_database)(settings.registry)) as connection:
         if holder(data_dir) not in (None, os.getpid()):
             return transact(connection, context, lambda tx: _own_facts(tx, settings))
         noted = read_position(data_dir)
-        _require_own(View(connection), noted, settings)
         secret_sql.leave_no_traces(connection)
         sealed = transact(connection, context, secret_sql.settle)
         facts = transact(connection, context, lambda tx: _settled(tx, settings, noted))
@@ -71,19 +74,31 @@ def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str
     return facts
 
 
-def _require_own(view: View, noted: Position | None, settings: Settings) -> None:
-    """Refuse a database that is not the one that this data directory was used with.
+def _require_own(settings: Settings) -> None:
+    """Refuse a database that is not the one that this data directory was used with, before anything is made there.
 
     On SQLite both are in one place: another registry there is a copy that was put back (:mod:`gateway.domain.epoch`).
     """
-    found = epoch_sql.registry_id(view)
-    if settings.database is None or noted is None or found in (None, noted.registry_id):
+    if settings.database is None:
         return
-    raise StoreError(
-        f"The database {settings.database} holds the registry {found}, and the data directory {settings.data_dir} was "
-        f"used with the registry {noted.registry_id}. Nothing was changed. Name the right database in the setting "
-        "'database', or use another data directory with --data-dir."
-    )
+    try:
+        with closing(open_reader(settings.registry)) as connection:
+            found = epoch_sql.registry_id(View(connection)) if connection.applied_steps() else ""
+    except DATABASE_ERRORS:
+        return  # the opening says what is wrong
+    noted, where = read_position(settings.data_dir), f"the data directory {settings.data_dir}"
+    if found == "" and (settings.data_dir / DATABASE_NAME).exists():
+        raise StoreError(
+            f"The database {settings.database} is empty, and {where} holds a registry of SQLite ({DATABASE_NAME}). "
+            "Nothing was changed. Move that one ('gateway migrate --to URL'), or begin with another data directory "
+            "(--data-dir)."
+        )
+    if noted is not None and found not in (None, noted.registry_id):
+        raise StoreError(
+            f"The database {settings.database} holds {f'the registry {found}' if found else 'no registry'}, and "
+            f"{where} was used with the registry {noted.registry_id}. Nothing was changed. Name the right database in "
+            "the setting 'database', or use another data directory with --data-dir."
+        )
 
 
 def _copies(settings: Settings) -> list[str]:

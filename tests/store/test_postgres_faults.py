@@ -19,7 +19,7 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import StoreError
 from gateway.runtime.postgres_server import USER, PostgresServer
 from gateway.settings.loading import Settings, load
-from gateway.store import Context, Store, epoch_sql, event_sql, key_sql, open_database, transact
+from gateway.store import DATABASE_NAME, Context, Store, epoch_sql, event_sql, key_sql, open_database, transact
 from gateway.store.errors import PostgresError
 from gateway.store.postgres import connection as postgres_connection
 from gateway.store.postgres.connection import PostgresConnection
@@ -40,6 +40,14 @@ def test_the_registry_of_another_installation_is_refused(server: PostgresServer,
         first_start(other, to_serve=True)
     assert _position(other) == before
     first_start(own, to_serve=True)
+    empty = _settings(tmp_path, new_database(server, "installation_3"))
+    with pytest.raises(StoreError, match="holds no registry, and the data directory"):
+        first_start(empty, to_serve=True)
+    (tmp_path / "data" / DATABASE_NAME).touch()
+    with pytest.raises(StoreError, match=r"Move that one \('gateway migrate --to URL'\), or begin"):
+        first_start(empty, to_serve=True)
+    with closing(PostgresConnection(server.address("installation_3"))) as connection:
+        assert connection.applied_steps() == set()
 
 
 def test_a_database_that_was_put_back_begins_a_new_epoch(server: PostgresServer, tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ _WALK: Final = """WITH RECURSIVE walk AS (
         WHERE b.device_pk = ?2 AND b.id < w.id AND b.id <> ?3)
     SELECT * FROM walk LIMIT ?4"""
 _SUCCESSOR: Final = """WITH RECURSIVE walk AS (
-        SELECT id, previous FROM heartbeats WHERE id = ?1 AND device_pk = ?2
+        SELECT id, previous FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND id > ?3
     UNION ALL
         SELECT b.id, b.previous FROM walk w JOIN heartbeats b ON b.id = w.previous
-        WHERE b.device_pk = ?2 AND b.id < w.id AND w.previous <> ?3)
+        WHERE b.device_pk = ?2 AND b.id < w.id AND b.id > ?3)
     SELECT id FROM walk WHERE previous = ?3"""
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.domain import erasures
 from gateway.errors import StoreError
-from gateway.store import Store, View
+from gateway.store import Store, View, binding_history_sql, binding_sql
 from gateway.workers.erasures import Erasures
 from tests.domain.support import World
 from tests.support.long_history import lengthen
@@ -98,3 +98,19 @@ async def test_a_full_disk_stops_an_erasure_until_there_is_room(tmp_path: Path) 
                 erased = await worker.wait(accepted, 600)
             assert (erased.finished, _left(world)) == (True, 0)
             assert '"eu_1"' not in "\n".join(world.dump())
+
+
+def test_a_part_costs_the_same_however_long_the_history(tmp_path: Path) -> None:
+    """By the steps of SQLite's machine: no part walks the whole chain."""
+    steps = []
+    for heartbeats in (2_000, HEARTBEATS):
+        (tmp_path / str(heartbeats)).mkdir()
+        with World(tmp_path / str(heartbeats)) as world:
+            _former(world, heartbeats)
+            (binding,) = binding_sql.of_person(world.view, world.project_id, "eu_1")
+            looks: list[int] = []
+            world.connection.set_progress_handler(lambda: looks.append(1), 1_000)  # noqa: B023 - used up here
+            assert world.run(binding_history_sql.delete, binding, 100) == 100
+            world.connection.set_progress_handler(None, 0)
+        steps.append(len(looks))
+    assert steps[1] <= 2 * steps[0], steps

@@ -1,9 +1,14 @@
 """Certificates of reset over HTTP: in both forms, of a deleted device too, and what refuses them."""
 
+import asyncio
 import hashlib
 
 import jwt
+import pytest
 
+from gateway.cli.certificate_keys import keys_at
+from gateway.domain.certificate_check import CertificateError, check
+from gateway.errors import UnavailableError
 from tests.http.support import Api, Json, body, error
 from tests.support.receipts import receipt_of
 
@@ -67,3 +72,18 @@ async def test_what_gets_no_certificate(api: Api) -> None:
     assert (await api.as_(bound["device_token"]).get(path)).status_code in (401, 403)
     refused = await api.back_end.get(path, headers={"Accept": "image/png"})
     assert error(refused, 406, "not_acceptable")["details"]["offered"][:2] == ["application/json", "application/jose"]
+
+
+async def test_keys_are_read_from_the_gateway(api: Api) -> None:
+    """``gateway certificates verify --jwks URL`` takes what the gateway publishes; another path is named as wrong."""
+    _, _, path = await ended(api)
+    jws = (await api.back_end.get(path, headers={"Accept": "application/jose"})).text
+    keys = await asyncio.to_thread(keys_at, f"{api.url}/.well-known/jwks.json", None)
+    (found,) = check([jws], keys)
+    assert (found.project_id, found.certificates) == (api.project_id, 1)
+    with pytest.raises(
+        UnavailableError, match=r"answers 404\. The keys of a gateway are at its /\.well-known/jwks\.json"
+    ):
+        await asyncio.to_thread(keys_at, f"{api.url}/jwks.json", None)
+    with pytest.raises(CertificateError, match="is no set of public keys"):
+        await asyncio.to_thread(keys_at, f"{api.url}/health", None)

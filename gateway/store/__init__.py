@@ -97,9 +97,9 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self._writer.stop)
-        await asyncio.to_thread(self._engine.stop)
         await asyncio.sleep(0)  # the last results reach their callers
         self._readers.stop()
+        await asyncio.to_thread(self._engine.stop)  # until here it ends reads that a server does not answer
         for connection in reversed(self._opened):
             connection.close()
 

@@ -102,8 +102,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "is done. After 10 s it is answered with 202 and `running`: the erasure is accepted then and the gateway "
         "finishes it, also after a restart. Send the request again to wait for its end. A person of whom nothing is "
         "kept gets counts of 0. `mentions` lists places that name the person and that only you can change, such as "
-        "metadata: nothing is guessed there. Backups made before still hold the person. docs/compliance.md says what "
-        "to do after a restore.",
+        "metadata: nothing is guessed there. Backups made before still hold the person. 'gateway docs compliance' says "
+        "what to do after a restore.",
         tag=TAG,
         access=WRITE,
         takes=Empty,

@@ -124,6 +124,10 @@ async def test_the_async_client_makes_calls(api: Api) -> None:
         with pytest.raises(ApiError) as refused:
             await gateway.bind_device(ids[0], "eu_2")
         assert refused.value.code == "device_already_bound"
+        lines = [each["kind"] async for each in gateway.export_end_user("eu_1")]
+        assert (lines[0], lines[-1]) == ("end_user", "end")
+        await gateway.unbind_device(ids[0])
+        assert (await gateway.erase_end_user("eu_1")).counts.bindings == 1
         assert refused.value.details["end_user_id"] == "eu_1"
 
 

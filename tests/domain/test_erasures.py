@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from gateway.core.clock import DAY_MS, HOUR_MS
-from gateway.domain import erasures
+from gateway.domain import erasures, person_export
 from gateway.domain.erasures import Erased
 from gateway.errors import ConflictError
 from gateway.store import Store, Tx, binding_history_sql, binding_sql, heartbeat_sql, idempotency_sql
 from gateway.store.heartbeat_sql import Period
 from gateway.store.idempotency_sql import KeptAnswer
+from gateway.store.person_sql import Mention
 from gateway.workers.erasures import Erasures
 from tests.domain.support import World
 
@@ -204,3 +205,43 @@ def _pages(world: World, binding: Any) -> list[int]:
         found += [row.id for row in rows]
         after = rows[-1].id
     return found
+
+
+def test_places_that_people_filled_are_found_and_left(world: World) -> None:
+    """By the exact id: in devices, names, webhooks, accounts, reasons and open commands; none is changed."""
+    named, other = "of eu_1 (ward 3)", "of eu_12"
+    first, second = world.register("SN-eu_1"), world.register("SN-2")
+    for device_id, text in ((first, named), (second, other)):
+        world.update(device_id, name=text, metadata={"wearer": text})
+    world.bind(second, "eu_2")
+    world.create(second, "start_recording", params={"label": named})
+    world.reset(first)
+    world.run(Tx.run, "UPDATE resets SET reason = ?", named)  # of a version that did not refuse it
+    world.run(Tx.run, "UPDATE projects SET name = 'of eu_1'")
+    for statement in (
+        """INSERT INTO api_keys (id, project_id, name, hash, hint, scopes, created_at)
+            VALUES ('key_9', ?2, 'eu_1', ?1, 'h', '[]', 1)""",
+        """INSERT INTO webhooks (id, project_id, url, events, description, enabled, secret, cursor, created_at)
+            VALUES ('wh_1', ?2, 'https://example.com/eu_1', '[]', 'eu_1', 0, ?1, 0, 1)""",
+        """INSERT INTO broker_accounts (name, hash, broker_entry, created_at, project_id)
+            VALUES ('eu_1', ?1, '$6$', 1, ?2)""",
+    ):
+        world.run(Tx.run, statement, b"hash", world.project_id)
+    erase(world)
+    before = world.dump()
+    assert {(each.field, each.id.partition("_")[0]) for each in _mentions(world)} == {
+        *(("device.serial_number", "dev"), ("device.name", "dev"), ("device.metadata", "dev"), ("command", "cmd")),
+        *(("project.name", "proj"), ("api_key.name", "key"), ("webhook.url", "wh"), ("webhook.description", "wh")),
+        *(("account.name", "eu"), ("reset.reason", "cmd")),
+    }
+    assert erase(world).counts == dict.fromkeys(erasures.COUNTS, 0)
+    assert world.dump() == before
+
+
+def _mentions(world: World) -> list[Mention]:
+    async def run() -> list[Mention]:
+        async with Store(world.data_dir, world.context) as store:
+            some = person_export.mentions(store.read, world.project_id, "eu_1")
+            return [each async for found in some for each in found]
+
+    return asyncio.run(run())

@@ -180,6 +180,11 @@ async def attack(folder: Path) -> AsyncIterator[CrashTestbed]:
         async with started(gateway):
             headers = {"Authorization": f"Bearer {gateway.new_key()}"}
             async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=GUARD_SECONDS) as http:
+
+                async def is_ready() -> bool:
+                    return bool((await http.get("/ready")).json()["ready"])
+
+                await eventually(is_ready, "the gateway is ready")
                 made = CrashTestbed(gateway, http)
                 try:
                     yield made

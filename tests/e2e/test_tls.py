@@ -85,6 +85,11 @@ async def secured(folder: Path, *, client_certificates: bool = False) -> AsyncIt
     site = TlsGateway(folder, client_certificates=client_certificates)
     async with started(site.gateway):
         site.key = site.gateway.new_key()
+
+        async def is_ready() -> bool:
+            return bool((await site.ready())["ready"])
+
+        await eventually(is_ready, "the gateway is ready")
         yield site
 
 

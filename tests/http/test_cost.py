@@ -35,11 +35,16 @@ async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path,
             "SELECT devices",
             "SELECT api_keys",  # the name of who asks, for the audit trail
             "INSERT events",
+            "SELECT events",  # the last event of the binding,
+            "UPDATE bindings",  # which ends here
             "SELECT tokens",
             "SELECT commands",  # the number of the last of its type
             "SELECT signing_keys",
             "INSERT commands",
             "INSERT outbox",
+            "SELECT commands",  # the key that signed it,
+            "SELECT end_user_salts",  # the person's pseudonym,
+            "INSERT resets",  # both for the certificate
             "SELECT api_keys",
             "INSERT events",
             "COMMIT",

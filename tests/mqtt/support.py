@@ -76,8 +76,16 @@ class Served:
 
     connection: BrokerConnection
     syncer: AccessSyncer
-    managed_by = "test"
-    access_limitation = None
+
+    @property
+    def managed_by(self) -> str:
+        """Who steers accounts and sessions there."""
+        return self.syncer.access.name
+
+    @property
+    def access_limitation(self) -> str | None:
+        """What can never be done about access there."""
+        return self.syncer.access.limitation
 
     @property
     def status(self) -> LinkStatus:

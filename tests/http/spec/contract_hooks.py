@@ -12,8 +12,9 @@ import json
 import os
 import random
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,7 @@ SAID_IN_WORDS: Final = frozenset(
     }
 )  # fmt: skip
 NOWHERE: Final = "https://127.0.0.1:9/"
+LOOK_SECONDS: Final = 0.02
 
 numbers = count()
 chance = random.Random(FACTS["seed"])  # noqa: S311 - schemathesis's own seed, so that a run can be repeated
@@ -86,6 +88,13 @@ class SchemathesisCaller:
         hook_id: str = self.post("/v1/webhooks", {"url": NOWHERE})["id"]
         return hook_id
 
+    def delivered(self, hook_id: str, cause: Callable[[], object]) -> dict[str, str]:
+        """A delivery to this webhook; ``cause`` causes an event. The worker picks it up a moment later."""
+        cause()
+        while (found := self.get(f"/v1/webhooks/{hook_id}/deliveries").get("data")) == []:
+            time.sleep(LOOK_SECONDS)
+        return {"webhook_id": hook_id, "delivery_id": found[0]["id"]} if found else {}
+
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """What the gateway answers."""
         answer = self.session.post(f"{URL}{path}", json=body, timeout=60)
@@ -117,6 +126,15 @@ class OwnResources:
         device_id: str = self.caller.post("/v1/devices", {"serial_number": f"own {next(numbers)}"})["id"]
         return device_id
 
+    def reset(self) -> dict[str, str]:
+        """A reset that has ended: a bind has superseded it."""
+        path = f"/v1/devices/{(device_id := self.registered())}"
+        self.caller.post(f"{path}/bind", {"end_user_id": "eu_1"})
+        self.caller.post(f"{path}/reset", {})
+        command_id: str = self.caller.get(f"{path}/commands")["data"][0]["id"]
+        self.caller.post(f"{path}/bind", {"end_user_id": "eu_2", "supersede_reset": True})
+        return {"device_id": device_id, "command_id": command_id}
+
     def arranged(self, operation_id: str) -> dict[str, str]:
         """A path on which the operation can succeed; none where any will do."""
         match operation_id:
@@ -124,9 +142,10 @@ class OwnResources:
                 return {"device_id": self.registered()}
             case "create_command":
                 return {"device_id": self.fresh().device_id}
+            case "get_certificate":
+                return self.reset()
             case "replay_delivery":
-                deliveries = self.caller.get(f"/v1/webhooks/{self.fresh().hook_id}/deliveries").get("data", [])
-                return {"webhook_id": self.hook_id, "delivery_id": deliveries[0]["id"]} if deliveries else {}
+                return self.caller.delivered(self.caller.hooked(), self.registered)
         return {}
 
 

@@ -104,7 +104,7 @@ def _keeps_it_in_ram() -> Iterator[None]:
         yield
 
 
-@mutant("a device takes a key that its own key did not sign", 2)
+@mutant("a device takes a key that its own key did not sign", 1, 2)
 def _any_announcement() -> Iterator[None]:
     real = grant._verify_claims  # noqa: SLF001 - planted there
 

@@ -6,6 +6,7 @@ key until they are bound again, or take the new key in a delivery. Then the old 
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,8 +38,20 @@ Examples:
 
 What to do when one leaked: 'gateway docs runbook'.
 """
+_HYPHENATED: Final = re.compile(r"-[A-Za-z0-9_-]{42}")
+"""Form of a key's id that begins with a hyphen, as one in 64 does."""
 _COLUMNS: Final = ("KID", "STATE", "DEVICES", "CREATED", "RETIRED", "LEAKED")
 _DEVICE_COLUMNS: Final = ("ID", "SERIAL", "END USER", "TOKEN", "PROJECT")
+
+
+class KeyCommand(SettingsCommand):
+    """A command with the id of a key, which may begin with a hyphen and is no option then."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put such ids behind ``--``."""
+        ids = [each for each in args if _HYPHENATED.fullmatch(each)]
+        others = [each for each in args if each not in ids]
+        return super().parse_args(ctx, [*others, "--", *ids] if ids else args)
 
 
 @click.group(name="signing-keys", epilog=GROUP_EPILOG)
@@ -167,7 +180,7 @@ def _progress(view: View) -> dict[str, Any]:
 
 
 @signing_keys_group.command(
-    cls=SettingsCommand,
+    cls=KeyCommand,
     name="leaked",
     epilog="\b\nExample:\n  gateway signing-keys leaked bMLiE09XTGJjawFhXalEUx98DsLmOo2STDHJBSv1dWM --yes",
 )
@@ -191,7 +204,7 @@ def _show(facts: dict[str, Any], *, as_json: bool) -> None:
 
 
 @signing_keys_group.command(
-    cls=SettingsCommand,
+    cls=KeyCommand,
     name="devices",
     epilog="\b\nExample:\n  gateway signing-keys devices bMLiE09XTGJjawFhXalEUx98DsLmOo2STDHJBSv1dWM",
 )

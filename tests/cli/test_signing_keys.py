@@ -126,3 +126,13 @@ def test_callers_cannot_send_the_command(cli: Cli) -> None:
     device = cli.bound()
     assert "set_grant_key" not in cli("commands", "send", "--help").out
     assert "trigger_upload" in cli("commands", "send", device["id"], "set_grant_key", code=2).err
+
+
+@pytest.mark.parametrize("command", [("devices", "{}"), ("leaked", "{}", "--yes")])
+def test_an_id_may_begin_with_a_hyphen(cli: Cli, command: tuple[str, ...]) -> None:
+    """Ids are base64url, so one in 64 does; it is no option, whatever letters it has."""
+    cli.bound()
+    kid = "-hLiE09XTGJjawFhXalEUx98DsLmOo2STDHJBSv1dWM"
+    assert (
+        f"There is no signing key '{kid}'" in cli("signing-keys", *(each.format(kid) for each in command), code=4).err
+    )

@@ -196,11 +196,8 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any])
     operation = operation_of(case)
     if operation is None:
         return
-    if operation.access.scope is not None and not _stands_for_something(case.path_parameters):
-        arranged = own.arranged(operation.id) if chance.random() < 0.5 else {}
-        case.path_parameters.update(arranged)
-        if not arranged:
-            _let_it_exist(case.path_parameters)
+    if operation.access.scope is not None:
+        _lead_to_something(operation, case.path_parameters)
     if _bearer(case.headers) in spent:  # credentials are given when cases are made up, which may be long before
         case.headers["Authorization"] = f"Bearer {own_token(case)}"
     if re.fullmatch(PATTERN, case.headers.get(HEADER, "")) and chance.random() < 0.8:
@@ -222,8 +219,15 @@ def _sign(command_id: str | None, body: dict[str, Any], token: str) -> None:
         body["receipt"] = base64.urlsafe_b64encode(made).rstrip(b"=").decode()
 
 
-def _stands_for_something(path: dict[str, Any]) -> bool:
-    return any(each in known or each in FACTS["ids"] for each in path.values())
+def _lead_to_something(operation: AnyOperation, path: dict[str, Any]) -> None:
+    """Let a path that was made up, or a part of it, lead to what exists: often to where the operation succeeds."""
+    exists = [each in known or each in FACTS["ids"] for each in path.values()]
+    succeeded = answered[f"{operation.id} 200"] + answered[f"{operation.id} 201"]
+    is_due = not succeeded or chance.random() < 0.5
+    arranged = own.arranged(operation.id) if is_due and not all(exists) else {}
+    path.update(arranged)
+    if not arranged and not any(exists):
+        _let_it_exist(path)
 
 
 def _let_it_exist(path: dict[str, Any]) -> None:

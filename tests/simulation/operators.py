@@ -159,6 +159,12 @@ class Operators:
         acknowledged_statuses = self._world.broker.acknowledged_statuses
         return next((each for each in ("executed", "delivered") if (command_id, each) in acknowledged_statuses), None)
 
+    def _is_superseded(self, command_id: str) -> bool:
+        """Return whether a bind has ended this reset, also after its `delivered`: a cancel then finds it final."""
+        return any(
+            what == "reset.superseded" and facts["command_id"] == command_id for _, _, what, facts in self._world.story
+        )
+
     def _check_not_cancelled_over(self, reported: str | None, device: DeviceHost) -> None:
         """What the broker held before the request counts (contract, section 2)."""
         if reported is not None:
@@ -210,7 +216,8 @@ class Operators:
             self._world.model.cancelled_devices.add(self._world.pk(device))
             reported = self._reported_status(row["id"])
             answer = await self._post(device, f"commands/{row['id']}/cancel")
-            if answer["type"] == RESET and answer["status"] == "cancelled":
+            is_cancelled = answer["type"] == RESET and answer["status"] == "cancelled"
+            if is_cancelled and not self._is_superseded(row["id"]):
                 self._check_not_cancelled_over(reported, device)
 
     async def command(self, device: DeviceHost, *, type: str, ttl: int) -> None:  # noqa: A002 - the contract's name

@@ -52,7 +52,9 @@ _BODY = objects(
 )
 _PATHS = st.one_of(
     st.sampled_from([each.path for each in OPERATIONS if each.path != ENDLESS]).map(
-        lambda path: path.format(device_id="dev_BOUND", command_id="cmd_A", webhook_id="wh_A", delivery_id="dlv_A")
+        lambda path: path.format(
+            device_id="dev_BOUND", command_id="cmd_A", webhook_id="wh_A", delivery_id="dlv_A", end_user_id="eu_1"
+        )
     ),
     st.lists(TEXTS.map(lambda text: quote(text.encode("utf-8", "replace"))), max_size=5).map(
         lambda parts: "/v1/" + "/".join(parts)

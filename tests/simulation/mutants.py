@@ -192,7 +192,7 @@ def _not_stored() -> Iterator[None]:
 # --- memory and receipts ----------------------------------------------------------------------------------------------
 
 
-@mutant("a cached device survives its change", 1, 4, 5, 6)
+@mutant("a cached device survives its change", 1, 4, 5, 6, 8)
 def _never_forgets() -> Iterator[None]:
     with patch.object(DeviceCache, "forget", lambda _: None), patch.object(DeviceCache, "open", lambda *_: None):
         yield

@@ -58,6 +58,7 @@ async def opened(port: int, number: int, said: bytes = b"") -> AsyncIterator[lis
 
 async def test_sockets_without_a_handshake_are_few_and_cheap(tmp_path: Path) -> None:
     """More than may shake hands: the oldest go, none costs a TLS buffer, and others are served."""
+    gc.collect()  # of the tests before
     async with (
         serving(tmp_path) as (server, context),
         opened(server.address.port, MOST_BEFORE_HANDSHAKE + 50) as silent,

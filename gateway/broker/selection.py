@@ -150,7 +150,6 @@ async def _own_mosquitto(
         tls=own.tls,
         version="3.1.1" if settings.mqtt_version == "3.1.1" else "5",
         keepalive_seconds=settings.mqtt_keepalive_seconds,
-        shared=True,
     )
     broker = _advertised(settings, upstream, access, own.inside, tls=certificate is not None)
     pinned = certificate.chain if certificate else None
@@ -226,6 +225,7 @@ def _external(settings: Settings, url: BrokerUrl) -> connect.BrokerAddress:
         tls=verified_by(settings),
         version="3.1.1" if settings.mqtt_version == "3.1.1" else "5",
         keepalive_seconds=settings.mqtt_keepalive_seconds,
+        shared=True,
     )
 
 

@@ -236,6 +236,27 @@ async def test_a_reloader_signals_for_the_gateway(tmp_path: Path) -> None:
                         assert await session.closed() == []
 
 
+async def test_a_second_registry_at_the_broker_stays_away(tmp_path: Path) -> None:
+    """It names the first gateway in /ready, and clears none of its commands."""
+    async with running_site(tmp_path, "mosquitto") as site:
+        assert site.broker is not None
+        device_id, _ = await _bound(site, "SN1")
+        await site.reset(device_id)
+        await site.synced()
+        before = await site.retained()
+        assert before
+        second = _beside(tmp_path / "second", site.broker)
+        async with started(second), httpx.AsyncClient(base_url=second.url) as http:
+            await eventually(lambda: _stays_away(http), "the second gateway named the first one")
+            await site.synced()
+            assert await site.retained() == before
+
+
+async def _stays_away(http: httpx.AsyncClient) -> bool:
+    broker = (await http.get("/ready")).json()["broker"]
+    return not broker["connected"] and "Another gateway" in str(broker["error"])
+
+
 async def _access_error(http: httpx.AsyncClient) -> str:
     return str((await http.get("/ready")).json()["access"]["error"])
 

@@ -8,11 +8,9 @@ import click
 
 from gateway.cli import output, presence, reset_status
 from gateway.cli.api import ApiClient, Json, Place, at, with_gateway
-from gateway.cli.command_wait import exit_code, wait_for, wait_options
 from gateway.cli.device_lookup import EXPLAINED, device_argument, on_device
 from gateway.cli.lazy_loading import Commands
 from gateway.cli.options import SettingsCommand
-from gateway.cli.reset_wishes import reset_options, wishes
 from gateway.cli.suggestions import again
 
 if TYPE_CHECKING:
@@ -66,6 +64,7 @@ def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     commands=Commands(
         {
             "set": "gateway.cli.device_set:set_device",
+            "reset": "gateway.cli.device_reset:reset",
             "heartbeats": "gateway.cli.device_heartbeats:heartbeats",
             "bulk-reset": "gateway.cli.bulk_reset:bulk_reset",
             "cancel-resets": "gateway.cli.cancel_resets:cancel_resets",
@@ -238,61 +237,6 @@ def unbind(place: Place, *, device: str, as_json: bool) -> None:
     _print(unbound, as_json=as_json)
 
 
-@devices_group.command(
-    cls=SettingsCommand,
-    name="reset",
-    epilog="\b\nExamples:\n  gateway devices reset dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB\n"
-    "  gateway devices reset BP-000123 --yes --wait --timeout 10m\n"
-    "  gateway devices reset BP-000123 --recordings wipe --reason 'returned by ward 3'",
-)
-@device_argument
-@reset_options
-@yes_option
-@wait_options
-@json_option
-@with_gateway
-def reset(
-    place: Place,
-    *,
-    device: str,
-    reason: str | None,
-    recordings: str | None,
-    yes: bool,
-    wait: bool,
-    timeout_ms: int | None,
-    as_json: bool,
-) -> int:
-    """Reset a device to factory settings.
-
-    It is unbound at once, and wipes itself when it gets the command, however late that is. One without a token, such
-    as one that was unbound before, cannot get it: that is said. With --wait the exit code is 0 once it was wiped, 1 if
-    the reset ended otherwise, and 8 if it is still open.
-    """
-    what = "will be unbound and wiped" + (", its recordings too" if recordings == "wipe" else "")
-    meant = _ask(place, device, yes=yes, what=what, more=_before_reset)
-    asked = wishes(reason, recordings)
-    facts, command, state = on_device(place, meant, lambda api, device_id: _reset(api, device_id, asked))
-    if not as_json:
-        told = {"command": command and command["id"], "command status": command and command["status"]}
-        output.details({**_summary(facts), **told})
-    if command and not reset_status.may_be_fetched(facts, command):
-        reset_status.warn_unfetched(facts["id"], command["id"])
-    else:
-        reset_status.warn_behind_bluetooth(state, command)
-        if command and wait:
-            command = wait_for(place, command, timeout_ms)
-        elif not as_json:
-            output.note(f"How far it is: {again('commands', 'list', facts['id'])}")
-    if as_json:
-        output.as_json({**facts, "command": command})
-    return exit_code(command) if wait and command else 0
-
-
-async def _reset(api: ApiClient, device_id: str, asked: Json) -> tuple[Json, Json | None, Json]:
-    device = await api.post(at("devices", device_id, "reset"), asked)
-    return device, await reset_status.newest(api, device_id), await api.get(at("devices", device_id, "state"))
-
-
 @devices_group.command(cls=SettingsCommand, name="delete", epilog="\b\nExample:\n  gateway devices delete dev_01JD3M5Q")
 @device_argument
 @yes_option
@@ -303,9 +247,9 @@ def delete(place: Place, *, device: str, yes: bool, as_json: bool) -> None:
 
     It is unbound and its token revoked; the record is kept and can be restored.
     """
-    meant = _ask(place, device, yes=yes, what="will be unbound, not wiped, and be gone from every list")
+    meant = ask(place, device, yes=yes, what="will be unbound, not wiped, and be gone from every list")
     facts = on_device(place, meant, lambda api, device_id: api.delete(at("devices", device_id)))
-    _print(facts if as_json else {**_summary(facts), "deleted_at": facts["deleted_at"]}, as_json=as_json)
+    _print(facts if as_json else {**summary(facts), "deleted_at": facts["deleted_at"]}, as_json=as_json)
     output.note(f"To bring it back: {again('devices', 'restore', facts['id'])}")
 
 
@@ -324,19 +268,12 @@ def restore(place: Place, *, device: str, as_json: bool) -> None:
     _print(on_device(place, device, work, deleted=True), as_json=as_json)
 
 
-def _summary(device: Json) -> Json:
+def summary(device: Json) -> Json:
+    """Return what is printed of a device that was changed."""
     return {field: device[field] for field in ("id", "serial_number", "name", "status", "binding_generation")}
 
 
-def _before_reset(state: Json, why: str | None) -> str:
-    """Return the caveats of a wipe."""
-    bluetooth = presence.BLUETOOTH_ONLY if presence.is_behind_bluetooth(state) else None
-    waits = f"Whether it is online is not known: {why}. The reset waits until it can be sent." if why else None
-    kept = "A cancel later does not undo this: it stays unbound, and has to be bound again."
-    return " ".join(filter(None, (bluetooth or waits, kept)))
-
-
-def _ask(
+def ask(
     place: Place,
     wanted: str,
     *,

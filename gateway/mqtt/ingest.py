@@ -95,8 +95,9 @@ class Ingest:
             saved=SAVED_ACKNOWLEDGEMENTS,
         )
         self._news: set[tuple[str, bytes]] = set()
-        self._doubtful: set[int] = set()
         """Acknowledgements of this batch that are over the budget, and accepted all the same."""
+        self._doubtful: set[int] = set()
+        """``id`` of each message of this batch that is over the budget and may be news."""
         self._on_refused = on_refused
         self._on_mark = on_mark
         self._clearing = Clearing()

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, as the store uses them (:class:`gateway.store.engine.Connection`).
+"""Connections to PostgreSQL, as the store uses them (:class:`gateway.store.engine.DatabaseConnection`).
 
 Values are put into the text of a statement by the client. So a NULL or a text takes the type that its place needs, and
 one SQL text serves both engines. Reads see one state (REPEATABLE READ). A write takes one lock for the registry first,
@@ -8,21 +8,17 @@ so writes of several gateways follow one another. Each statement then sees what 
 from __future__ import annotations
 
 import re
-from enum import Enum
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg.abc import Buffer
-from psycopg.adapt import Loader
 from psycopg.pq import TransactionStatus
-from psycopg.types.numeric import IntDumper
-from psycopg.types.string import StrDumper
 
 from gateway.core.postgres_address import CONNECT_SECONDS
 from gateway.store.dialect import POSTGRESQL
 from gateway.store.errors import PostgresError
 from gateway.store.postgres.steps import STEP_TABLE, names
+from gateway.store.postgres.values import register_types, row_factory
 from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
 
 if TYPE_CHECKING:
@@ -57,21 +53,6 @@ _REFUSALS: Final = (
     ("0A000", re.compile("certificate|SSL")),
 )
 """The ``sqlstate`` by words of the message: libpq gives none when a connection is refused."""
-
-
-class PostgresRow(tuple[Any, ...]):
-    """A row: its values by name, by place, and in order."""
-
-    __slots__ = ()
-    places: dict[str, int]
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return a value by its name or place."""
-        return super().__getitem__(self.places[key] if isinstance(key, str) else key)
-
-    def keys(self) -> list[str]:
-        """Return the names."""
-        return list(self.places)
 
 
 class PostgresConnection:
@@ -280,12 +261,10 @@ def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Con
         keepalives_count=3,
         tcp_user_timeout=round(ANSWER_SECONDS * 1000),
         cursor_factory=psycopg.ClientCursor,
-        row_factory=_row_factory,
+        row_factory=row_factory,
         password=password,
     )
-    raw.adapters.register_dumper(bool, _BoolDumper)
-    raw.adapters.register_dumper(Enum, _EnumDumper)
-    raw.adapters.register_loader("numeric", _NumberLoader)
+    register_types(raw)
     return raw
 
 
@@ -311,44 +290,3 @@ def _many(raw: psycopg.Connection[Any], statement: str, rows: Iterable[Sequence[
     cursor = raw.cursor()
     cursor.executemany(statement, rows)
     return cursor
-
-
-@cache
-def _row_type(columns: tuple[str, ...]) -> type[PostgresRow]:
-    places = {name: place for place, name in enumerate(columns)}
-    return type("Row", (PostgresRow,), {"__slots__": (), "places": places})
-
-
-def _row_factory(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Any]:
-    if cursor.description is None:
-        return tuple
-    return _row_type(tuple(column.name for column in cursor.description))
-
-
-class _BoolDumper(IntDumper):
-    """Flags are stored as 0 and 1, as SQLite has them."""
-
-    def dump(self, obj: Any) -> Buffer | None:
-        """Return 0 or 1."""
-        return b"1" if obj else b"0"
-
-    def quote(self, obj: Any) -> Buffer:
-        """Return 0 or 1."""
-        return b"1" if obj else b"0"
-
-
-class _EnumDumper(StrDumper):
-    """A member of an enum is stored as its value."""
-
-    def dump(self, obj: Any) -> Buffer | None:
-        """Return the value."""
-        return super().dump(str(obj.value))
-
-
-class _NumberLoader(Loader):
-    """A number comes back as it was stored: whole, or with a fraction."""
-
-    def load(self, data: Buffer) -> int | float:
-        """Return an integer where the text has no point."""
-        text = bytes(data).decode()
-        return float(text) if "." in text or text == "NaN" else int(text)

@@ -39,8 +39,15 @@ async def test_queued_writes_share_one_commit(tmp_path: Path) -> None:
         assert len(_committed(tmp_path)) == 64
 
 
-@pytest.mark.parametrize("kind", ["raises", "breaks a constraint", "does not fit"])
-async def test_a_failed_write_does_not_affect_its_group(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("raises", "the caller's own fault"),
+        ("breaks a constraint", "cannot store TEXT|invalid input syntax"),
+        ("does not fit", "too large|out of range"),
+    ],
+)
+async def test_a_failed_write_does_not_affect_its_group(tmp_path: Path, kind: str, says: str) -> None:
     """Its own rows go, its own caller hears of it; those before and after it in the group are committed."""
 
     def faulty(tx: Tx) -> None:
@@ -57,7 +64,7 @@ async def test_a_failed_write_does_not_affect_its_group(tmp_path: Path, kind: st
         before, fault, after = await queued(bench.writer, [project("before"), faulty, project("after")])
         gate.open()
         await asyncio.gather(*first, before, after)
-        with pytest.raises((LookupError, OverflowError, *DATABASE_ERRORS)):
+        with pytest.raises((LookupError, OverflowError, *DATABASE_ERRORS), match=says):
             await fault
         assert _committed(tmp_path) == {"before", "after"}
         assert bench.commits == 2
@@ -72,7 +79,7 @@ async def test_a_failed_single_write_is_rolled_back(tmp_path: Path) -> None:
         tx.run("INSERT INTO projects (id, name, created_at) VALUES ('proj_x', 'ward', 1)")
 
     async with writing(tmp_path, committed=told.append) as bench:
-        with pytest.raises(DATABASE_ERRORS):
+        with pytest.raises(DATABASE_ERRORS, match=r"(?i)constraint"):
             await bench.writer.write(faulty)
         assert (told, _committed(tmp_path)) == ([], set())
         await bench.writer.write(project("next"))

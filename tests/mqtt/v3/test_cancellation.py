@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -9,7 +12,14 @@ import pytest
 from gateway.mqtt.v3.cancellation import raise_if_cancelled
 from gateway.mqtt.v3.client import QuietClient
 from gateway.mqtt.v3.session import open_session
+from tests.mqtt.support import open_testbed
 from tests.support.wait import eventually
+
+CALLS: dict[str, Callable[[aiomqtt.Client], Awaitable[object]]] = {
+    "_on_subscribe": lambda client: client.subscribe("gateways/marks", 1),
+    "_on_unsubscribe": lambda client: client.unsubscribe("gateways/marks"),
+    "_on_publish": lambda client: client.publish("gateways/marks", b"", 1),
+}
 
 
 async def _waits(answer: asyncio.Future[str]) -> str:
@@ -27,6 +37,36 @@ async def test_a_cancellation_at_the_moment_of_the_answer_is_raised() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("answered", ["_on_connect", *CALLS, "_on_disconnect"])
+async def test_a_stop_at_the_moment_of_an_answer_of_the_broker_is_heeded(
+    answered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker's answer to any packet has just been read when the task is cancelled: the task goes no further."""
+    told = getattr(QuietClient, answered)
+    reached: list[str] = []
+
+    def then_cancelled(self: QuietClient, *facts: Any) -> None:
+        told(self, *facts)
+        task.cancel()
+
+    async def connected() -> None:
+        client = QuietClient("127.0.0.1", testbed.broker.port, username="gateway", password=password)
+        async with client:
+            reached.append("_on_connect")
+            for name, call in CALLS.items():
+                await call(client)
+                reached.append(name)
+        reached.append("_on_disconnect")
+
+    async with open_testbed("embedded", tmp_path) as testbed:
+        password = testbed.broker.gateway_password
+        monkeypatch.setattr(QuietClient, answered, then_cancelled)
+        task = asyncio.create_task(connected())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert answered not in reached
 
 
 async def test_a_handled_cancellation_is_not_raised_again() -> None:

@@ -173,6 +173,7 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         models=tuple(settings.models),
         silence_ms=round(silence_seconds * SECOND_MS),
         offline_grace_ms=round(settings.offline_grace_seconds * SECOND_MS),
+        heartbeat_raw_days=settings.heartbeat_raw_days,
         heartbeat_history_days=settings.heartbeat_history_days,
         event_history_days=settings.event_history_days,
         refusals_kept=settings.refusals_kept,

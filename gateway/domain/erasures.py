@@ -29,6 +29,7 @@ from gateway.store import (
     health_sql,
     idempotency_sql,
     person_sql,
+    thinned_sql,
 )
 from gateway.store.binding_sql import BindingRecord
 from gateway.store.erasure_sql import ErasureRecord
@@ -119,12 +120,17 @@ def erase_states(tx: Tx, erasure: ErasureRecord) -> int:
 
 
 def erase_heartbeats(tx: Tx, erasure: ErasureRecord) -> int:
-    """Delete some heartbeats of the person's bindings; return how many, 0 when none are left."""
+    """Delete some heartbeats of the person's bindings; return how many, 0 when none are left.
+
+    Then the hours that heartbeats were thinned to go: each counts once. Heartbeats come first, so that none is thinned
+    after that.
+    """
     with erasure_sql.overwriting(tx):
         for binding in bindings(tx, erasure):
-            done = binding_history_sql.delete(tx, binding, HEARTBEATS_AT_ONCE)
-            if done:
-                return _count(tx, erasure, "heartbeats", done)
+            for delete in (binding_history_sql.delete, thinned_sql.delete_of_binding):
+                done = delete(tx, binding, HEARTBEATS_AT_ONCE)
+                if done:
+                    return _count(tx, erasure, "heartbeats", done)
     return 0
 
 

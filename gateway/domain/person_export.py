@@ -15,17 +15,18 @@ from typing import Any, Final, Protocol, TypeVar
 
 from gateway.core.clock import to_rfc3339
 from gateway.errors import NotFoundError
-from gateway.store import View, binding_history_sql, binding_sql, device_sql, person_sql
+from gateway.store import View, binding_history_sql, binding_sql, device_sql, person_sql, thinned_sql
 from gateway.store.binding_sql import BindingRecord
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import EventRecord
 from gateway.store.heartbeat_sql import StoredHeartbeat
 from gateway.store.person_sql import Mention, RefusedMessage
+from gateway.store.thinned_sql import ThinnedHour
 
 HEARTBEATS: Final = 1_000
 """Heartbeats in one chunk: a quarter of a megabyte."""
-KINDS: Final = ("binding", "device", "event", "command", "heartbeat", "refused_message", "mention")
+KINDS: Final = ("binding", "device", "event", "command", "heartbeat", "heartbeat_hour", "refused_message", "mention")
 """Kinds of lines, in the order in which they come, between ``end_user`` and ``end``."""
 
 R = TypeVar("R")
@@ -64,6 +65,7 @@ class PersonExport:
             self._naming_events(),
             self._commands(),
             self._heartbeats(),
+            self._hours(),
             self._mentions(),
         ):
             async for part in source:
@@ -135,6 +137,15 @@ class PersonExport:
         rows = binding_history_sql.page(view, binding, after=after, limit=HEARTBEATS)
         lines = self._lines("heartbeat", (_heartbeat(binding.device_id, row) for row in rows))
         return lines, rows[-1].id if rows else None
+
+    async def _hours(self) -> AsyncGenerator[bytes, None]:
+        for binding in self._bindings:
+            below = thinned_sql.NEVER
+            while rows := await self.read(
+                partial(thinned_sql.of_binding, binding=binding, below=below, limit=HEARTBEATS)
+            ):
+                below = rows[-1].hour
+                yield self._lines("heartbeat_hour", (_hour(binding.device_id, row) for row in rows))
 
     async def _mentions(self) -> AsyncGenerator[bytes, None]:
         refused = await self.read(
@@ -223,6 +234,10 @@ def _heartbeat(device_id: str, beat: StoredHeartbeat) -> Json:
         "flags": beat.flags,
         "connection_type": None if beat.radio is None else [beat.radio],
     }
+
+
+def _hour(device_id: str, hour: ThinnedHour) -> Json:
+    return {"device_id": device_id, **thinned_sql.to_record(hour).model_dump(mode="json")}
 
 
 def _refused(message: RefusedMessage) -> Json:

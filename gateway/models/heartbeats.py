@@ -166,8 +166,24 @@ class ListHeartbeats(BaseModel):
     ] = None
 
 
+class HourRecord(Outbound):
+    """What the heartbeats of one hour were thinned to, besides the values of the last of them."""
+
+    heartbeats: int = Field(description="How many there were.")
+    first_received_at: str = Field(description="When the first of them was received; RFC 3339 in UTC.")
+    battery_percent_first: int | float | None = Field(description="In percent; null where the first did not say it.")
+    battery_percent_min: int | float | None = Field(description="In percent.")
+    battery_percent_max: int | float | None = Field(description="In percent.")
+    storage_used_mb_first: int | float | None = Field(description="In megabytes; null where the first did not say it.")
+    storage_used_mb_min: int | float | None = Field(description="In megabytes.")
+    storage_used_mb_max: int | float | None = Field(description="In megabytes.")
+    signal_strength_dbm_min: int | float | None = Field(description="In dBm.")
+    signal_strength_dbm_max: int | float | None = Field(description="In dBm.")
+    pending_recordings_max: int | None = Field(description="Recordings that waited to be uploaded.")
+
+
 class HeartbeatRecord(Outbound):
-    """A heartbeat as it was stored. Times are RFC 3339 in UTC; what it did not say is null."""
+    """A heartbeat as it was stored, or the last of an hour. Times are RFC 3339 in UTC; what it did not say is null."""
 
     received_at: str = Field(description="By the gateway's clock.")
     sent_at: str | None = Field(description="By the device's clock.")
@@ -180,6 +196,10 @@ class HeartbeatRecord(Outbound):
     pending_recordings: int | None = Field(description="Recordings that wait to be uploaded.")
     flags: int | None = Field(description="Bits: 1 charging, 2 low battery, 4 storage full, 8 WiFi, 16 LTE, 32 sync.")
     connection_type: list[Radio] | None = Field(description="The link it came over, as far as that is known.")
+    hour: HourRecord | None = Field(
+        description="Set where the heartbeats of an hour were thinned to this one (setting `heartbeat_raw_days`); "
+        "`received_at` and the values are then those of the last of them."
+    )
 
 
 class HeartbeatList(Outbound):

@@ -186,7 +186,17 @@ class SettingsFields(RegistryFields):
         INTEGRATORS, "homeassistant", "Discovery prefix of that Home Assistant; begins with topic_prefix."
     )
 
-    heartbeat_history_days: Count = setting(KEPT, 30, "Age at which heartbeats are deleted.", ge=1, le=3650)
+    heartbeat_raw_days: Count = setting(
+        KEPT,
+        30,
+        "Age at which heartbeats are thinned to one row for each device and hour. It takes effect below "
+        "heartbeat_history_days.",
+        ge=1,
+        le=3650,
+    )
+    heartbeat_history_days: Count = setting(
+        KEPT, 30, "Age at which heartbeats, and what they were thinned to, are deleted.", ge=1, le=3650
+    )
     event_history_days: Count = setting(KEPT, 365, "Age at which events are deleted.", ge=1, le=36_500)
     delivery_history_days: Count = setting(KEPT, 30, "Age at which deliveries to webhooks are deleted.", ge=1, le=3650)
     refusals_kept: Count = setting(

@@ -198,28 +198,45 @@ def to_record(beat: StoredHeartbeat) -> HeartbeatRecord:
     reported = {name: value for name, value in beat._asdict().items() if name in HeartbeatRecord.model_fields}
     times = {"received_at": to_rfc3339(beat.received_at), "sent_at": moment(beat.sent_at)}
     radio = None if beat.radio is None else [beat.radio]
-    return HeartbeatRecord.model_validate({**reported, **times, "connection_type": radio})
+    return HeartbeatRecord.model_validate({**reported, **times, "connection_type": radio, "hour": None})
 
 
-def prune(tx: Tx, before: int, limit: int) -> int:
-    """Delete at most ``limit`` heartbeats that were received before then; return how many.
+class Due(NamedTuple):
+    """The oldest heartbeats of the history: a query of their row numbers, and its values."""
+
+    sql: str
+    values: tuple[int, int, int]
+
+
+def due(view: View, before: int, limit: int) -> Due | None:
+    """Return at most ``limit`` heartbeats that were received before then, or None when nothing is due.
 
     Rows lie in the order of arrival, so the oldest are at the beginning. Whether anything is due costs a look there and
     :data:`_SAMPLES` more, however long the table. An index by time would be written at each heartbeat. The samples find
     what is due behind rows that a wrong clock dated ahead, once that part of the table is longer than the distance of
     two samples.
     """
-    start = _first_due(tx, before)
+    start = _first_due(view, before)
     if start is None:
-        return 0
+        return None
     some = "SELECT id, received_at FROM heartbeats WHERE id >= ? ORDER BY id LIMIT ?"
-    due = f"SELECT id FROM ({some}) AS oldest WHERE received_at < ?"  # noqa: S608 - a constant command
+    return Due(f"SELECT id FROM ({some}) AS oldest WHERE received_at < ?", (start, limit, before))  # noqa: S608 - a constant command
+
+
+def delete(tx: Tx, due: Due) -> int:
+    """Delete these heartbeats; return how many."""
     tx.run(
         f"""DELETE FROM history_days WHERE (device_pk, day, first_id) IN
-            (SELECT device_pk, received_at / {DAY_MS}, id FROM heartbeats WHERE id IN ({due}))""",  # noqa: S608 - a constant command
-        *(start, limit, before),
+            (SELECT device_pk, received_at / {DAY_MS}, id FROM heartbeats WHERE id IN ({due.sql}))""",  # noqa: S608 - a constant command
+        *due.values,
     )
-    return tx.run(f"DELETE FROM heartbeats WHERE id IN ({due})", start, limit, before).rowcount  # noqa: S608 - the same
+    return tx.run(f"DELETE FROM heartbeats WHERE id IN ({due.sql})", *due.values).rowcount  # noqa: S608 - the same
+
+
+def prune(tx: Tx, before: int, limit: int) -> int:
+    """Delete at most ``limit`` heartbeats that were received before then; return how many."""
+    oldest = due(tx, before, limit)
+    return 0 if oldest is None else delete(tx, oldest)
 
 
 def _first_due(view: View, before: int) -> int | None:

@@ -38,6 +38,7 @@ class Rules:
     models: tuple[str, ...] = ("bota_pin", "bota_note", "bota_pin_pro")
     silence_ms: int = 180_000
     offline_grace_ms: int = 10_000
+    heartbeat_raw_days: int = 30
     heartbeat_history_days: int = 30
     event_history_days: int = 365
     refusals_kept: int = 1_000

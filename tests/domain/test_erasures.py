@@ -14,7 +14,7 @@ from gateway.core.clock import DAY_MS, HOUR_MS
 from gateway.domain import erasures, person_export
 from gateway.domain.erasures import Erased
 from gateway.errors import ConflictError
-from gateway.store import Store, Tx, binding_history_sql, binding_sql, heartbeat_sql, idempotency_sql
+from gateway.store import Store, Tx, binding_history_sql, binding_sql, heartbeat_sql, idempotency_sql, thinned_sql
 from gateway.store.heartbeat_sql import Period
 from gateway.store.idempotency_sql import KeptAnswer
 from gateway.store.person_sql import Mention
@@ -84,6 +84,22 @@ def test_heartbeats_state_and_name_go(world: World) -> None:
     assert erase(world, "eu_12").counts["states"] == 1
     assert world.record(device_id).battery_percent is None
     assert world.record(device_id).last_heartbeat_at is None
+
+
+def test_thinned_hours_go(world: World) -> None:
+    """Those of the person alone."""
+    device_id = world.register()
+    for person in ("eu_1", "eu_12"):
+        world.bind(device_id, person)
+        world.beat(device_id, battery_percent=50)
+        world.unbind(device_id)
+    assert world.run(thinned_sql.thin, world.now + 1, 100) == 2
+    assert erase(world).counts["heartbeats"] == 1
+    pk = world.record(device_id).pk
+    (left,) = thinned_sql.page(world.view, pk, EVER, after=None, limit=9, every=None)
+    assert [left.generation] == [
+        each.generation for each in binding_sql.of_person(world.view, world.project_id, "eu_12")
+    ]
 
 
 def test_an_open_reset_does_not_keep_a_person(world: World) -> None:

@@ -62,6 +62,16 @@ ROWS: dict[str, dict[str, object]] = {
     "event_budgets": {"device_pk": 1, "type": "device.online", "paid_until": 1},
     "heartbeats": {"device_pk": 1, "received_at": 1, "sent_at": 1, "battery_percent": 80},
     "history_days": {"device_pk": 1, "day": 9, "first_id": 1},
+    "thinned_heartbeats": {
+        "device_pk": 1,
+        "hour": 9,
+        "generation": 1,
+        "first_id": 1,
+        "heartbeats": 2,
+        "first_received_at": 1,
+        "received_at": 2,
+        "battery_percent": 80.5,
+    },
     "refusals": {"at": 1, "source": "s", "code": "c", "message": "m", "payload": "p"},
     "commands": {
         "id": "cmd_1",

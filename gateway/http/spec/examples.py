@@ -222,6 +222,7 @@ EXAMPLES: Final[dict[str, Any]] = {
                 "pending_recordings": 2,
                 "flags": 8,
                 "connection_type": ["wifi"],
+                "hour": None,
             }
         ],
         "has_more": False,

@@ -120,3 +120,21 @@ def m033_leases(db: Database) -> None:
             name TEXT PRIMARY KEY, gateway_id TEXT NOT NULL, instance TEXT NOT NULL, epoch INTEGER NOT NULL,
             until INTEGER NOT NULL, taken_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
     )
+
+
+@step
+def m038_thinned_heartbeats(db: Database) -> None:
+    """Create the table of hours that old heartbeats are thinned to."""
+    execute_each(
+        db,
+        """CREATE TABLE thinned_heartbeats (
+            device_pk INTEGER NOT NULL REFERENCES devices (pk), hour INTEGER NOT NULL, generation INTEGER NOT NULL,
+            first_id INTEGER NOT NULL, heartbeats INTEGER NOT NULL, first_received_at INTEGER NOT NULL,
+            received_at INTEGER NOT NULL, sent_at INTEGER, battery_percent ANY, battery_percent_first ANY,
+            battery_percent_min ANY, battery_percent_max ANY, storage_used_mb ANY, storage_used_mb_first ANY,
+            storage_used_mb_min ANY, storage_used_mb_max ANY, storage_total_mb ANY, signal_strength_dbm ANY,
+            signal_strength_dbm_min ANY, signal_strength_dbm_max ANY, firmware_version TEXT, device_state TEXT,
+            pending_recordings INTEGER, pending_recordings_max INTEGER, flags INTEGER, radio TEXT,
+            PRIMARY KEY (device_pk, hour, generation)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX thinned_heartbeats_by_age ON thinned_heartbeats (hour)",
+    )

@@ -258,6 +258,19 @@ _P033: Final = (
         instance text COLLATE "C" NOT NULL, epoch bigint NOT NULL, until bigint NOT NULL,
         taken_at bigint NOT NULL) WITH (fillfactor = 50)""",
 )
+_P038: Final = (
+    """CREATE TABLE thinned_heartbeats (
+        device_pk bigint NOT NULL REFERENCES devices (pk), hour bigint NOT NULL, generation bigint NOT NULL,
+        first_id bigint NOT NULL, heartbeats bigint NOT NULL, first_received_at bigint NOT NULL,
+        received_at bigint NOT NULL, sent_at bigint, battery_percent numeric, battery_percent_first numeric,
+        battery_percent_min numeric, battery_percent_max numeric, storage_used_mb numeric,
+        storage_used_mb_first numeric, storage_used_mb_min numeric, storage_used_mb_max numeric,
+        storage_total_mb numeric, signal_strength_dbm numeric, signal_strength_dbm_min numeric,
+        signal_strength_dbm_max numeric, firmware_version text COLLATE "C", device_state text COLLATE "C",
+        pending_recordings bigint, pending_recordings_max bigint, flags bigint, radio text COLLATE "C",
+        PRIMARY KEY (device_pk, hour, generation))""",
+    "CREATE INDEX thinned_heartbeats_by_age ON thinned_heartbeats (hour)",
+)
 STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p001_registry": (_EXTENSIONS, *_P001),
     "p002_health": _P002,
@@ -266,6 +279,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p031_resets": _P031,
     "p032_bindings": _P032,
     "p033_leases": _P033,
+    "p038_thinned_heartbeats": _P038,
 }
 """Statements by the name of their step, in order."""
 

@@ -21,6 +21,7 @@ FIELDS = [
     "pending_recordings",
     "flags",
     "connection_type",
+    "hour",
 ]
 
 
@@ -66,7 +67,7 @@ async def test_a_heartbeat_is_returned_as_it_was_sent(api: Api) -> None:
     empty, full = page["data"]
     assert list(full) == list(empty) == FIELDS
     received = full.pop("received_at")
-    assert full == sent | {"sent_at": "2026-11-20T08:15:00.000Z", "connection_type": ["4g"]}
+    assert full == sent | {"sent_at": "2026-11-20T08:15:00.000Z", "connection_type": ["4g"], "hour": None}
     assert empty.pop("received_at") >= received
     assert set(empty.values()) == {None}
 

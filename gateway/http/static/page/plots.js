@@ -61,7 +61,8 @@ export class Plots {
     try {
       const query = { since: new Date(from).toISOString(), every, limit: LIMIT };
       const { data } = await this.api.get(`devices/${this.id}/heartbeats`, query, signal);
-      this.#draw(data.reverse(), { from, to, gap: Math.max(3 * every * 1_000, SILENCE_MS) });
+      const step = data.some((beat) => beat.hour) ? Math.max(every, HOUR) : every; // old ones are one for each hour
+      this.#draw(data.reverse(), { from, to, gap: Math.max(3 * step * 1_000, SILENCE_MS) });
       tell(this.wrong, null);
     } catch (error) {
       if (!signal.aborted) tell(this.wrong, error);

@@ -25,6 +25,10 @@ async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         yield running
 
 
+any_broker = pytest.mark.parametrize("site", BROKERS[:1], indirect=True)
+"""The broker plays no part in these, so one kind shows it: each command is a process that costs half a second."""
+
+
 async def local(site: Site, *command: str, code: int = 0) -> Outcome:
     """A command on the data directory of the gateway that runs."""
     return await _ended(code, *command, "--data-dir", str(site.gateway.data))
@@ -84,7 +88,7 @@ async def test_a_reset_from_the_shell_is_executed(site: Site) -> None:
 
 async def test_a_bind_from_the_shell_takes_effect_at_once(site: Site) -> None:
     """The command waits until the broker knows the token, and tells where that broker is."""
-    device_id = read(await local(site, "devices", "register", "SHELL-2", "--json"))["id"]
+    device_id = (await registered(site, "SHELL-2"))["id"]
     said = await local(site, "devices", "bind", device_id, "eu_1", "--json")
     bound = read(said)
     assert said.err == ""
@@ -96,8 +100,8 @@ async def test_a_bind_from_the_shell_takes_effect_at_once(site: Site) -> None:
 
 async def test_a_superseding_bind_from_the_shell(site: Site) -> None:
     """The old reset is cleared from the broker by the gateway before the new token is made by the command."""
-    device_id = read(await local(site, "devices", "register", "SHELL-3", "--json"))["id"]
-    await local(site, "devices", "bind", device_id, "eu_1")
+    device_id = (await registered(site, "SHELL-3"))["id"]
+    await site.api.bind(device_id, "eu_1")
     await local(site, "devices", "reset", device_id, "--yes")
     await local(site, "devices", "bind", device_id, "eu_2", code=5)
     bound = read(await local(site, "devices", "bind", device_id, "eu_2", "--supersede-reset", "--json"))
@@ -105,6 +109,7 @@ async def test_a_superseding_bind_from_the_shell(site: Site) -> None:
     await site.broker_agrees()
 
 
+@any_broker
 async def test_commands_work_over_http(site: Site) -> None:
     """With a URL, and with a key alone at the gateway of the directory; the actor is the key."""
     device_id = read(await remote(site, "devices", "register", "HTTP-1", "--json", GATEWAY_URL=site.gateway.url))["id"]
@@ -116,11 +121,12 @@ async def test_commands_work_over_http(site: Site) -> None:
     assert "--project" in refused.err
 
 
+@any_broker
 async def test_exit_codes_over_http_are_documented_ones(site: Site) -> None:
     """4: not there; 5: forbidden by the state; 6: not for this key, or no key at all."""
     url = site.gateway.url
-    bound = read(await remote(site, "devices", "register", "HTTP-2", "--json", GATEWAY_URL=url))["id"]
-    await remote(site, "devices", "bind", bound, "eu_1", GATEWAY_URL=url)
+    bound = (await registered(site, "HTTP-2"))["id"]
+    await site.api.bind(bound, "eu_1")
     await remote(site, "devices", "show", "dev_0", code=4, GATEWAY_URL=url)
     await remote(site, "devices", "bind", bound, "eu_1", code=5, GATEWAY_URL=url)
     reader = site.gateway.new_key("devices:read")
@@ -129,6 +135,7 @@ async def test_exit_codes_over_http_are_documented_ones(site: Site) -> None:
     await remote(site, "devices", "list", code=6, key="sk_live_unknown", GATEWAY_URL=url)
 
 
+@any_broker
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
 async def test_another_server_is_reported_as_not_a_gateway(site: Site, status: str) -> None:
     """A proxy's page, or another server: the message says to check the URL."""
@@ -144,6 +151,7 @@ async def test_another_server_is_reported_as_not_a_gateway(site: Site, status: s
     assert "is no gateway" in said.err
 
 
+@any_broker
 async def test_a_revoked_key_is_refused_at_once(site: Site) -> None:
     """The very next request after the command has ended; a rotated one goes on with both secrets."""
     made = read(await local(site, "keys", "create", "--name", "brief", "--json"))
@@ -155,6 +163,7 @@ async def test_a_revoked_key_is_refused_at_once(site: Site) -> None:
         assert (await site.http.get("/v1/devices", headers={"Authorization": f"Bearer {key}"})).status_code == 401
 
 
+@any_broker
 @pytest.mark.parametrize("over_http", [True, False])
 async def test_events_tail_follows_new_events(site: Site, tmp_path: Path, *, over_http: bool) -> None:
     """What happens later is printed as it comes, a JSON document a line, each once; Ctrl-C ends it with 130."""
@@ -185,9 +194,10 @@ async def test_events_tail_follows_new_events(site: Site, tmp_path: Path, *, ove
         assert "Traceback" not in tail.err
 
 
+@any_broker
 async def test_a_narrow_terminal_does_not_wrap_ids(site: Site) -> None:
     """However narrow the window is said to be; and a reader that goes away early is no trouble."""
-    device_id = read(await local(site, "devices", "register", "NARROW", "--json"))["id"]
+    device_id = (await registered(site, "NARROW"))["id"]
     environment = clean_environment(COLUMNS="20")
     command = f"{script('gateway')} devices list --serial-number NARROW --data-dir {site.gateway.data}"
     listed = await run("sh", "-c", command, environment=environment)
@@ -244,9 +254,10 @@ async def _registers_on(site: Site) -> None:
         await registered(site, f"BUSY-{number}")
 
 
+@any_broker
 async def test_a_shell_completes_ids(site: Site) -> None:
     """Asked as bash asks, the program says ids and nothing else."""
-    device_id = read(await local(site, "devices", "register", "COMPLETE", "--json"))["id"]
+    device_id = (await registered(site, "COMPLETE"))["id"]
     line = f"gateway devices show {device_id[:-2]}"
     asked = {"_GATEWAY_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": "3"}
     environment = clean_environment(**asked, GATEWAY_DATA_DIR=str(site.gateway.data))

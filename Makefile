@@ -137,7 +137,7 @@ lock: ## pin dependencies anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --annotation-style line pyproject.toml --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-header --annotation-style line pyproject.toml --group dev --extra age --extra otel --extra postgres -c requirements.lock -o requirements-dev.lock
+		--no-header --annotation-style line pyproject.toml --group dev --extra age --extra oidc --extra otel --extra postgres -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --no-annotate bench/faststream.in -o bench/faststream.txt
 	uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -29,6 +29,7 @@ from gateway.http.app import build
 from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
 from gateway.http.services import HttpOptions, Services
+from gateway.http.sign_in.people import people_of
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.observability.commit_listener import CommitListener
 from gateway.observability.metrics import Metrics
@@ -241,6 +242,7 @@ def _services(
         scrape=Scrape(registry.metrics, registry.store, settings.data_dir, readiness.report).text,
         metrics=registry.metrics,
         sign_in_refused=registry.refused_sign_ins.note,
+        people=people_of(registry.store, settings),
         taken_in=workers.owner.taken_in,
         wakeups=registry.wakeups,
         streams=StreamLimiter(StreamLimits(settings.event_streams_per_key, settings.event_streams)),

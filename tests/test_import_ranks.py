@@ -16,7 +16,7 @@ RANKS = (
     "models settings tls",
     "store",
     "domain observability cluster",
-    "mqtt webhooks workers bootstrap client",
+    "mqtt webhooks workers bootstrap client oidc",
     "http outbound",
     "broker",
     "readiness",

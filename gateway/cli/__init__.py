@@ -64,6 +64,7 @@ COMMANDS: Final = Commands(
         "keys": "gateway.cli.keys:keys_group",
         "accounts": "gateway.cli.accounts:accounts_group",
         "certificates": "gateway.cli.certificates:certificates_group",
+        "sessions": "gateway.cli.sessions:sessions_group",
         "signing-keys": "gateway.cli.signing_keys:signing_keys_group",
         "secrets": "gateway.cli.secrets:secrets_group",
         "devices": "gateway.cli.devices:devices_group",

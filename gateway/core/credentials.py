@@ -21,6 +21,7 @@ DEVICE_TOKEN: Final = "dtok_"  # noqa: S105 - a prefix, not a password
 WEBHOOK_SECRET: Final = "whsec_"  # noqa: S105 - a prefix, not a password
 BROKER_SECRET: Final = "bsec_"  # noqa: S105 - a prefix, not a password
 BROKER_PASSWORD: Final = "mqttpw_"  # noqa: S105 - a prefix, not a password
+SESSION_SECRET: Final = "gws_"  # noqa: S105 - a prefix, not a password
 SCOPES: Final = ("devices:read", "devices:write", "webhooks:read", "webhooks:write")
 HINT_LENGTH: Final = 12
 
@@ -29,6 +30,7 @@ _RANDOM_BYTES: Final = 25
 _LENGTH: Final = 34  # 62 ** 34 exceeds 2 ** 200
 _SALT_BYTES: Final = 12
 _MQTT: Final = b"mqtt"
+_CSRF: Final = b"csrf"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def broker_entry(secret: str, salt: bytes) -> str:
     """
     digest = hashlib.sha512(secret.encode() + salt).digest()
     return f"$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def csrf_token(session_secret: str) -> str:
+    """Return the token that changes need beside the cookie of a session: 43 characters of base64url."""
+    return _base64url(hmac.digest(session_secret.encode(), _CSRF, "sha256"))
 
 
 def receipt(key: bytes, command_id: str, status: str, generation: int) -> str:

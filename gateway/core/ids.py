@@ -18,6 +18,7 @@ DELIVERY: Final = "dlv_"
 KEY: Final = "key_"
 GATEWAY: Final = "gw_"
 CERTIFICATE: Final = "cert_"
+SESSION: Final = "ses_"
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_BITS: Final = 80

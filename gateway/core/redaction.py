@@ -8,7 +8,9 @@ from typing import Final
 MASK: Final = "********"
 CUT: Final = "…"
 
-_SECRET: Final = re.compile(r"(dtok_|sk_live_|sk_test_|rk_live_|rk_test_|whsec_|bsec_|mqttpw_)[A-Za-z0-9_+/=-]{4,}")
+_SECRET: Final = re.compile(
+    r"(dtok_|sk_live_|sk_test_|rk_live_|rk_test_|whsec_|bsec_|mqttpw_|gws_)[A-Za-z0-9_+/=-]{4,}"
+)
 
 # A device's MQTT password has no prefix. Its length and the name before it identify it.
 _MQTT_PASSWORD: Final = re.compile(
@@ -18,7 +20,7 @@ _MQTT_PASSWORD: Final = re.compile(
 # What must be in the text for each pattern to match. Most text has none of it, and this look-up takes a tenth of the
 # time. Lengths are bounded and starts anchored, so that hostile text of any length is searched in linear time.
 RULES: Final = (
-    *((needed, _SECRET, rf"\1{CUT}") for needed in ("dtok_", "k_live_", "k_test_", "sec_", "mqttpw_")),
+    *((needed, _SECRET, rf"\1{CUT}") for needed in ("dtok_", "k_live_", "k_test_", "sec_", "mqttpw_", "gws_")),
     ("eyJ", re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), f"eyJ{CUT}"),
     ("$", re.compile(r"\$[67]\$[^\s:]{8,}"), f"$6${CUT}"),
     *((needed, _MQTT_PASSWORD, rf"\1{CUT}") for needed in ("assword", "ASSWORD")),

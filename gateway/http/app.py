@@ -18,6 +18,7 @@ from gateway.http.rate_limit import RateLimiter
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.routing import Paths
 from gateway.http.services import Services
+from gateway.http.sign_in.endpoints import endpoints as sign_in_endpoints
 
 
 def build(
@@ -40,7 +41,7 @@ def build(
         for path, on_path in _by_path(operations).items()
     ]
     served = pages(fleet=services.options.serves_page, docs=services.options.serves_docs)
-    paths = Paths([*endpoints, *((page.path, page) for page in served)], Unknown(parts))
+    paths = Paths([*endpoints, *sign_in_endpoints(parts), *((page.path, page) for page in served)], Unknown(parts))
     return RequestMiddleware(paths, services, limiter)
 
 

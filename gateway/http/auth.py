@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -13,12 +13,11 @@ from gateway.core.clock import MINUTE_MS
 from gateway.core.credentials import hash_secret, same_hash
 from gateway.domain import devices
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
-from gateway.http.callers import ApiKeyCaller, Authorization, Caller, DeviceCaller
+from gateway.http.callers import ApiKeyCaller, Authorization, Caller, DeviceCaller, PersonCaller
+from gateway.http.refusals import Refused, RefusedCredentialError
 from gateway.http.services import Services
-from gateway.models.sign_ins import Reason
 from gateway.models.states import TokenState
-from gateway.store import View, key_sql, token_sql
-from gateway.store.event_sql import REGISTRY
+from gateway.store import View, key_sql, session_sql, token_sql
 from gateway.tls.certificates import common_name
 
 ME: Final = "me"
@@ -43,34 +42,38 @@ _RESET_ONLY: Final = (
 )
 
 
-class Refused(NamedTuple):
-    """Why a credential is refused, and the API key that it is or was of."""
-
-    reason: Reason
-    key_id: str | None = None
-    project_id: str = REGISTRY
-
-
-class RefusedCredentialError(UnauthorizedError):
-    """A refused credential; ``refused`` is for the audit trail."""
-
-    def __init__(self, message: str, refused: Refused) -> None:
-        super().__init__(message)
-        self.refused = refused
-
-
 async def authenticate(services: Services, headers: Headers) -> Caller:
-    """Return the caller whose credential the ``Authorization`` header holds.
+    """Return the caller whose credential the ``Authorization`` header holds, or else the cookie of a session.
 
     Raises:
         UnauthorizedError: there is no credential, more than one, or one that is not good.
     """
+    session = session_secret(services, headers)
+    if session is not None and services.people is not None:
+        return await services.people.authenticate(session)
     secret = credential(headers)
     now = services.store.context.clock()
     caller = await services.store.read_small(lambda view: _resolve(view, secret, now))
     if isinstance(caller, Refused):
         raise RefusedCredentialError(_EXPIRED if caller.reason == "expired" else _REVOKED, caller)
     return caller
+
+
+def session_secret(services: Services, headers: Headers) -> str | None:
+    """Return the secret of the session that the request's cookie names; None where there is an ``Authorization``."""
+    if services.people is None or "authorization" in headers:
+        return None
+    return services.people.secret_of(headers)
+
+
+def is_credential_shown(services: Services, headers: Headers) -> bool:
+    """Return whether the request carries a credential, good or not."""
+    return "authorization" in headers or session_secret(services, headers) is not None
+
+
+def replay_secret(services: Services, headers: Headers) -> str:
+    """Return the secret under which answers of idempotent requests are sealed for this caller."""
+    return session_secret(services, headers) or credential(headers)
 
 
 def require_certificate(scope: Scope, caller: Caller) -> None:
@@ -150,10 +153,23 @@ def authorize(access: Authorization, caller: Caller, device_id: str | None) -> N
         InsufficientScopeError: the credential is good, for something else.
         NotFoundError: a device that asks for another.
     """
-    if isinstance(caller, ApiKeyCaller):
-        _authorize_key(access, caller)
-    else:
+    if isinstance(caller, DeviceCaller):
         _authorize_device(access, caller, device_id)
+    elif isinstance(caller, PersonCaller):
+        _authorize_person(access, caller)
+    else:
+        _authorize_key(access, caller)
+
+
+def _authorize_person(access: Authorization, person: PersonCaller) -> None:
+    missing = [scope for scope in access.scopes if scope not in person.scopes]
+    if access.scope is None or missing:
+        needed = missing[0] if missing else "device_token"
+        raise InsufficientScopeError(
+            f"Your role '{person.role}' does not open this: it needs {needed}. Ask the administrator of your provider "
+            "for another role, and sign in again.",
+            details={"required_scope": needed, "required_scopes": list(access.scopes), "role": person.role},
+        )
 
 
 def _authorize_key(access: Authorization, key: ApiKeyCaller) -> None:
@@ -167,6 +183,11 @@ def _authorize_key(access: Authorization, key: ApiKeyCaller) -> None:
         raise InsufficientScopeError(
             f"This API key lacks the scope {' and '.join(missing)}. {_needs(access)}",
             details={"required_scope": missing[0], "required_scopes": list(access.scopes)},
+        )
+    if access.person:
+        raise InsufficientScopeError(
+            "This call is about the session of a person who signed in: it takes the cookie of that, no API key.",
+            details={"required": "session"},
         )
 
 
@@ -215,10 +236,12 @@ async def note_first_use(services: Services, caller: Caller) -> None:
 
 
 async def note_use(services: Services, caller: Caller) -> None:
-    """Record, at most once a minute, that a key is in use."""
+    """Record, at most once a minute, that a key or a session is in use."""
     if isinstance(caller, DeviceCaller):
         return
     now = services.store.context.clock()
-    if caller.last_used_at is None or not now - _NOTED_EVERY_MS < caller.last_used_at <= now:
-        before = now - _NOTED_EVERY_MS + 1
-        await services.store.write(lambda tx: key_sql.touch(tx, caller.id, before), urgent=False)
+    if caller.last_used_at is not None and now - _NOTED_EVERY_MS < caller.last_used_at <= now:
+        return
+    touch = session_sql.touch if isinstance(caller, PersonCaller) else key_sql.touch
+    before = now - _NOTED_EVERY_MS + 1
+    await services.store.write(lambda tx: touch(tx, caller.credential_id, before), urgent=False)

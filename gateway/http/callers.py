@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.core.roles import Role
 from gateway.models.states import TokenState
 
 
@@ -39,7 +40,31 @@ class DeviceCaller:
         return f"{self.id}/{self.token_id}"
 
 
-Caller = ApiKeyCaller | DeviceCaller
+@dataclass(frozen=True)
+class PersonCaller:
+    """A person who signed in through the provider; ``sub`` is the provider's id, ``name`` is for people."""
+
+    session_id: str
+    sub: str
+    name: str
+    project_id: str
+    role: Role
+    scopes: frozenset[str]
+    last_used_at: int | None
+    csrf_token: str = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """Return the actor: ``user:{sub}``."""
+        return f"user:{self.sub}"
+
+    @property
+    def credential_id(self) -> str:
+        """Return the id under which its answers are kept: that of the session."""
+        return self.session_id
+
+
+Caller = ApiKeyCaller | DeviceCaller | PersonCaller
 
 
 @dataclass(frozen=True)
@@ -47,6 +72,7 @@ class Authorization:
     """Who may call: API keys with this scope (``None``: no key), and the device itself.
 
     ``reset_only``: also with a token of that state. ``also``: further scopes that a key needs besides ``scope``.
+    ``person``: the session of a person alone, no key.
     ``insiders``, for public operations: local callers and keys that may read devices get ``more``, or they ``alone``
     may call (``gateway/http/insiders.py``).
     """
@@ -55,6 +81,7 @@ class Authorization:
     also: tuple[str, ...] = ()
     device: bool = False
     reset_only: bool = False
+    person: bool = False
     insiders: Literal["", "more", "alone"] = ""
 
     @property

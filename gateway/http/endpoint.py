@@ -16,12 +16,13 @@ from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import GatewayError, NotFoundError, StoreError, UnauthorizedError
 from gateway.http import auth, body, idempotency, insiders
 from gateway.http.auth_failure_limit import AuthFailureLimiter
-from gateway.http.callers import READ, ApiKeyCaller, Caller, DeviceCaller
-from gateway.http.errors import MethodNotAllowedError
+from gateway.http.callers import READ, Caller, DeviceCaller, PersonCaller
+from gateway.http.errors import CsrfError, MethodNotAllowedError
 from gateway.http.idempotency import IdempotentRequest
 from gateway.http.middleware import RequestInfo, request_info
 from gateway.http.operation import AnyOperation, Request, RequestContext
 from gateway.http.rate_limit import RateLimiter
+from gateway.http.refusals import Refused, RefusedCredentialError
 from gateway.http.responses import ApiResponse, Stream
 from gateway.http.services import Services
 from gateway.http.streaming import Streaming
@@ -94,7 +95,7 @@ class Endpoint:
         self, operation: AnyOperation, caller: Caller | None, scope: Scope, receive: Receive, *, is_inside: bool
     ) -> ApiResponse | Stream:
         raw, takes = await self._parse(operation, scope, receive)
-        idempotent = _idempotent(operation, caller, scope, raw)
+        idempotent = _idempotent(self._parts.services, operation, caller, scope, raw)
         if getattr(takes, "dry_run", False):
             idempotent = None  # it changes nothing, so nothing needs to be kept
         request = Request(scope["path_params"], raw, Headers(scope=scope), is_inside)
@@ -121,17 +122,20 @@ class Endpoint:
 def _audited_address(caller: Caller | None, scope: Scope) -> str | None:
     """Return the address for events: None for a device, whose wearer it would locate, and for the command line."""
     address = request_info(scope).client_address
-    return address if isinstance(caller, ApiKeyCaller) and address != UNKNOWN_HOST else None
+    return address if caller is not None and not isinstance(caller, DeviceCaller) and address != UNKNOWN_HOST else None
 
 
-def _idempotent(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes) -> IdempotentRequest | None:
+def _idempotent(
+    services: Services, operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes
+) -> IdempotentRequest | None:
     """Return the identity of a POST with an ``Idempotency-Key``, or None."""
     headers = Headers(scope=scope)
     key = idempotency.key_of(headers) if operation.is_idempotent else None
     if key is None or caller is None:
         return None
     request = idempotency.request_hash(operation.method, scope["path"], raw)
-    return IdempotentRequest(caller.credential_id, key, auth.credential(headers), request, _most_bytes(caller))
+    secret = auth.replay_secret(services, headers)
+    return IdempotentRequest(caller.credential_id, key, secret, request, _most_bytes(caller))
 
 
 def _most_bytes(caller: Caller) -> int:
@@ -192,7 +196,7 @@ async def _is_inside(parts: EndpointParts, operation: AnyOperation, scope: Scope
     headers, token = Headers(scope=scope), parts.services.options.metrics_token
     if insiders.is_local(scope) and not (alone and token is not None):
         return True
-    if not alone and "authorization" not in headers:
+    if not alone and not auth.is_credential_shown(parts.services, headers):
         return False
     if alone and insiders.shows(headers, token):
         return True
@@ -209,12 +213,13 @@ async def _is_inside(parts: EndpointParts, operation: AnyOperation, scope: Scope
 
 async def _identify(parts: EndpointParts, scope: Scope, info: RequestInfo) -> Caller:
     try:
-        caller = info.caller = await parts.authenticate(parts.services, Headers(scope=scope))
+        headers = Headers(scope=scope)
+        caller = info.caller = await parts.authenticate(parts.services, headers)
+        _require_same_site(parts, scope, info, caller)
         if parts.services.options.device_certificates:
             auth.require_certificate(scope, caller)
     except UnauthorizedError as error:
-        _note_refusal(parts, info, error)
-        _count_refusal(parts, scope, info)
+        count_refusal(parts, scope, info, error)
         raise
     info.quota, exceeded = parts.limiter.take(caller.id)
     if exceeded is not None:
@@ -223,8 +228,28 @@ async def _identify(parts: EndpointParts, scope: Scope, info: RequestInfo) -> Ca
     return caller
 
 
-def _note_refusal(parts: EndpointParts, info: RequestInfo, error: UnauthorizedError) -> None:
-    refused = error.refused if isinstance(error, auth.RefusedCredentialError) else auth.Refused("unknown")
+def _require_same_site(parts: EndpointParts, scope: Scope, info: RequestInfo, caller: Caller) -> None:
+    people = parts.services.people
+    if people is None or not isinstance(caller, PersonCaller):
+        return
+    try:
+        people.require_same_site(scope["method"], Headers(scope=scope), caller)
+    except CsrfError:
+        _note_refusal(parts, info, Refused("csrf", project_id=caller.project_id))
+        raise
+
+
+def count_refusal(parts: EndpointParts, scope: Scope, info: RequestInfo, error: UnauthorizedError) -> None:
+    """Count a refused sign-in, for the audit trail and for the limit of its address.
+
+    Raises:
+        RateLimitExceededError: the address has sent too many.
+    """
+    _note_refusal(parts, info, error.refused if isinstance(error, RefusedCredentialError) else Refused("unknown"))
+    _count_refusal(parts, scope, info)
+
+
+def _note_refusal(parts: EndpointParts, info: RequestInfo, refused: Refused) -> None:
     parts.services.sign_in_refused(
         RefusedSignIn("http", refused.reason, info.client_address, refused.key_id, refused.project_id)
     )

@@ -18,6 +18,7 @@ STATUS: Final[Mapping[str, int]] = {
     "invalid_request": 400,
     "unauthorized": 401,
     "insufficient_scope": 403,
+    "csrf_refused": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
@@ -54,6 +55,12 @@ class UnsupportedMediaTypeError(GatewayError):
     """The body is not JSON, by its content type."""
 
     code = "unsupported_media_type"
+
+
+class CsrfError(GatewayError):
+    """A change with the cookie of a session that does not come from the page (contract, section 9)."""
+
+    code = "csrf_refused"
 
 
 class RateLimitExceededError(GatewayError):

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from gateway.http import auth
-from gateway.http.callers import READ, ApiKeyCaller, Caller
+from gateway.http.callers import READ, Caller, DeviceCaller
 
 _SAID_BY_PROXIES: Final = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
@@ -39,8 +39,8 @@ def shows(headers: Headers, token: str | None) -> bool:
 
 
 def may_read(caller: Caller) -> bool:
-    """Return whether it is a key that may read devices."""
-    return isinstance(caller, ApiKeyCaller) and READ.scope in caller.scopes
+    """Return whether it is a key, or a person, that may read devices."""
+    return not isinstance(caller, DeviceCaller) and READ.scope in caller.scopes
 
 
 def _is_loopback(host: str) -> bool:

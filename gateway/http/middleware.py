@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.http import auth, errors
 from gateway.http.auth_failure_limit import host_of
 from gateway.http.body import ClientGoneError
-from gateway.http.callers import Caller, DeviceCaller
+from gateway.http.callers import Caller, DeviceCaller, PersonCaller
 from gateway.http.log_limit import StrangerLines
 from gateway.http.rate_limit import Quota, RateLimiter
 from gateway.http.request_target import HostRules, require_plain_path
@@ -179,8 +179,19 @@ def _tell(span: tracing.Span, method: str, info: RequestInfo) -> None:
     )
 
 
+def _who(caller: Caller | None) -> dict[str, str]:
+    match caller:
+        case None:
+            return {}
+        case DeviceCaller():
+            return {"device_id": caller.id}
+        case PersonCaller():
+            return {"session_id": caller.session_id}  # the sub names a person
+    return {"key_id": caller.id}
+
+
 def _log(method: str, info: RequestInfo) -> None:
-    who = {"device_id" if isinstance(info.caller, DeviceCaller) else "key_id": info.caller.id} if info.caller else {}
+    who = _who(info.caller)
     write = log.warning if info.status >= _SERVER_ERROR else log.info
     write(
         "http.request",

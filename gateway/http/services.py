@@ -11,6 +11,7 @@ from gateway.core.topics import Topics
 from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import NotFoundError
 from gateway.http.scan_limit import ScanLimiter
+from gateway.http.sign_in.people import People
 from gateway.http.stream_limit import StreamLimiter
 from gateway.observability.metrics import Metrics
 from gateway.store import Store
@@ -90,6 +91,8 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     sign_in_refused: Callable[[RefusedSignIn], None] = _not_noted
     """Called for each refused credential."""
+    people: People | None = None
+    """Who signs in with OpenID Connect; None: the setting oidc_issuer is off."""
     scrape: MetricsText = _nothing_to_scrape
     openapi: Callable[[], bytes] = bytes
     """Returns the OpenAPI document; set by :func:`gateway.http.app.build`, which knows the operations."""

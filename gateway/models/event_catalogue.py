@@ -133,4 +133,13 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
         "what was erased. The id is not named.",
         ("pseudonym", "counts"),
     ),
+    EventType.SESSION_STARTED: EventDescription(
+        "A person signed in through the provider.", ("session_id", "person", "role", "expires_at")
+    ),
+    EventType.SESSION_ENDED: EventDescription(
+        "A person's session ended. `because`: `signed_out`, `signed_out_at_provider`, `replaced` (by another sign-in "
+        "in the same browser), `role_gone`, `provider_refused`, `expired`, `revoked` (`gateway sessions revoke`) or "
+        "`restored` (a backup was restored).",
+        ("session_id", "person", "role", "expires_at", "because"),
+    ),
 }

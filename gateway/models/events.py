@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.models.fields import CreatedAt, Cursor, DeviceId, EventId, HasMore, NextCursor, Outbound, PageSize
 
-_ADMINISTRATIVE: Final = frozenset({"project", "key", "account", "signing_key", "webhook", "auth", "end_user"})
+_ADMINISTRATIVE: Final = frozenset(
+    {"project", "key", "account", "signing_key", "webhook", "auth", "end_user", "session"}
+)
 
 
 class EventType(enum.StrEnum):
@@ -59,6 +61,8 @@ class EventType(enum.StrEnum):
     WEBHOOK_DELETED = "webhook.deleted"
     AUTH_REFUSED = "auth.refused"
     END_USER_ERASED = "end_user.erased"
+    SESSION_STARTED = "session.started"
+    SESSION_ENDED = "session.ended"
 
     @property
     def is_of_device(self) -> bool:

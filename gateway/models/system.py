@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gateway.core.roles import Role
 from gateway.models.fields import Outbound
 
 
@@ -16,6 +17,42 @@ class KeyFacts(Outbound):
     project_id: str = Field(description="The only project that the key opens.")
     project_name: str = Field(description="For people.")
     scopes: list[str] = Field(description="What it may do, such as `devices:read`.")
+
+
+class SessionFacts(Outbound):
+    """The session of a person who signed in, as the page needs it."""
+
+    id: str = Field(description="`ses_…`.")
+    actor: str = Field(description="Who acts in this session, as events name it: `user:` and the provider's `sub`.")
+    name: str = Field(description="The person's name, as the provider gave it at the sign-in.")
+    project_id: str = Field(description="The only project that the session opens.")
+    project_name: str = Field(description="For people.")
+    role: Role = Field(description="What the provider's claims give the person.")
+    scopes: list[str] = Field(description="What the role may do, such as `devices:read`.")
+    expires_at: str = Field(description="When the person has to sign in again, at the latest.")
+    csrf_token: str = Field(description="Send it as `X-CSRF-Token` with every change.")
+
+
+class SignedOut(Outbound):
+    """What is left to do after the end of a session."""
+
+    end_session_url: str | None = Field(
+        description="Where the browser ends the session at the provider, too; null where the provider has no such page "
+        "or does not answer."
+    )
+
+
+class OidcOption(Outbound):
+    """The provider that people sign in at."""
+
+    name: str = Field(description="Host name of the provider, to show.")
+    url: str = Field(description="Where the browser begins the sign-in, relative to the page.")
+
+
+class SignInOptions(Outbound):
+    """How people can sign in on the page, besides with an API key."""
+
+    oidc: OidcOption | None = Field(description="Null where OpenID Connect is not set up.")
 
 
 class Health(Outbound):

@@ -80,6 +80,25 @@ def read_trusted(file: Path) -> str:
         return source.read()
 
 
+def read_secret_line(file: Path, setting: str, what: str) -> str:
+    """Return the one line of a file with a secret; ``setting`` names the file, ``what`` says what it should hold.
+
+    Raises:
+        UnavailableError: the file cannot be read, or holds no such line.
+    """
+    try:
+        secret = file.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UnavailableError(
+            f"The file {file} of the setting '{setting}' cannot be read ({reason}). Put {what} there, readable for the "
+            "gateway's user."
+        ) from None
+    if not secret or "\0" in secret or "\n" in secret:
+        raise UnavailableError(f"The file {file} of the setting '{setting}' should hold {what}, in one line.")
+    return secret
+
+
 def replace_text(file: Path, text: str, *, mode: int = 0o600) -> None:
     """Write a file in one step. Links are not followed: one in its place, or in that of its draft, is removed.
 

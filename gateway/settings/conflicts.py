@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.core.addresses import BrokerUrl
+from gateway.settings import sign_in
 from gateway.settings.types import AUTO, EMBEDDED, MOSQUITTO
 
 if TYPE_CHECKING:
-    from gateway.settings.model import SettingsFields
+    from gateway.settings.sign_in import SignInFields
 
 
 class ConflictingSettingsError(ValueError):
@@ -19,7 +20,7 @@ class ConflictingSettingsError(ValueError):
         self.setting = setting
 
 
-def check(settings: SettingsFields) -> None:
+def check(settings: SignInFields) -> None:
     """Check that they agree.
 
     Raises:
@@ -29,7 +30,7 @@ def check(settings: SettingsFields) -> None:
     _refuse_contradictions(settings)
 
 
-def _refuse_open_listeners(settings: SettingsFields) -> None:
+def _refuse_open_listeners(settings: SignInFields) -> None:
     """Refuse listeners on which keys and tokens cross a network in the clear, unless a setting allows it."""
     listeners = {"http": (settings.http, settings.http_cert_file)}
     if settings.own_broker:
@@ -52,7 +53,7 @@ def _certified_by(listener: str) -> str:
     return "http" if listener == "broker_auth" else listener
 
 
-def _refuse_contradictions(settings: SettingsFields) -> None:
+def _refuse_contradictions(settings: SignInFields) -> None:
     """Refuse a setting that could not take effect: it is a mistake, better reported now than found later."""
     tls = isinstance(settings.broker, BrokerUrl) and settings.broker.tls
     contradictions = {
@@ -97,6 +98,7 @@ def _refuse_contradictions(settings: SettingsFields) -> None:
         ),
         **_asking_contradictions(settings),
         **_database_contradictions(settings),
+        **sign_in.contradictions(settings),
     }
     for name, (contradicts, message) in contradictions.items():
         if contradicts:
@@ -104,7 +106,7 @@ def _refuse_contradictions(settings: SettingsFields) -> None:
     _refuse_half_certificates(settings)
 
 
-def _asking_contradictions(settings: SettingsFields) -> dict[str, tuple[object, str]]:
+def _asking_contradictions(settings: SignInFields) -> dict[str, tuple[object, str]]:
     """Return the conflicts of a broker that authenticates through the gateway, which must know its own account."""
     url, asked = settings.broker, settings.broker_auth
     named = isinstance(url, BrokerUrl) and url.username and url.password
@@ -118,7 +120,7 @@ def _asking_contradictions(settings: SettingsFields) -> dict[str, tuple[object, 
     }
 
 
-def _database_contradictions(settings: SettingsFields) -> dict[str, tuple[object, str]]:
+def _database_contradictions(settings: SignInFields) -> dict[str, tuple[object, str]]:
     """Return the conflicts of a registry on PostgreSQL."""
     address, file = settings.database, settings.database_password_file
     return {
@@ -133,7 +135,7 @@ def _database_contradictions(settings: SettingsFields) -> dict[str, tuple[object
     }
 
 
-def _refuse_half_certificates(settings: SettingsFields) -> None:
+def _refuse_half_certificates(settings: SignInFields) -> None:
     """Refuse a certificate without its key, or an authority for clients without both."""
     for name in ("http", "mqtt", "broker"):
         needs = {"cert_file": "key_file", "key_file": "cert_file", "client_ca_file": "cert_file"}

@@ -16,6 +16,7 @@ TLS: Final = "TLS"
 MOSQUITTO: Final = "Mosquitto beside the gateway"
 ASKING: Final = "A broker that asks the gateway"
 RUNNING: Final = "Running"
+SIGN_IN: Final = "People who sign in"
 
 
 def setting(group: str, default: object, description: str, *, ge: float | None = None, le: float | None = None) -> Any:

@@ -21,7 +21,7 @@ from gateway.errors import GatewayError
 from gateway.runtime.private_files import ForeignFileError, read_trusted
 from gateway.settings import conflicts
 from gateway.settings.conflicts import ConflictingSettingsError
-from gateway.settings.model import SettingsFields
+from gateway.settings.sign_in import SignInFields
 from gateway.settings.types import DIRECTORY, FILE, Form
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ CONFIG_VARIABLE: Final = "GATEWAY_CONFIG"
 NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "GATEWAY_URL", "GATEWAY_API_KEY", "GATEWAY_CA_FILE"})
 
 
-class Settings(SettingsFields):
+class Settings(SignInFields):
     """All settings in force. Settings that contradict each other, or would be unsafe together, are refused."""
 
     @model_validator(mode="after")

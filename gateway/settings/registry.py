@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, SecretStr
 
 from gateway.core.postgres_address import PostgresAddress
-from gateway.errors import UnavailableError
+from gateway.runtime.private_files import read_secret_line
 from gateway.settings.groups import PLACE, setting
 from gateway.settings.types import BrokerId, Directory, File, MaybeDatabase, Seconds
 
@@ -64,21 +64,7 @@ class RegistryFields(BaseModel):
         address, file = self.database, self.database_password_file
         if address is None or file is None:
             return address or self.data_dir
-        return replace(address, password=SecretStr(_password(file)))
-
-
-def _password(file: Path) -> str:
-    try:
-        password = file.read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UnavailableError(
-            f"The file {file} of the setting 'database_password_file' cannot be read ({reason}). Put the password of "
-            "the database user there, readable for the gateway's user."
-        ) from None
-    if not password or "\0" in password or "\n" in password:
-        raise UnavailableError(
-            f"The file {file} of the setting 'database_password_file' should hold the password of the database user, "
-            "in one line."
+        return replace(
+            address,
+            password=SecretStr(read_secret_line(file, "database_password_file", "the password of the database user")),
         )
-    return password

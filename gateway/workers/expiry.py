@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from gateway.core.clock import to_rfc3339
-from gateway.domain import administration, commands, heartbeats, webhooks
+from gateway.domain import administration, commands, heartbeats, sessions, webhooks
 from gateway.errors import StoreError
 from gateway.store import Store, Tx, View, idempotency_sql, key_sql
 from gateway.store.command_sql import CLOCKS_DIFFER_MS
@@ -79,4 +79,4 @@ def _touch(tx: Tx) -> None:
 
 
 def _prune(tx: Tx) -> int:
-    return heartbeats.prune(tx) + idempotency_sql.prune(tx) + webhooks.prune(tx)
+    return heartbeats.prune(tx) + idempotency_sql.prune(tx) + webhooks.prune(tx) + sessions.prune(tx)

@@ -8,7 +8,7 @@ import asyncio
 import re
 import sqlite3
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -25,15 +25,18 @@ from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.server.server import HttpServer
 from gateway.http.services import HttpOptions, Services
+from gateway.http.sign_in.people import People
 from gateway.http.spec.openapi import describe
 from gateway.observability.commit_listener import CommitListener
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
+from gateway.oidc.options import OidcOptions
 from gateway.store import DATABASE_NAME, Context, Rules, Store, key_sql, outbox_sql
 from gateway.store.wakeups import EVERY, Wakeups
 from gateway.webhooks.sender import WebhookSender
 from tests.support import postgres
 from tests.support.clock import ShiftedClock
+from tests.support.ports import free_port
 
 Json = dict[str, Any]
 
@@ -274,12 +277,14 @@ async def serving(
     project: str = "one",
     kept_seconds: float = 0,
     allow_loopback: bool = True,
+    oidc: Callable[[str], Awaitable[OidcOptions]] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Api]:
     """An API on this data directory, with a new project of this name.
 
     ``settings`` are fields of ``Services`` and of ``HttpOptions``.
     Webhooks may lead to this machine, where the receivers of the tests are, unless ``allow_loopback`` is off.
+    ``oidc`` returns how people sign in at the page with this address.
     """
     names = {field.name for field in fields(HttpOptions)}
     options = {name: value for name, value in settings.items() if name in names}
@@ -315,8 +320,11 @@ async def serving(
         broker = BrokerStub(store, wakeups)
         broker.switch(up=True)
         worker = group.create_task(broker.run())
+        port = 0 if oidc is None else free_port()
+        people = None if oidc is None else People(store, await oidc(f"http://127.0.0.1:{port}"))
         services = Services(
             store=store,
+            people=people,
             topics=Topics(),
             broker_address=lambda: ("mqtt.example.com", 8883, True),
             synced=lambda device_pk, seconds: wakeups.synced(store, device_pk, seconds),
@@ -327,7 +335,7 @@ async def serving(
             options=HttpOptions(**options),
             **parts,
         )
-        async with HttpServer(build(services), "127.0.0.1", 0, stopping=services.streams.close) as server:
+        async with HttpServer(build(services), "127.0.0.1", port, stopping=services.streams.close) as server:
             api = Api(server.url, services, data_dir, broker, clock, project_id, key_id, key, readiness)
             try:
                 yield api

@@ -171,6 +171,20 @@ ROWS: dict[str, dict[str, object]] = {
         "seen_at": 1,
     },
     "leases": {"name": "fleet", "gateway_id": "gw_1", "instance": "i", "epoch": 1, "until": 1, "taken_at": 1},
+    "people": {"sub": "ann", "name": "Ann", "created_at": 1, "last_seen_at": 1},
+    "sessions": {
+        "id": "ses_1",
+        "hash": b"h",
+        "sub": "ann",
+        "project_id": "proj_1",
+        "role": "viewer",
+        "created_at": 1,
+        "last_used_at": 1,
+        "checked_at": 1,
+        "confirmed_at": 1,
+        "expires_at": 1,
+    },
+    "spent_tokens": {"hash": b"h", "expires_at": 1},
     "outbox": {"kind": "command", "device_pk": 1, "detail": "reboot", "created_at": 1},
 }
 

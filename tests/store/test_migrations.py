@@ -51,6 +51,7 @@ LANDED = [
     "m031_resets",
     "m032_bindings",
     "m033_leases",
+    "m036_people",
 ]
 
 
@@ -193,6 +194,10 @@ def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
         ),
         "SELECT pk FROM devices WHERE deleted_at >= 5",
         "SELECT 1 FROM tokens WHERE grant_kid = 'k' AND state <> 'revoked'",
+        "SELECT * FROM sessions WHERE hash = x'00'",
+        "SELECT * FROM sessions WHERE sub = 's' AND ended_at IS NULL",
+        "SELECT * FROM sessions WHERE sid = 's' AND ended_at IS NULL",
+        "SELECT 1 FROM spent_tokens WHERE hash = x'00'",
     ]
     with closing(open_database(tmp_path)) as connection:
         for question in asked:

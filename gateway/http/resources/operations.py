@@ -16,6 +16,7 @@ from gateway.http.resources import (
     fleet,
     heartbeat_history,
     reset_list,
+    sign_in,
     system,
     token_refresh,
     webhooks,
@@ -23,6 +24,7 @@ from gateway.http.resources import (
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *system.OPERATIONS,
+    *sign_in.OPERATIONS,
     *fleet.OPERATIONS,
     *devices.OPERATIONS,
     *device_updates.OPERATIONS,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.domain import grants
 from gateway.errors import StoreError
-from gateway.http.callers import PUBLIC, READ, ApiKeyCaller, Authorization
+from gateway.http.callers import PUBLIC, READ, Authorization, DeviceCaller
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.responses import ApiResponse
 from gateway.models.bindings import JwkSet
@@ -84,7 +84,7 @@ def _keys(view: View) -> JwkSet:
 async def get_key(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/key``."""
     project = await call.work.read(lambda view: key_sql.require_project(view, call.project_id))
-    scopes = call.caller.scopes if isinstance(call.caller, ApiKeyCaller) else ()
+    scopes = () if isinstance(call.caller, DeviceCaller) else call.caller.scopes
     return ApiResponse(KeyFacts(id=call.actor, project_id=project.id, project_name=project.name, scopes=sorted(scopes)))
 
 
@@ -166,7 +166,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="GET",
         path="/v1/key",
         summary="Get the API key that asks",
-        description="What it may do, and in which project: for a program that offers only what is open to it.",
+        description="What it may do, and in which project: for a program that offers only what is open to it. For a "
+        "person in session `id` is the actor, `user:…`.",
         tag=TAG,
         access=READ,
         takes=Empty,

@@ -26,6 +26,7 @@ from the same address are served all the same."""
 
 TAGS: Final[Mapping[str, str]] = {
     "gateway": "Whether the gateway is well, and what it says of itself. Open to anybody, but for `/v1/key`.",
+    "sign-in": "People who sign in on the page through OpenID Connect, and their session.",
     "devices": "The registry, with an API key of a back end: who has which device, how it is, and its reset.",
     "devices' own": "What a device calls itself, with the device token that its bind answered.",
     "commands": "What devices are told to do, with an API key.",

@@ -29,7 +29,8 @@ Json = dict[str, Any]
 _ERRORS: Final[Mapping[int, str]] = {
     400: "`invalid_request`: `details.field` names what is wrong, `details.problems` all of it.",
     401: "`unauthorized`: no credential, or one that opens nothing here.",
-    403: "`insufficient_scope`: a good credential without the right to do this.",
+    403: "`insufficient_scope`: a good credential without the right to do this. `csrf_refused`: a change with the "
+    "cookie of a session, without its `X-CSRF-Token` or from another site.",
     404: "`not_found`: no such thing in the project of this credential.",
     406: "`not_acceptable`: the header `Accept` names no media type that this answer may have.",
     413: "`payload_too_large`: the body exceeds the limit (64 KiB by default).",
@@ -130,8 +131,10 @@ def _operation(operation: AnyOperation) -> Json:
 
 def _security(access: Authorization) -> list[Json]:
     if access.insiders:
-        return [{"apiKey": [READ.scope]}, {}]  # none on the gateway's own machine
-    key = [] if access.scope is None else [{"apiKey": list(access.scopes)}]
+        return [{"apiKey": [READ.scope]}, {"session": [READ.scope]}, {}]  # none on the gateway's own machine
+    if access.person:
+        return [{"session": list(access.scopes)}]
+    key = [] if access.scope is None else [{"apiKey": list(access.scopes)}, {"session": list(access.scopes)}]
     return [*key, {"deviceToken": []}] if access.device else key
 
 
@@ -143,6 +146,14 @@ def _security_schemes() -> Json:
             "scheme": "bearer",
             "description": f"`sk_live_…`, `sk_test_…` (every scope) or `rk_live_…`, `rk_test_…` (those it was given of "
             f"{scopes}). A key sees the devices of its project and no other.",
+        },
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "__Host-gateway_session",
+            "description": "The session of a person who signed in through OpenID Connect (`gateway_session` on "
+            "loopback without TLS). Its role gives the scopes. A change needs the header `X-CSRF-Token`, with the "
+            "value that `GET /v1/session` gives. With an `Authorization` the cookie is ignored.",
         },
         "deviceToken": {
             "type": "http",

@@ -123,6 +123,27 @@ def m033_leases(db: Database) -> None:
 
 
 @step
+def m036_people(db: Database) -> None:
+    """Create the people who sign in, their sessions, and values that the provider may use once."""
+    execute_each(
+        db,
+        """CREATE TABLE people (
+            sub TEXT PRIMARY KEY, name TEXT NOT NULL, created_at INTEGER NOT NULL, last_seen_at INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID""",
+        """CREATE TABLE sessions (
+            id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, sub TEXT NOT NULL REFERENCES people (sub),
+            project_id TEXT NOT NULL REFERENCES projects (id), role TEXT NOT NULL, sid TEXT,
+            created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL, checked_at INTEGER NOT NULL,
+            confirmed_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, ended_at INTEGER, ended_because TEXT,
+            sealed BLOB) STRICT""",
+        "CREATE INDEX sessions_by_person ON sessions (sub)",
+        "CREATE INDEX sessions_by_sid ON sessions (sid) WHERE sid IS NOT NULL",
+        """CREATE TABLE spent_tokens (
+            hash BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+    )
+
+
+@step
 def m038_thinned_heartbeats(db: Database) -> None:
     """Create the table of hours that old heartbeats are thinned to."""
     execute_each(

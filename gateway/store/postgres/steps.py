@@ -258,6 +258,21 @@ _P033: Final = (
         instance text COLLATE "C" NOT NULL, epoch bigint NOT NULL, until bigint NOT NULL,
         taken_at bigint NOT NULL) WITH (fillfactor = 50)""",
 )
+_P036: Final = (
+    """CREATE TABLE people (
+        sub text COLLATE "C" PRIMARY KEY, name text COLLATE "C" NOT NULL, created_at bigint NOT NULL,
+        last_seen_at bigint NOT NULL)""",
+    """CREATE TABLE sessions (
+        id text COLLATE "C" PRIMARY KEY, hash bytea NOT NULL UNIQUE,
+        sub text COLLATE "C" NOT NULL REFERENCES people (sub),
+        project_id text COLLATE "C" NOT NULL REFERENCES projects (id), role text COLLATE "C" NOT NULL,
+        sid text COLLATE "C", created_at bigint NOT NULL, last_used_at bigint NOT NULL, checked_at bigint NOT NULL,
+        confirmed_at bigint NOT NULL, expires_at bigint NOT NULL, ended_at bigint,
+        ended_because text COLLATE "C", sealed bytea) WITH (fillfactor = 70)""",
+    "CREATE INDEX sessions_by_person ON sessions (sub)",
+    "CREATE INDEX sessions_by_sid ON sessions (sid) WHERE sid IS NOT NULL",
+    "CREATE TABLE spent_tokens (hash bytea PRIMARY KEY, expires_at bigint NOT NULL)",
+)
 _P038: Final = (
     """CREATE TABLE thinned_heartbeats (
         device_pk bigint NOT NULL REFERENCES devices (pk), hour bigint NOT NULL, generation bigint NOT NULL,
@@ -279,6 +294,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p031_resets": _P031,
     "p032_bindings": _P032,
     "p033_leases": _P033,
+    "p036_people": _P036,
     "p038_thinned_heartbeats": _P038,
 }
 """Statements by the name of their step, in order."""

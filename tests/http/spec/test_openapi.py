@@ -55,7 +55,8 @@ def test_every_operation_lists_its_credentials_and_answers() -> None:
             assert {"401", "403", "429", "503"} <= statuses
             assert described["security"]
         if operation.access.scope:
-            assert {"apiKey": list(operation.access.scopes)} in described["security"]
+            for scheme in ("session",) if operation.access.person else ("apiKey", "session"):
+                assert {scheme: list(operation.access.scopes)} in described["security"]
         assert ({"deviceToken": []} in described["security"]) == operation.access.device
         assert ("404" in statuses) == ("{" in operation.path)
         assert ("409" in statuses) == bool(operation.conflicts or operation.is_idempotent)

@@ -28,7 +28,7 @@ from gateway.domain.refused_sign_ins import RefusedSignIns
 from gateway.http.app import build
 from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
-from gateway.http.services import HttpOptions, Services
+from gateway.http.services import HttpOptions, Services, TakenIn
 from gateway.http.sign_in.people import people_of
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.observability.commit_listener import CommitListener
@@ -51,6 +51,7 @@ from gateway.webhooks.sender import WebhookSender
 from gateway.webhooks.worker import WebhookWorker
 from gateway.workers.change_poller import ChangePoller
 from gateway.workers.expiry import ExpiryWorker
+from gateway.workers.jobs import JobWorker
 from gateway.workers.key_delivery import KeyDelivery
 from gateway.workers.position_notes import PositionNotes
 
@@ -196,7 +197,7 @@ async def _start_workers(
         _background(
             *([CapacityMonitor(store).run()] if broker.kind == EMBEDDED else []),
             membership.broker.run(owner.work),
-            membership.fleet.run(partial(_fleet_work, wakeups=wakeups, sender=sender)),
+            membership.fleet.run(partial(_fleet_work, wakeups=wakeups, sender=sender, taken_in=owner.taken_in)),
             membership.registration.run(),
             registry.refused_sign_ins.run(),
             ChangePoller(store, wakeups).run(),
@@ -207,12 +208,13 @@ async def _start_workers(
     return Workers(owner, sender)
 
 
-async def _fleet_work(store: Store, wakeups: Wakeups, sender: WebhookSender) -> None:
+async def _fleet_work(store: Store, wakeups: Wakeups, sender: WebhookSender, taken_in: TakenIn) -> None:
     """Do what one gateway of the registry does for all devices, until cancelled; ``store`` checks the lease."""
     async with asyncio.TaskGroup() as group:
         for each in (
             ExpiryWorker(store).run(),
             KeyDelivery(store).run(),
+            JobWorker(store, taken_in).run(),
             WebhookWorker(store, wakeups, sender).run(),
         ):
             group.create_task(each)

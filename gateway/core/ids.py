@@ -19,6 +19,7 @@ KEY: Final = "key_"
 GATEWAY: Final = "gw_"
 CERTIFICATE: Final = "cert_"
 SESSION: Final = "ses_"
+JOB: Final = "job_"
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_BITS: Final = 80

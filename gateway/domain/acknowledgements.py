@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gateway.core import credentials
 from gateway.core.clock import SECOND_MS
-from gateway.domain import certificates, grant_keys
+from gateway.domain import certificates, grant_keys, jobs
 from gateway.domain.commands import RESET, SET_GRANT_KEY, Refusal, close
 from gateway.models.commands import Ack, AckError
 from gateway.models.resets import ResetReport
@@ -173,6 +173,7 @@ def _delivered(tx: Tx, device: DeviceKey, command: CommandRecord, sender: Acknow
         _took(tx, "delivered", since=command.created_at)
     event = "reset.delivered" if command.type == RESET else "command.delivered"
     event_sql.record(tx, device, event, sender.actor, command_id=command.id, type=command.type, **sender.facts)
+    jobs.follow(tx, command.id, CommandStatus.DELIVERED)
 
 
 def _executed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack, sender: AcknowledgementSource) -> None:

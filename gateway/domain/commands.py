@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.core import ids
 from gateway.core.clock import SECOND_MS, to_rfc3339
 from gateway.core.command_types import CommandType
-from gateway.domain import certificates, grants, resets
+from gateway.domain import certificates, grants, jobs, resets
 from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.models.commands import CommandPayload, CreateCommand
 from gateway.models.states import CommandStatus
@@ -284,6 +284,14 @@ def close(
             revoke(tx, device, actor, **facts)
         resets.record_end(tx, command, "superseded" if event == SUPERSEDED else status, token_revoked=ends_token)
         certificates.write_first(tx, certificate_id, command.id, result)
+    jobs.follow(tx, command.id, status, reason=_why_failed(status, error))
+
+
+def _why_failed(status: CommandStatus, error: dict[str, Any] | None) -> str | None:
+    """Return the reason that a job shows of a command that was not executed."""
+    if status is CommandStatus.EXPIRED:
+        return str(status)
+    return None if error is None else str(error["code"])
 
 
 def revoke(tx: Tx, device: DeviceKey, actor: str, **facts: str) -> None:

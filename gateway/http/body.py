@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from email.message import Message
-from typing import Final, TypeVar
+from functools import lru_cache
+from typing import Any, Final, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
@@ -101,12 +102,22 @@ def parse_query(kind: type[T], scope: Scope) -> T:
         InvalidRequestError: a parameter is wrong; the message says which and why.
     """
     try:
-        return kind.model_validate(_parameters(scope["query_string"]))
+        return kind.model_validate(_parameters(scope["query_string"], _lists(kind)))
     except ValidationError as error:
         raise invalid(error, whole="The query", known=kind.model_fields) from error
 
 
-def _parameters(query: bytes) -> dict[str, str]:
+@lru_cache(maxsize=128)
+def _lists(kind: type[BaseModel]) -> frozenset[str]:
+    """Return the fields that hold a list: their parameters may be there several times."""
+    return frozenset(name for name, field in kind.model_fields.items() if _holds_list(field.annotation))
+
+
+def _holds_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(_holds_list(each) for each in get_args(annotation))
+
+
+def _parameters(query: bytes, lists: frozenset[str]) -> dict[str, str | list[str]]:
     try:
         pairs = parse_qsl(
             query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS
@@ -115,7 +126,11 @@ def _parameters(query: bytes) -> dict[str, str]:
         raise InvalidRequestError(
             "The query cannot be read: percent-encode it as UTF-8, and leave out what is not asked for."
         ) from error
-    given = dict(pairs)
-    if len(given) < len(pairs):
+    single = dict(pair for pair in pairs if pair[0] not in lists)
+    repeated: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name in lists:
+            repeated.setdefault(name, []).append(value)
+    if len(single) + sum(map(len, repeated.values())) < len(pairs):
         raise InvalidRequestError("A parameter of the query is there twice. Send each once.")
-    return given
+    return {**single, **repeated}

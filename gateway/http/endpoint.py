@@ -109,7 +109,8 @@ class Endpoint:
         if not operation.has_body:
             return b"", body.parse_query(operation.takes, scope)
         body.parse_query(Empty, scope)
-        raw = await body.read(receive, Headers(scope=scope), self._parts.services.options.max_body_bytes)
+        limit = max(operation.most_body_bytes or 0, self._parts.services.options.max_body_bytes)
+        raw = await body.read(receive, Headers(scope=scope), limit)
         return raw, body.parse(operation.takes, raw)
 
     def _work(self, caller: Caller | None, scope: Scope, idempotent: IdempotentRequest | None) -> UnitOfWork:

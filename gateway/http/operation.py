@@ -96,6 +96,9 @@ class Operation(Generic[T]):
     takes_headers: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of the headers that only this operation reads."""
 
+    most_body_bytes: int | None = None
+    """Largest body, where it is not the one of the settings."""
+
     keeps_answers: bool = True
     """False where a repeated request does no harm, and is so frequent that kept answers would fill the disk."""
 

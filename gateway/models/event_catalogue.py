@@ -24,6 +24,7 @@ _CERTIFICATE: Final = "certificate_id"
 _COMMAND: Final = ("command_id", "type")
 _SAID: Final = (*_COMMAND, "via")
 _KEY: Final = ("key_id", "name")
+_JOB: Final = ("job_id", "name", "counts")
 _WEBHOOK: Final = ("webhook_id", "host", "events", "enabled")
 
 EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
@@ -141,5 +142,18 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
         "in the same browser), `role_gone`, `provider_refused`, `expired`, `revoked` (`gateway sessions revoke`) or "
         "`restored` (a backup was restored).",
         ("session_id", "person", "role", "expires_at", "because"),
+    ),
+    EventType.JOB_CREATED: EventDescription(
+        "A job was created: its targets are fixed. `action` is what it does to each.", (*_JOB, "action")
+    ),
+    EventType.JOB_STARTED: EventDescription("A job began: at once, or when its time had come.", _JOB),
+    EventType.JOB_PAUSED: EventDescription("A job was paused: it queues nothing until it is resumed.", _JOB),
+    EventType.JOB_RESUMED: EventDescription("A paused job goes on, at its pace.", _JOB),
+    EventType.JOB_COMPLETED: EventDescription("Each target of a job has an outcome.", _JOB),
+    EventType.JOB_ABORTED: EventDescription(
+        "Too many targets of a job failed, so it queues nothing more; `because` says how many.", (*_JOB, "because")
+    ),
+    EventType.JOB_CANCELLED: EventDescription(
+        "A job was cancelled. It queues nothing more, and takes back what no device has reported as delivered.", _JOB
     ),
 }

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.models.fields import CreatedAt, Cursor, DeviceId, EventId, HasMore, NextCursor, Outbound, PageSize
 
 _ADMINISTRATIVE: Final = frozenset(
-    {"project", "key", "account", "signing_key", "webhook", "auth", "end_user", "session"}
+    {"project", "key", "account", "signing_key", "webhook", "auth", "end_user", "session", "job"}
 )
 
 
@@ -63,6 +63,13 @@ class EventType(enum.StrEnum):
     END_USER_ERASED = "end_user.erased"
     SESSION_STARTED = "session.started"
     SESSION_ENDED = "session.ended"
+    JOB_CREATED = "job.created"
+    JOB_STARTED = "job.started"
+    JOB_PAUSED = "job.paused"
+    JOB_RESUMED = "job.resumed"
+    JOB_COMPLETED = "job.completed"
+    JOB_ABORTED = "job.aborted"
+    JOB_CANCELLED = "job.cancelled"
 
     @property
     def is_of_device(self) -> bool:

@@ -15,7 +15,8 @@ MAX_REASON: Final = 200
 _END_USER: Final = re.compile(f"(?<![A-Za-z0-9]){ids.END_USER}{ids.BODY}")
 
 
-def _names_no_one(text: str) -> str:
+def names_no_one(text: str) -> str:
+    """Return the text; refuse one that names an end user, since it outlives that person's data."""
     found = _END_USER.search(text)
     if found is not None:
         raise ValueError(
@@ -29,7 +30,7 @@ RecordingsWish = Literal["keep", "wipe"]
 Technique = Literal["overwritten", "key_destroyed", "deleted"]
 Reason = Annotated[
     Annotated[
-        Text, StringConstraints(max_length=MAX_REASON), AfterValidator(visible_not_blank), AfterValidator(_names_no_one)
+        Text, StringConstraints(max_length=MAX_REASON), AfterValidator(visible_not_blank), AfterValidator(names_no_one)
     ]
     | None,
     Field(

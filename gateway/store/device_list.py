@@ -131,6 +131,20 @@ def total(view: View, project_id: str, query: ListDevices) -> Total:
     return Total(passed, beyond is None)
 
 
+def generations(view: View, project_id: str, query: ListDevices, limit: int) -> list[tuple[int, int]]:
+    """Return row number and generation of devices that pass the filters, the oldest first, up to ``limit``."""
+    filters, values = _filters(view, query)
+    found = few(view, project_id, query)
+    source, candidates = (FROM, []) if found is None else (_among(view), [json.dumps(found)])
+    joined = [] if found is None else ["d.pk = c.value"]
+    clauses = " AND ".join(["d.project_id = ?", "d.deleted_at IS NULL", *filters, *joined])
+    rows = view.all(
+        f"SELECT d.pk, d.binding_generation {source} WHERE {clauses} ORDER BY d.pk LIMIT ?",
+        *(*candidates, project_id, *values, limit),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 def cursor(query: ListDevices, last: ListedDevice) -> str:
     """Return where the page after this device begins; the order is part of it."""
     position = None if query.sort == "created_at" else last.sort_key

@@ -30,7 +30,17 @@ class PostgresError(Exception):
 
 
 DATABASE_ERRORS: Final = (sqlite3.Error, PostgresError)
-MINTED: Final = ("projects", "api_keys", "devices", "commands", "events", "webhooks", "deliveries", "certificates")
+MINTED: Final = (
+    "projects",
+    "api_keys",
+    "devices",
+    "commands",
+    "events",
+    "webhooks",
+    "deliveries",
+    "certificates",
+    "jobs",
+)
 """The tables whose ids are minted."""
 _TAKEN: Final = frozenset(f"UNIQUE constraint failed: {table}.id" for table in MINTED)
 _TAKEN_CONSTRAINTS: Final = frozenset(f"{table}_{suffix}" for table in MINTED for suffix in ("pkey", "id_key"))

@@ -45,12 +45,21 @@ WITH_BODY = [operation for operation in GUARDED if operation.method == "POST"]
 WITH_QUERY = [operation for operation in GUARDED if operation.method == "GET"]
 TLS = ssl.create_default_context()  # costly to make, and never used: one for all clients
 JSON = {"Content-Type": "application/json"}
-REQUIRED = {"bind_device": {"end_user_id": "eu_1"}, "create_command": {"type": "reboot"}}
+REQUIRED: dict[str, Json] = {
+    "bind_device": {"end_user_id": "eu_1"},
+    "create_command": {"type": "reboot"},
+    "create_job": {"name": "recall", "action": "reboot", "targets": {"device_ids": ["dev_nowhere"]}},
+}
 """Bodies of the operations that need one, apart from those of devices and of registration."""
 
 DOCUMENT = describe(OPERATIONS)
 # Ids of what the operations on webhooks are about; what they do to those that exist has tests of its own.
-NOWHERE = {"webhook_id": "wh_nowhere", "delivery_id": "dlv_nowhere", "end_user_id": "eu_nowhere"}
+NOWHERE = {
+    "webhook_id": "wh_nowhere",
+    "delivery_id": "dlv_nowhere",
+    "end_user_id": "eu_nowhere",
+    "job_id": "job_nowhere",
+}
 EVERYWHERE = ("x-request-id", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 # What may change although a request was refused: that a credential was used.
 USE = {"api_keys": "last_used_at", "tokens": "first_used_at"}

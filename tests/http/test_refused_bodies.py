@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
 from tests.http.support import JSON, WITH_BODY, Api, Caller, Json, body, error, trying
 
@@ -106,15 +107,15 @@ async def test_an_invalid_body_is_refused(caller: Caller) -> None:
     for operation in WITH_BODY:
         for content in NO_BODIES:
             with trying(operation.id, content):
-                _refused(operation.id, content, await caller.call(operation, content=content, headers=JSON))
+                _refused(operation, content, await caller.call(operation, content=content, headers=JSON))
 
 
-def _refused(operation_id: str, content: bytes, answer: httpx.Response) -> None:
-    if len(content) > 65_536:
+def _refused(operation: AnyOperation, content: bytes, answer: httpx.Response) -> None:
+    if len(content) > (operation.most_body_bytes or 65_536):
         error(answer, 413, "payload_too_large")
         return
     details = error(answer, 400, "invalid_request")["details"]
-    assert details["problems"][0]["field"] == details["field"], operation_id
+    assert details["problems"][0]["field"] == details["field"], operation.id
 
 
 async def test_unknown_fields_are_refused(caller: Caller) -> None:
@@ -177,17 +178,18 @@ async def test_unusual_documents_are_stored_unchanged(api: Api) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_too_large_body_is_refused(caller: Caller, *, chunked: bool) -> None:
-    """413 past 64 KiB, whether its length was announced or not."""
-    content = json.dumps({"filler": "x" * 70_000}).encode()
+    """413 past 64 KiB, or past the operation's larger limit, whether its length was announced or not."""
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces(content: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(content), 7_000):
             yield content[start : start + 7_000]
 
     for operation in WITH_BODY:
         with trying(operation.id):
-            answer = await caller.call(operation, content=pieces() if chunked else content, headers=JSON)
-            assert error(answer, 413, "payload_too_large")["details"] == {"max_body_bytes": 65_536}
+            limit = operation.most_body_bytes or 65_536
+            content = json.dumps({"filler": "x" * limit}).encode()
+            answer = await caller.call(operation, content=pieces(content) if chunked else content, headers=JSON)
+            assert error(answer, 413, "payload_too_large")["details"] == {"max_body_bytes": limit}
 
 
 async def test_a_body_of_exactly_the_limit_is_read(api: Api) -> None:

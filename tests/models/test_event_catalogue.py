@@ -20,6 +20,7 @@ WRITERS = {
 ADMINISTRATIVE_WRITERS = {
     "domain/administration.py",
     "domain/erasures.py",
+    "domain/jobs.py",
     "domain/refused_sign_ins.py",
     "domain/webhooks.py",
 }

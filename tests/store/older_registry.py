@@ -171,6 +171,18 @@ ROWS: dict[str, dict[str, object]] = {
         "seen_at": 1,
     },
     "leases": {"name": "fleet", "gateway_id": "gw_1", "instance": "i", "epoch": 1, "until": 1, "taken_at": 1},
+    "jobs": {
+        "id": "job_1",
+        "project_id": "proj_1",
+        "name": "recall",
+        "type": "factory_reset",
+        "params": "{}",
+        "status": "running",
+        "created_by": "key_1",
+        "created_at": 1,
+        "per_minute": 600,
+    },
+    "job_targets": {"job_id": "job_1", "position": 0, "device_pk": 1, "binding_generation": 7, "outcome": "waiting"},
     "people": {"sub": "ann", "name": "Ann", "created_at": 1, "last_seen_at": 1},
     "sessions": {
         "id": "ses_1",

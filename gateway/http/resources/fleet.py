@@ -9,9 +9,11 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 import structlog
+from pydantic import BaseModel
 
 from gateway.core.command_types import CommandType
-from gateway.domain import commands, devices, resets
+from gateway.domain import commands, devices, job_creation, jobs, resets
+from gateway.domain.job_work import INTERNAL_ERROR
 from gateway.errors import GatewayError, NotFoundError
 from gateway.http.callers import READ, WRITE
 from gateway.http.operation import AnyOperation, Operation, RequestContext
@@ -29,9 +31,10 @@ from gateway.models.bulk import (
 )
 from gateway.models.devices import DeviceStats
 from gateway.models.fields import Empty
+from gateway.models.jobs import Outcome, SkipReason
 from gateway.models.resets import ResetDevice
 from gateway.models.states import CommandStatus
-from gateway.store import Tx, View, command_sql, device_sql, outbox_sql
+from gateway.store import Tx, View, command_sql, device_sql, job_target_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
 
 log = structlog.get_logger()
@@ -51,11 +54,46 @@ async def get_device_stats(call: RequestContext, _: Empty) -> ApiResponse:
 
 
 async def bulk_reset(call: RequestContext, body: BulkReset) -> ApiResponse:
-    """``POST /v1/devices/bulk/reset``: each device in its own transaction."""
+    """``POST /v1/devices/bulk/reset``: a job whose targets get their turns at once, each in its own transaction."""
     asked = ResetDevice(reason=body.reason, recordings=body.recordings)
-    would, reset = partial(_would_reset, asked=asked), partial(_reset, asked=asked)
-    outcomes = await _each(call, body, Verb("reset", BulkOutcome, would, reset))
-    return await call.work.commit(lambda _: ApiResponse(BulkOutcomes(data=outcomes)))
+    would, job = partial(_would_reset, asked=asked), BulkJob(id="", positions={})
+    if not body.dry_run:
+        job = await call.work.step("job", BulkJob, lambda tx: _bulk_job(tx, call, body, asked))
+    outcomes = await _each(call, body, Verb("reset", BulkOutcome, would, partial(_reset, asked=asked, job=job)))
+    return await call.work.commit(lambda tx: _bulk_reset_done(tx, job, outcomes))
+
+
+class BulkJob(BaseModel):
+    """The job of a bulk reset: its id, and the position of each device among its targets."""
+
+    id: str
+    positions: dict[str, int]
+
+
+def _bulk_job(tx: Tx, call: RequestContext, body: BulkReset, asked: ResetDevice) -> BulkJob:
+    wanted = list(dict.fromkeys(body.device_ids))
+    job = job_creation.create_for_bulk_reset(tx, call.project_id, call.actor, wanted, asked)
+    return BulkJob(id=job.id, positions={device_id: position for position, device_id in enumerate(wanted)})
+
+
+def _bulk_reset_done(tx: Tx, job: BulkJob, outcomes: list[BulkOutcome]) -> ApiResponse:
+    """Give each target that nothing was done to its outcome in the job, and return the answer."""
+    for each in outcomes:
+        if each.outcome == "failed":
+            is_pending = each.error is not None and each.error.code == "reset_pending"
+            outcome, reason = (
+                (Outcome.SKIPPED, SkipReason.ALREADY_PENDING) if is_pending else (Outcome.FAILED, INTERNAL_ERROR)
+            )
+            _move(tx, job, each.id, outcome, reason=reason)
+    return ApiResponse(BulkOutcomes(data=outcomes))
+
+
+def _move(
+    tx: Tx, job: BulkJob, device_id: str, outcome: Outcome, *, reason: str | None = None, command_id: str | None = None
+) -> None:
+    target = job_target_sql.find(tx, job.id, job.positions[device_id]) if job.id else None
+    if target is not None and target.outcome == Outcome.WAITING:
+        jobs.move(tx, target, outcome, reason=reason, command_id=command_id)
 
 
 async def bulk_cancel(call: RequestContext, body: BulkCancel) -> ApiResponse:
@@ -140,10 +178,14 @@ def _would_reset(view: View, call: RequestContext, device_id: str, *, asked: Res
     return "already_pending"
 
 
-def _reset(tx: Tx, call: RequestContext, device_id: str, *, asked: ResetDevice) -> str:
+def _reset(tx: Tx, call: RequestContext, device_id: str, *, asked: ResetDevice, job: BulkJob) -> str:
     if _would_reset(tx, call, device_id, asked=asked) == "already_pending":
+        _move(tx, job, device_id, Outcome.SKIPPED, reason=SkipReason.ALREADY_PENDING)
         return "already_pending"
     devices.reset(tx, call.project_id, device_id, call.actor, asked, not_before=outbox_sql.next_turn(tx))
+    command = _open_reset(tx, call, device_id)
+    if command is not None:
+        _move(tx, job, device_id, Outcome.QUEUED, command_id=command.id)
     return "reset"
 
 

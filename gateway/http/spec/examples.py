@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from gateway.http.spec.certificate_examples import CERTIFICATE_EXAMPLES
 from gateway.http.spec.end_user_examples import END_USER_EXAMPLES
+from gateway.http.spec.job_examples import JOB_ERRORS, JOB_EXAMPLES
 from gateway.http.spec.reset_examples import RESET_EXAMPLES
 from gateway.http.spec.webhook_examples import WEBHOOK_EXAMPLES
 from gateway.models.device_settings import with_defaults
@@ -291,6 +292,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "SignInOptions": {"oidc": {"name": "login.example.com", "url": "auth/login"}},
     **CERTIFICATE_EXAMPLES,
     **RESET_EXAMPLES,
+    **JOB_EXAMPLES,
     **END_USER_EXAMPLES,
     **WEBHOOK_EXAMPLES,
 }
@@ -357,6 +359,7 @@ ERRORS: Final[dict[str, dict[str, Any]]] = {
         _error(
             "command_final", "The command is executed already and stays so. Queue another one if more is to be done."
         ),
+        *(_error(*each) for each in JOB_ERRORS),
         _error("webhook_limit_reached", "This project has 50 webhooks, which is the limit. Delete one.", {"limit": 50}),
         _error("webhook_disabled", "The webhook is switched off, so nothing is sent. Switch it on first."),
     )

@@ -13,6 +13,7 @@ _FIRST: Final = "$response.body#/data/0/id"
 _DEVICE: Final = {"device_id": _ID}
 _SAME_DEVICE: Final = {"device_id": "$request.path.device_id"}
 _COMMAND: Final = {"device_id": "$response.body#/device_id", "command_id": _ID}
+_JOB: Final = {"job_id": _ID}
 _WEBHOOK: Final = {"webhook_id": _ID}
 
 
@@ -40,6 +41,7 @@ NEXT: Final[Mapping[str, Mapping[str, Parameters]]] = {
     "list_pending_commands": _all({**_SAME_DEVICE, "command_id": _FIRST}, "acknowledge_command"),
     "create_command": _all(_COMMAND, "get_command", "acknowledge_command", "cancel_command", "delete_command"),
     "list_commands": _all({**_SAME_DEVICE, "command_id": _FIRST}, "get_command", "cancel_command"),
+    "create_job": _all(_JOB, "get_job", "list_job_devices", "pause_job", "resume_job", "cancel_job"),
     "create_webhook": _all(
         _WEBHOOK,
         "get_webhook",

@@ -67,6 +67,7 @@ _PATH: Final[Mapping[str, str]] = {
     "end_user_id": "The id of the end user, as you gave it at the bind.",
     "webhook_id": "The id of the webhook.",
     "delivery_id": "The id of the delivery.",
+    "job_id": "The id of the job.",
 }
 _PATH_EXAMPLES: Final[Mapping[str, str]] = {
     "device_id": EXAMPLES["Device"]["id"],
@@ -74,6 +75,7 @@ _PATH_EXAMPLES: Final[Mapping[str, str]] = {
     "end_user_id": EXAMPLES["Device"]["end_user_id"],
     "webhook_id": EXAMPLES["Webhook"]["id"],
     "delivery_id": EXAMPLES["Delivery"]["id"],
+    "job_id": EXAMPLES["Job"]["id"],
 }
 
 
@@ -283,8 +285,13 @@ def _answer(operation: AnyOperation, status: int, body: type[BaseModel] | None) 
         "description": _FOUND[status],
         "headers": {**{name: _header_ref(name) for name in _EVERYWHERE}, **own},
         "content": {operation.media_type: content, **_other_content(operation)},
-        **(links.after(operation.id) if status in _DONE else {}),
+        **(links.after(operation.id) if status == _done(operation) else {}),
     }
+
+
+def _done(operation: AnyOperation) -> int | None:
+    """Return the status that says that it was done; beside a 201 a 200 says what would be done."""
+    return max((status for status in _DONE if status in operation.answers), default=None)
 
 
 def _other_content(operation: AnyOperation) -> Json:

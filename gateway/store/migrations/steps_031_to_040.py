@@ -1,4 +1,4 @@
-"""Schema steps 31 to 40: evidence of resets, the data of end users, and leases."""
+"""Schema steps 31 to 40: evidence of resets, the data of end users, leases, jobs and sign-in."""
 
 from __future__ import annotations
 
@@ -119,6 +119,45 @@ def m033_leases(db: Database) -> None:
         """CREATE TABLE leases (
             name TEXT PRIMARY KEY, gateway_id TEXT NOT NULL, instance TEXT NOT NULL, epoch INTEGER NOT NULL,
             until INTEGER NOT NULL, taken_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+    )
+
+
+@step
+def m035_jobs(db: Database) -> None:
+    """Create jobs and their targets.
+
+    The counts of a job are in its row, so a list of jobs reads no target. ``credit`` is what its pace has earned, in
+    turns of a device times 60,000. A target without ``device_pk`` is an id that the project does not know.
+    """
+    execute_each(
+        db,
+        """CREATE TABLE jobs (
+            id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), name TEXT NOT NULL, reason TEXT,
+            type TEXT NOT NULL, params TEXT NOT NULL, ttl_seconds INTEGER,
+            status TEXT NOT NULL CHECK (status IN
+                ('preparing', 'scheduled', 'running', 'paused', 'completed', 'aborted', 'cancelled')),
+            created_by TEXT NOT NULL, created_at INTEGER NOT NULL, start_at INTEGER, started_at INTEGER,
+            paused_at INTEGER, finished_at INTEGER, aborted_because TEXT,
+            per_minute INTEGER NOT NULL, ramp_from INTEGER, ramp_double_ms INTEGER,
+            failed_percent INTEGER, min_done INTEGER,
+            total INTEGER NOT NULL DEFAULT 0, queued INTEGER NOT NULL DEFAULT 0,
+            delivered INTEGER NOT NULL DEFAULT 0, executed INTEGER NOT NULL DEFAULT 0,
+            failed INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
+            skipped INTEGER NOT NULL DEFAULT 0,
+            held_until INTEGER NOT NULL DEFAULT 0, paced_at INTEGER NOT NULL DEFAULT 0,
+            active_ms INTEGER NOT NULL DEFAULT 0, credit INTEGER NOT NULL DEFAULT 0,
+            cancelled_by TEXT, taking_back INTEGER NOT NULL DEFAULT 0 CHECK (taking_back IN (0, 1))) STRICT""",
+        "CREATE INDEX jobs_by_project ON jobs (project_id, id)",
+        "CREATE INDEX jobs_by_status ON jobs (status, project_id, id)",
+        "CREATE INDEX jobs_taken_back ON jobs (id) WHERE taking_back = 1",
+        """CREATE TABLE job_targets (
+            job_id TEXT NOT NULL REFERENCES jobs (id), position INTEGER NOT NULL,
+            device_pk INTEGER REFERENCES devices (pk), unknown_id TEXT, binding_generation INTEGER,
+            outcome TEXT NOT NULL CHECK (outcome IN
+                ('waiting', 'queued', 'delivered', 'executed', 'failed', 'cancelled', 'skipped')),
+            reason TEXT, command_id TEXT, changed_at INTEGER, PRIMARY KEY (job_id, position)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX job_targets_by_outcome ON job_targets (job_id, outcome, position)",
+        "CREATE UNIQUE INDEX job_targets_by_command ON job_targets (command_id) WHERE command_id IS NOT NULL",
     )
 
 

@@ -258,6 +258,33 @@ _P033: Final = (
         instance text COLLATE "C" NOT NULL, epoch bigint NOT NULL, until bigint NOT NULL,
         taken_at bigint NOT NULL) WITH (fillfactor = 50)""",
 )
+_P035: Final = (
+    """CREATE TABLE jobs (
+        id text COLLATE "C" PRIMARY KEY, project_id text COLLATE "C" NOT NULL REFERENCES projects (id),
+        name text COLLATE "C" NOT NULL, reason text COLLATE "C", type text COLLATE "C" NOT NULL,
+        params text COLLATE "C" NOT NULL, ttl_seconds bigint,
+        status text COLLATE "C" NOT NULL CHECK (status IN
+            ('preparing', 'scheduled', 'running', 'paused', 'completed', 'aborted', 'cancelled')),
+        created_by text COLLATE "C" NOT NULL, created_at bigint NOT NULL, start_at bigint, started_at bigint,
+        paused_at bigint, finished_at bigint, aborted_because text COLLATE "C",
+        per_minute bigint NOT NULL, ramp_from bigint, ramp_double_ms bigint, failed_percent bigint, min_done bigint,
+        total bigint NOT NULL DEFAULT 0, queued bigint NOT NULL DEFAULT 0, delivered bigint NOT NULL DEFAULT 0,
+        executed bigint NOT NULL DEFAULT 0, failed bigint NOT NULL DEFAULT 0, cancelled bigint NOT NULL DEFAULT 0,
+        skipped bigint NOT NULL DEFAULT 0, held_until bigint NOT NULL DEFAULT 0, paced_at bigint NOT NULL DEFAULT 0,
+        active_ms bigint NOT NULL DEFAULT 0, credit bigint NOT NULL DEFAULT 0, cancelled_by text COLLATE "C",
+        taking_back bigint NOT NULL DEFAULT 0 CHECK (taking_back IN (0, 1))) WITH (fillfactor = 50)""",
+    "CREATE INDEX jobs_by_project ON jobs (project_id, id)",
+    "CREATE INDEX jobs_by_status ON jobs (status, project_id, id)",
+    "CREATE INDEX jobs_taken_back ON jobs (id) WHERE taking_back = 1",
+    """CREATE TABLE job_targets (
+        job_id text COLLATE "C" NOT NULL REFERENCES jobs (id), position bigint NOT NULL,
+        device_pk bigint REFERENCES devices (pk), unknown_id text COLLATE "C", binding_generation bigint,
+        outcome text COLLATE "C" NOT NULL CHECK (outcome IN
+            ('waiting', 'queued', 'delivered', 'executed', 'failed', 'cancelled', 'skipped')),
+        reason text COLLATE "C", command_id text COLLATE "C", changed_at bigint, PRIMARY KEY (job_id, position))""",
+    "CREATE INDEX job_targets_by_outcome ON job_targets (job_id, outcome, position)",
+    "CREATE UNIQUE INDEX job_targets_by_command ON job_targets (command_id) WHERE command_id IS NOT NULL",
+)
 _P036: Final = (
     """CREATE TABLE people (
         sub text COLLATE "C" PRIMARY KEY, name text COLLATE "C" NOT NULL, created_at bigint NOT NULL,
@@ -294,6 +321,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p031_resets": _P031,
     "p032_bindings": _P032,
     "p033_leases": _P033,
+    "p035_jobs": _P035,
     "p036_people": _P036,
     "p038_thinned_heartbeats": _P038,
 }

@@ -20,6 +20,8 @@ CREATE TABLE heartbeats ( id INTEGER PRIMARY KEY, device_pk INTEGER NOT NULL REF
 CREATE TABLE history_days ( device_pk INTEGER NOT NULL, day INTEGER NOT NULL, first_id INTEGER NOT NULL, PRIMARY KEY (device_pk, day)) STRICT, WITHOUT ROWID;
 CREATE TABLE idempotency ( seq INTEGER PRIMARY KEY, caller TEXT NOT NULL, key_hash BLOB NOT NULL, request_hash BLOB NOT NULL, status INTEGER NOT NULL, answer BLOB NOT NULL, created_at INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT '', end_user_id TEXT, UNIQUE (caller, key_hash)) STRICT;
 CREATE TABLE idempotency_use (owner TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE job_targets ( job_id TEXT NOT NULL REFERENCES jobs (id), position INTEGER NOT NULL, device_pk INTEGER REFERENCES devices (pk), unknown_id TEXT, binding_generation INTEGER, outcome TEXT NOT NULL CHECK (outcome IN ('waiting', 'queued', 'delivered', 'executed', 'failed', 'cancelled', 'skipped')), reason TEXT, command_id TEXT, changed_at INTEGER, PRIMARY KEY (job_id, position)) STRICT, WITHOUT ROWID;
+CREATE TABLE jobs ( id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), name TEXT NOT NULL, reason TEXT, type TEXT NOT NULL, params TEXT NOT NULL, ttl_seconds INTEGER, status TEXT NOT NULL CHECK (status IN ('preparing', 'scheduled', 'running', 'paused', 'completed', 'aborted', 'cancelled')), created_by TEXT NOT NULL, created_at INTEGER NOT NULL, start_at INTEGER, started_at INTEGER, paused_at INTEGER, finished_at INTEGER, aborted_because TEXT, per_minute INTEGER NOT NULL, ramp_from INTEGER, ramp_double_ms INTEGER, failed_percent INTEGER, min_done INTEGER, total INTEGER NOT NULL DEFAULT 0, queued INTEGER NOT NULL DEFAULT 0, delivered INTEGER NOT NULL DEFAULT 0, executed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0, held_until INTEGER NOT NULL DEFAULT 0, paced_at INTEGER NOT NULL DEFAULT 0, active_ms INTEGER NOT NULL DEFAULT 0, credit INTEGER NOT NULL DEFAULT 0, cancelled_by TEXT, taking_back INTEGER NOT NULL DEFAULT 0 CHECK (taking_back IN (0, 1))) STRICT;
 CREATE TABLE leases ( name TEXT PRIMARY KEY, gateway_id TEXT NOT NULL, instance TEXT NOT NULL, epoch INTEGER NOT NULL, until INTEGER NOT NULL, taken_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE "outbox" ( seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic', 'mirror')), device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL, not_before INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, device_pk, detail)) STRICT;
@@ -71,6 +73,11 @@ CREATE UNIQUE INDEX heartbeats_once ON heartbeats (sent_at, device_pk) WHERE sen
 CREATE INDEX idempotency_by_age ON idempotency (created_at);
 CREATE INDEX idempotency_by_end_user ON idempotency (end_user_id) WHERE end_user_id IS NOT NULL;
 CREATE INDEX idempotency_by_owner ON idempotency (owner, seq);
+CREATE UNIQUE INDEX job_targets_by_command ON job_targets (command_id) WHERE command_id IS NOT NULL;
+CREATE INDEX job_targets_by_outcome ON job_targets (job_id, outcome, position);
+CREATE INDEX jobs_by_project ON jobs (project_id, id);
+CREATE INDEX jobs_by_status ON jobs (status, project_id, id);
+CREATE INDEX jobs_taken_back ON jobs (id) WHERE taking_back = 1;
 CREATE INDEX outbox_by_device ON outbox (device_pk);
 CREATE INDEX outbox_due ON outbox (kind, not_before, seq);
 CREATE INDEX resets_by_device ON resets (device_pk, command_id);

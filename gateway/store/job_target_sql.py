@@ -1,0 +1,158 @@
+"""SQL of the targets of jobs: what becomes of each device."""
+
+from __future__ import annotations
+
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gateway.models.jobs import Outcome, SkipReason
+from gateway.store.records import columns
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from gateway.store.transaction import Tx, View
+
+
+HIGHEST_POSITION: Final = 2**31
+"""Above every position; a cursor beyond it is as good as this one."""
+
+
+class NewTarget(NamedTuple):
+    """A device of a new job, as it was found. Without a row in this project it has its ``unknown_id`` alone."""
+
+    device_pk: int | None
+    unknown_id: str | None
+    binding_generation: int | None
+    reason: SkipReason | None = None
+
+
+class TargetRecord(NamedTuple):
+    """A target; ``outcome`` is a value of ``Outcome``, ``changed_at`` milliseconds since the epoch."""
+
+    job_id: str
+    position: int
+    device_pk: int | None
+    unknown_id: str | None
+    binding_generation: int | None
+    outcome: str
+    reason: str | None
+    command_id: str | None
+    changed_at: int | None
+
+
+class ListedTarget(NamedTuple):
+    """A target of a list, with its device: None where that is unknown."""
+
+    position: int
+    outcome: str
+    reason: str | None
+    command_id: str | None
+    changed_at: int | None
+    unknown_id: str | None
+    device_id: str | None
+    serial_number: str | None
+
+
+_TARGETS: Final = f"SELECT {columns(TargetRecord, 't')} FROM job_targets t"  # noqa: S608 - our own columns
+_LISTED: Final = f"""SELECT {columns(ListedTarget, "t", device_id="d.id", serial_number="d.serial_number")}
+    FROM job_targets t LEFT JOIN devices d ON d.pk = t.device_pk"""  # noqa: S608 - the same
+
+
+def insert(tx: Tx, job_id: str, first: int, targets: Sequence[NewTarget]) -> None:
+    """Insert targets from this position on: those with a reason are skipped, the others wait."""
+    rows = [
+        (
+            *(job_id, position, each.device_pk, each.unknown_id, each.binding_generation),
+            *((Outcome.WAITING, None, None) if each.reason is None else (Outcome.SKIPPED, each.reason, tx.now)),
+        )
+        for position, each in enumerate(targets, first)
+    ]
+    tx.run_many(
+        """INSERT INTO job_targets (job_id, position, device_pk, unknown_id, binding_generation, outcome, reason,
+            changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        rows,
+    )
+
+
+def by_command(view: View, command_id: str) -> TargetRecord | None:
+    """Return the target whose command this is."""
+    return view.record(TargetRecord, f"{_TARGETS} WHERE t.command_id = ?", command_id)
+
+
+def of_device(view: View, job_id: str, device_pk: int) -> TargetRecord | None:
+    """Return the target that is this device. It looks at each target of the job."""
+    return view.record(TargetRecord, f"{_TARGETS} WHERE t.job_id = ? AND t.device_pk = ?", job_id, device_pk)
+
+
+def find(view: View, job_id: str, position: int) -> TargetRecord | None:
+    """Return the target at this position."""
+    return view.record(TargetRecord, f"{_TARGETS} WHERE t.job_id = ? AND t.position = ?", job_id, position)
+
+
+def with_outcome(view: View, job_id: str, outcome: Outcome, limit: int, *, after: int = -1) -> list[TargetRecord]:
+    """Return the first targets with this outcome after this position."""
+    return view.records(
+        TargetRecord,
+        f"{_TARGETS} WHERE t.job_id = ? AND t.outcome = ? AND t.position > ? ORDER BY t.position LIMIT ?",
+        *(job_id, outcome, after, limit),
+    )
+
+
+def set_outcome(
+    tx: Tx, job_id: str, position: int, outcome: Outcome, *, reason: str | None, command_id: str | None
+) -> None:
+    """Store what became of a target."""
+    tx.run(
+        """UPDATE job_targets SET outcome = ?, reason = ?, command_id = ?, changed_at = ?
+            WHERE job_id = ? AND position = ?""",
+        *(outcome, reason, command_id, tx.now, job_id, position),
+    )
+
+
+def cancel_waiting(tx: Tx, job_id: str, limit: int) -> int:
+    """Cancel the first targets that still wait; return how many."""
+    return tx.run(
+        """UPDATE job_targets SET outcome = 'cancelled', changed_at = ?3 WHERE job_id = ?1 AND position IN
+            (SELECT position FROM job_targets WHERE job_id = ?1 AND outcome = 'waiting' ORDER BY position LIMIT ?2)""",
+        *(job_id, limit, tx.now),
+    ).rowcount
+
+
+def page(view: View, job_id: str, outcomes: Collection[Outcome], after: int, limit: int) -> list[ListedTarget]:
+    """Return a page after this position, in the order of the turns, and one more than ``limit`` if there are more.
+
+    Each outcome is read by its index, so a rare one is found at once among 100,000 targets.
+    """
+    if not outcomes:
+        return view.records(
+            ListedTarget,
+            f"{_LISTED} WHERE t.job_id = ? AND t.position > ? ORDER BY t.position LIMIT ?",
+            *(job_id, after, limit + 1),
+        )
+    found = (
+        view.records(
+            ListedTarget,
+            f"{_LISTED} WHERE t.job_id = ? AND t.outcome = ? AND t.position > ? ORDER BY t.position LIMIT ?",
+            *(job_id, outcome, after, limit + 1),
+        )
+        for outcome in set(outcomes)
+    )
+    return list(islice(merge(*found, key=attrgetter("position")), limit + 1))
+
+
+def delete(tx: Tx, job_id: str, limit: int) -> int:
+    """Delete some targets of a job; return how many."""
+    return tx.run(
+        """DELETE FROM job_targets WHERE job_id = ?1 AND position IN
+            (SELECT position FROM job_targets WHERE job_id = ?1 ORDER BY position LIMIT ?2)""",
+        *(job_id, limit),
+    ).rowcount
+
+
+def counted(view: View, job_id: str) -> dict[str, int]:
+    """Return the number of targets of a job by outcome, from the targets themselves."""
+    rows = view.all("SELECT outcome, count(*) FROM job_targets WHERE job_id = ? GROUP BY outcome", job_id)
+    return {row[0]: row[1] for row in rows}

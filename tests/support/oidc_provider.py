@@ -3,18 +3,22 @@
 ``tests/support/oidc_server.py`` is its program.
 """
 
-import asyncio
-import contextlib
 import os
+import ssl
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+NO_TLS = ssl.create_default_context()  # costly to make, and never used
+
 Json = dict[str, Any]
+
+AS_IT_SHOULD: Json = {"metadata": {}, "callback": {}, "id_token": {}, "status": {}}
 
 
 @dataclass
@@ -23,7 +27,6 @@ class OidcProvider:
 
     issuer: str
     http: httpx.AsyncClient
-    process: asyncio.subprocess.Process
 
     async def register(self, redirect_uri: str) -> tuple[str, str]:
         """Make a client for this address alone; its id and secret."""
@@ -35,12 +38,20 @@ class OidcProvider:
         """Make a person, or give one other claims."""
         assert (await self.http.put(f"/users/{sub}", json=claims)).status_code == 204
 
+    async def revoke(self, sub: str) -> None:
+        """Take back all tokens of a person, as when the account is closed."""
+        assert (await self.http.post(f"/users/{sub}/revoke-tokens")).status_code == 204
+
     async def control(self, what: str, **facts: Any) -> Json:
-        """Change how the provider behaves from now on."""
+        """Have the provider do something that only its operator can."""
         answer = await self.http.post(f"/control/{what}", json=facts)
         assert answer.status_code == 200, answer.text
         found: Json = answer.json()
         return found
+
+    async def behave(self, **how: Json) -> None:
+        """Behave like this from now on, and in all else as it should."""
+        await self.control("behave", **{**AS_IT_SHOULD, **how})
 
     async def sign(self, claims: Json, **header: Any) -> str:
         """A token with these claims and this header, by the provider's present key."""
@@ -53,28 +64,27 @@ class OidcProvider:
         assert answer.status_code == 302, answer.text
         return answer.headers["location"]
 
-    async def stop(self) -> None:
-        """Take it down."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.terminate()
-        await self.process.wait()
 
-
-@asynccontextmanager
-async def provider() -> AsyncIterator[OidcProvider]:
-    """A new provider, until the end of the block."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.oidc_server"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+@contextmanager
+def provider_process() -> Iterator[str]:
+    """Run a provider until the end of the block; its issuer."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.oidc_server"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, "AUTHLIB_INSECURE_TRANSPORT": "1"},
+        text=True,
     )
-    assert process.stdout is not None
-    issuer = (await process.stdout.readline()).decode().strip()
-    assert issuer.startswith("http://127.0.0.1:"), "the provider did not start"
-    async with httpx.AsyncClient(base_url=issuer, trust_env=False) as http:
-        running = OidcProvider(issuer, http, process)
-        try:
-            yield running
-        finally:
-            await running.stop()
+    try:
+        assert process.stdout is not None
+        issuer = process.stdout.readline().strip()
+        assert issuer.startswith("http://127.0.0.1:"), "the provider did not start"
+        yield issuer
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def client_of(issuer: str) -> httpx.AsyncClient:
+    """A client of the provider at this address."""
+    return httpx.AsyncClient(base_url=issuer, trust_env=False, verify=NO_TLS, timeout=30)

@@ -1,6 +1,6 @@
 """The fixtures of the tests of the sign-in."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +8,7 @@ import pytest
 from gateway.oidc.options import OidcOptions
 from tests.http.sign_in.support import Site, options, site
 from tests.http.support import Api, serving
-
-__all__ = ["api", "place"]
+from tests.support.oidc_provider import provider_process
 
 
 @pytest.fixture
@@ -23,8 +22,15 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def issuer() -> Iterator[str]:
+    """A provider for all tests of this process; each test registers a separate client."""
+    with provider_process() as running:
+        yield running
+
+
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Site]:
+async def place(tmp_path: Path, issuer: str) -> AsyncIterator[Site]:
     """A gateway and a real provider."""
-    async with site(tmp_path) as running:
+    async with site(tmp_path, issuer) as running:
         yield running

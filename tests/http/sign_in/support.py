@@ -16,7 +16,7 @@ from gateway.oidc.options import OidcOptions
 from gateway.settings.role_rules import RoleRule
 from gateway.store.session_sql import SessionRecord
 from tests.http.support import TLS, Api, Client, Json, serving
-from tests.support.oidc_provider import OidcProvider, provider
+from tests.support.oidc_provider import OidcProvider, client_of
 
 HOUR_MS = 3_600_000
 CHECK_MS = 300_000
@@ -98,14 +98,16 @@ class Site:
 
 
 @asynccontextmanager
-async def site(data_dir: Path, **given: Any) -> AsyncIterator[Site]:
-    """A gateway with a provider beside it; ``given`` are options of the sign-in."""
-    async with provider() as running:
+async def site(data_dir: Path, issuer: str, **given: Any) -> AsyncIterator[Site]:
+    """A gateway beside this provider; ``given`` are options of the sign-in."""
+    async with client_of(issuer) as http:
+        provider = OidcProvider(issuer, http)
+        await provider.behave()
 
         async def oidc(page_url: str) -> OidcOptions:
-            client_id, secret = await running.register(f"{page_url}/auth/callback")
-            told = {"issuer": running.issuer, "client_id": client_id, "client_secret": secret, **given}
+            client_id, secret = await provider.register(f"{page_url}/auth/callback")
+            told = {"issuer": issuer, "client_id": client_id, "client_secret": secret, **given}
             return options(page_url, **told)
 
         async with serving(data_dir, oidc=oidc) as api:
-            yield Site(api, running)
+            yield Site(api, provider)

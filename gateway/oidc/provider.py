@@ -173,26 +173,28 @@ class Provider:
         return ProviderTokens(_text(body, "id_token"), _text(body, "access_token"), _text(body, "refresh_token"))
 
     async def _verified(self, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return header and claims of a token. Fetch the keys again where those that are kept do not verify it."""
         head = tokens.head_of(token)
-        return head, tokens.verified(token, await self._key(head))
-
-    async def _key(self, head: dict[str, Any]) -> dict[str, Any]:
-        """Return the provider's key that a token names. Fetch the keys again where it is not among them."""
-        async with self._fetching:
-            kept, now = self._keys, self._clock()
-            age = None if kept is None else now - kept[0]
-        if kept is None or age is None or not 0 <= age < KEYS_MS:
-            return _chosen(await self._fetch_keys(), head)
+        kept, age = await self._kept_keys()
         try:
-            return _chosen(kept[1], head)
+            return head, tokens.verified(token, _chosen(kept, head))
         except TokenError:
             if age < KEYS_AGAIN_MS:
                 raise
-            return _chosen(await self._fetch_keys(), head)
+        return head, tokens.verified(token, _chosen(await self._fetch_keys(), head))
+
+    async def _kept_keys(self) -> tuple[list[dict[str, Any]], int]:
+        """Return the provider's keys and how long ago they were fetched, in milliseconds."""
+        kept, now = self._keys, self._clock()
+        if kept is not None and 0 <= now - kept[0] < KEYS_MS:
+            return kept[1], now - kept[0]
+        return await self._fetch_keys(), 0
 
     async def _fetch_keys(self) -> list[dict[str, Any]]:
-        metadata = await self.metadata()
+        asked, metadata = self._clock(), await self.metadata()
         async with self._fetching:
+            if self._keys is not None and self._keys[0] >= asked:  # by another request meanwhile
+                return self._keys[1]
             now = self._clock()
             answer = await self._http.get(metadata.jwks_uri)
             keys = answer.body.get("keys")

@@ -18,7 +18,7 @@ NO_TLS = ssl.create_default_context()  # costly to make, and never used
 
 Json = dict[str, Any]
 
-AS_IT_SHOULD: Json = {"metadata": {}, "callback": {}, "id_token": {}, "status": {}}
+AS_IT_SHOULD: Json = {"metadata": {}, "callback": {}, "id_token": {}, "token": {}, "status": {}}
 
 
 @dataclass

@@ -6,6 +6,7 @@ PKCE is checked, keys have ids and can be rotated, answers can be spoilt, tokens
 
 import base64
 import hashlib
+import hmac
 import json
 import sys
 import time
@@ -14,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import flask
 from authlib import jose
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from oidc_provider_mock import app as make_app
 from werkzeug.serving import make_server
 
@@ -21,7 +24,7 @@ Json = dict[str, Any]
 
 challenges: dict[str, str] = {}
 """The code challenge of each code."""
-behaviour: Json = {"metadata": {}, "callback": {}, "id_token": {}, "status": {}}
+behaviour: Json = {"metadata": {}, "callback": {}, "id_token": {}, "token": {}, "status": {}}
 """What differs from a provider that does all as it should."""
 grants: list[str] = []
 """Kinds of the grants that were given tokens."""
@@ -46,14 +49,15 @@ def storage() -> Any:
 def signed(header: Json, claims: Json) -> str:
     """A token, signed as its header says: by the key, by its public half as a shared secret, or not at all."""
     key = storage().jwk
-    header = {"alg": "RS256", "kid": key.as_dict()["kid"], **header}
+    header = present({"alg": "RS256", "kid": key.as_dict()["kid"], **header})
+    unsigned = f"{encoded(json.dumps(header).encode())}.{encoded(json.dumps(claims).encode())}"
     if header["alg"] == "none":
-        return f"{encoded(json.dumps(header).encode())}.{encoded(json.dumps(claims).encode())}."
+        return f"{unsigned}."
     if header["alg"] == "HS256":
-        key = jose.OctKey.import_key(key.as_pem(is_private=False))
-    content = json.dumps(claims).encode()
-    token: bytes = jose.JsonWebSignature(algorithms=[header["alg"]]).serialize_compact(header, content, key)
-    return token.decode()
+        shared = key.as_pem(is_private=False)
+        return f"{unsigned}.{encoded(hmac.digest(shared, unsigned.encode(), 'sha256'))}"
+    signature = key.get_private_key().sign(unsigned.encode(), PKCS1v15(), SHA256())
+    return f"{unsigned}.{encoded(signature)}"
 
 
 def present(claims: Json) -> Json:
@@ -80,6 +84,8 @@ def after(response: Any) -> Any:
     path = flask.request.path
     if path == "/.well-known/openid-configuration" and response.status_code == 200:
         response.set_data(json.dumps({**response.get_json(), **behaviour["metadata"]}))
+    elif path == "/jwks" and "published" in behaviour:
+        response.set_data(json.dumps({"keys": [behaviour["published"]]}))
     elif path == "/oauth2/authorize" and response.status_code == 302:
         _note_challenge(response)
     elif path == "/oauth2/token" and response.status_code == 200:
@@ -97,18 +103,23 @@ def _note_challenge(response: Any) -> None:
 
 
 def _spoil(response: Any) -> None:
-    spoilt, body = behaviour["id_token"], response.get_json()
-    if not spoilt or "id_token" not in body:
-        return
-    payload = body["id_token"].split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    body["id_token"] = signed(spoilt.get("header", {}), present({**claims, **spoilt.get("claims", {})}))
-    response.set_data(json.dumps(body))
+    spoilt, body = behaviour["id_token"], {**response.get_json(), **behaviour["token"]}
+    if "id_token" in body:  # signed again in any case: the mock's own token names no key
+        payload = body["id_token"].split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        body["id_token"] = signed(spoilt.get("header", {}), present({**claims, **spoilt.get("claims", {})}))
+    response.set_data(json.dumps(present(body)))
 
 
 def rotate() -> Json:
     """Sign with another key from now on."""
     storage().jwk = new_key()
+    return {}
+
+
+def withdraw() -> Json:
+    """Publish another key from now on, and go on signing with the one that is not published any more."""
+    behaviour["published"] = new_key().as_dict(is_private=False)
     return {}
 
 
@@ -121,6 +132,7 @@ def sign() -> Json:
 
 def behave() -> Json:
     """Behave otherwise from now on."""
+    behaviour.pop("published", None)
     behaviour.update(flask.request.get_json())
     return {}
 
@@ -136,7 +148,7 @@ def serve() -> None:
     app.debug = False
     app.before_request(before)
     app.after_request(after)
-    for control in (rotate, sign, behave, used):
+    for control in (rotate, withdraw, sign, behave, used):
         app.add_url_rule(f"/control/{control.__name__}", view_func=control, methods=["POST"])
     server = make_server("127.0.0.1", 0, app, threaded=True)
     sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")

@@ -1,6 +1,6 @@
 """A gateway that people sign in at, a real provider, and browsers that are only an HTTP client with cookies."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import httpx
 from gateway.core.credentials import csrf_token
 from gateway.core.roles import Role
 from gateway.domain import sessions
+from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.domain.sessions import Grant, Person
 from gateway.oidc.options import OidcOptions
 from gateway.settings.role_rules import RoleRule
@@ -69,6 +70,12 @@ class Site:
     api: Api
     provider: OidcProvider
 
+    @property
+    def client_id(self) -> str:
+        """The gateway's id at the provider."""
+        assert self.api.services.people is not None
+        return self.api.services.people.options.client_id
+
     def browser(self) -> httpx.AsyncClient:
         """A browser: it keeps cookies, and follows no redirect by itself."""
         browser = httpx.AsyncClient(base_url=self.api.url, timeout=30, verify=TLS, trust_env=False)
@@ -98,8 +105,10 @@ class Site:
 
 
 @asynccontextmanager
-async def site(data_dir: Path, issuer: str, **given: Any) -> AsyncIterator[Site]:
-    """A gateway beside this provider; ``given`` are options of the sign-in."""
+async def site(
+    data_dir: Path, issuer: str, noted: Callable[[RefusedSignIn], None] = lambda _: None, **given: Any
+) -> AsyncIterator[Site]:
+    """A gateway beside this provider; ``given`` are options of the sign-in, ``noted`` gets refused sign-ins."""
     async with client_of(issuer) as http:
         provider = OidcProvider(issuer, http)
         await provider.behave()
@@ -109,5 +118,5 @@ async def site(data_dir: Path, issuer: str, **given: Any) -> AsyncIterator[Site]
             told = {"issuer": issuer, "client_id": client_id, "client_secret": secret, **given}
             return options(page_url, **told)
 
-        async with serving(data_dir, oidc=oidc) as api:
+        async with serving(data_dir, oidc=oidc, sign_in_refused=noted) as api:
             yield Site(api, provider)

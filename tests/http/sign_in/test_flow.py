@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from gateway.http.sign_in.cookies import Cookies
+from gateway.oidc.options import OidcOptions
 from gateway.settings.role_rules import RoleRule
 from tests.http.sign_in.support import Site, options, site
 from tests.http.support import Json, body, error, serving
@@ -153,7 +154,7 @@ async def test_a_provider_that_is_down_signs_nobody_in(tmp_path: Path) -> None:
     """The page says so, at the beginning; the API and its keys go on."""
     with closed_port() as port:
 
-        async def oidc(page_url: str):  # type: ignore[no-untyped-def] # noqa: ANN202
+        async def oidc(page_url: str) -> OidcOptions:
             return options(page_url, issuer=f"http://127.0.0.1:{port}")
 
         async with serving(tmp_path, oidc=oidc) as api, httpx.AsyncClient(base_url=api.url) as browser:

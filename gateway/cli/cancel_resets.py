@@ -23,7 +23,7 @@ Examples:
 A device that has said that it has its reset cannot be held back any more ("too_late"). One that is held back is not
 wiped; its token is revoked, and it has to be bound again. {EXPLAINED}
 """
-_ALL: Final[dict[str, str | None]] = {"condition": "reset_pending"}
+_ALL: Final = {"condition": "reset_pending"}
 
 
 @click.command(cls=SettingsCommand, name="cancel-resets", epilog=EPILOG)

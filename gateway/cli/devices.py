@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 MOST_IN_A_PAGE: Final = 1_000
+Filters = Mapping[str, str | list[str] | None]
+"""Parameters of the list; those that are None are left out."""
 _COLUMNS: Final = {
     "ID": "id",
     "SERIAL": "serial_number",
@@ -27,6 +30,7 @@ _COLUMNS: Final = {
     "LAST HEARTBEAT": "last_heartbeat_at",
     "BATTERY": "battery_percent",
     "NAME": "name",
+    "TAGS": "tags",
 }
 _NOT_SYNCED: Final = (
     "The broker does not know the new password yet: no gateway runs here, or it is behind. Until it does, connects are "
@@ -34,7 +38,7 @@ _NOT_SYNCED: Final = (
 )
 GROUP_EPILOG: Final = f"""\b
 Examples:
-  gateway devices list --status bound
+  gateway devices list --status bound --tag pilot
   gateway devices reset dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB
   gateway devices show BP-000123
 
@@ -53,6 +57,12 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")(function)
 
 
+def tag_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a command with ``--tag``."""
+    text = "Only devices with this tag; repeat it for several: all must match."
+    return click.option("--tag", multiple=True, metavar="TAG", help=text)(function)
+
+
 def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a command with ``--yes``."""
     return click.option("--yes", is_flag=True, help="Do it without asking.")(function)
@@ -64,6 +74,7 @@ def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     commands=Commands(
         {
             "set": "gateway.cli.device_set:set_device",
+            "tag": "gateway.cli.device_tag:tag",
             "reset": "gateway.cli.device_reset:reset",
             "heartbeats": "gateway.cli.device_heartbeats:heartbeats",
             "bulk-reset": "gateway.cli.bulk_reset:bulk_reset",
@@ -72,7 +83,7 @@ def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     ),
 )
 def devices_group() -> None:
-    """Register, change and reset devices."""
+    """Register, change, tag and reset devices."""
 
 
 @devices_group.command(
@@ -88,8 +99,11 @@ def devices_group() -> None:
     type=click.Choice(["low_battery", "storage_full", "reset_pending"]),
     help="Only those that stats counts as such.",
 )
-@click.option("--search", metavar="TEXT", help="Only those with this text in id, serial number, name or end user.")
+@click.option(
+    "--search", metavar="TEXT", help="Only those with this text in id, serial number, name, tags or end user."
+)
 @click.option("--model", metavar="MODEL", help="Only this model.")
+@tag_option
 @click.option("--serial-number", metavar="SERIAL", help="Only the one with this serial number.")
 @click.option("--end-user", "end_user_id", metavar="ID", help="Only those bound to this end user.")
 @click.option(
@@ -103,30 +117,31 @@ def devices_group() -> None:
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="At most so many; 0: all.")
 @json_option
 @with_gateway
-def list_devices(place: Place, *, limit: int, as_json: bool, seen: bool | None, **filters: str | None) -> None:
+def list_devices(
+    place: Place, *, limit: int, as_json: bool, seen: bool | None, tag: tuple[str, ...], **filters: str | None
+) -> None:
     """List devices.
 
     The newest first unless told otherwise.
     """
-    wanted = {**filters, "seen": None if seen is None else str(seen).lower()}
+    wanted = {**filters, "seen": None if seen is None else str(seen).lower(), "tag": list(tag) or None}
     (found, more), why = place.run(lambda api: _listed(api, limit, wanted))
     if as_json:
         output.as_json(found)
         return
     shown = (presence.as_known(device, why) for device in found)
-    output.table(list(_COLUMNS), ([device[field] for field in _COLUMNS.values()] for device in shown))
+    rows = (device | {"tags": ", ".join(device["tags"])} for device in shown)
+    output.table(list(_COLUMNS), ([device[field] for field in _COLUMNS.values()] for device in rows))
     if more:
         output.note(f"There are more than {limit}: --limit 0 lists all.")
     presence.warn(why if found else None)
 
 
-async def _listed(
-    api: ApiClient, limit: int, wanted: dict[str, str | None]
-) -> tuple[tuple[list[Json], bool], str | None]:
+async def _listed(api: ApiClient, limit: int, wanted: Filters) -> tuple[tuple[list[Json], bool], str | None]:
     return await devices(api, limit, wanted), await presence.doubt(api)
 
 
-async def devices(api: ApiClient, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
+async def devices(api: ApiClient, limit: int, filters: Filters) -> tuple[list[Json], bool]:
     """Return at most so many devices (0: all) that pass the filters, newest first, and whether there are more."""
     found: list[Json] = []
     cursor: str | None = None

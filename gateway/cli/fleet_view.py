@@ -11,7 +11,7 @@ from gateway.cli.api import ApiClient, Json, at
 from gateway.core.text import relative_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 FIGURES: Final[Mapping[str, str]] = {
     "total_count": "devices",
@@ -51,10 +51,11 @@ class Glance:
     """Why presence is unknown, or None."""
 
 
-async def look(api: ApiClient, only: str, *, offset: int, limit: int) -> Glance:
-    """Return the fleet as it is now, with ``limit`` of the devices that pass ``only``, newest first."""
-    stats = await api.get(at("devices", "stats"))
-    page = await api.get(at("devices"), **ONLY[only], limit=limit, offset=offset)
+async def look(api: ApiClient, only: str, *, tags: Sequence[str], offset: int, limit: int) -> Glance:
+    """Return the devices with these tags as they are now, ``limit`` of those that pass ``only``, newest first."""
+    tagged = {"tag": list(tags)} if tags else {}
+    stats = await api.get(at("devices", "stats"), **tagged)
+    page = await api.get(at("devices"), **ONLY[only], **tagged, limit=limit, offset=offset)
     return Glance(stats, page["data"], page["has_more"], await presence.doubt(api))
 
 

@@ -30,6 +30,7 @@ class LiveView:
 
     api: ApiClient
     only: str
+    tags: tuple[str, ...] = ()
     offset: int = 0
     trouble: str | None = None
     over: bool = False
@@ -89,7 +90,7 @@ class LiveView:
             self._wake()
 
     async def _look(self) -> Glance:
-        return await look(self.api, self.only, offset=self.offset, limit=self._rows())
+        return await look(self.api, self.only, tags=self.tags, offset=self.offset, limit=self._rows())
 
     async def _look_if_due(self) -> None:
         now = asyncio.get_running_loop().time()

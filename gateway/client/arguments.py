@@ -21,6 +21,7 @@ class DeviceFilters(TypedDict, total=False):
     seen: bool
     condition: Literal["low_battery", "storage_full", "reset_pending"]
     search: str
+    tag: list[str]
 
 
 class DeviceChanges(TypedDict, total=False):
@@ -30,6 +31,9 @@ class DeviceChanges(TypedDict, total=False):
     firmware_version: str | None
     metadata: Json | None
     settings: Json
+    tags: list[str]
+    add_tags: list[str]
+    remove_tags: list[str]
 
 
 class ResetFilters(TypedDict, total=False):
@@ -61,6 +65,13 @@ def given(**arguments: Any) -> Json:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def in_query(arguments: Json) -> dict[str, str]:
-    """Return parameters as a query has them."""
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in arguments.items()}
+def in_query(arguments: Json) -> dict[str, str | list[str]]:
+    """Return parameters as a query has them; those that are lists come once for each member."""
+    return {
+        name: [_text(each) for each in value] if isinstance(value, list) else _text(value)
+        for name, value in arguments.items()
+    }
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -75,12 +75,12 @@ class AsyncClient(AsyncResetCalls):
         """Return what a device last said of itself."""
         return await self._get(DeviceHealth, path("devices", device_id, "state"))
 
-    async def get_device_stats(self) -> DeviceStats:
-        """Count the devices of the project."""
-        return await self._get(DeviceStats, path("devices", "stats"))
+    async def get_device_stats(self, *, tag: list[str] | None = None) -> DeviceStats:
+        """Count the devices of the project, or those that have all of these tags."""
+        return await self._get(DeviceStats, path("devices", "stats"), tag=tag)
 
     async def update_device(self, device_id: str, **changes: Unpack[DeviceChanges]) -> Device:
-        """Change a device; metadata and settings are merged."""
+        """Change a device; metadata and settings are merged, ``tags`` replaces."""
         return await self._patch(Device, path("devices", device_id), {**changes})
 
     async def bind_device(

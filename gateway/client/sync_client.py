@@ -75,12 +75,12 @@ class Client(ResetCalls):
         """Return what a device last said of itself."""
         return self._get(DeviceHealth, path("devices", device_id, "state"))
 
-    def get_device_stats(self) -> DeviceStats:
-        """Count the devices of the project."""
-        return self._get(DeviceStats, path("devices", "stats"))
+    def get_device_stats(self, *, tag: list[str] | None = None) -> DeviceStats:
+        """Count the devices of the project, or those that have all of these tags."""
+        return self._get(DeviceStats, path("devices", "stats"), tag=tag)
 
     def update_device(self, device_id: str, **changes: Unpack[DeviceChanges]) -> Device:
-        """Change a device; metadata and settings are merged."""
+        """Change a device; metadata and settings are merged, ``tags`` replaces."""
         return self._patch(Device, path("devices", device_id), {**changes})
 
     def bind_device(

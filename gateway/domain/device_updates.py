@@ -1,4 +1,4 @@
-"""Device updates by people, other than the binding: name, firmware version, metadata, settings."""
+"""Device updates by people, other than the binding: name, firmware version, metadata, settings, tags."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from gateway.domain.devices import require
 from gateway.errors import InvalidRequestError
 from gateway.models import device_settings
 from gateway.models.fields import MAX_METADATA_BYTES
-from gateway.store import Tx, device_sql, event_sql
+from gateway.models.tags import MAX_TAGS
+from gateway.store import Tx, device_sql, event_sql, tag_sql
 from gateway.store.device_sql import DeviceRecord
 
 if TYPE_CHECKING:
@@ -22,14 +23,15 @@ def update(tx: Tx, project_id: str, device_id: str, change: UpdateDevice, actor:
     """Merge a change into the device. One that changes nothing writes no event and no new ``updated_at``.
 
     Raises:
-        InvalidRequestError: the resulting settings are not valid, or the metadata is too large.
+        InvalidRequestError: the resulting settings or tags are not valid, or the metadata is too large.
     """
     device = require(tx, project_id, device_id)
     before = _properties(device)
     after = before | _wanted(before, change)
     if _text(after) == _text(before):
         return device
-    device_sql.store_properties(tx, device.pk, **after)
+    tags = device.tags, tag_sql.joined(after["tags"])
+    device_sql.store_properties(tx, device.pk, **(after | {"tags": tags}))
     event_sql.record(tx, device, "device.updated", actor, **_changes(before, after))
     return device_sql.by_pk(tx, device.pk)
 
@@ -40,16 +42,41 @@ def _properties(device: DeviceRecord) -> Properties:
         "firmware_version": device.firmware_version,
         "metadata": None if device.metadata is None else json.loads(device.metadata),
         "settings": json.loads(device.settings),
+        "tags": tag_sql.split(device.tags),
     }
 
 
 def _wanted(before: Properties, change: UpdateDevice) -> Properties:
-    wanted = {name: getattr(change, name) for name in change.model_fields_set}
+    wanted = {name: getattr(change, name) for name in change.model_fields_set - {"add_tags", "remove_tags"}}
     if wanted.get("metadata") is not None:
         wanted["metadata"] = _merged(before["metadata"], wanted["metadata"])
     if "settings" in wanted:
         wanted["settings"] = device_settings.changed(before["settings"], wanted["settings"])
+    if change.add_tags or change.remove_tags:
+        wanted["tags"] = _retagged(before["tags"], change)
     return wanted
+
+
+def _retagged(tags: list[str], change: UpdateDevice) -> list[str]:
+    if "tags" in change.model_fields_set:
+        raise InvalidRequestError(
+            "tags: replaces all tags, so it does not go with 'add_tags' or 'remove_tags'. Send one or the other.",
+            details={"field": "tags"},
+        )
+    both = sorted(set(change.add_tags) & set(change.remove_tags))
+    if both:
+        raise InvalidRequestError(
+            f"remove_tags: '{both[0]}' is in 'add_tags' too. Leave it out of one of them.",
+            details={"field": "remove_tags"},
+        )
+    result = sorted((set(tags) | set(change.add_tags)) - set(change.remove_tags))
+    if len(result) > MAX_TAGS:
+        raise InvalidRequestError(
+            f"add_tags: the device would have {len(result)} tags; {MAX_TAGS} are the limit. Remove some with "
+            "'remove_tags', or send 'tags' to replace them.",
+            details={"field": "add_tags"},
+        )
+    return result
 
 
 def _merged(known: Properties | None, change: Properties) -> Properties | None:

@@ -22,6 +22,7 @@ from gateway.models.fields import (
     VisibleVersion,
 )
 from gateway.models.states import DeviceState, Radio
+from gateway.models.tags import TagFilter, Tags
 
 SettingsChange = Annotated[dict[str, Any], WithJsonSchema(CHANGE_SCHEMA)]
 
@@ -94,13 +95,14 @@ class ListDevices(BaseModel):
             "of `GET /v1/devices/stats` counts, `seen=false` what `never_seen_count` counts."
         ),
     ] = None
+    tag: TagFilter = Field(default_factory=list)
     condition: Annotated[
         Literal["low_battery", "storage_full", "reset_pending"] | None,
         Field(description="Only those that `GET /v1/devices/stats` counts as such."),
     ] = None
     search: Annotated[
         Label | None,
-        Field(description="Only those with this text in id, serial number, name or end user; a-z as A-Z."),
+        Field(description="Only those with this text in id, serial number, name, tags or end user; a-z as A-Z."),
     ] = None
 
 
@@ -151,6 +153,7 @@ class Device(Outbound):
     connection: Literal["online", "offline"] = Field(
         description="`offline` after three missed heartbeats, or soon after the device's offline message or last will."
     )
+    tags: list[str] = Field(description="For groups of devices: up to 32, in the order of their characters.")
     metadata: dict[str, Any] | None = Field(
         description="Any JSON object of your own, up to 8 KiB; null until it is set."
     )
@@ -230,9 +233,22 @@ class UpdateDevice(Inbound):
             "the key. Null instead of an object clears all of it."
         ),
     ] = None
+    tags: Tags = Field(
+        default_factory=list, description="Replaces all tags; `[]` removes them. Not with `add_tags` or `remove_tags`."
+    )
+    add_tags: Tags = Field(default_factory=list, description="Tags to add; those that the device has stay.")
+    remove_tags: Tags = Field(default_factory=list, description="Tags to remove; those that it lacks do no harm.")
     settings: SettingsChange = Field(
         default_factory=dict, description="Merged deeply into what is set; lists are replaced as a whole."
     )
+
+
+class CountDevices(BaseModel):
+    """Query of ``GET /devices/stats``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tag: TagFilter = Field(default_factory=list)
 
 
 class DeviceStats(Outbound):

@@ -30,8 +30,8 @@ _WEBHOOK: Final = ("webhook_id", "host", "events", "enabled")
 EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
     EventType.DEVICE_REGISTERED: EventDescription("A device was registered.", ("serial_number", "model")),
     EventType.DEVICE_UPDATED: EventDescription(
-        "Something of it was changed: the new values; of `metadata` and `settings` the changed keys alone.",
-        ("name", "firmware_version", "metadata", "settings", _SUPPRESSED),
+        "Something of it was changed: the new values; all `tags`; of `metadata` and `settings` the changed keys alone.",
+        ("name", "firmware_version", "metadata", "settings", "tags", _SUPPRESSED),
     ),
     EventType.DEVICE_BOUND: EventDescription("It was bound to an end user.", ("end_user_id", "binding_generation")),
     EventType.DEVICE_UNBOUND: EventDescription(

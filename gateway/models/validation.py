@@ -28,9 +28,12 @@ _SENTENCES: Final[Mapping[str, str]] = {
 _PATTERN: Final = "String should match pattern "
 NO_NUL: Final = r"^[^\x00]*$"
 """What any text has to match: SQLite would cut it at a NUL."""
+TAG: Final = r"^[A-Za-z0-9_.:-]{1,64}$"
+"""What a tag of a device has to match (contract, section 8)."""
 _IDS: Final = (ids.DEVICE, ids.END_USER, ids.EVENT)
 _PATTERNS: Final[Mapping[str, str]] = {
     NO_NUL: "should not contain a NUL character.",
+    TAG: "should be 1 to 64 of the letters A-Z and a-z, digits and '_.:-', without a comma or a blank.",
     **{f"^{prefix}{ids.BODY}$": f"should be '{prefix}' and 1 to 64 letters and digits." for prefix in _IDS},
 }
 _PREFIXES: Final = ("Value error, ", "Input ", "String ", "List ")

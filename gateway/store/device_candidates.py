@@ -27,6 +27,7 @@ _HEALTH: Final = {
 }
 _OF_PROJECT: Final = {
     "end_user_id": "SELECT pk FROM devices WHERE project_id = ? AND end_user_id = ? LIMIT ?",
+    "tag": "SELECT device_pk FROM device_tags WHERE project_id = ? AND tag = ? LIMIT ?",
     "model": "SELECT pk FROM devices WHERE project_id = ? AND model = ? AND deleted_at IS NULL LIMIT ?",
     "bound": "SELECT pk FROM devices WHERE project_id = ? AND bound_at IS NOT NULL LIMIT ?",
     "unbound": "SELECT pk FROM devices WHERE project_id = ? AND bound_at IS NULL AND deleted_at IS NULL LIMIT ?",
@@ -58,6 +59,8 @@ def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, Seque
     """Yield a query for each filter that has an index, the cheapest first."""
     if query.end_user_id is not None:
         yield _OF_PROJECT["end_user_id"], (project_id, query.end_user_id)
+    for tag in query.tag:
+        yield _OF_PROJECT["tag"], (project_id, tag)
     for filtered in (query.connection, query.condition):
         if filtered in _HEALTH:
             yield _HEALTH[filtered], ()

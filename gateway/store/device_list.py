@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core import serial_numbers
 from gateway.core.received_json import parse_json
-from gateway.store import device_search
+from gateway.store import device_search, tag_sql
 from gateway.store.device_candidates import few
 from gateway.store.device_sql import COLUMNS, FROM, DeviceRecord
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 MOST_COUNTED: Final = 100_000
 """A total reads at most so many devices, the newest of the project."""
 
+SORTED: Final = 5_000
+"""So many devices with the tags are sorted. Of more, a page is found sooner by walking all devices in their order."""
+
 SKIPPED: Final = 1_000
 """An ``offset`` up to this costs no more than a page of the largest ``limit``."""
 
 
 _NAME: Final = "lower(coalesce(d.name, ''))"
 _LIVING: Final = "FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL ORDER BY d.pk DESC"
-_FILTERED: Final = "d.id, d.serial_number, d.name, d.end_user_id, d.model, d.bound_at"
+_FILTERED: Final = "d.id, d.serial_number, d.name, d.end_user_id, d.model, d.bound_at, d.tags"
 _ORDERS: Final = {"created_at": "d.pk", "updated_at": "d.updated_at", "serial_number": "d.serial_number", "name": _NAME}
 """Orders of a list. Each has an index, in which devices with equal values lie in the order of ``pk``."""
 _NEWEST_FIRST: Final = ("created_at", "updated_at")
@@ -64,36 +67,69 @@ def page(view: View, project_id: str, query: ListDevices) -> list[ListedDevice]:
     Raises:
         CursorError: the cursor is not one of this list, or was made under another order.
     """
-    key, direction = _ORDERS[query.sort], "DESC" if _descending(query) else "ASC"
+    source, direction = _source(view, project_id, query), "DESC" if _descending(query) else "ASC"
+    key = source.pk if query.sort == "created_at" else _ORDERS[query.sort]
     filters, filtered = _filters(view, query)
-    clauses, values = ["d.project_id = ?", "d.deleted_at IS NULL", *filters], [project_id, *filtered]
+    clauses = [*source.clauses, "d.project_id = ?", "d.deleted_at IS NULL", *filters]
+    values = [*source.values, project_id, *filtered]
     if query.cursor is not None:
         beyond = "<" if _descending(query) else ">"
         position, pk = _position(view, project_id, query)
-        if key != "d.pk":  # a separate bound: SQLite does not derive it from a comparison of rows with an expression
+        if key != source.pk:  # a separate bound: SQLite does not derive it from a comparison of rows with an expression
             clauses.append(f"{key} {beyond}= ? AND ({key} {beyond} ? OR d.pk {beyond} ?)")
             values += [position, position, pk]
         else:
-            clauses.append(f"d.pk {beyond} ?")
+            clauses.append(f"{key} {beyond} ?")
             values.append(pk)
-    order = f"d.pk {direction}" if key == "d.pk" else f"{key} {direction}, d.pk {direction}"
-    found = few(view, project_id, query)
-    source, candidates = (FROM, []) if found is None else (_among(view), [json.dumps(found)])
-    if found is not None:
-        clauses.append("d.pk = c.value")
+    order = f"{key} {direction}" if key == source.pk else f"{key} {direction}, d.pk {direction}"
     rows = view.all(
-        f"SELECT {COLUMNS}, {key} AS sort_key {source} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
-        *(*candidates, *values, query.limit + 1, query.offset),
+        f"""SELECT {COLUMNS}, {key} AS sort_key FROM {source.tables} WHERE {" AND ".join(clauses)}
+            ORDER BY {order} LIMIT ? OFFSET ?""",  # noqa: S608 - our own clauses
+        *(*values, query.limit + 1, query.offset),
     )
     return [ListedDevice(DeviceRecord(*fields), sort_key) for *fields, sort_key in rows]
 
 
-def _among(view: View) -> str:
-    """Return the tables of a query that is restricted to listed devices.
+@dataclass(frozen=True)
+class _Source:
+    """The tables of a query of devices, the conditions that join them, and the values of both in the order of the text.
 
-    SQLite takes the tables of a CROSS JOIN in the order in which they are written.
+    ``pk`` is the column of the row number in whose order the tables are read.
     """
-    return f"""FROM ({view.dialect.numbers}) c CROSS JOIN devices d LEFT JOIN health h ON h.device_pk = d.pk"""
+
+    tables: str
+    clauses: list[str]
+    values: list[Any]
+    pk: str = "d.pk"
+
+
+def _source(view: View, project_id: str, query: ListDevices) -> _Source:
+    """Return where a page is read from: from the few that can pass, from the index of a tag, or from all in order."""
+    found = few(view, project_id, query)
+    if found is not None:
+        return _among(view, project_id, query, found)
+    if query.tag:
+        tagged = tag_sql.tagged(project_id, [name for _, name in tag_sql.rarest_first(view, project_id, query.tag)])
+        if query.sort == "created_at" or tag_sql.count(view, tagged, SORTED + 1) <= SORTED:
+            return _with_tags(tagged)
+    return _Source(FROM.removeprefix("FROM "), *_tag_conditions(project_id, query))
+
+
+def _among(view: View, project_id: str, query: ListDevices, found: list[int]) -> _Source:
+    """Return the listed devices. SQLite takes the tables of a CROSS JOIN in the order in which they are written."""
+    clauses, values = _tag_conditions(project_id, query)
+    tables = f"({view.dialect.numbers}) c CROSS JOIN devices d LEFT JOIN health h ON h.device_pk = d.pk"
+    return _Source(tables, ["d.pk = c.value", *clauses], [json.dumps(found), *values])
+
+
+def _with_tags(tagged: tag_sql.Tagged) -> _Source:
+    tables = f"{tagged.source} CROSS JOIN devices d LEFT JOIN health h ON h.device_pk = d.pk"
+    return _Source(tables, [*tagged.clauses, "d.pk = t.device_pk"], tagged.values, "t.device_pk")
+
+
+def _tag_conditions(project_id: str, query: ListDevices) -> tuple[list[str], list[Any]]:
+    tags = list(dict.fromkeys(query.tag))
+    return [tag_sql.CONDITION] * len(tags), [value for tag in tags for value in (project_id, tag)]
 
 
 def looks_at_many(query: ListDevices) -> bool:
@@ -107,7 +143,7 @@ def looks_at_many(query: ListDevices) -> bool:
         query.search,
         query.seen,
     )
-    return query.total or query.offset > SKIPPED or any(value is not None for value in filters)
+    return query.total or query.offset > SKIPPED or bool(query.tag) or any(value is not None for value in filters)
 
 
 def total(view: View, project_id: str, query: ListDevices) -> Total:
@@ -115,11 +151,12 @@ def total(view: View, project_id: str, query: ListDevices) -> Total:
     filters, values = _filters(view, query)
     found = few(view, project_id, query)
     if found is not None:
-        clauses = " AND ".join(["d.project_id = ?", "d.deleted_at IS NULL", "d.pk = c.value", *filters])
-        return Total(
-            view.value(f"SELECT count(*) {_among(view)} WHERE {clauses}", json.dumps(found), project_id, *values),
-            exact=True,
-        )
+        source = _among(view, project_id, query, found)
+        clauses = " AND ".join([*source.clauses, "d.project_id = ?", "d.deleted_at IS NULL", *filters])
+        statement = f"SELECT count(*) FROM {source.tables} WHERE {clauses}"  # noqa: S608 - our own clauses
+        return Total(view.value(statement, *source.values, project_id, *values), exact=True)
+    if query.tag:
+        return _total_with_tags(view, project_id, query)
     passed: int = view.value(
         f"""SELECT count(*) FROM (SELECT d.pk, {_FILTERED} {_LIVING} LIMIT ?) d
             LEFT JOIN health h ON h.device_pk = d.pk WHERE {" AND ".join(filters)}"""  # noqa: S608 - our own clauses
@@ -133,16 +170,28 @@ def total(view: View, project_id: str, query: ListDevices) -> Total:
 
 def generations(view: View, project_id: str, query: ListDevices, limit: int) -> list[tuple[int, int]]:
     """Return row number and generation of devices that pass the filters, the oldest first, up to ``limit``."""
+    source = _source(view, project_id, query.model_copy(update={"sort": "created_at"}))
     filters, values = _filters(view, query)
-    found = few(view, project_id, query)
-    source, candidates = (FROM, []) if found is None else (_among(view), [json.dumps(found)])
-    joined = [] if found is None else ["d.pk = c.value"]
-    clauses = " AND ".join(["d.project_id = ?", "d.deleted_at IS NULL", *filters, *joined])
+    clauses = " AND ".join([*source.clauses, "d.project_id = ?", "d.deleted_at IS NULL", *filters])
     rows = view.all(
-        f"SELECT d.pk, d.binding_generation {source} WHERE {clauses} ORDER BY d.pk LIMIT ?",
-        *(*candidates, project_id, *values, limit),
+        f"""SELECT d.pk, d.binding_generation FROM {source.tables} WHERE {clauses}
+            ORDER BY {source.pk} LIMIT ?""",  # noqa: S608 - our own clauses
+        *(*source.values, project_id, *values, limit),
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def _total_with_tags(view: View, project_id: str, query: ListDevices) -> Total:
+    """Count in the index of the rarest tag: its newest :data:`MOST_COUNTED` devices."""
+    tags = tag_sql.rarest_first(view, project_id, query.tag, MOST_COUNTED + 1)
+    tagged = tag_sql.tagged(project_id, [name for _, name in tags], newest=MOST_COUNTED)
+    filters, values = _filters(view, query)
+    source = _with_tags(tagged) if filters else _Source(tagged.source, tagged.clauses, tagged.values)
+    clauses = " AND ".join([*source.clauses, *filters])
+    where = f"WHERE {clauses}" if clauses else ""
+    statement = f"SELECT count(*) FROM {source.tables} {where}"  # noqa: S608 - our own clauses
+    passed: int = view.value(statement, *source.values, *values)
+    return Total(passed, exact=tags[0][0] <= MOST_COUNTED)
 
 
 def cursor(query: ListDevices, last: ListedDevice) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gateway.store.transaction import Tx, View
 
-_INDEXED: Final = ("id", "serial_number", "name")
+_INDEXED: Final = ("id", "serial_number", "name", "tags")
 _COLUMNS: Final = (*_INDEXED, "end_user_id")
 _NAMED: Final = ", ".join(_INDEXED)
 

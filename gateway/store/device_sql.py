@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from gateway.core import serial_numbers
 from gateway.core.clock import to_rfc3339
 from gateway.models.device_settings import with_defaults
-from gateway.models.devices import Device, DeviceStats, RecordingState, RegisterDevice
+from gateway.models.devices import Device, RecordingState, RegisterDevice
 from gateway.models.states import DeviceState, Radio
-from gateway.store import device_search
+from gateway.store import device_search, tag_sql
 from gateway.store.key_sql import EPOCH_BASE, meta
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.records import DeviceName, columns
@@ -23,7 +23,7 @@ class DeviceRecord(NamedTuple):
     """A device with its newest health; times are milliseconds since the epoch.
 
     ``metadata`` and ``settings`` are JSON text; ``settings`` holds the differences from the defaults. ``connection`` is
-    ``online`` or ``offline``. ``connection_type`` lists links, joined by commas.
+    ``online`` or ``offline``. ``connection_type`` lists links, ``tags`` lists tags, each joined by commas.
     """
 
     pk: int
@@ -41,6 +41,7 @@ class DeviceRecord(NamedTuple):
     created_at: int
     updated_at: int
     deleted_at: int | None
+    tags: str
     battery_percent: int | float | None
     storage_used_mb: int | float | None
     storage_total_mb: int | float | None
@@ -150,8 +151,12 @@ def store_properties(
     firmware_version: str | None,
     metadata: dict[str, Any] | None,
     settings: dict[str, Any],
+    tags: tuple[str, str],
 ) -> None:
-    """Store what people may change of a device; ``settings`` holds the differences from the defaults."""
+    """Store what people may change of a device; ``settings`` holds the differences from the defaults.
+
+    ``tags`` are those before and after, as the row holds them.
+    """
     with device_search.changing(tx, pk):
         tx.run(
             """UPDATE devices SET name = ?, firmware_version = ?, metadata = ?, settings = ?, updated_at = ?
@@ -163,12 +168,14 @@ def store_properties(
             tx.now,
             pk,
         )
+        tag_sql.store(tx, pk, *tags)
     mark_mirror(tx, pk, STATE, DISCOVERY)
 
 
 def set_deleted(tx: Tx, pk: int, deleted_at: int | None) -> None:
     """Delete (milliseconds since the epoch), or restore with ``None``. The record stays as it is."""
     tx.run("UPDATE devices SET deleted_at = ?, updated_at = ? WHERE pk = ?", deleted_at, tx.now, pk)
+    tag_sql.follow_deletion(tx, pk, deleted=deleted_at is not None)
     mark_mirror(tx, pk, STATE, DISCOVERY)
 
 
@@ -191,32 +198,6 @@ def names_after(view: View, after: int, limit: int, *, deleted: bool = False) ->
 def deleted_since(view: View, since: int) -> list[int]:
     """Return row numbers of devices that were deleted since then and still are."""
     return [row["pk"] for row in view.all("SELECT pk FROM devices WHERE deleted_at >= ?", since)]
-
-
-def count(view: View, project_id: str) -> DeviceStats:
-    """Return how many devices the project has, by state; deleted ones do not count."""
-    row = view.one(
-        """SELECT count(*) AS total, count(*) FILTER (WHERE h.connection = 'online') AS online,
-            count(*) - count(h.device_pk) AS never_seen,
-            coalesce(sum(h.low_battery), 0) AS low_battery, coalesce(sum(h.storage_full), 0) AS storage_full,
-            (SELECT count(*) FROM commands c JOIN devices o ON o.pk = c.device_pk
-                WHERE c.type = 'factory_reset' AND c.status IN ('pending', 'delivered')
-                AND o.project_id = ?1 AND o.deleted_at IS NULL) AS pending_reset
-            FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.project_id = ?1 AND d.deleted_at IS NULL""",
-        project_id,
-    )
-    if row is None:
-        raise LookupError("a count without a row")
-    return DeviceStats(
-        project_id=project_id,
-        total_count=row["total"],
-        online_count=row["online"],
-        offline_count=row["total"] - row["online"] - row["never_seen"],
-        never_seen_count=row["never_seen"],
-        low_battery_count=row["low_battery"],
-        storage_full_count=row["storage_full"],
-        pending_reset_count=row["pending_reset"],
-    )
 
 
 def to_model(device: DeviceRecord) -> Device:
@@ -244,6 +225,7 @@ def fields(device: DeviceRecord) -> dict[str, Any]:
         "recording_state": _recording_state(device),
         "device_name": device.device_name,
         "connection": device.connection,
+        "tags": tag_sql.split(device.tags),
         "metadata": None if device.metadata is None else json.loads(device.metadata),
         "settings": with_defaults(json.loads(device.settings)),
         "created_at": moment(device.created_at),

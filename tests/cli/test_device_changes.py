@@ -47,6 +47,33 @@ def test_an_invalid_change_is_refused(options: tuple[str, ...], code: int, says:
     assert cli.json("devices", "show", device) == before
 
 
+def test_devices_are_tagged_and_listed_by_tag(cli: Cli) -> None:
+    """Several at once, by id or serial number; lists, the overview and the details show tags and filter by them."""
+    one, two = cli.bound("BP-1")["id"], cli.json("devices", "register", "BP-2")["id"]
+    said = cli("devices", "tag", one, "BP-2", "--add", "pilot", "--add", "ward-3")
+    assert [[cell.strip() for cell in row] for row in said.rows] == [
+        [one, "BP-1", "pilot, ward-3"],
+        [two, "BP-2", "pilot, ward-3"],
+    ]
+    (changed,) = cli.json("devices", "tag", "BP-2", "--remove", "pilot")
+    assert changed["tags"] == ["ward-3"]
+    assert [each["id"] for each in cli.json("devices", "list", "--tag", "ward-3", "--tag", "pilot")] == [one]
+    assert "pilot, ward-3" in cli("devices", "list").out
+    assert cli.json("devices", "show", one)["tags"] == ["pilot", "ward-3"]
+    glance = cli.json("top", "--tag", "pilot")
+    assert (glance["stats"]["total_count"], [each["id"] for each in glance["devices"]]) == (1, [one])
+
+
+def test_wrong_tags_are_named(cli: Cli) -> None:
+    """Nothing to change is 2, a wrong tag 1; of several devices the others are tagged, and the exit code is 1."""
+    one = cli.json("devices", "register", "BP-1")["id"]
+    assert "--add or --remove" in cli("devices", "tag", one, code=2).err
+    assert "add_tags.0: should be 1 to 64" in cli("devices", "tag", one, "--add", "a,b", code=1).err
+    said = cli("devices", "tag", "BP-none", one, "--add", "pilot", code=1)
+    assert "BP-none: There is no device" in said.err
+    assert "pilot" in said.out
+
+
 def test_the_heartbeat_history_is_listed(cli: Cli) -> None:
     """The newest first, as a table or JSON; limits and spans of time are honoured, and wrong ones named."""
     device = cli.bound("BP-1")["id"]

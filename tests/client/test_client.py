@@ -113,6 +113,10 @@ async def test_the_async_client_makes_calls(api: Api) -> None:
         assert ([each.id for each in page.data], page.total) == (ids[:0:-1], 3)
         assert [each.id async for each in gateway.iterate_devices(sort="serial_number")] == ids
         assert [each.id async for each in gateway.iterate_devices(search="bed 1")] == ids[1:2]
+        for device_id in ids[1:]:
+            assert (await gateway.update_device(device_id, add_tags=["pilot", "a"])).tags == ["a", "pilot"]
+        assert [each.id async for each in gateway.iterate_devices(tag=["a", "pilot"])] == ids[:0:-1]
+        assert (await gateway.get_device_stats(tag=["pilot"])).total_count == 2
         newest = (await gateway.list_events(limit=1)).data[0]
         events = gateway.stream_events(last_event_id=newest.id, kind="device.bound")
         following = asyncio.ensure_future(anext(aiter(events)))

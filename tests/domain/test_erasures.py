@@ -227,8 +227,8 @@ def test_places_that_people_filled_are_found_and_left(world: World) -> None:
     """By the exact id: in devices, names, webhooks, accounts, reasons and open commands; none is changed."""
     named, other = "of eu_1 (ward 3)", "of eu_12"
     first, second = world.register("SN-eu_1"), world.register("SN-2")
-    for device_id, text in ((first, named), (second, other)):
-        world.update(device_id, name=text, metadata={"wearer": text})
+    for device_id, text, tag in ((first, named, "eu_1"), (second, other, "eu_12")):
+        world.update(device_id, name=text, metadata={"wearer": text}, tags=[tag])
     world.bind(second, "eu_2")
     world.create(second, "start_recording", params={"label": named})
     world.reset(first)
@@ -247,6 +247,7 @@ def test_places_that_people_filled_are_found_and_left(world: World) -> None:
     before = world.dump()
     assert {(each.field, each.id.partition("_")[0]) for each in _mentions(world)} == {
         *(("device.serial_number", "dev"), ("device.name", "dev"), ("device.metadata", "dev"), ("command", "cmd")),
+        ("device.tags", "dev"),
         *(("project.name", "proj"), ("api_key.name", "key"), ("webhook.url", "wh"), ("webhook.description", "wh")),
         *(("account.name", "eu"), ("reset.reason", "cmd")),
     }

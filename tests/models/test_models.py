@@ -99,7 +99,7 @@ def test_the_device_object_has_the_fields_of_the_contract() -> None:
     """Section 2, in its order."""
     fields = """id project_id serial_number model name firmware_version status end_user_id binding_generation
         battery_percent storage_used_mb storage_total_mb signal_strength_dbm last_heartbeat_at recording_state
-        device_name connection metadata settings created_at updated_at bound_at deleted_at"""
+        device_name connection tags metadata settings created_at updated_at bound_at deleted_at"""
     assert list(json.loads(golden("device_fresh.json"))) == fields.split()
 
 

@@ -35,6 +35,8 @@ QUERIES: list[dict[str, Any]] = [
         for order in ORDERS
     ),
     {"sort": "name", "status": "bound", "connection": "online"},
+    {"sort": "name", "tag": ["a", "b"]},
+    {"sort": "updated_at", "tag": ["a"], "status": "bound"},
 ]
 
 
@@ -66,6 +68,7 @@ def test_a_page_is_read_from_an_index_in_order(
     """
     wanted = ListDevices(**query, limit=50)
     monkeypatch.setattr(device_list, "few", lambda *_: None)
+    monkeypatch.setattr(device_list, "SORTED", -1)
     with World(tmp_path) as world:
         world.register("BP-1", name="Ward 1")
         plans = [plan_of(world, wanted), plan_of(world, wanted.model_copy(update={"cursor": cursor_of(world, wanted)}))]
@@ -74,10 +77,12 @@ def test_a_page_is_read_from_an_index_in_order(
 
 
 END_USERS = ["SEARCH devices USING COVERING INDEX devices_by_end_user"]
+TAGGED = "SEARCH device_tags USING PRIMARY KEY (project_id=? AND tag=?)"
 FILTERS: dict[str, tuple[dict[str, Any], str]] = {
     "search": ({"search": "ward"}, "SCAN device_search VIRTUAL TABLE INDEX"),
     "end user": ({"end_user_id": "eu_1"}, "SEARCH devices USING COVERING INDEX devices_by_end_user"),
     "model": ({"model": "bota_note"}, "SEARCH devices USING INDEX devices_by_model"),
+    "tag": ({"tag": ["a"]}, TAGGED),
     "bound": ({"status": "bound"}, "SEARCH devices USING INDEX devices_bound"),
     "unbound": ({"status": "unbound"}, "SEARCH devices USING INDEX devices_unbound"),
     "online": ({"connection": "online"}, "SCAN health USING INDEX health_due"),
@@ -102,6 +107,24 @@ def test_few_devices_are_found_by_an_index(tmp_path: Path, name: str, sort: str)
     assert plan.steps[0].startswith("SCAN json_each VIRTUAL TABLE INDEX"), plan.steps
     assert plan.steps[1].startswith("SEARCH d USING INTEGER PRIMARY KEY"), plan.steps
     assert [step for step in plan.steps if step.startswith("SEARCH h USING INTEGER PRIMARY KEY")]
+
+
+@pytest.mark.parametrize("query", [{}, {"order": "asc"}, {"status": "bound"}, {"total": True}], ids=str)
+def test_devices_of_frequent_tags_are_read_from_the_index_of_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: dict[str, Any]
+) -> None:
+    """In the order of their registration: nothing is sorted, and no device without the first tag is looked at."""
+    monkeypatch.setattr(device_list, "few", lambda *_: None)
+    wanted = ListDevices(**query, tag=["a", "b"])
+    with World(tmp_path) as world:
+        world.register("BP-1")
+        plans = [plan_of(world, wanted), plan_of(world, wanted.model_copy(update={"cursor": cursor_of(world, wanted)}))]
+    for number, (first, second, device, *others) in enumerate(plans):
+        bound = (" AND device_pk>?)", " AND device_pk<?)")[query.get("order") != "asc"] if number else ")"
+        assert first == f"SEARCH t USING PRIMARY KEY (project_id=? AND tag=?{bound}", first
+        assert second == "SEARCH t1 USING PRIMARY KEY (project_id=? AND tag=? AND device_pk=?)", second
+        assert device.startswith("SEARCH d USING INTEGER PRIMARY KEY"), device
+        assert not [step for step in others if "TEMP B-TREE" in step or step.startswith("SCAN")]
 
 
 def plan_of(world: World, query: ListDevices) -> list[str]:

@@ -42,7 +42,7 @@ def expected(world: World, text: str) -> list[str]:
 
 def said_of(device: DeviceRecord) -> list[str]:
     """What is searched of a device."""
-    return [device.id, device.serial_number, device.name or "", device.end_user_id or ""]
+    return [device.id, device.serial_number, device.name or "", device.end_user_id or "", device.tags]
 
 
 def small(text: str) -> str:
@@ -76,13 +76,15 @@ def test_a_search_finds_the_same_as_a_full_scan(world: World, monkeypatch: pytes
     for number in range(120):
         device_id = chance.choice(ids)
         row = world.device(device_id)
-        match chance.randrange(5):
+        match chance.randrange(6):
             case 0:
                 world.update(device_id, name=chance.choice([None, text(20)]))
             case 1 if row.bound_at is None and not world.view.value("SELECT count(*) FROM commands"):
                 world.bind(device_id, f"eu_{chance.randrange(10**6)}")
             case 2 if row.bound_at is not None:
                 world.unbind(device_id)
+            case 3:
+                world.update(device_id, tags=chance.choices(["pilot", "Ward:3", "a.b-c", "x_y"], k=chance.randrange(3)))
             case _:
                 said = chance.choice([each for each in said_of(row) if each])
                 start = chance.randrange(len(said))
@@ -148,6 +150,8 @@ def test_few_and_many_give_the_same_pages(world: World, monkeypatch: pytest.Monk
     world.register("SN-9", model="bota_note", name="Ward")
     for device_id in ids[:beats]:
         world.beat(device_id, battery_percent=5, flags=4)
+    for number, device_id in enumerate(ids):
+        world.update(device_id, name=f"n{number % 2}", tags=["all", *(["odd"] if number % 2 else []), f"t{number}"])
     world.reset(ids[0])
     world.delete(ids[5])
     queries = [
@@ -155,13 +159,16 @@ def test_few_and_many_give_the_same_pages(world: World, monkeypatch: pytest.Monk
         {"condition": "low_battery"}, {"condition": "storage_full"}, {"condition": "reset_pending"},
         {"model": "bota_note"}, {"end_user_id": "eu_1"}, {"search": "SN-"}, {"search": "SN-1", "status": "bound"},
         {"status": "bound", "sort": "name", "total": True}, {"search": "ward", "total": True, "offset": 0},
-        {"status": "bound", "limit": 2, "offset": 1},
+        {"status": "bound", "limit": 2, "offset": 1}, {"tag": ["all"]}, {"tag": ["odd", "all"], "sort": "name"},
+        {"tag": ["t5"]}, {"tag": ["all"], "search": "n1"}, {"tag": ["t1", "t2"]}, {"tag": ["all", "all"], "limit": 2},
+        {"tag": ["all"], "sort": "name", "order": "desc", "limit": 3}, {"tag": ["odd"], "status": "bound", "offset": 1},
     ]  # fmt: skip
     for asked in queries:
         query = ListDevices.model_validate(asked)
         answers = []
-        for few in (0, device_candidates.FEW):
+        for few, most_sorted in ((0, -1), (0, device_list.SORTED), (device_candidates.FEW, -1)):
             monkeypatch.setattr(device_candidates, "FEW", few)
+            monkeypatch.setattr(device_list, "SORTED", most_sorted)
             rows = device_list.page(world.view, world.project_id, query)
             answers.append(([row.device.id for row in rows], device_list.total(world.view, world.project_id, query)))
-        assert answers[0] == answers[1], asked
+        assert answers[0] == answers[1] == answers[2], asked

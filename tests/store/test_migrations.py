@@ -51,6 +51,7 @@ LANDED = [
     "m031_resets",
     "m032_bindings",
     "m033_leases",
+    "m034_device_tags",
     "m035_jobs",
     "m036_people",
 ]

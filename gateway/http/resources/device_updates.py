@@ -44,7 +44,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         summary="Change a device",
         description="What is left out stays. `name` and `firmware_version`: null clears. `metadata` is merged key by "
         "key, null removes a key. `settings` are merged deeply, and what would result is checked as a whole: an "
-        "unknown or wrong field is a 400 that names it, such as `settings.audio.bitrate_kbps`. What changes nothing "
+        "unknown or wrong field is a 400 that names it, such as `settings.audio.bitrate_kbps`. `tags` replaces all "
+        "tags, `add_tags` and `remove_tags` change some. Tags are kept sorted, each once. What changes nothing "
         "leaves `updated_at` and the audit trail as they are.",
         tag=TAG,
         access=WRITE,

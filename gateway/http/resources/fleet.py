@@ -29,12 +29,11 @@ from gateway.models.bulk import (
     BulkOutcomes,
     BulkReset,
 )
-from gateway.models.devices import DeviceStats
-from gateway.models.fields import Empty
+from gateway.models.devices import CountDevices, DeviceStats
 from gateway.models.jobs import Outcome, SkipReason
 from gateway.models.resets import ResetDevice
 from gateway.models.states import CommandStatus
-from gateway.store import Tx, View, command_sql, device_sql, job_target_sql, outbox_sql
+from gateway.store import Tx, View, command_sql, device_stats, job_target_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
 
 log = structlog.get_logger()
@@ -48,9 +47,9 @@ ABREAST: Final = 50
 _UNFORESEEN: Final = "The gateway failed at this device, and left it as it was. Its log has the reason: report that."
 
 
-async def get_device_stats(call: RequestContext, _: Empty) -> ApiResponse:
+async def get_device_stats(call: RequestContext, query: CountDevices) -> ApiResponse:
     """``GET /v1/devices/stats``."""
-    return ApiResponse(await call.work.scan(lambda view: device_sql.count(view, call.project_id)))
+    return ApiResponse(await call.work.scan(lambda view: device_stats.count(view, call.project_id, query.tag)))
 
 
 async def bulk_reset(call: RequestContext, body: BulkReset) -> ApiResponse:
@@ -217,10 +216,11 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="GET",
         path="/v1/devices/stats",
         summary="Count the devices",
-        description="How many devices of the project there are, and in what state. Deleted ones do not count.",
+        description="How many devices of the project there are, and in what state. Deleted ones do not "
+        "count. With `tag` only devices with that tag do.",
         tag=TAG,
         access=READ,
-        takes=Empty,
+        takes=CountDevices,
         handler=get_device_stats,
         answers={200: DeviceStats},
     ),

@@ -38,6 +38,7 @@ _DEVICE: Final[dict[str, Any]] = {
     "recording_state": _RECORDING_STATE,
     "device_name": "BotaPin-0123",
     "connection": "online",
+    "tags": ["pilot", "ward-3"],
     "metadata": None,
     "settings": with_defaults({}),
     "created_at": "2026-11-19T10:00:00.000Z",

@@ -1,4 +1,4 @@
-"""Schema steps 31 to 40: evidence of resets, the data of end users, leases, jobs and sign-in."""
+"""Schema steps 31 to 40: evidence of resets, the data of end users, leases, tags, jobs and sign-in."""
 
 from __future__ import annotations
 
@@ -119,6 +119,23 @@ def m033_leases(db: Database) -> None:
         """CREATE TABLE leases (
             name TEXT PRIMARY KEY, gateway_id TEXT NOT NULL, instance TEXT NOT NULL, epoch INTEGER NOT NULL,
             until INTEGER NOT NULL, taken_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+    )
+
+
+@step
+def m034_device_tags(db: Database) -> None:
+    """Create tags of devices with an index of them, and add them to the index of texts."""
+    execute_each(
+        db,
+        "ALTER TABLE devices ADD COLUMN tags TEXT NOT NULL DEFAULT ''",
+        """CREATE TABLE device_tags (
+            project_id TEXT NOT NULL REFERENCES projects (id), tag TEXT NOT NULL,
+            device_pk INTEGER NOT NULL REFERENCES devices (pk),
+            PRIMARY KEY (project_id, tag, device_pk)) STRICT, WITHOUT ROWID""",
+        "DROP TABLE device_search",
+        """CREATE VIRTUAL TABLE device_search USING fts5(id, serial_number, name, tags, content='devices',
+            content_rowid='pk', tokenize='trigram', detail='none', columnsize=0)""",
+        "INSERT INTO device_search (device_search) VALUES ('rebuild')",
     )
 
 

@@ -258,6 +258,15 @@ _P033: Final = (
         instance text COLLATE "C" NOT NULL, epoch bigint NOT NULL, until bigint NOT NULL,
         taken_at bigint NOT NULL) WITH (fillfactor = 50)""",
 )
+_P034: Final = (
+    "ALTER TABLE devices ADD COLUMN tags text COLLATE \"C\" NOT NULL DEFAULT ''",
+    """CREATE TABLE device_tags (
+        project_id text COLLATE "C" NOT NULL REFERENCES projects (id), tag text COLLATE "C" NOT NULL,
+        device_pk bigint NOT NULL REFERENCES devices (pk), PRIMARY KEY (project_id, tag, device_pk))""",
+    "DROP INDEX devices_by_text",
+    """CREATE INDEX devices_by_text ON devices USING gin (id gin_trgm_ops, serial_number gin_trgm_ops,
+        name gin_trgm_ops, end_user_id gin_trgm_ops, tags gin_trgm_ops)""",
+)
 _P035: Final = (
     """CREATE TABLE jobs (
         id text COLLATE "C" PRIMARY KEY, project_id text COLLATE "C" NOT NULL REFERENCES projects (id),
@@ -321,6 +330,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p031_resets": _P031,
     "p032_bindings": _P032,
     "p033_leases": _P033,
+    "p034_device_tags": _P034,
     "p035_jobs": _P035,
     "p036_people": _P036,
     "p038_thinned_heartbeats": _P038,

@@ -56,6 +56,15 @@ LEDGER = """
     CREATE TEMP TRIGGER l12 AFTER INSERT ON certificates BEGIN
         INSERT INTO ledger (what, device_pk, id, old, new) SELECT 'certificate', device_pk, new.id, command_id, new.kind
             FROM resets WHERE command_id = new.command_id; END;
+    CREATE TEMP TRIGGER l13 AFTER INSERT ON jobs BEGIN
+        INSERT INTO ledger (what, id, new) VALUES ('job', new.id, new.status); END;
+    CREATE TEMP TRIGGER l14 AFTER UPDATE OF status ON jobs WHEN old.status <> new.status BEGIN
+        INSERT INTO ledger (what, id, old, new) VALUES ('job', new.id, old.status, new.status); END;
+    CREATE TEMP TRIGGER l15 AFTER UPDATE OF outcome, command_id ON job_targets
+        WHEN old.outcome <> new.outcome OR old.command_id IS NOT new.command_id BEGIN
+        INSERT INTO ledger (what, id, old, new, kind)
+            VALUES ('target', new.job_id, old.outcome || ' ' || coalesce(old.command_id, ''),
+                new.outcome || ' ' || coalesce(new.command_id, ''), new.device_pk); END;
 """
 """What changes, as SQLite itself sees it: the invariants are checked against this, not against the code under test."""
 

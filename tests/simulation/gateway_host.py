@@ -39,6 +39,7 @@ from gateway.store import Context, Rules, Store
 from gateway.store.wakeups import Wakeups
 from gateway.workers.change_poller import ChangePoller as CommandLineWatcher
 from gateway.workers.expiry import ExpiryWorker
+from gateway.workers.jobs import JobWorker
 from gateway.workers.key_delivery import KeyDelivery
 from tests.simulation.broker import Broker
 from tests.simulation.broker_access import PasswordTable, VirtualEmbedded, VirtualMosquitto
@@ -148,7 +149,7 @@ class GatewayInstance:
         self.erasures = services.erasures
         return build(services)
 
-    def run(self, *, watching: bool, delivering: bool) -> None:
+    def run(self, *, watching: bool, delivering: bool, working: bool) -> None:
         """Start its parts."""
         self.spawn(self.access_syncer.run())
         self.spawn(self.connection.run())
@@ -162,6 +163,8 @@ class GatewayInstance:
             self.spawn(CommandLineWatcher(self.store, self.wakeups).run())
         if delivering:
             self.spawn(KeyDelivery(self.store).run())
+        if working:
+            self.spawn(JobWorker(self.store, self.connection.barrier.passed).run())
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that ends with the process."""
@@ -207,6 +210,8 @@ class GatewayHost:
         self.embedded = False
         self.watching = False
         self.delivering = False
+        self.working = False
+        """Whether the worker of jobs runs: it looks four times a second, which only runs with jobs need."""
         self.rules = RULES
         self.table = PasswordTable(broker)
         self.instance: GatewayInstance | None = None
@@ -230,7 +235,7 @@ class GatewayHost:
             self.broker.start(retained="forget", keep_sessions=False)
         process = KillableProcess(self.rng, self._slow, self._on_killed)
         self.instance = GatewayInstance(self, process)
-        self.instance.run(watching=self.watching, delivering=self.delivering)
+        self.instance.run(watching=self.watching, delivering=self.delivering, working=self.working)
         self._log("gateway", "starts")
 
     def kill(self) -> None:

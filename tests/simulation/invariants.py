@@ -118,6 +118,7 @@ class InvariantChecker:
             *check_old_keys(self._world),
             *certificate_laws.check_chains(self._world.disk),
             *person_laws.check_at_rest(self._world.disk),
+            *self._world.jobs.check_at_rest(self._world.disk),
         ):
             self._world.model.violate(*finding)
         for device in self._world.devices:
@@ -137,6 +138,7 @@ class InvariantChecker:
             *self._unreported_wipes(),
             *self._devices_without_valid_token(),
             *self._replaced_live_tokens(),
+            *self._world.jobs.find_unfinished(self._world.disk, self._world.clock()),
         ]
 
     async def _check_tokens(self) -> None:

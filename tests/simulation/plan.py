@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from tests.simulation.job_plans import job_cancelled_while_backlogged, job_on_a_shelf, job_steps
 from tests.simulation.key_scenarios import new_key, new_key_and_a_restore
 from tests.simulation.scenarios import (
     altered,
@@ -61,6 +62,8 @@ class Configuration:
     mirrored: bool = False
     delivering: bool = False
     """Whether the gateway's worker runs that has bound devices take a new signing key."""
+    shelf: int = 0
+    """Devices that are bound and never switched on: only jobs have to do with them."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,13 @@ SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]],
     17: (new_key, _NEW_KEY),
     27: (new_key_and_a_restore, _NEW_KEY | _RESTORED),
     37: (new_key, _NEW_KEY),
+    2: (job_on_a_shelf, {**_ONE, "shelf": 12}),
+    22: (job_on_a_shelf, {**_ONE, "shelf": 60}),
+    12: (job_cancelled_while_backlogged, _ONE),
+    42: (job_on_a_shelf, {"kinds": ("mqtt",), "shelf": 60}),
     **dict.fromkeys((10, 20, 30, 40), (lost_wipe_report, {"kinds": ("mqtt",)})),
 }
-"""Twenty-two of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
+"""Twenty-six of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
 
 SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter", "forge_key")
 """Faults of scenarios alone: after a restore, or at a hostile broker, only a known course can be judged."""
@@ -207,7 +214,7 @@ def make_plan(seed: int) -> Plan:
     steps = [_step(rng, at, kind, devices) for at, kind in zip(times, kinds, strict=True)]
     for _ in range(rng.choice((0, 1, 1, 2))):
         steps += _motif(rng, devices)
-    steps += _erasures(seed)
+    steps += [*_erasures(seed), *job_steps(seed, ACTIVE_SECONDS)]
     denser = rng.choice((1.0, 0.25))  # close together, so that things meet
     steps = [replace(step, at=round(step.at * denser, 3)) for step in steps]
     return Plan(seed, configuration, tuple(sorted(steps, key=lambda step: step.at)))

@@ -11,13 +11,13 @@ from unittest.mock import patch
 
 import structlog
 
-from gateway.domain import erasures
+from gateway.domain import erasures, job_creation
 from tests.simulation.faults import FaultInjector
 from tests.simulation.gateway_process import KilledError
 from tests.simulation.integrator import Finding
 from tests.simulation.invariants import InvariantChecker
+from tests.simulation.job_operators import JobOperators
 from tests.simulation.model_state import Violation
-from tests.simulation.operators import Operators
 from tests.simulation.plan import FAULT_KINDS, Plan
 from tests.simulation.step import Step
 from tests.simulation.virtual_loop import VirtualLoop
@@ -50,7 +50,8 @@ def run(plan: Plan) -> Outcome:
     loop, logging = VirtualLoop(), structlog.get_config()
     try:
         asyncio.set_event_loop(loop)
-        with patch.object(erasures, "HEARTBEATS_AT_ONCE", 2):  # or one transaction would erase all of them
+        # Or one transaction would erase all heartbeats, and write all targets of a job.
+        with patch.object(erasures, "HEARTBEATS_AT_ONCE", 2), patch.object(job_creation, "PART", 5):
             return loop.run_until_complete(_run(plan))
     finally:
         structlog.configure(**logging)  # other tests of this process read the log
@@ -113,7 +114,7 @@ def _catch_unforeseen_errors(world: World) -> None:
 
 
 async def _script(world: World) -> None:
-    operators, faults, checker = Operators(world), FaultInjector(world), InvariantChecker(world)
+    operators, faults, checker = JobOperators(world), FaultInjector(world), InvariantChecker(world)
     world.host.start()
     await asyncio.sleep(START_SECONDS)
     for device in world.devices:
@@ -127,7 +128,7 @@ async def _script(world: World) -> None:
     checking.cancel()
 
 
-async def _steps(world: World, operators: Operators, faults: FaultInjector) -> None:
+async def _steps(world: World, operators: JobOperators, faults: FaultInjector) -> None:
     """Each step is a separate task, so that one goes on while the next begins."""
     start, running = world.loop.time(), []
     for step in world.plan.steps:
@@ -139,7 +140,7 @@ async def _steps(world: World, operators: Operators, faults: FaultInjector) -> N
         task.result()
 
 
-async def _step(world: World, operators: Operators, faults: FaultInjector, step: Step) -> None:
+async def _step(world: World, operators: JobOperators, faults: FaultInjector, step: Step) -> None:
     await (faults if step.kind in FAULT_KINDS else operators).do(step.kind, step.facts)
     world.check()
 

@@ -67,6 +67,7 @@ def _simpler(configuration: Configuration) -> Iterator[Configuration]:
         "embedded",
         "watching",
         "mirrored",
+        "shelf",
         "latency",
         "slow",
     ):

@@ -11,10 +11,9 @@ from typing import Any, cast
 
 from device_sim.actions import Publish, Upload
 from gateway.core.ids import Ids
-from gateway.domain import devices, epoch, grants
+from gateway.domain import epoch, grants
 from gateway.domain.messages import Message
-from gateway.models.devices import RegisterDevice
-from gateway.store import Context, Row, Tx, View, account_sql, key_sql, outbox_sql, token_sql, transact
+from gateway.store import Context, Row, View, key_sql, outbox_sql, token_sql, transact
 from gateway.store.transaction import rollback
 from tests.simulation import certificate_laws
 from tests.simulation.broker import Broker
@@ -22,8 +21,11 @@ from tests.simulation.broker_session import Packet
 from tests.simulation.commit_check import find_missing
 from tests.simulation.device_host import DeviceHost, Kind, reported_status
 from tests.simulation.disk import drain_ledger, new_disk
+from tests.simulation.first_start import first_start
 from tests.simulation.gateway_host import RULES, GatewayHost
 from tests.simulation.integrator import Integrator
+from tests.simulation.job_laws import JobLaws
+from tests.simulation.job_plans import JOB_KINDS
 from tests.simulation.model_state import OPEN, RESET, ModelState
 from tests.simulation.network import Environment, make_latency
 from tests.simulation.plan import Plan
@@ -68,7 +70,10 @@ class World(RegistryReads):
         self.known_keys: set[str] = set()
         """The signing keys of this registry, and of those that a restore has replaced."""
         self.host.rules = replace(RULES, mirrored=(outbox_sql.STATE,) if configuration.mirrored else ())
-        self.project_id, self.key, self.foreign_device_id = self._bootstrap()
+        first = first_start(self)
+        self.project_id, self.key, self.foreign_device_id = first.project_id, first.key, first.foreign_device_id
+        self.job_key, self.shelf_ids, self.jobs = first.job_key, first.shelf_ids, JobLaws(first.job_key_id)
+        self.host.working = any(step.kind in JOB_KINDS for step in plan.steps)
         self.altered_commands: set[str] = set()
         """Commands whose params the broker has changed: their device refuses them, and that is right."""
         self.restored_commands: set[str] = set()
@@ -99,27 +104,6 @@ class World(RegistryReads):
         broker.delays_pubacks = configuration.embedded
         broker.commit_count, broker.on_puback = self.commit_count, self.on_puback
         return broker
-
-    def _bootstrap(self) -> tuple[str, str, str]:
-        """Return project and key of the operators, and the id of a device of another project."""
-        entropy = self.rng("first start").randbytes
-        context = Context(RULES, clock=self.clock, entropy=entropy, ids=Ids(entropy))
-
-        def first(tx: Tx) -> tuple[str, str, str]:
-            epoch.settle(tx, None)
-            grants.ensure_key(tx)
-            project_id, others = key_sql.create_project(tx, "ward"), key_sql.create_project(tx, "another ward")
-            device, _ = devices.register(tx, others, RegisterDevice(serial_number="SN-0"), "key_others")
-            devices.bind(tx, others, device.id, "eu_others", "key_others")
-            self.model.foreign_devices.add(device.pk)
-            key = key_sql.create(tx, project_id, "back end")[1]
-            if self.plan.configuration.mirrored and self.plan.seed % 2:
-                account_sql.create(tx, "integrator_ward", project_id)
-            return project_id, key, device.id
-
-        made = transact(self.disk, context, first)
-        drain_ledger(self.disk)  # what was there before the run is no part of it
-        return made
 
     def _device(self, number: int, kind: Kind) -> DeviceHost:
         return DeviceHost(
@@ -153,7 +137,10 @@ class World(RegistryReads):
         rows = drain_ledger(self.disk)
         self.model.has_one_writer = not self.host.watching  # then two processes mint them
         self.model.check_commit(self.disk, rows, self.loop.time())
-        for finding in certificate_laws.check_commit(self.disk, rows):
+        for finding in (
+            *certificate_laws.check_commit(self.disk, rows),
+            *self.jobs.check_commit(self.disk, rows, self.loop.time(), self.clock_ahead_ms),
+        ):
             self.model.violate(*finding)
         for row in rows:
             if row["what"] == "event":

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "gateway" / "client"
-NAMES = ("transport", "resets", "client")
+NAMES = ("transport", "resets", "events", "client")
 WORDS = {
     r"async def ": "def ",
     r"async for ": "for ",
@@ -20,8 +20,10 @@ WORDS = {
     r"\bAsyncIterator\b": "Iterator",
     r"\bAsyncClient\b": "Client",
     r"\bAsyncResetCalls\b": "ResetCalls",
+    r"\bAsyncEventCalls\b": "EventCalls",
     r"\bAsyncTransport\b": "Transport",
     r"\basync_resets\b": "sync_resets",
+    r"\basync_events\b": "sync_events",
     r"\basync_transport\b": "sync_transport",
     r"client for asyncio\. [^\"]*": "client that blocks, made by ``scripts/sync_client.py``.",
 }

@@ -71,6 +71,7 @@ COMMANDS: Final = Commands(
         "commands": "gateway.cli.commands:commands_group",
         "resets": "gateway.cli.resets:resets_group",
         "webhooks": "gateway.cli.webhooks:webhooks_group",
+        "audit": "gateway.cli.audit:audit",
         "events": "gateway.cli.events:events_group",
         "end-users": "gateway.cli.end_users:end_users_group",
         "top": "gateway.cli.top:top",

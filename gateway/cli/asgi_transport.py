@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from gateway.http.streaming import ABORT
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -37,7 +39,8 @@ class _Call(httpx.AsyncByteStream):
         self._messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
         self._body: bytes | None = body
         self._closed = asyncio.Event()
-        self._task = asyncio.create_task(self._run(app, _scope(request)))
+        self._broken = False
+        self._task = asyncio.create_task(self._run(app, {**_scope(request), ABORT: self._break_off}))
 
     async def _run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
         await app(scope, self._receive, self._messages.put)
@@ -52,6 +55,8 @@ class _Call(httpx.AsyncByteStream):
             return getting.result()
         getting.cancel()
         await self._task
+        if self._broken:
+            raise httpx.RemoteProtocolError("The answer broke off.")
         raise RuntimeError("the application ended without an answer")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -68,6 +73,11 @@ class _Call(httpx.AsyncByteStream):
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+
+    def _break_off(self) -> None:
+        """End the call since the application cannot go on with an answer that has begun."""
+        self._broken = True
+        self._closed.set()
 
     async def _receive(self) -> Message:
         if self._body is not None:

@@ -39,10 +39,20 @@ def events_group() -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--device", metavar="DEVICE", type=DEVICE, help="Only of this device, by id or serial number.")
 @click.option("--type", "kind", metavar="TYPE", help="Only of this type, such as reset.completed.")
+@click.option("--actor", metavar="ACTOR", help="Only what this one did: the id of a key or a device, user:…, cli.")
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Begin with so many.")
 @json_option
 @with_gateway
-def tail(place: Place, *, follow: bool, device: str | None, kind: str | None, limit: int, as_json: bool) -> None:
+def tail(
+    place: Place,
+    *,
+    follow: bool,
+    device: str | None,
+    kind: str | None,
+    actor: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
     """Print the newest events, and what comes.
 
     The oldest of them first. With --follow over HTTP they come from the event stream, which is resumed where it was
@@ -51,7 +61,7 @@ def tail(place: Place, *, follow: bool, device: str | None, kind: str | None, li
 
     async def work(api: ApiClient) -> None:
         of_device = None if device is None else await device_id(api, device, deleted=True)
-        await _tail(api, {"device_id": of_device, "type": kind}, limit, follow=follow, as_json=as_json)
+        await _tail(api, {"device_id": of_device, "type": kind, "actor": actor}, limit, follow=follow, as_json=as_json)
 
     place.run(work, device=device)
 
@@ -67,10 +77,13 @@ Examples:
 )
 @click.option("--project", metavar="ID", help="Only of this project, by id or name; none: of all, and of the registry.")
 @click.option("--type", "kind", metavar="TYPE", help="Only of this type, such as key.revoked.")
+@click.option("--actor", metavar="ACTOR", help="Only what this one did: cli, gateway, user:…, or the id of a key.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
 @json_option
 @with_settings(*registry.NAMES)
-def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: int, as_json: bool) -> None:
+def security(
+    loaded: Loaded, *, project: str | None, kind: str | None, actor: str | None, limit: int, as_json: bool
+) -> None:
     """Print changes of keys and accounts.
 
     They are those of projects, API keys, broker accounts, signing keys and webhooks.
@@ -83,7 +96,7 @@ def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: in
     with closing(open_existing(loaded.settings.registry)) as connection:
         view = View(connection)
         project_id = None if project is None else key_sql.require_project(view, project).id
-        events = event_sql.administrative(view, project_id, kind, limit)
+        events = event_sql.administrative(view, project_id, kind, limit, actor)
     for each in reversed(events):
         event = event_sql.to_model(each).model_dump()
         of = each.project or "the registry"

@@ -46,6 +46,14 @@ class ResetFilters(TypedDict, total=False):
     order: Literal["asc", "desc"]
 
 
+class EventFilters(TypedDict, total=False):
+    """Which events: by whom, and when."""
+
+    actor: str
+    since: str
+    until: str
+
+
 class WebhookChanges(TypedDict, total=False):
     """What is to be changed of a webhook; what is left out stays."""
 

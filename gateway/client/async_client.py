@@ -7,6 +7,7 @@ from typing import Final, Unpack
 
 from gateway.client import errors
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
+from gateway.client.async_events import AsyncEventCalls
 from gateway.client.async_resets import AsyncResetCalls
 from gateway.core.received_json import parse_json
 from gateway.models import webhooks
@@ -15,7 +16,6 @@ from gateway.models.bulk import BulkCancelOutcomes, BulkOutcomes
 from gateway.models.commands import Command, CommandList, PendingCommands
 from gateway.models.devices import Device, DeviceHealth, DeviceList, DeviceStats
 from gateway.models.end_users import Erasure
-from gateway.models.events import Event, EventList
 from gateway.models.heartbeats import HeartbeatAnswer, HeartbeatList
 from gateway.models.resets import RecordingsWish
 from gateway.models.system import Health, KeyFacts, Readiness
@@ -24,7 +24,7 @@ MOST_DEVICES: Final = 1_000
 ME: Final = "me"
 
 
-class AsyncClient(AsyncResetCalls):
+class AsyncClient(AsyncResetCalls, AsyncEventCalls):
     """Calls of the gateway's HTTP API with one credential: an API key, or the token of a device.
 
     Each call raises :class:`gateway.client.ApiError` when the gateway refuses, and ``httpx.HTTPError`` when it cannot
@@ -134,12 +134,6 @@ class AsyncClient(AsyncResetCalls):
         body = {"device_ids": device_ids, "dry_run": dry_run}
         return await self._post(BulkCancelOutcomes, path("devices", "bulk", "reset", "cancel"), body, once)
 
-    async def list_device_events(
-        self, device_id: str, *, limit: int | None = None, cursor: str | None = None
-    ) -> EventList:
-        """Return a page of the audit trail of a device, newest first."""
-        return await self._get(EventList, path("devices", device_id, "events"), limit=limit, cursor=cursor)
-
     async def list_heartbeats(
         self,
         device_id: str,
@@ -213,27 +207,6 @@ class AsyncClient(AsyncResetCalls):
     async def refresh_token(self, *, once: str | None = None) -> RefreshedToken:
         """Get another token for the device that asks."""
         return await self._post(RefreshedToken, path("devices", ME, "token", "refresh"), {}, once)
-
-    async def list_events(
-        self,
-        *,
-        kind: str | None = None,
-        device_id: str | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-    ) -> EventList:
-        """Return a page of the audit trail, newest first."""
-        return await self._get(EventList, path("events"), type=kind, device_id=device_id, limit=limit, cursor=cursor)
-
-    async def stream_events(
-        self, *, last_event_id: str | None = None, kind: str | None = None, device_id: str | None = None
-    ) -> AsyncIterator[Event]:
-        """Return events as they happen, from the one after ``last_event_id``, until the connection ends."""
-        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
-        async for line in self.lines(path("events", "stream"), headers, type=kind, device_id=device_id):
-            field, _, value = line.partition(": ")
-            if field == "data":
-                yield Event.model_validate_json(value)
 
     async def export_end_user(self, end_user_id: str) -> AsyncIterator[Json]:
         """Return everything that is kept about a person, line by line; the last has the kind ``end`` and the counts.

@@ -102,6 +102,7 @@ def _of_reset(reset: ResetRecord) -> dict[str, Any]:
         "request": {
             "at": to_rfc3339(reset.requested_at),
             "actor": reset.requested_by,
+            "actor_name": reset.requested_by_name,
             "reason": reset.reason,
             "request_id": reset.request_id,
             "recordings": reset.recordings,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final, TypeVar
 
 from pydantic import BaseModel
+
+from gateway.errors import InvalidRequestError
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
@@ -33,3 +36,16 @@ def fitting(
             break
         shown.append(model)
     return shown, len(rows) > len(shown)
+
+
+def require_forwards(since: datetime | None, until: datetime | None, item: str) -> None:
+    """Check a period; ``item`` is what would lie within it.
+
+    Raises:
+        InvalidRequestError: it ends before it begins.
+    """
+    if since is not None and until is not None and since > until:
+        raise InvalidRequestError(
+            f"until: is before 'since', so no {item} can lie between them. Swap them, or leave one out.",
+            details={"field": "until"},
+        )

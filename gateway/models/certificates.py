@@ -33,7 +33,14 @@ class CertifiedRequest(Outbound):
     """Who asked for what."""
 
     at: str = Field(description="When, RFC 3339.")
-    actor: str | None = Field(description="The id of an API key, or `cli`; null: not known any more.")
+    actor: str | None = Field(
+        description="The id of an API key, `user:…` for a person, or `cli`; null: not known any more."
+    )
+    actor_name: str | None = Field(
+        default=None,
+        exclude_if=lambda name: name is None,
+        description="The name that it had at the request. Absent where it is not known, or holds an end user's id.",
+    )
     reason: str | None = Field(description="The reason that was given, or null.")
     request_id: str | None = Field(description="`X-Request-Id` of the request, or null.")
     recordings: RecordingsWish = Field(description="What was asked for the recordings.")

@@ -5,9 +5,19 @@ from __future__ import annotations
 import enum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from gateway.models.fields import CreatedAt, Cursor, DeviceId, EventId, HasMore, NextCursor, Outbound, PageSize
+from gateway.models.fields import (
+    CreatedAt,
+    Cursor,
+    DeviceId,
+    EventId,
+    HasMore,
+    NextCursor,
+    Outbound,
+    PageSize,
+    QueryInstant,
+)
 
 _ADMINISTRATIVE: Final = frozenset(
     {"project", "key", "account", "signing_key", "webhook", "auth", "end_user", "session", "job"}
@@ -77,24 +87,42 @@ class EventType(enum.StrEnum):
         return self.partition(".")[0] not in _ADMINISTRATIVE
 
 
+PAGE: Final = 20
+"""Items of a page unless ``limit`` is given."""
+ActorId = Annotated[
+    Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")] | None,
+    Field(
+        description="Filter by who did it: the id of a key (`key_…`) or a device, `user:…` for a person, `gateway`, or "
+        "`cli` for the command line."
+    ),
+]
+
+
 class ListEvents(BaseModel):
     """Query of ``GET /devices/{id}/events``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: PageSize = 20
+    actor: ActorId = None
+    since: Annotated[QueryInstant | None, Field(description="Created then or later; RFC 3339.")] = None
+    until: Annotated[QueryInstant | None, Field(description="Created before then; RFC 3339.")] = None
+    limit: Annotated[PageSize | None, Field(description=f"Maximum number of items: {PAGE} unless given.")] = None
     cursor: Cursor = None
 
+    @property
+    def page_size(self) -> int:
+        """Return the number of items of a page of JSON."""
+        return self.limit or PAGE
 
-class ListProjectEvents(BaseModel):
+
+class ListProjectEvents(ListEvents):
     """Query of ``GET /events``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: Annotated[EventType | None, Field(description="Filter by event type.")] = None
     device_id: Annotated[DeviceId | None, Field(description="Filter by device.")] = None
-    limit: PageSize = 20
-    cursor: Cursor = None
+    limit: Annotated[
+        PageSize | None, Field(description=f"Maximum number of items: {PAGE} unless given. CSV has all unless given.")
+    ] = None
 
 
 class StreamEvents(BaseModel):
@@ -104,6 +132,7 @@ class StreamEvents(BaseModel):
 
     type: Annotated[EventType | None, Field(description="Filter by event type.")] = None
     device_id: Annotated[DeviceId | None, Field(description="Filter by device.")] = None
+    actor: ActorId = None
     last_event_id: Annotated[
         EventId | None, Field(description="Where to go on; the header `Last-Event-ID` says the same and comes first.")
     ] = None
@@ -117,8 +146,8 @@ class Event(Outbound):
     created_at: CreatedAt
     data: dict[str, Any] = Field(
         description="Facts of the event. `device_id`: the device, if it is about one. `actor`: the id of a key or a "
-        "device, `gateway`, or `cli` for the command line. `actor_name`: the name of the key, or of the command line's "
-        "user. `client_address`: the address of a request with an API key."
+        "device, `user:…` for a person, `gateway`, or `cli` for the command line. `actor_name`: the name that the key, "
+        "the person or the command line's user had then. `client_address`: the address of a request with an API key."
     )
 
 
@@ -128,3 +157,17 @@ class EventList(Outbound):
     data: list[Event] = Field(description="The page, newest first.")
     has_more: HasMore
     next_cursor: NextCursor
+
+
+class Actor(Outbound):
+    """Who has done something in the project, besides devices."""
+
+    actor: str = Field(description="The id of a key, `user:…` for a person, `gateway` or `cli`.")
+    name: str | None = Field(description="Its name as the newest of its events has it; null without one.")
+    last_event_at: str = Field(description="When it did something last, as far as events are kept.")
+
+
+class ActorList(Outbound):
+    """Who has done something in the project."""
+
+    data: list[Actor] = Field(description="The most recent first; at most 500.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -81,9 +80,12 @@ class Reset(Outbound):
     status: ResetStatus = Field(description="`open`, or the outcome.")
     requested_at: str = Field(description="When it was requested.")
     requested_by: str | None = Field(
-        description="The id of the key, or `cli`. Null where an earlier version did not keep it."
+        description="The id of the key, `user:…` for a person, or `cli`. Null where an earlier version did not keep it."
     )
-    requested_by_name: str | None = Field(description="The name that this key has now.")
+    requested_by_name: str | None = Field(
+        description="The name that the key, the person or the command line's user had then. Null without one, and "
+        "where it holds an end user's id."
+    )
     reason: str | None = Field(description="The reason that was given.")
     recordings: Literal["keep", "wipe"] = Field(description="What was to be done with recordings.")
     delivered_at: str | None = Field(description="When the device reported that it has the reset.")
@@ -142,8 +144,3 @@ class ResetSummary(Outbound):
 
     open: OpenResets = Field(description="All open resets, whatever the period.")
     finished: FinishedResets = Field(description="Resets that ended within the period.")
-
-
-def is_backwards(since: datetime | None, until: datetime | None) -> bool:
-    """Return whether a period ends before it begins."""
-    return since is not None and until is not None and since > until

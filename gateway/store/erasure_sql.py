@@ -143,10 +143,12 @@ def rename_in_events(tx: Tx, seqs: Sequence[int], end_user_id: str, pseudonym: s
     """Replace the id in these events; return how many changed."""
     word = pattern(end_user_id)
     changed = 0
-    for row in tx.all(f"SELECT seq, data FROM events WHERE seq IN ({tx.dialect.numbers})", json.dumps(list(seqs))):  # noqa: S608 - a constant
+    rows = f"SELECT seq, data, actor FROM events WHERE seq IN ({tx.dialect.numbers})"  # noqa: S608 - a constant
+    for row in tx.all(rows, json.dumps(list(seqs))):
         data = word.sub(pseudonym, row["data"])
         if data != row["data"]:
-            changed += tx.run("UPDATE events SET data = ? WHERE seq = ?", data, row["seq"]).rowcount
+            actor = None if row["actor"] is None else word.sub(pseudonym, row["actor"])
+            changed += tx.run("UPDATE events SET data = ?, actor = ? WHERE seq = ?", data, actor, row["seq"]).rowcount
     return changed
 
 

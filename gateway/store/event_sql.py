@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from gateway.core import ids
 from gateway.core.clock import to_rfc3339
 from gateway.core.redaction import redact
-from gateway.models.events import Event, ListEvents, ListProjectEvents, StreamEvents
-from gateway.models.fields import MAX_NUMBER
-from gateway.runtime.os_user import os_user
-from gateway.store import measurements
+from gateway.models.events import Event
+from gateway.store import actor_names, measurements
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
@@ -23,9 +21,9 @@ FEED_CURSOR: Final = "events_told"
 
 REGISTRY: Final = ""
 """The project of events that concern the whole registry: API keys of a project cannot read them."""
-CLI: Final = "cli"
+CLI: Final = actor_names.CLI
 Actor = str
-"""Who did it: the id of a key or a device, ``gateway``, or ``cli``."""
+"""Who did it: the id of a key or a device, ``user:{sub}``, ``gateway``, or ``cli``."""
 
 
 class EventRecord(NamedTuple):
@@ -66,7 +64,7 @@ class EventWithProject(NamedTuple):
     project: str | None
 
 
-_EVENTS: Final = f"SELECT {columns(EventRecord, 'e')} FROM events e"  # noqa: S608 - our own columns
+EVENTS: Final = f"SELECT {columns(EventRecord, 'e')} FROM events e"  # noqa: S608 - our own columns
 _WITH_DEVICE: Final = f"""SELECT {columns(EventWithDevice, "e", device_id="d.id")}
     FROM events e LEFT JOIN devices d ON d.pk = e.device_pk"""  # noqa: S608 - the same
 _WITH_PROJECT: Final = f"""SELECT {columns(EventWithProject, "e", project="p.name")}
@@ -76,20 +74,23 @@ _WITH_PROJECT: Final = f"""SELECT {columns(EventWithProject, "e", project="p.nam
 def record(tx: Tx, device: DeviceKey, kind: str, actor: Actor, **facts: Any) -> None:
     """Record that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets redacted."""
     data = {"device_id": device.id, **_actor(tx, actor), **_origin(tx), **_blotted(facts)}
-    _write(tx, device.project_id, device.pk, kind, data)
+    _write(tx, device.project_id, device.pk, kind, None if actor == device.id else actor, data)
 
 
 def record_administrative(tx: Tx, project_id: str, kind: str, actor: Actor, /, **facts: Any) -> None:
     """Record an event of a key, a webhook and so on; ``project_id`` may be ``REGISTRY``."""
-    _write(tx, project_id, None, kind, {**_actor(tx, actor), **_origin(tx), **_blotted(facts)})
+    _write(tx, project_id, None, kind, actor, {**_actor(tx, actor), **_origin(tx), **_blotted(facts)})
 
 
-def _write(tx: Tx, project_id: str, device_pk: int | None, kind: str, data: dict[str, Any]) -> None:
+def _write(
+    tx: Tx, project_id: str, device_pk: int | None, kind: str, actor: Actor | None, data: dict[str, Any]
+) -> None:
+    """Insert an event. ``actor`` is None for the device itself: so its events are not in the index of actors."""
     tx.wrote_events = True
     tx.measure(measurements.EVENT, kind)
     tx.run(
-        "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, ?, ?, ?, ?, ?)",
-        *(tx.new_id(ids.EVENT), project_id, device_pk, kind, tx.now, json.dumps(data, ensure_ascii=False)),
+        "INSERT INTO events (id, project_id, device_pk, type, created_at, data, actor) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        *(tx.new_id(ids.EVENT), project_id, device_pk, kind, tx.now, json.dumps(data, ensure_ascii=False), actor),
     )
 
 
@@ -98,12 +99,8 @@ def _origin(tx: Tx) -> dict[str, Any]:
 
 
 def _actor(tx: Tx, actor: Actor) -> dict[str, Any]:
-    """Return who acted, with the name that a key has now, since the key may be deleted later."""
-    if actor == CLI:
-        return {"actor": actor, "actor_name": _blotted(os_user())}
-    if not actor.startswith(ids.KEY):
-        return {"actor": actor}
-    name: str | None = tx.value("SELECT name FROM api_keys WHERE id = ?", actor)
+    """Return who acted, with the name at this time: names change, and keys and people are deleted."""
+    name = actor_names.of(tx, actor)
     return {"actor": actor} if name is None else {"actor": actor, "actor_name": _blotted(name)}
 
 
@@ -114,73 +111,6 @@ def _blotted(fact: Any) -> Any:
     if isinstance(fact, dict):
         return {redact(name): _blotted(value) for name, value in fact.items()}
     return [_blotted(each) for each in fact] if isinstance(fact, list) else fact
-
-
-def has(view: View, device_pk: int, event_id: str) -> bool:
-    """Return whether this event belongs to the device."""
-    return view.one("SELECT 1 FROM events WHERE id = ? AND device_pk = ?", event_id, device_pk) is not None
-
-
-def page(view: View, device_pk: int, query: ListEvents) -> list[EventRecord]:
-    """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` if there are more."""
-    return view.records(
-        EventRecord,
-        f"""{_EVENTS} WHERE device_pk = ?1
-            AND (?2 IS NULL OR seq < (SELECT seq FROM events WHERE id = ?2 AND device_pk = ?1))
-            ORDER BY seq DESC LIMIT ?3""",  # noqa: S608 - our own columns
-        device_pk,
-        query.cursor,
-        query.limit + 1,
-    )
-
-
-def seq_of(view: View, project_id: str, event_id: str) -> int | None:
-    """Return the place of this event of the project in the order of the commits."""
-    seq: int | None = view.value("SELECT seq FROM events WHERE id = ? AND project_id = ?", event_id, project_id)
-    return seq
-
-
-def page_of_project(view: View, project_id: str, query: ListProjectEvents) -> list[EventRecord]:
-    """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` if there are more."""
-    before = None if query.cursor is None else seq_of(view, project_id, query.cursor)
-    clauses, values = _matching(view, project_id, query)
-    return view.records(
-        EventRecord,
-        f"{_EVENTS} WHERE {clauses} AND seq < ? ORDER BY seq DESC LIMIT ?",
-        *values,
-        MAX_NUMBER if before is None else before,
-        query.limit + 1,
-    )
-
-
-def resume_after(view: View, project_id: str, last_event_id: str | None) -> int:
-    """Return the ``seq`` after which to go on: that of the last event seen, or of the newest one without any.
-
-    An event that was pruned is located by its time, which is in its id.
-    """
-    if last_event_id is None:
-        newest: int | None = view.value("SELECT max(seq) FROM events WHERE project_id = ?", project_id)
-        return newest or 0
-    seq: int | None = view.value(
-        f"SELECT seq FROM events WHERE id <= ? AND {view.dialect.unindexed('project_id')} = ? ORDER BY id DESC LIMIT 1",  # noqa: S608 - a constant
-        last_event_id,
-        project_id,
-    )
-    return seq or 0
-
-
-def tail(view: View, project_id: str, query: StreamEvents, after: int, limit: int) -> tuple[list[EventRecord], int]:
-    """Return up to ``limit`` matching events after ``after``, oldest first, and the ``seq`` read up to."""
-    newest: int = view.value("SELECT coalesce(max(seq), 0) FROM events")
-    clauses, values = _matching(view, project_id, query)
-    events = view.records(
-        EventRecord,
-        f"{_EVENTS} WHERE {clauses} AND seq > ? ORDER BY seq LIMIT ?",
-        *values,
-        after,
-        limit,
-    )
-    return events, events[-1].seq if len(events) == limit else max(after, newest)
 
 
 def newest(view: View) -> int:
@@ -194,24 +124,14 @@ def after(view: View, seq: int, limit: int) -> list[EventWithDevice]:
     return view.records(EventWithDevice, f"{_WITH_DEVICE} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", seq, limit)
 
 
-def _matching(view: View, project_id: str, query: ListProjectEvents | StreamEvents) -> tuple[str, list[object]]:
-    clauses, values = ["project_id = ?"], [project_id]
-    if query.type is not None:
-        by_type = "type" if query.device_id is None else view.dialect.unindexed("type")  # the device's index is better
-        clauses.append(f"{by_type} = ?")
-        values.append(query.type)
-    if query.device_id is not None:
-        clauses.append("device_pk = (SELECT pk FROM devices WHERE id = ?)")
-        values.append(query.device_id)
-    return " AND ".join(clauses), list(values)
-
-
 def to_model(event: EventRecord | EventWithProject) -> Event:
     """Return an event as the API shows it."""
     return Event(id=event.id, type=event.type, created_at=to_rfc3339(event.created_at), data=json.loads(event.data))
 
 
-def administrative(view: View, project_id: str | None, kind: str | None, limit: int) -> list[EventWithProject]:
+def administrative(
+    view: View, project_id: str | None, kind: str | None, limit: int, actor: Actor | None = None
+) -> list[EventWithProject]:
     """Return the newest events that happened to no device, newest first.
 
     They are those of all projects and of the registry, unless ``project_id`` names one.
@@ -220,8 +140,8 @@ def administrative(view: View, project_id: str | None, kind: str | None, limit: 
         EventWithProject,
         f"""{_WITH_PROJECT}
             WHERE e.device_pk IS NULL AND (?1 IS NULL OR e.project_id = ?1) AND (?2 IS NULL OR e.type = ?2)
-            ORDER BY e.seq DESC LIMIT ?3""",
-        *(project_id, kind, limit),
+            AND (?4 IS NULL OR e.actor = ?4) ORDER BY e.seq DESC LIMIT ?3""",
+        *(project_id, kind, limit, actor),
     )
 
 

@@ -48,11 +48,10 @@ _CERTIFICATE: Final = "(SELECT c.id FROM certificates c WHERE c.command_id = r.c
 _ADDENDUM: Final = """(SELECT c.id FROM certificates c WHERE c.command_id = r.command_id AND c.kind = 'addendum'
     ORDER BY c.seq DESC LIMIT 1)"""
 _LISTED: Final = f"""SELECT r.command_id, d.id AS device_id, r.serial_number, r.model, r.requested_at, r.requested_by,
-    k.name AS requested_by_name, r.reason, r.recordings, r.delivered_at, r.finished_at, r.outcome,
+    r.requested_by_name, r.reason, r.recordings, r.delivered_at, r.finished_at, r.outcome,
     r.token_revoked_at, r.sessions_closed_at, r.retained_cleared_at,
     {_CERTIFICATE} AS certificate_id, {_ADDENDUM} AS addendum_id
-    FROM resets r JOIN devices d ON d.pk = r.device_pk
-    LEFT JOIN api_keys k ON k.id = r.requested_by AND k.project_id = r.project_id"""  # noqa: S608 - our own columns
+    FROM resets r JOIN devices d ON d.pk = r.device_pk"""  # noqa: S608 - our own columns
 
 
 class CursorError(Exception):

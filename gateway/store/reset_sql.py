@@ -26,6 +26,7 @@ class ResetRecord(NamedTuple):
     project_id: str
     requested_at: int
     requested_by: str | None
+    requested_by_name: str | None
     reason: str | None
     recordings: str
     request_id: str | None
@@ -50,6 +51,7 @@ class ResetRequest(NamedTuple):
 
     command_id: str
     actor: str
+    actor_name: str | None
     reason: str | None
     recordings: str
     end_user: str | None
@@ -69,11 +71,11 @@ def find(view: View, command_id: str) -> ResetRecord | None:
 def insert(tx: Tx, before: DeviceRecord, asked: ResetRequest) -> None:
     """Insert a reset that was just asked for. ``before`` is the device as it was then."""
     tx.run(
-        """INSERT INTO resets (command_id, device_pk, project_id, requested_at, requested_by, reason, recordings,
-            request_id, end_user, serial_number, model, firmware_version, generation_before, generation_after,
-            grant_kid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        *(asked.command_id, before.pk, before.project_id, tx.now, asked.actor, asked.reason, asked.recordings),
-        *(tx.request_id, asked.end_user, before.serial_number, before.model, before.firmware_version),
+        """INSERT INTO resets (command_id, device_pk, project_id, requested_at, requested_by, requested_by_name, reason,
+            recordings, request_id, end_user, serial_number, model, firmware_version, generation_before,
+            generation_after, grant_kid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        *(asked.command_id, before.pk, before.project_id, tx.now, asked.actor, asked.actor_name, asked.reason),
+        *(asked.recordings, tx.request_id, asked.end_user, before.serial_number, before.model, before.firmware_version),
         *(before.binding_generation, asked.generation_after, asked.grant_kid),
     )
 

@@ -12,7 +12,7 @@ from gateway.core.topics import Topics
 from gateway.domain import messages
 from gateway.errors import StoreError
 from gateway.models.events import ListEvents
-from gateway.store import Batch, Tx, View, event_sql, health_sql, open_database
+from gateway.store import Batch, Tx, View, event_list, health_sql, open_database
 from gateway.store.device_cache import MOST, CachedDevice, DeviceCache
 from tests.store.support import trace
 from tests.support.registry import Bound, Registry, registry
@@ -153,7 +153,7 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
 
 
 def _low(view: View, device: Bound) -> int:
-    return sum(event.type == "device.low_battery" for event in event_sql.page(view, device.pk, ListEvents(limit=100)))
+    return sum(event.type == "device.low_battery" for event in event_list.page(view, device.pk, ListEvents(limit=100)))
 
 
 def _fails(parsed: list[messages.Parsed], batch: Batch) -> None:

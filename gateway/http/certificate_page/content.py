@@ -55,11 +55,17 @@ def _device(claims: Claims) -> Iterable[Fact]:
 def _request(claims: Claims) -> Iterable[Fact]:
     request = claims.get("request", {})
     yield "Requested", moment(request.get("at"))
-    yield "By", _code(request.get("actor"))
+    yield "By", _by(request)
     yield "Request id", _code(request.get("request_id"))
     yield "Recordings", _text({"wipe": "to be wiped", "keep": "to be kept"}.get(request.get("recordings")))
     yield "Delivered", moment(claims.get("delivered_at"), "never reported")
     yield "Finished", moment(claims.get("finished_at"))
+
+
+def _by(request: Claims) -> Markup:
+    """Return who asked: the name, and the id that never changes."""
+    name, actor = request.get("actor_name"), _code(request.get("actor"))
+    return element("span", foreign(name), " ", actor) if name else actor
 
 
 def _gateway(claims: Claims) -> Iterable[Fact]:
@@ -86,7 +92,8 @@ def reason(claims: Claims) -> Markup:
 
 def is_long(claims: Claims) -> bool:
     """Return whether the page needs smaller letters to fit one sheet."""
-    long = (claims.get("device", {}).get("serial_number"), claims.get("request", {}).get("reason"))
+    request = claims.get("request", {})
+    long = (claims.get("device", {}).get("serial_number"), request.get("reason"), request.get("actor_name") or "")
     return sum(len(str(each)) for each in long) > _MUCH
 
 

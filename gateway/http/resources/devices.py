@@ -12,14 +12,14 @@ from gateway.domain import devices
 from gateway.errors import InvalidRequestError
 from gateway.http.callers import READ, WRITE
 from gateway.http.operation import AnyOperation, Operation, RequestContext
-from gateway.http.paging import MAX_ANSWER_BYTES, fitting
+from gateway.http.paging import MAX_ANSWER_BYTES, fitting, require_forwards
 from gateway.http.responses import ApiResponse
 from gateway.models.bindings import BindDevice, BoundDevice, MqttAccess, MqttTopics
 from gateway.models.devices import Device, DeviceHealth, DeviceList, ListDevices, RegisterDevice
 from gateway.models.events import EventList, ListEvents
 from gateway.models.fields import Empty
 from gateway.models.resets import ResetDevice
-from gateway.store import Tx, View, command_sql, device_list, device_sql, event_sql, outbox_sql
+from gateway.store import Tx, View, command_sql, device_list, device_sql, event_list, event_sql, outbox_sql
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.event_sql import EventRecord
 
@@ -170,16 +170,17 @@ async def get_state(call: RequestContext, _: Empty) -> ApiResponse:
 
 async def list_device_events(call: RequestContext, query: ListEvents) -> ApiResponse:
     """``GET /v1/devices/{device_id}/events``."""
+    require_forwards(query.since, query.until, "event")
     events = await call.work.read(lambda view: _events(view, call, query))
-    page, more = fitting(events, query.limit, event_sql.to_model)
+    page, more = fitting(events, query.page_size, event_sql.to_model)
     return ApiResponse(EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 def _events(view: View, call: RequestContext, query: ListEvents) -> list[EventRecord]:
     device = find(view, call)
-    if query.cursor is not None and not event_sql.has(view, device.pk, query.cursor):
+    if query.cursor is not None and event_list.seq_at(view, device.pk, query.cursor) is None:
         raise bad_cursor()
-    return event_sql.page(view, device.pk, query)
+    return event_list.page(view, device.pk, query)
 
 
 def bad_cursor() -> InvalidRequestError:

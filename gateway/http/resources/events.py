@@ -1,4 +1,4 @@
-"""Operations on the audit trail of a project: the list, and the event stream (contract, sections 2 and 5)."""
+"""The event stream of a project (contract, sections 2 and 5)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from gateway.core import ids
 from gateway.errors import InvalidRequestError
 from gateway.http.callers import READ
 from gateway.http.operation import AnyOperation, Operation, RequestContext
-from gateway.http.paging import fitting
-from gateway.http.resources.devices import bad_cursor
-from gateway.http.responses import ApiResponse, Stream
-from gateway.models.events import EventList, ListProjectEvents, StreamEvents
-from gateway.store import View, event_sql
+from gateway.http.responses import Stream
+from gateway.models.events import StreamEvents
+from gateway.store import event_list, event_sql
 from gateway.store.event_sql import EventRecord
 
 TAG: Final = "events"
@@ -23,19 +21,6 @@ LAST_EVENT_ID: Final = "Last-Event-ID"
 MEDIA_TYPE: Final = "text/event-stream"
 _BATCH: Final = 32
 _RETRY_MS: Final = 2_000
-
-
-async def list_events(call: RequestContext, query: ListProjectEvents) -> ApiResponse:
-    """``GET /v1/events``."""
-    events = await call.work.read(lambda view: _page(view, call.project_id, query))
-    page, more = fitting(events, query.limit, event_sql.to_model)
-    return ApiResponse(EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
-
-
-def _page(view: View, project_id: str, query: ListProjectEvents) -> list[EventRecord]:
-    if query.cursor is not None and event_sql.seq_of(view, project_id, query.cursor) is None:
-        raise bad_cursor()
-    return event_sql.page_of_project(view, project_id, query)
 
 
 async def stream_events(call: RequestContext, query: StreamEvents) -> Stream:
@@ -48,11 +33,11 @@ async def stream_events(call: RequestContext, query: StreamEvents) -> Stream:
 async def _resume_after(call: RequestContext, last: str | None) -> int:
     """Return the ``seq`` after which to go on. A pruned event is located among those of all projects."""
     if last is not None:
-        seq = await call.work.read(lambda view: event_sql.seq_of(view, call.project_id, last))
+        seq = await call.work.read(lambda view: event_list.seq_of(view, call.project_id, last))
         if seq is not None:
             return seq
-        return await call.work.scan(lambda view: event_sql.resume_after(view, call.project_id, last))
-    return await call.work.read(lambda view: event_sql.resume_after(view, call.project_id, None))
+        return await call.work.scan(lambda view: event_list.resume_after(view, call.project_id, last))
+    return await call.work.read(lambda view: event_list.resume_after(view, call.project_id, None))
 
 
 def _last_event_id(call: RequestContext, query: StreamEvents) -> str | None:
@@ -75,7 +60,7 @@ async def _follow(call: RequestContext, query: StreamEvents, after: int) -> Asyn
     quiet_until = clock() + services.options.stream_heartbeat_seconds
     while True:
         news = services.wakeups.news
-        tail = partial(event_sql.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
+        tail = partial(event_list.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
         events, after = await call.work.read(tail)
         for event in events:
             yield _message(event)
@@ -99,17 +84,6 @@ async def _rang(bell: asyncio.Event, seconds: float) -> bool:
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
-        method="GET",
-        path="/v1/events",
-        summary="List events",
-        description="The audit trail of the project, newest first. The page after this one starts at `next_cursor`.",
-        tag=TAG,
-        access=READ,
-        takes=ListProjectEvents,
-        handler=list_events,
-        answers={200: EventList},
-    ),
     Operation(
         method="GET",
         path="/v1/events/stream",

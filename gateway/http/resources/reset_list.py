@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
 from gateway.core import csv_text
-from gateway.errors import InvalidRequestError, NotFoundError
+from gateway.errors import NotFoundError
 from gateway.http import negotiation
 from gateway.http.callers import READ
 from gateway.http.operation import AnyOperation, Operation, RequestContext
-from gateway.http.paging import fitting
+from gateway.http.paging import fitting, require_forwards
 from gateway.http.resources.devices import bad_cursor
 from gateway.http.responses import ApiResponse, Stream
 from gateway.models.reset_list import (
@@ -23,7 +22,6 @@ from gateway.models.reset_list import (
     ResetList,
     ResetSummary,
     SummarizeResets,
-    is_backwards,
 )
 from gateway.store import View, device_sql, reset_list
 from gateway.store.reset_list import CursorError, ListedReset, page
@@ -56,7 +54,7 @@ async def list_resets(call: RequestContext, query: ListProjectResets) -> ApiResp
 
 async def summarize_resets(call: RequestContext, query: SummarizeResets) -> ApiResponse:
     """``GET /v1/resets/summary``."""
-    _require_forwards(query.since, query.until)
+    require_forwards(query.since, query.until, "reset")
     now = call.services.store.context.clock()
     return ApiResponse(await call.work.scan(lambda view: reset_list.summary(view, call.project_id, query, now)))
 
@@ -73,7 +71,7 @@ def _device_pk(view: View, call: RequestContext, device_id: str, *, unknown: int
 
 async def _list(call: RequestContext, query: ListResets, device_pk: int | None) -> ApiResponse | Stream:
     media_type = negotiation.choose(call.request.headers.get(negotiation.ACCEPT), (JSON, csv_text.MEDIA_TYPE))
-    _require_forwards(query.since, query.until)
+    require_forwards(query.since, query.until, "reset")
     if media_type == JSON:
         return _page(call, query, await _read(call, query, lambda view: _rows(view, call, query, device_pk)))
     first = await _read(call, query, lambda view: _some_csv(view, call, query, device_pk))
@@ -131,14 +129,6 @@ async def _csv(
             return
         query = query.model_copy(update={"cursor": part.cursor})
         part = await _read(call, query, partial(_some_csv, call=call, query=query, device_pk=device_pk))
-
-
-def _require_forwards(since: datetime | None, until: datetime | None) -> None:
-    if is_backwards(since, until):
-        raise InvalidRequestError(
-            "until: is before 'since', so no reset can lie between them. Swap them, or leave one out.",
-            details={"field": "until"},
-        )
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

@@ -19,6 +19,7 @@ _CLAIMS: Final[dict[str, Any]] = {
     "request": {
         "at": "2025-11-20T08:16:00.000Z",
         "actor": "key_01JD3M0000000000000000000B",
+        "actor_name": "backend",
         "reason": "Returned by ward 3, goes to repair.",
         "request_id": "req_5f2a9c01d4e87b3c6a90f1e2",
         "recordings": "wipe",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from gateway.http.spec.certificate_examples import CERTIFICATE_EXAMPLES
 from gateway.http.spec.end_user_examples import END_USER_EXAMPLES
+from gateway.http.spec.event_examples import EVENT_EXAMPLES
 from gateway.http.spec.job_examples import JOB_ERRORS, JOB_EXAMPLES
 from gateway.http.spec.reset_examples import RESET_EXAMPLES
 from gateway.http.spec.webhook_examples import WEBHOOK_EXAMPLES
@@ -86,19 +86,6 @@ _RECORDING: Final = _COMMAND | {
     "delivered_at": None,
     "executed_at": None,
 }
-_EVENT: Final[dict[str, Any]] = {
-    "id": "evt_01JD3N0A1B2C3D4E5F6G7H8J9M",
-    "type": "reset.requested",
-    "created_at": "2026-11-20T08:16:00.000Z",
-    "data": {
-        "device_id": _DEVICE_ID,
-        "actor": "key_01JD3M0000000000000000000B",
-        "actor_name": "backend",
-        "command_id": _COMMAND_ID,
-        "end_user_id": "eu_42",
-        "binding_generation": 4,
-    },
-}
 _JWK: Final[dict[str, Any]] = {
     "kty": "OKP",
     "crv": "Ed25519",
@@ -163,7 +150,6 @@ EXAMPLES: Final[dict[str, Any]] = {
     '# TYPE gateway_heartbeats_total counter\ngateway_heartbeats_total{outcome="stored"} 4711.0\n',
     "get_openapi": {"openapi": "3.1.0", "info": {"title": "Device gateway"}},
     "get_asyncapi": {"asyncapi": "3.0.0", "info": {"title": "Device gateway"}},
-    "stream_events": f"id: {_EVENT['id']}\nevent: {_EVENT['type']}\ndata: {json.dumps(_EVENT)}\n\n",
     "Device": _DEVICE,
     "register_device 200": _DEVICE,
     "register_device 201": _NEW | {"binding_generation": 0, "connection": "offline"},
@@ -247,7 +233,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "last_seen_by": "wifi",
         "connection": "online",
     },
-    "EventList": {"data": [_EVENT], "has_more": False, "next_cursor": None},
+    **EVENT_EXAMPLES,
     "Command": _COMMAND,
     "create_command": _RECORDING,
     "cancel_command": _RECORDING | {"status": "cancelled"},

@@ -200,6 +200,27 @@ def m036_people(db: Database) -> None:
 
 
 @step
+def m037_event_actor(db: Database) -> None:
+    """Store who acted beside each event, so that lists by actor have an index, and who asked for a reset by name.
+
+    Null is the device to which it happened: most events are those, and the index leaves them out. Names of earlier
+    resets are those that their keys have now.
+    """
+    execute_each(
+        db,
+        "ALTER TABLE events ADD COLUMN actor TEXT",
+        """UPDATE events SET actor = json_extract(data, '$.actor') WHERE json_valid(data) AND (device_pk IS NULL
+            OR json_extract(data, '$.actor') <> (SELECT d.id FROM devices d WHERE d.pk = device_pk))""",
+        """CREATE INDEX events_by_actor ON events (project_id, actor, seq, type, created_at)
+            WHERE actor IS NOT NULL""",
+        "ALTER TABLE resets ADD COLUMN requested_by_name TEXT",
+        """UPDATE resets SET requested_by_name = (SELECT k.name FROM api_keys k
+            WHERE k.id = requested_by AND k.project_id = resets.project_id
+                AND k.name NOT LIKE '%eu!_%' ESCAPE '!')""",
+    )
+
+
+@step
 def m038_thinned_heartbeats(db: Database) -> None:
     """Create the table of hours that old heartbeats are thinned to."""
     execute_each(

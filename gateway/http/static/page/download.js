@@ -3,8 +3,8 @@
 const KEPT_MS = 60_000;
 
 /** Hand over a file with this name. */
-export function download(name, type, content) {
-  const url = URL.createObjectURL(new Blob([content], { type }));
+export function download(name, type, ...content) {
+  const url = URL.createObjectURL(new Blob(content, { type }));
   const link = document.createElement("a");
   link.href = url;
   link.download = name;

@@ -1,12 +1,12 @@
 // A device's events, each in a line.
 
-import { el, say, sayAll } from "./dom.js";
+import { who } from "./actors.js";
+import { el, put, say, sayAll, set } from "./dom.js";
 import { ago, since, words } from "./format.js";
 import { named, visible } from "./names.js";
-import { toDevice } from "./routes.js";
+import { toDevice, toEvents } from "./routes.js";
 
 const SHOWN_APART = ["device_id", "actor", "actor_name", "command_id", "type"];
-const OTHERS = { cli: "the command line", gateway: "the gateway" };
 
 export const EVENT_TYPES = [
   "device.registered", "device.updated", "device.bound", "device.unbound", "device.deleted", "device.restored", "device.online",
@@ -19,15 +19,18 @@ export const EVENT_TYPES = [
   "end_user.erased",
 ];
 
-/** `keyId`: the key of who looks; `withDevice`: with a link to the device of each. */
+/** `keyId`: the actor of who looks; `withDevice`: with links to the device of each, and to all that its actor did. */
 export const eventItem = (keyId, withDevice = false) => () => {
   const [name, by, when, facts] = [el("strong", {}), el("span", { class: "quiet" }), ago(null), el("p", { class: "quiet" })];
   const link = withDevice && el("a", {});
+  const actor = el(withDevice ? "a" : "span", {});
+  put(by, "by ", actor);
   const node = el("li", {}, el("p", { class: "line" }, name, link, by, when), facts);
   const update = ({ type, created_at: at, data }) => {
     node.dataset.state = type;
     say(name, data.type ? `${words(type)}: ${words(data.type).toLowerCase()}` : words(type));
-    sayAll(by, "by ", who(data, keyId));
+    sayAll(actor, who(data.actor, data.actor_name, { own: keyId, device: data.device_id }));
+    if (withDevice && data.actor) set(actor, "href", toEvents({ actor: data.actor }));
     by.title = visible(data.actor);
     if (link && data.device_id) say(link, data.device_id).href = toDevice(data.device_id);
     since(when, at);
@@ -36,14 +39,6 @@ export const eventItem = (keyId, withDevice = false) => () => {
   };
   return [node, update];
 };
-
-function who({ actor, actor_name: name, device_id: device }, keyId) {
-  if (actor === device) return "the device";
-  if (actor === "cli" && name != null) return [OTHERS.cli, " (", named(name), ")"];
-  if (name != null) return [named(name), actor === keyId ? " (this key)" : ""];
-  if (actor === keyId) return "this key";
-  return OTHERS[actor] ?? `key …${String(actor).slice(-6)}`;
-}
 
 function told(data) {
   return Object.entries(data)

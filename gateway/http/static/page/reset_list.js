@@ -1,8 +1,8 @@
 // A list of resets, a page at a time, and the whole of it as a CSV file.
 
-import { ApiError } from "./api.js";
-import { el, keyed, put, say } from "./dom.js";
-import { download } from "./download.js";
+import { who } from "./actors.js";
+import { el, keyed, put, say, set } from "./dom.js";
+import { exportButton } from "./export.js";
 import { ago, full, number, since, words } from "./format.js";
 import { named, visible } from "./names.js";
 import { notice, tell } from "./notice.js";
@@ -23,8 +23,9 @@ export class ResetList {
     this.total = el("span", { class: "quiet figure" });
     this.nothing = el("p", { class: "quiet", hidden: true }, nothing);
     this.more = el("button", { type: "button", hidden: true, onclick: () => this.#grow() }, "Show more");
-    this.csv = el("button", { type: "button", hidden: true, onclick: () => this.#export() }, "Export as CSV");
     this.wrong = notice();
+    this.csv = exportButton(api, "resets", () => filters, { file: `resets-${isOpen ? "open" : "finished"}.csv`, wrong: this.wrong, signal: this.#ended.signal });
+    this.csv.hidden = true;
     this.table = el("table", { class: `list ${id}`, hidden: true },
       el("caption", { class: "unseen" }, `${heading} resets`),
       el("thead", {}, el("tr", {}, COLUMNS[isOpen].map((each) => el("th", { scope: "col" }, each)))), this.body);
@@ -66,22 +67,6 @@ export class ResetList {
     this.more.disabled = true;
     await this.#tried(() => this.load(this.#ended.signal));
     this.more.disabled = false;
-  }
-
-  async #export() {
-    this.csv.disabled = true;
-    put(this.csv, "One moment …");
-    await this.#tried(async () => {
-      const options = { query: this.filters, headers: { Accept: "text/csv" }, signal: this.#ended.signal };
-      const answer = await this.api.open("resets", options);
-      if (!answer.ok) throw await this.api.refusal(answer);
-      const text = await answer.text().catch(() => {
-        throw new ApiError(0, "broken", "The file broke off. Export it again.");
-      });
-      download(`resets-${this.isOpen ? "open" : "finished"}.csv`, "text/csv", `\ufeff${text}`); // a spreadsheet then reads it as UTF-8
-    });
-    put(this.csv, "Export as CSV");
-    this.csv.disabled = false;
   }
 
   async #tried(work) {
@@ -137,14 +122,10 @@ function row() {
     link.href = toDevice(reset.device_id);
     say(serial, visible(reset.serial_number));
     say(model, words(reset.model));
-    put(by, who(reset));
+    put(by, who(reset.requested_by, reset.requested_by_name));
+    set(by, "title", reset.requested_by && visible(reset.requested_by));
     put(reason, reset.reason == null ? el("span", { class: "quiet" }, "no reason given") : named(reset.reason));
   };
   tellAll.after = [by, reason];
   return { node, tellAll, chip };
-}
-
-function who({ requested_by: id, requested_by_name: name }) {
-  if (name != null) return named(name);
-  return id === "cli" ? "the command line" : id == null ? el("span", { class: "quiet" }, "not known") : `key …${id.slice(-6)}`;
 }

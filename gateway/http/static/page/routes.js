@@ -24,5 +24,6 @@ function asked(query) {
 /** The certificate of a reset: the newest, or the one with this id. */
 export const toCertificate = (device, command, id = null) => `#/devices/${device}/resets/${command}${asked({ certificate: id })}`;
 
-export const toEvents = (type) => (type ? `#/events?type=${type}` : "#/events");
+/** The audit trail with these filters: `type`, `actor`. */
+export const toEvents = (query = {}) => `#/events${asked(query)}`;
 export const toDevice = (id) => `#/devices/${id}`;

@@ -30,7 +30,7 @@ async def offered(visitor: PageUser) -> dict[str, str]:
 
 
 async def acts(api: Api, actor: str, serial: str) -> None:
-    """An event of somebody who has no key."""
+    """An event of an actor without a key."""
     device = await api.registered(serial)
     row = (await api.store.read(lambda view: view.all("SELECT pk FROM devices WHERE id = ?", device["id"])))[0]
 

@@ -149,7 +149,7 @@ async def test_an_actor_of_another_project_is_nobody_here(api: Api) -> None:
 
 
 async def test_actors_are_listed_with_the_name_they_had_last(api: Api) -> None:
-    """The most recent first; a key keeps its name when it is gone, and devices are none of them."""
+    """The most recent first; a deleted key keeps its name, and devices are left out."""
     key_id, client = await other(api, "ward app")
     await registers(client, "BP-1")
     bound = await api.bound("BP-2")

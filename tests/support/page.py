@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tests.support.chromium import Json, Page, browser
+from tests.support.wait import eventually
 
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
@@ -31,6 +32,21 @@ class PageUser:
     async def live(self) -> None:
         """Until the page says that it is."""
         await self.tab.until("document.getElementById('live').dataset.state === 'live'")
+
+    async def at(self, url: str) -> None:
+        """Wait until the browser is at an address that begins like this, whatever page it comes from."""
+
+        async def is_there() -> bool:
+            try:
+                return bool(
+                    await self.tab.run(
+                        f"location.href.startsWith({json.dumps(url)}) && document.readyState === 'complete'"
+                    )
+                )
+            except AssertionError:  # the page was left meanwhile
+                return False
+
+        await eventually(is_there, f"the browser is at {url}")
 
     async def sees(self, text: str, where: str = "body") -> None:
         """Wait until this stands in what a person sees."""
@@ -82,13 +98,13 @@ def _button(words: str) -> str:
 
 
 @asynccontextmanager
-async def open_page(url: str) -> AsyncIterator[PageUser]:
-    """A separate browser context; at the end no other host was asked, and nothing went wrong in the page."""
+async def open_page(url: str, *others: str) -> AsyncIterator[PageUser]:
+    """A separate browser context; at the end no host but ``others`` was asked, and nothing went wrong in the page."""
     async with browser() as tab:
         await tab.screen(*DESKTOP)
         yield PageUser(url, tab)
         assert [each for each in tab.complaints if not each.startswith(REFUSED)] == []
-        assert [each for each in tab.requests if not each.startswith((url, "data:", f"blob:{url}"))] == []
+        assert [each for each in tab.requests if not each.startswith((url, *others, "data:", f"blob:{url}"))] == []
 
 
 @asynccontextmanager

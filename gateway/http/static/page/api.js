@@ -1,4 +1,4 @@
-// Calls of the gateway's API. The key stands in a header, never in an address.
+// Calls of the gateway's API. A key stands in a header, never in an address; the browser adds the cookie of a session.
 
 const BASE = new URL("v1/", document.baseURI);
 const SECONDS = 20;
@@ -17,12 +17,17 @@ export const looksLikeKey = (text) => /^[\x21-\x7e]+$/.test(text);
 
 export class Api {
   #key;
+  #csrf;
   #goOnAt = 0;
   #document = null;
 
-  /** `onEnd(error)`: the key is not good any more; `onWait(seconds)`: the gateway asks to slow down (0: over). */
-  constructor(key, { onEnd = () => {}, onWait = () => {} } = {}) {
+  /**
+   * With a `key`, or (null) with the cookie of a session, whose changes need the token `csrf`. `onEnd(error)`: that is not
+   * good any more; `onWait(seconds)`: the gateway asks to slow down (0: over).
+   */
+  constructor(key, { csrf = null, onEnd = () => {}, onWait = () => {} } = {}) {
     this.#key = key;
+    this.#csrf = csrf;
     this.onEnd = onEnd;
     this.onWait = onWait;
   }
@@ -45,6 +50,11 @@ export class Api {
     return (await this.send("POST", path, body, once)).data;
   }
 
+  /** Take away what lies at this path. */
+  async remove(path) {
+    return this.#answer(await this.open(path, { method: "DELETE", signal: within() }));
+  }
+
   /** The same by any method, with the headers of the answer. */
   async send(method, path, body, once = null) {
     const headers = { "Content-Type": "application/json", ...(once && { "Idempotency-Key": once }) };
@@ -65,7 +75,8 @@ export class Api {
     for (const [name, value] of Object.entries(query)) if (value != null) url.searchParams.set(name, value);
     try {
       return await fetch(url, {
-        ...options, cache: "no-store", credentials: "omit", headers: { ...headers, Authorization: `Bearer ${this.#key}` },
+        ...options, cache: "no-store", credentials: this.#key == null ? "same-origin" : "omit",
+        headers: { ...headers, ...this.#proof(options.method ?? "GET") },
       });
     } catch (error) {
       throw options.signal?.aborted && error.name === "AbortError" ? error : unreachable();
@@ -77,8 +88,13 @@ export class Api {
     const said = (await answer.json().catch(() => null))?.error;
     const retryAfter = Number(answer.headers.get("Retry-After")) || null;
     const error = new ApiError(answer.status, said?.code ?? "strange", said?.message ?? strange(answer), retryAfter);
-    if (answer.status === 401) this.onEnd(error);
+    if (answer.status === 401 || error.code === "csrf_refused") this.onEnd(error); // another sign-in in this browser
     return error;
+  }
+
+  #proof(method) {
+    if (this.#key != null) return { Authorization: `Bearer ${this.#key}` };
+    return method === "GET" ? {} : { "X-CSRF-Token": this.#csrf };
   }
 
   async #answer(answer) {

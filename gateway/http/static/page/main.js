@@ -4,11 +4,12 @@ import { Api, ApiError } from "./api.js";
 import { AuditView } from "./audit.js";
 import { CertificateView } from "./certificate.js";
 import { DeviceView } from "./device.js";
-import { put } from "./dom.js";
+import { el, put } from "./dom.js";
 import { FleetView } from "./fleet.js";
 import { keepTime } from "./format.js";
 import { Liveness } from "./liveness.js";
 import { named } from "./names.js";
+import { currentSession, endSession, provider, refusal } from "./person.js";
 import { Readiness } from "./readiness.js";
 import { ResetsView } from "./resets.js";
 import { route } from "./routes.js";
@@ -18,6 +19,8 @@ import { Stream } from "./stream.js";
 import { Tabs } from "./tabs.js";
 
 const GONE = "The gateway does not take this key any more: it was revoked or has expired. Sign in with another one.";
+const ENDED = "Your session has ended. Sign in again.";
+const STILL_IN = "You are still signed in: the gateway could not end the session. Try again in a moment.";
 const WRITE = "devices:write";
 const LOOK_MS = 10_000; // heartbeats make no events
 const READY_MS = 5_000;
@@ -26,33 +29,42 @@ const byId = (id) => document.getElementById(id);
 const main = byId("main");
 const OUT = "Signed out in another tab.";
 const liveness = new Liveness(() => session?.stream?.now());
-const tabs = new Tabs(() => session && { key: key.get() }, (keyId) => session?.keyId === keyId && signOut(OUT));
+const tabs = new Tabs(() => (session == null || session.isPerson ? null : { key: key.get() }), (keyId) => session?.keyId === keyId && signOut(OUT));
 let session = null;
+let oidc = null; // the provider, where people can sign in at one
 
-function start() {
+async function start() {
   const kept = key.get();
+  oidc = await provider();
   if (kept != null) return startWith(kept);
-  signIn(main, null, signedIn);
+  const said = refusal();
+  const person = oidc && (await currentSession());
+  if (person) return signedIn(null, person);
+  ask(said);
   tabs.ask().then((handed) => handed != null && session == null && startWith(handed));
 }
+
+const ask = (said) => signIn(main, said, signedIn, oidc);
 
 function startWith(kept) {
   new Api(kept, { onWait: (seconds) => liveness.slow(seconds) }).get("key").then((facts) => signedIn(kept, facts), (error) => {
     if (error instanceof ApiError && error.status === 401) key.forget();
-    signIn(main, error.status === 401 ? GONE : error.message, signedIn);
+    ask(error.status === 401 ? GONE : error.message);
   });
 }
 
+/** With a key that is good, or (null) in the session of a person. */
 async function signedIn(text, facts) {
-  key.keep(text);
-  const api = new Api(text, { onEnd: () => signOut(GONE), onWait: (seconds) => liveness.slow(seconds) });
-  session = { api, keyId: facts.id, mayWrite: facts.scopes.includes(WRITE), fleet: null, view: null, stream: null, looks: [] };
+  if (text != null) key.keep(text);
+  const onEnd = () => signOut(text == null ? ENDED : GONE);
+  const api = new Api(text, { csrf: facts.csrf_token, onEnd, onWait: (seconds) => liveness.slow(seconds) });
+  session = { api, keyId: facts.id, isPerson: text == null, mayWrite: facts.scopes.includes(WRITE), fleet: null, view: null, stream: null, looks: [] };
   session.readiness = new Readiness((url, options) => api.open(url, options), () => {
     liveness.broker(session.readiness.hasBroker);
     session.view?.look();
   });
   session.readiness.look();
-  put(byId("project"), named(facts.project_name), session.mayWrite ? "" : " · read only");
+  put(byId("project"), named(facts.project_name), facts.name == null ? "" : [" · ", named(facts.name)], session.mayWrite ? "" : " · read only");
   byId("signOut").hidden = byId("toEvents").hidden = byId("toResets").hidden = false;
   show();
   await follow(session);
@@ -93,7 +105,7 @@ function signOut(said = null) {
   byId("signOut").hidden = byId("toEvents").hidden = byId("toResets").hidden = true;
   document.querySelector("dialog[open]")?.close();
   document.title = "Device gateway";
-  signIn(main, said, signedIn);
+  ask(said);
 }
 
 /** The view of the address. That of the fleet is kept while a device is looked at, so that the way back is short. */
@@ -123,9 +135,13 @@ function place(view, scroll) {
   if (scroll != null) scrollTo(0, scroll);
 }
 
-byId("signOut").addEventListener("click", () => {
-  tabs.signedOut(session.keyId);
+byId("signOut").addEventListener("click", async () => {
+  const { keyId, isPerson, api } = session;
+  const ended = isPerson ? await endSession(api) : {};
+  if (ended == null) return main.prepend(el("p", { class: "error notice", role: "alert" }, STILL_IN));
+  tabs.signedOut(keyId);
   signOut();
+  if (ended.end_session_url) location.assign(ended.end_session_url);
 });
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", () => {

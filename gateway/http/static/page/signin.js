@@ -1,23 +1,31 @@
-// The first thing to see: an API key is asked for, tried, and kept for this tab.
+// The first thing to see: the way to the provider, if there is one, and the form for an API key, which is tried first.
 
 import { Api, ApiError, looksLikeKey } from "./api.js";
 import { el, put } from "./dom.js";
+import { toProvider } from "./person.js";
 
 const READ = "devices:read";
 const NO_READ = `This key lacks the scope ${READ}, without which nothing can be shown. Use one that has it.`;
 const NO_KEY = "An API key begins with sk_ or rk_ and has no spaces. Copy it again, without quotes.";
 
-/** Show the form in `main`; `said` tells why one is asked again. `onKey(key, facts)` gets a key that is good. */
-export function signIn(main, said, onKey) {
+/**
+ * Show the form in `main`; `said` tells why one is asked again. `onKey(key, facts)` gets a key that is good. `oidc` is the
+ * provider, or null.
+ */
+export function signIn(main, said, onKey, oidc = null) {
   const input = el("input", {
     id: "key", type: "password", required: true, spellcheck: "false", autocomplete: "off", autocapitalize: "off",
     placeholder: "sk_live_…", "aria-describedby": "keyHelp refused",
   });
   const refused = el("p", { id: "refused", class: "error", role: "alert" }, said);
-  const button = el("button", { type: "submit", class: "main" }, "Sign in");
+  const button = el("button", { type: "submit", class: oidc == null && "main" }, oidc == null ? "Sign in" : "Sign in with the key");
   const form = el("form", { class: "panel signin", novalidate: true },
     el("h1", { tabindex: "-1" }, "Sign in"),
     refused,
+    oidc && [
+      el("a", { id: "provider", class: "button main", href: toProvider(oidc) }, `Sign in with ${oidc.name}`),
+      el("h2", {}, "Or with an API key"),
+    ],
     el("label", { for: "key" }, "API key"),
     input,
     el("p", { id: "keyHelp", class: "quiet" },
@@ -41,7 +49,7 @@ export function signIn(main, said, onKey) {
     }
   });
   put(main, form);
-  input.focus();
+  (form.querySelector("#provider") ?? input).focus();
 }
 
 async function tried(text, onKey) {

@@ -131,13 +131,18 @@ def add(tx: Tx, job_id: str, changes: Mapping[Outcome, int]) -> JobRecord:
 
 
 def with_work(view: View, now: int) -> list[JobRecord]:
-    """Return jobs that run and have waiting targets, that are due to start, or that take commands back."""
+    """Return jobs that run and have waiting targets, or that are due to start."""
     return view.records(
         JobRecord,
         f"""{_JOBS} WHERE (j.status = '{_RUNNING}' AND j.held_until <= ?1)
-            OR (j.status = '{_SCHEDULED}' AND j.start_at <= ?1) OR j.taking_back = 1 ORDER BY j.id""",
+            OR (j.status = '{_SCHEDULED}' AND j.start_at <= ?1) ORDER BY j.id""",
         now,
     )
+
+
+def taking_back(view: View) -> list[JobRecord]:
+    """Return jobs that take commands back."""
+    return view.records(JobRecord, f"{_JOBS} WHERE j.taking_back = 1 ORDER BY j.id")
 
 
 def abandoned(view: View, before: int, after: int) -> list[str]:

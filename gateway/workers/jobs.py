@@ -38,13 +38,17 @@ class JobWorker:
         self._taken_in = taken_in
 
     async def run(self) -> None:
-        """Work until cancelled."""
-        rounds = 0
+        """Work until cancelled. Taking back may wait for the broker; meanwhile other jobs keep their pace."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self.step, every=1))
+            group.create_task(self._repeat(self.take_back, every=1))
+            group.create_task(self._repeat(self.delete_old, every=DELETE_EVERY))
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], every: int) -> None:
+        """Do this work again and again, in each so many rounds."""
         while True:
             try:
-                await self.step()
-                if rounds % DELETE_EVERY == 0:
-                    await self.delete_old()
+                await work()
             except LeaseLostError:
                 raise
             except StoreError as error:
@@ -52,20 +56,22 @@ class JobWorker:
                     log.error("jobs.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
             except Exception:  # a bug of ours must not stop the gateway
                 log.exception("jobs.failed")
-            rounds += 1
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await asyncio.sleep(every * INTERVAL_SECONDS)
 
     async def step(self) -> None:
-        """Do what is due now for each job."""
+        """Start the jobs that are due, and give targets their turns."""
         now = self._store.context.clock()
         for job in await self._store.read(partial(job_sql.with_work, now=now)):
             if job.status == JobStatus.SCHEDULED:
                 await self._store.write(partial(job_work.start, job_id=job.id), urgent=False)
                 log.info("job.started", job_id=job.id)
-            elif job.taking_back:
-                await self._take_back(job)
             elif job_work.is_due(job, now):
                 await self._take_turns(job)
+
+    async def take_back(self) -> None:
+        """Take back the commands of jobs that were cancelled."""
+        for job in await self._store.read(job_sql.taking_back):
+            await self._take_back(job)
 
     async def _take_turns(self, job: JobRecord) -> None:
         """Give targets their turns in groups, a batch at most."""

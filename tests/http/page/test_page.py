@@ -31,6 +31,7 @@ async def test_a_key_is_stored_in_the_tab_alone(api: Api) -> None:
     webhooks = await api.another_key("webhooks:read")
     async with open_page(api.url) as visitor:
         await visitor.tab.goto(f"{api.url}/")
+        await visitor.tab.until("document.getElementById('key') != null")
         for key, words in {
             "not a key": "begins with sk_ or rk_",
             "sk_live_nobody": "not good: unknown, expired or revoked",

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e import chaos_audit as audit
 from tests.e2e.chaos_faults import FORGETFUL, FaultInjector, drawn
+from tests.e2e.chaos_jobs import FleetTeam, jobs_are_in_order, wait_until_jobs_end
 from tests.e2e.chaos_world import ChaosWorld, at_work, running_round
 
 HANGS_SECONDS = 180.0
@@ -31,22 +32,25 @@ async def test_nothing_is_lost_and_nothing_happens_twice(tmp_path: Path, seed: i
     async with asyncio.timeout(HANGS_SECONDS), running_round(tmp_path, seed) as world:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(at_work(*(device.run() for device in world.devices)))
-            await _under_load(world)
+            team = FleetTeam(world, await stack.enter_async_context(world.api("jobs")))
+            await _under_load(world, team)
             world.log("the faults are over")
+            await wait_until_jobs_end(world)
             await audit.wait_until_all_done(world)
         await audit.wait_until_all_arrived(world)
         await world.settled()
+        jobs_are_in_order(world, team)
         await _audited(world)
 
 
-async def _under_load(world: ChaosWorld) -> None:
+async def _under_load(world: ChaosWorld, team: FleetTeam) -> None:
     for device in world.steady:
         await world.operator(device).pair()
     operators = [world.operator(device) for device in world.troubled]
     faults = drawn(world.rng("faults"))
     world.broker_may_forget = any(fault.name in FORGETFUL for fault in faults)
     with world.heal():
-        async with at_work(*(operator.run() for operator in operators)):
+        async with at_work(team.run(), *(operator.run() for operator in operators)):
             await FaultInjector(world).all_of(faults)
 
 

@@ -11,7 +11,7 @@ from device_sim.device import State
 from device_sim.wire import mqtt_password
 from gateway.mqtt.retained_scan import matches
 from gateway.store import View, token_sql
-from tests.simulation import certificate_laws, person_laws
+from tests.simulation import certificate_laws, job_history, person_laws
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.gateway_host import GATEWAY_ID
 from tests.simulation.integrator import Finding
@@ -138,7 +138,7 @@ class InvariantChecker:
             *self._unreported_wipes(),
             *self._devices_without_valid_token(),
             *self._replaced_live_tokens(),
-            *self._world.jobs.find_unfinished(self._world.disk, self._world.clock()),
+            *job_history.find_unfinished(self._world.disk, self._world.clock()),
         ]
 
     async def _check_tokens(self) -> None:

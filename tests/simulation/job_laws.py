@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.store import Row
 from tests.simulation.integrator import Finding
+from tests.simulation.job_history import FENCE, QUIET, check_counts, check_followed, check_history
 
 BATCH: Final = 50
 """So many more devices may have their turn after the report that reaches the threshold (contract, section 8)."""
@@ -22,7 +22,6 @@ GAP_SECONDS: Final = 1.0
 _SECONDS_A_MINUTE: Final = 60.0
 _SPARE_TURNS: Final = 3
 """The turn at the start, the turn that was due before a stall, and the rest of a turn."""
-_OUTCOME_OF: Final = {"pending": "queued", "expired": "failed"}
 _EVENT_OF: Final = {
     (None, "running"): "job.started",
     ("preparing", "running"): "job.started",
@@ -31,16 +30,10 @@ _EVENT_OF: Final = {
 }
 _ONCE: Final = "a target is done at most once"
 _NOTED: Final = "a command of a job is in its target from the same commit"
-_FENCE: Final = "a device that was bound after the job was made is left alone"
-_COUNTS: Final = "the counts of a job are the outcomes of its targets"
-_FOLLOWS: Final = "the outcome of a target is that of its command"
-_QUIET: Final = "a job that does not run queues nothing"
 _ABORTS: Final = "a job aborts at the report that reaches its threshold"
 _OVERSHOOT: Final = "at most one batch follows the report that reaches the threshold"
 _PACE: Final = "a job keeps to its pace"
 _EVENTS: Final = "every change of a job has its event"
-_ENDS: Final = "a running job ends or waits for a device"
-_BACK: Final = "a cancelled job takes back what is not delivered"
 _KEPT: Final = "a job that was answered is kept"
 _REPEATED: Final = "a repeated request makes one job"
 
@@ -97,7 +90,9 @@ class JobLaws:
             elif row["what"] == "target":
                 findings += self._target(view, row, queued, (now, clock_ahead))
         findings += self._check_commands(told, queued)
-        findings += _check_followed(view, [row["id"] for row in ledger if row["what"] == "command"])
+        for row in ledger:
+            if row["what"] == "command":
+                findings += check_followed(view, row["id"])
         for job_id in touched:
             findings += self._check_rows(view, job_id)
         return findings
@@ -134,10 +129,10 @@ class JobLaws:
         self, view: sqlite3.Connection, job_id: str, known: _Known, command: str, when: tuple[float, int]
     ) -> Iterator[Finding]:
         if known.status != "running":
-            yield 9, _QUIET, f"{job_id} is {known.status}, and queues {command}"
+            yield 9, QUIET, f"{job_id} is {known.status}, and queues {command}"
         made = view.execute("SELECT device_pk FROM commands WHERE id = ?", (command,)).fetchone()
         if made is None or made["device_pk"] in known.bound_since:
-            yield 9, _FENCE, f"{job_id} queues {command} for a binding that was made after it"
+            yield 9, FENCE, f"{job_id} queues {command} for a binding that was made after it"
         known.turns.append(when)
         if known.turns_after_threshold is not None:
             known.turns_after_threshold += 1
@@ -158,36 +153,21 @@ class JobLaws:
         job = view.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if job is None or job["status"] == "preparing":
             return
-        rows = view.execute("SELECT outcome, count(*) FROM job_targets WHERE job_id = ? GROUP BY outcome", (job_id,))
-        found = Counter(dict(rows.fetchall()))
-        counted = {name: job[name] for name in ("queued", "delivered", "executed", "failed", "cancelled", "skipped")}
-        if job["total"] != sum(found.values()) or any(found[name] != count for name, count in counted.items()):
-            yield 9, _COUNTS, f"{job_id} counts {counted} of {job['total']}, and its targets are {dict(found)}"
+        yield from check_counts(view, job)
         known = self._jobs[job_id]
-        if _reaches_threshold(job, found["executed"] + found["failed"], found["failed"]):
+        if _reaches_threshold(job):
             if known.turns_after_threshold is None:
                 known.turns_after_threshold = 0
             if job["status"] in ("running", "paused"):
-                yield 9, _ABORTS, f"{job_id} is {job['status']} with {dict(found)}"
+                yield 9, _ABORTS, f"{job_id} is {job['status']} with {job['failed']} failed"
         if job["created_by"] == self._key_id:  # a bulk reset paces its commands in the outbox
             yield from _check_pace(job, known)
 
     # --- when all has come to rest ------------------------------------------------------------------------------------
 
-    def find_unfinished(self, view: sqlite3.Connection, now_ms: int) -> Iterator[Finding]:
-        """What has yet to come to its end."""
-        for job in view.execute("SELECT * FROM jobs WHERE status <> 'preparing'"):
-            had = sum(job[name] for name in ("queued", "delivered", "executed", "failed", "cancelled", "skipped"))
-            waiting, open_now = job["total"] - had, job["queued"] + job["delivered"]
-            is_due = job["status"] == "scheduled" and job["start_at"] <= now_ms
-            has_work = job["status"] == "running" and (waiting or not open_now) and job["held_until"] <= now_ms
-            if is_due or has_work:
-                yield 9, _ENDS, f"{job['id']} is {job['status']}, {waiting} wait and {open_now} are open"
-            if job["taking_back"] or (job["status"] == "cancelled" and (waiting or job["queued"])):
-                yield 9, _BACK, f"{job['id']}: {waiting} wait and {job['queued']} are queued"
-
     def check_at_rest(self, view: sqlite3.Connection) -> Iterator[Finding]:
-        """At the end each job that was answered is there, and no request made two."""
+        """At the end each job that was answered is there, no request made two, and their history is in order."""
+        yield from check_history(view)
         for job_id, total in self._answered.items():
             row = view.execute("SELECT total, status FROM jobs WHERE id = ?", (job_id,)).fetchone()
             if row is None or row["status"] == "preparing" or row["total"] != total:
@@ -205,21 +185,12 @@ def _split(told: str) -> tuple[str, str]:
     return outcome, command
 
 
-def _check_followed(view: sqlite3.Connection, command_ids: list[str]) -> Iterator[Finding]:
-    for command_id in command_ids:
-        row = view.execute(
-            """SELECT t.job_id, t.outcome, c.status FROM commands c JOIN job_targets t ON t.command_id = c.id
-                WHERE c.id = ?""",
-            (command_id,),
-        ).fetchone()
-        if row is not None and row["outcome"] != _OUTCOME_OF.get(row["status"], row["status"]):
-            yield 9, _FOLLOWS, f"{row['job_id']}: {command_id} is {row['status']}, its target is {row['outcome']}"
-
-
-def _reaches_threshold(job: Row, done: int, failed: int) -> bool:
-    if job["failed_percent"] is None:
+def _reaches_threshold(job: Row) -> bool:
+    """Whether too many have failed. The counts are the outcomes, which was just checked."""
+    done = job["executed"] + job["failed"]
+    if job["failed_percent"] is None or done < job["min_done"]:
         return False
-    return bool(done >= job["min_done"] and 100 * failed >= job["failed_percent"] * done)
+    return bool(100 * job["failed"] >= job["failed_percent"] * done)
 
 
 def _check_pace(job: Row, known: _Known) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gateway.runtime import log
 from tests.http.page.fleet import add_history, fill, health_fields
+from tests.http.page.jobs import with_jobs, working
 from tests.http.page.resets import with_resets
 from tests.http.support import Api, Json, serving
 from tests.support.page import DESKTOP, PHONE, PageUser, signed_in
@@ -62,6 +63,16 @@ async def the_fleet(stage: PagePose) -> None:
     await stage.visitor.sees("BP-010417", ".devices")
 
 
+@shot("selection", MANY)
+@shot("selection-phone-dark", 300, screen=PHONE, dark=True)
+async def a_selection(stage: PagePose) -> None:
+    """A page of it, and the offer to take all that match."""
+    await stage.visitor.tab.run("location.hash = '#/?status=bound'")
+    await stage.visitor.tab.until("document.querySelectorAll('.owner:not(.quiet)').length === 51")
+    await stage.visitor.tab.run("document.getElementById('selectPage').click()")
+    await stage.visitor.sees("50 devices selected", ".selection")
+
+
 @shot("empty", 0)
 async def no_devices(stage: PagePose) -> None:
     """The page of a new installation."""
@@ -95,6 +106,37 @@ async def the_resets(stage: PagePose) -> None:
     await with_resets(stage.api)
     await stage.visitor.tab.run("location.hash = '#/resets'")
     await stage.visitor.sees("BP-010301", ".finished")
+
+
+@shot("job-dialog", 812)
+@shot("job-dialog-phone-dark", 300, screen=PHONE, dark=True)
+async def the_question_of_a_job(stage: PagePose) -> None:
+    """What a reset as a job would do, before it is created."""
+    await a_selection(stage)
+    await stage.visitor.press_button("Select all")
+    await stage.visitor.press_button("Reset …")
+    await stage.visitor.sees("are reset to factory settings", "dialog")
+
+
+@shot("jobs", 0)
+@shot("jobs-phone-dark", 0, screen=PHONE, dark=True)
+async def the_jobs(stage: PagePose) -> None:
+    """One that is scheduled, one that is done, one that is paused."""
+    async with working(stage.api):
+        await with_jobs(stage.api, 30)
+        await stage.visitor.tab.run("location.hash = '#/jobs'")
+        await stage.visitor.sees("Returned in October", ".jobs")
+
+
+@shot("job", 0)
+@shot("job-phone-dark", 0, screen=PHONE, dark=True)
+async def a_job(stage: PagePose) -> None:
+    """One that is under way, with outcomes of every sort."""
+    async with working(stage.api):
+        job = await with_jobs(stage.api, 30)
+        await stage.visitor.tab.run(f"location.hash = '#/jobs/{job['id']}'")
+        await stage.visitor.sees("failed", ".targets")
+        await stage.visitor.tab.until("document.querySelector('.chart .line')?.getAttribute('d').length > 100")
 
 
 @shot("certificate", 0, screen=SHEET)

@@ -42,7 +42,7 @@ async def overflowing(visitor: PageUser) -> list[str]:
 
 @pytest.fixture
 async def rich(api: Api) -> Json:
-    """A device with all that there can be, names as long as they may get, and a reset that it has been told of."""
+    """A device with all that there can be, names as long as they may get, a reset that it knows of, and a job."""
     device = await api.registered(WIDE, name=WIDE, metadata={WIDE: WIDE})
     path = f"/v1/devices/{device['id']}"
     bound = body(await api.back_end.post(f"{path}/bind", json={"end_user_id": f"eu_{'9' * 64}"}), 200)
@@ -60,6 +60,8 @@ async def rich(api: Api) -> Json:
     command = await api.reset(device["id"])
     delivered = {"status": "delivered", "receipt": receipt_of(bound["device_token"], command, "delivered")}
     body(await client.post(f"/v1/devices/me/commands/{command['id']}/ack", json=delivered), 200)
+    job = {"name": WIDE, "reason": WIDE, "action": "factory_reset", "targets": {"device_ids": [device["id"], WIDE]}}
+    body(await api.back_end.post("/v1/jobs", json=job), 201)
     return device
 
 
@@ -77,6 +79,13 @@ async def views(visitor: PageUser, device: Json) -> AsyncIterator[str]:
     await visitor.tab.run("location.hash = '#/events'")
     await visitor.sees("Reset delivered", ".audit")
     yield "events"
+    await visitor.tab.run("location.hash = '#/jobs'")
+    await visitor.sees("WWW", ".joblist")
+    yield "jobs"
+    await visitor.tab.run("document.querySelector('.joblist a').click()")
+    await visitor.sees("Running at", ".standing")
+    await visitor.sees("WWW", ".targets")
+    yield "job"
 
 
 QUESTIONS = {"Edit …": "Other metadata", "Change …": "Bitrate", "Send a command": "Good for", "Reset": "Yes, wipe"}
@@ -104,6 +113,31 @@ async def questions(visitor: PageUser, api: Api) -> AsyncIterator[str]:
     await visitor.press_button("Bind the device")
     await visitor.sees("shown this once", "dialog")
     yield "bound"
+    await visitor.press_button("I have it")
+    async for question in questions_of_a_selection(visitor):
+        yield question
+
+
+async def questions_of_a_selection(visitor: PageUser) -> AsyncIterator[str]:
+    """Goes through what can be done to several devices, and the questions before a job is stopped."""
+    await visitor.tab.run("location.hash = '#/'")
+    await visitor.sees("WWW", ".devices")
+    await visitor.tab.run("document.getElementById('selectPage').click()")
+    await visitor.sees("devices selected", ".selection")
+    yield "selection"
+    for button, words in {"Tag …": "A device without the tag", "Reset …": "is left out"}.items():
+        await visitor.press_button(button)
+        await visitor.sees(words, "dialog")
+        yield button
+        await visitor.tab.press("Escape")
+        await visitor.tab.until("!document.querySelector('dialog')")
+    await visitor.tab.run("location.hash = '#/jobs'")
+    await visitor.sees("WWW", ".joblist")
+    await visitor.tab.run("document.querySelector('.joblist a').click()")
+    await visitor.press_button("Cancel …")
+    await visitor.sees("What was delivered cannot be undone", "dialog")
+    yield "cancel a job"
+    await visitor.tab.press("Escape")
 
 
 @pytest.mark.parametrize("dark", [False, True])

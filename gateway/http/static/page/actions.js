@@ -19,14 +19,21 @@ const RECORDINGS = {
   keep: ["Keep", "They stay on the device. It does not upload them once it is bound to another person, if its firmware follows the protocol."],
   wipe: ["Wipe", "Recordings that are not uploaded yet are lost. Firmware that does not know this wish keeps them: the certificate says what the device reported."],
 };
-const MAX_REASON = 200;
+export const MAX_REASON = 200;
 
-export function askReset(api, device) {
-  const reason = el("input", { id: "reason", maxlength: MAX_REASON, autocomplete: "off" });
-  const recordings = Object.entries(RECORDINGS).map(([value, [label, what]]) => {
+/** What is to be done with recordings, to be chosen: `value()` is the API's word for it. */
+export function recordingsField() {
+  const choices = Object.entries(RECORDINGS).map(([value, [label, what]]) => {
     const input = el("input", { type: "radio", name: "recordings", id: `recordings_${value}`, value, checked: value === "keep", "aria-describedby": `what_${value}` });
     return el("p", { class: "tick" }, input, el("label", { for: input.id }, label), el("small", { id: `what_${value}` }, what));
   });
+  const value = () => choices.map((each) => each.firstElementChild).find((each) => each.checked).value;
+  return { node: el("fieldset", {}, el("legend", {}, "Recordings on the device"), choices), value };
+}
+
+export function askReset(api, device) {
+  const reason = el("input", { id: "reason", maxlength: MAX_REASON, autocomplete: "off" });
+  const recordings = recordingsField();
   const once = onceKey();
   return ask({
     title: ["Reset ", named(called(device)), " to factory settings?"],
@@ -35,14 +42,14 @@ export function askReset(api, device) {
       "Cancelling the reset later does not undo this. Until the device says that it has the reset, a cancel only spares it the wipe: "
       + "it stays unbound, its token is revoked, and it has to be bound again."],
     fields: [
-      el("fieldset", {}, el("legend", {}, "Recordings on the device"), recordings),
+      recordings.node,
       field("Reason", reason, "Optional. It is kept in the audit trail and on the certificate, which outlives a person's data: name no person here."),
     ],
     check: ["Yes, wipe ", named(device.serial_number), "."],
     action: "Reset the device",
     run: () => {
-      const wish = recordings.map((each) => each.firstElementChild).find((each) => each.checked).value;
-      return api.post(`devices/${device.id}/reset`, { recordings: wish, ...(reason.value.trim() && { reason: reason.value.trim() }) }, once);
+      const asked = { recordings: recordings.value(), ...(reason.value.trim() && { reason: reason.value.trim() }) };
+      return api.post(`devices/${device.id}/reset`, asked, once);
     },
   });
 }

@@ -72,7 +72,7 @@ export class Api {
   /** Send a request; the answer, whatever it says. */
   async open(path, { query = {}, headers = {}, ...options } = {}) {
     const url = new URL(path, BASE);
-    for (const [name, value] of Object.entries(query)) if (value != null) url.searchParams.set(name, value);
+    for (const [name, value] of Object.entries(query)) for (const each of [value].flat()) if (each != null) url.searchParams.append(name, each);
     try {
       return await fetch(url, {
         ...options, cache: "no-store", credentials: this.#key == null ? "same-origin" : "omit",

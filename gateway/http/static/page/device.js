@@ -16,6 +16,7 @@ import { Plots } from "./plots.js";
 import { toFleet } from "./routes.js";
 import { askSend } from "./send.js";
 import { askSettings } from "./settings.js";
+import { askTags, tagLine } from "./tags.js";
 import { Trail } from "./trail.js";
 
 const EVERY_MS = 1_000;
@@ -63,18 +64,20 @@ export class DeviceView {
     this.heading = el("bdi", {}, "Device");
     this.connection = connectionMark();
     const button = (words, ask, tone = null) => el("button", { type: "button", class: tone, onclick: () => this.#ask(ask) }, words);
+    this.tags = tagLine(true);
+    this.tagButton = button("Tags …", askTags);
     this.sendButton = button("Send a command …", askSend);
     this.bindButton = button("Bind …", (api, device) => askBind(api, device, this.#openReset()));
     this.unbindButton = button("Unbind …", askUnbind);
     this.resetButton = button("Reset …", askReset, "bad");
-    this.actions = el("div", { class: "actions", hidden: true }, this.sendButton, this.bindButton, this.unbindButton, this.resetButton);
+    this.actions = el("div", { class: "actions", hidden: true }, this.tagButton, this.sendButton, this.bindButton, this.unbindButton, this.resetButton);
     this.body = el("div", { class: "body", hidden: true },
       this.reset.node, this.now.node, this.plots.node,
       el("div", { class: "columns" }, this.commands.node, this.events.node),
       el("div", { class: "all facts" }, this.facts.map((each) => each.node)));
     this.node = el("div", { class: "device" },
       el("p", { class: "back" }, el("a", { href: this.fleetAt ?? toFleet() }, "← Devices")),
-      el("div", { class: "title" }, el("h1", { tabindex: "-1" }, this.heading), this.connection.node, this.actions),
+      el("div", { class: "title" }, el("h1", { tabindex: "-1" }, this.heading), this.connection.node, this.tags.node, this.actions),
       this.wrong, this.body);
   }
 
@@ -102,6 +105,7 @@ export class DeviceView {
     this.title = document.title = `${isolated(called(device))} · Device gateway`;
     say(this.heading, visible(called(device)));
     this.connection.tell(presence(device, this.readiness.hasBroker));
+    this.tags.tell(device.tags ?? []);
     this.now.tell(device, state);
     this.facts.forEach((each) => each.tell(device));
     this.reset.tell(this.commands.items, this.#known());

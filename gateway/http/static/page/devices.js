@@ -1,58 +1,7 @@
-// The list of devices, a page of it at a time, kept up to date in place.
+// What the list and the view of a device share: connection, bars, and what counts as low or full.
 
-import { el, keyed, say } from "./dom.js";
-import { NOTHING, ago, called, dbm, megabytes, percent, since, words } from "./format.js";
-import { visible } from "./names.js";
-import { toDevice } from "./routes.js";
-
-const HEADINGS = ["Device", "Connection", "Battery", "Storage", "Signal", "Doing", "Bound to", "Last heartbeat"];
-
-export class DeviceTable {
-  constructor() {
-    this.body = el("tbody", {});
-    this.node = el("table", { class: "devices" },
-      el("caption", { class: "unseen" }, "Devices"),
-      el("thead", {}, el("tr", {}, HEADINGS.map((each) => el("th", { scope: "col" }, each)))),
-      this.body);
-  }
-
-  /** `isKnown`: whether their presence is. */
-  tell(devices, isKnown) {
-    keyed(this.body, devices.map((device) => ({ ...device, presence: presence(device, isKnown) })), (device) => device.id, row);
-  }
-}
-
-function row() {
-  const [title, serial, model, bound] = ["bdi", "bdi", "bdi", "bdi"].map((tag) => el(tag, {}));
-  const [link, dot] = [el("a", {}, title), el("span", {}, " · ")];
-  const connection = connectionMark();
-  const [battery, storage] = [bar(), bar()];
-  const [signal, doing, owner] = [el("td", { class: "figure" }), el("td", {}), el("td", {}, bound)];
-  const seen = ago(null);
-  const node = el("tr", {},
-    el("th", { scope: "row" }, link, el("small", {}, serial, dot, model)),
-    el("td", {}, connection.node),
-    el("td", {}, battery.node),
-    el("td", {}, storage.node),
-    signal, doing, owner,
-    el("td", {}, seen));
-  const update = (device) => {
-    link.href = toDevice(device.id);
-    say(title, visible(called(device)));
-    say(serial, visible(device.name ? device.serial_number : ""));
-    dot.hidden = !device.name;
-    say(model, device.model);
-    connection.tell(device.presence);
-    battery.tell(device.battery_percent, percent(device.battery_percent), isLow(device));
-    storage.tell(used(device), used(device) == null ? megabytes(device.storage_used_mb) : percent(used(device)), isFull(device));
-    say(signal, dbm(device.signal_strength_dbm));
-    say(doing, device.recording_state?.device_state == null ? NOTHING : spaced(device.recording_state.device_state));
-    say(bound, device.end_user_id ?? "Unbound");
-    owner.classList.toggle("quiet", device.end_user_id == null);
-    since(seen, device.last_heartbeat_at);
-  };
-  return [node, update];
-}
+import { el, say } from "./dom.js";
+import { words } from "./format.js";
 
 /** Its connection as far as it is known: without the broker nothing tells of a device that goes or comes. */
 export function presence(device, isKnown) {

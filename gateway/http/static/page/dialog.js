@@ -6,19 +6,19 @@ import { named } from "./names.js";
 
 /**
  * `says`: sentences of what will happen. `fields`: elements to fill in, if any. `check`: words to be ticked before it can
- * be done, if any. `tone` is that of the button. `run` does it; what the gateway refuses is said in the dialog, where it
- * can be tried again. Resolves to what `run` gave (true when that is nothing), or to false.
+ * be done, if any. `last`: an element to fill in at the end, always in sight. `tone` is that of the button. `run` does it; what the gateway refuses is said in the dialog, where it
+ * can be tried again. `ended`: an AbortController, aborted when the dialog is closed. Resolves to what `run` gave (true when that is nothing), or to false.
  */
-export function ask({ title, says = [], fields = null, check = null, action, tone = "bad", run }) {
+export function ask({ title, says = [], fields = null, last = null, check = null, action, tone = "bad", ended = new AbortController(), run }) {
   return new Promise((done) => {
-    const parts = dialog({ title, says, fields, check, action, tone });
+    const parts = dialog({ title, says, fields, last, check, action, tone });
     let result = false;
     parts.form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      result = await tried(parts, run);
+      result = await tried(parts, run, ended.signal);
       if (result !== false) parts.node.close();
     });
-    open(parts.node, () => done(result));
+    open(parts.node, () => (ended.abort(), done(result)));
     parts.node.querySelector(".fields :is(input, select)")?.focus();
   });
 }
@@ -41,7 +41,7 @@ function open(node, closed) {
   node.showModal();
 }
 
-function dialog({ title, says, fields, check, action, tone }) {
+function dialog({ title, says, fields, last, check, action, tone }) {
   const go = el("button", { type: "submit", class: tone, disabled: check != null }, action);
   const stop = el("button", { type: "button", onclick: () => node.close() }, fields ? "Cancel" : "Leave it as it is");
   const tick = check && el("input", { type: "checkbox", id: "sure", onchange: () => (go.disabled = !tick.checked) });
@@ -50,6 +50,7 @@ function dialog({ title, says, fields, check, action, tone }) {
     el("h2", { id: "asked" }, title),
     el("ul", { id: "happens", hidden: !says.length }, says.map((each) => el("li", {}, each))),
     fields && el("div", { class: "fields" }, fields),
+    last,
     check && el("p", { class: "sure" }, tick, el("label", { for: "sure" }, check)),
     refused,
     el("p", { class: "buttons" }, stop, go));
@@ -57,13 +58,14 @@ function dialog({ title, says, fields, check, action, tone }) {
   return { node, form, go, refused, action };
 }
 
-async function tried({ go, refused, action }, run) {
+async function tried({ go, refused, action }, run, ended) {
   go.disabled = true;
   put(go, "One moment …");
   put(refused);
   try {
     return (await run()) ?? true;
   } catch (error) {
+    if (ended.aborted) return false;
     if (!(error instanceof ApiError)) throw error;
     put(refused, named(error.message));
     return false;

@@ -1,13 +1,19 @@
 // The fleet: its figures, what narrows the list, and the list.
 
 import { el, put, say } from "./dom.js";
-import { DeviceTable } from "./devices.js";
+import { DeviceTable } from "./device_table.js";
+import { exportButton } from "./export.js";
 import { Filters, NAMES, ORDER } from "./filters.js";
 import { number } from "./format.js";
 import { Glance } from "./glance.js";
+import { askResetJob } from "./job_reset.js";
 import { notice, tell } from "./notice.js";
+import { turned } from "./order.js";
 import { Paced } from "./paced.js";
-import { toFleet } from "./routes.js";
+import { toFleet, toJob } from "./routes.js";
+import { Selection } from "./selection.js";
+import { SelectionBar } from "./selection_bar.js";
+import { askTagsOfMany } from "./tag_many.js";
 
 const PAGE = 50;
 const EVERY_MS = 3_000;
@@ -22,14 +28,20 @@ export class FleetView {
   title = "Device gateway";
   scroll = 0;
   #query = {};
+  #found = [0, true]; // how many the filter finds, and whether that is all
   #loaded = new Paced(() => {}, 0);
+  #ended = new AbortController();
 
-  constructor({ api, readiness }) {
+  constructor({ api, readiness, mayWrite }) {
     Object.assign(this, { api, readiness });
     this.glance = new Glance();
     this.filters = new Filters();
-    this.table = new DeviceTable();
+    this.selection = mayWrite ? new Selection(() => this.#selected()) : null;
+    this.table = new DeviceTable(this.selection, (column) => this.#sort(column));
     this.wrong = notice();
+    this.bar = this.selection && new SelectionBar(this.selection, () => this.selection.setAll(this.#filter(), this.#found[0]),
+      [["Tag …", () => this.#ask(askTagsOfMany)], ["Reset …", () => this.#reset(), "bad"]]);
+    this.csv = exportButton(api, "devices", () => this.#listed(), { file: "devices.csv", wrong: this.wrong, signal: this.#ended.signal });
     this.range = el("p", { class: "range", role: "status" }, "Loading …");
     this.empty = el("div", { class: "panel empty", hidden: true });
     this.newer = el("a", { class: "button", hidden: true, rel: "prev" }, "Previous");
@@ -40,7 +52,9 @@ export class FleetView {
     this.scroller = el("div", { class: "scroller", hidden: true }, this.table.node);
     this.node = el("div", { class: "fleet" },
       el("h1", { class: "unseen", tabindex: "-1" }, "Fleet"),
-      this.glance.node, this.filters.node, this.wrong, this.range, this.empty, this.scroller,
+      this.glance.node, this.filters.node, this.wrong,
+      this.tools = el("div", { class: "listed" }, this.bar?.page, this.range, this.csv),
+      this.bar?.node, this.empty, this.scroller,
       el("nav", { class: "pages", "aria-label": "Pages of the list" }, this.newer, this.jump, this.older));
   }
 
@@ -49,6 +63,8 @@ export class FleetView {
     this.#query = Object.fromEntries([...NAMES, "offset"].map((name) => [name, query[name] || null]));
     this.filters.show(this.#query);
     this.glance.select(this.#query);
+    this.table.order(this.#query);
+    if (this.selection?.filter && toFleet(this.selection.filter) !== toFleet(this.#filter())) this.selection.clear();
     this.node.classList.add("loading");
     this.#loaded.stop();
     this.#loaded = new Paced((signal) => this.#load(signal), EVERY_MS);
@@ -70,6 +86,7 @@ export class FleetView {
 
   close() {
     this.#loaded.stop();
+    this.#ended.abort();
   }
 
   async #load(signal) {
@@ -91,16 +108,49 @@ export class FleetView {
     this.table.tell(data, this.readiness.hasBroker);
     this.node.classList.remove("loading");
     this.scroller.hidden = !data.length;
-    this.filters.node.hidden = this.range.hidden = !stats.total_count;
+    this.filters.node.hidden = this.tools.hidden = !stats.total_count;
     const offset = Number(this.#query.offset ?? 0);
     const counted = this.glance.select(this.#query);
     const all = Math.max((counted ? stats[counted.name] : total) ?? 0, offset + data.length + (more ? 1 : 0));
     say(this.range, data.length ? rangeOf(offset, data.length, all, isExact ?? true) : "");
+    this.#found = [all, isExact ?? true];
+    this.selection?.show(data.map((each) => each.id), all);
+    this.csv.hidden = !data.length;
     this.#pages(offset, all);
     link(this.newer, offset > 0 && { ...this.#query, offset: Math.max(0, offset - PAGE) || null });
     link(this.older, more && { ...this.#query, offset: offset + PAGE });
     this.empty.hidden = data.length > 0;
     if (!data.length) put(this.empty, this.#nothing(stats, offset));
+  }
+
+  /** What the list is asked for, on every page of it. */
+  #listed() {
+    return { ...this.#query, offset: null };
+  }
+
+  /** What of that narrows the list. */
+  #filter() {
+    return Object.fromEntries(Object.entries(this.#listed()).filter(([name, value]) => value != null && !ORDER.includes(name)));
+  }
+
+  #sort(column) {
+    location.hash = toFleet({ ...this.#listed(), ...turned(this.#query, column) });
+  }
+
+  #selected() {
+    this.table.tick();
+    this.bar.tell(...this.#found, Object.keys(this.#filter()).length > 0);
+  }
+
+  async #ask(question) {
+    if (await question(this.api, this.selection)) this.look();
+  }
+
+  async #reset() {
+    const job = await askResetJob(this.api, this.selection, this.readiness);
+    if (!job) return;
+    this.selection.clear();
+    location.hash = toJob(job.id);
   }
 
   #pages(offset, all) {

@@ -7,6 +7,8 @@ import { DeviceView } from "./device.js";
 import { el, put } from "./dom.js";
 import { FleetView } from "./fleet.js";
 import { keepTime } from "./format.js";
+import { JobView } from "./job.js";
+import { JobsView } from "./jobs.js";
 import { Liveness } from "./liveness.js";
 import { named } from "./names.js";
 import { currentSession, endSession, provider, refusal } from "./person.js";
@@ -65,7 +67,7 @@ async function signedIn(text, facts) {
   });
   session.readiness.look();
   put(byId("project"), named(facts.project_name), facts.name == null ? "" : [" · ", named(facts.name)], session.mayWrite ? "" : " · read only");
-  byId("signOut").hidden = byId("toEvents").hidden = byId("toResets").hidden = false;
+  byId("signOut").hidden = byId("toEvents").hidden = byId("toResets").hidden = byId("toJobs").hidden = false;
   show();
   await follow(session);
 }
@@ -102,7 +104,7 @@ function signOut(said = null) {
   key.forget();
   liveness.hide();
   put(byId("project"));
-  byId("signOut").hidden = byId("toEvents").hidden = byId("toResets").hidden = true;
+  byId("signOut").hidden = byId("toEvents").hidden = byId("toResets").hidden = byId("toJobs").hidden = true;
   document.querySelector("dialog[open]")?.close();
   document.title = "Device gateway";
   ask(said);
@@ -111,9 +113,9 @@ function signOut(said = null) {
 /** The view of the address. That of the fleet is kept while a device is looked at, so that the way back is short. */
 function show() {
   if (session == null) return;
-  const { device, command, isEvents, isResets, query } = route();
+  const { device, command, job, isEvents, isResets, isJobs, query } = route();
   if (session.view !== session.fleet) session.view.close();
-  if (device == null && !isEvents && !isResets) {
+  if (device == null && !isEvents && !isResets && !isJobs) {
     session.fleetAt = location.hash; // with its filters and its page
     const again = session.fleet != null && session.view !== session.fleet;
     session.view = session.fleet ??= new FleetView(session);
@@ -121,7 +123,8 @@ function show() {
     place(session.view, again ? session.fleet.scroll : null);
   } else {
     session.fleet?.leave();
-    session.view = isResets ? new ResetsView(session, query) : isEvents ? new AuditView(session, query)
+    session.view = job != null ? new JobView(session, job, query) : isJobs ? new JobsView(session, query)
+      : isResets ? new ResetsView(session, query) : isEvents ? new AuditView(session, query)
       : command != null ? new CertificateView(session, { device, command, ...query }) : new DeviceView(session, device);
     place(session.view, 0);
   }

@@ -27,8 +27,9 @@ from gateway.models.job_requests import (
     JobAction,
     JobTargets,
 )
-from gateway.models.jobs import DRY_RUN_SHOWN, JobPreview, JobPreviewDevice, JobStatus, SkipReason
+from gateway.models.jobs import DRY_RUN_SHOWN, JobPreview, JobPreviewDevice, JobPreviewWaits, JobStatus, SkipReason
 from gateway.models.resets import ResetDevice
+from gateway.models.states import Radio
 from gateway.store import Tx, View, device_list, job_choice_sql, job_sql, job_target_sql
 from gateway.store.job_choice_sql import TargetState
 from gateway.store.job_sql import PREPARING, JobRecord
@@ -125,6 +126,7 @@ def preview(view: View, project_id: str, body: CreateJob) -> JobPreview:
     """Return what the job would do now. It reads some devices at a time, so 100,000 take little memory."""
     targets = choose(view, project_id, body)
     counts: Counter[str] = Counter()
+    waits: Counter[str] = Counter()
     shown: list[JobPreviewDevice] = []
     for start in range(0, len(targets), _LOOK_UP):
         some = targets[start : start + _LOOK_UP]
@@ -133,6 +135,7 @@ def preview(view: View, project_id: str, body: CreateJob) -> JobPreview:
             row = None if target.device_pk is None else states[target.device_pk]
             reason = target.reason or (None if row is None else _why_skip(row, body.action.type))
             counts["would_queue" if reason is None else reason.value] += 1
+            waits[_why_wait(row) if row is not None and reason is None else ""] += 1
             if len(shown) < DRY_RUN_SHOWN:
                 shown.append(
                     JobPreviewDevice(
@@ -141,12 +144,27 @@ def preview(view: View, project_id: str, body: CreateJob) -> JobPreview:
                         reason=reason,
                     )
                 )
-    return JobPreview(total=len(targets), counts=dict(counts), devices=shown, has_more=len(targets) > len(shown))
+    return JobPreview(
+        total=len(targets),
+        counts=dict(counts),
+        waits=JobPreviewWaits(**{name: waits[name] for name in JobPreviewWaits.model_fields}),
+        devices=shown,
+        has_more=len(targets) > len(shown),
+    )
 
 
 def _states(view: View, targets: Sequence[NewTarget], action: str) -> dict[int, TargetState]:
     pks = [each.device_pk for each in targets if each.device_pk is not None]
     return {row.pk: row for row in job_choice_sql.states(view, pks, action)}
+
+
+def _why_wait(row: TargetState) -> str:
+    """Return the field of :class:`JobPreviewWaits` that counts this device; empty where it can be reached now."""
+    if row.last_seen_by == Radio.BLE:
+        return "bluetooth_only"
+    if row.connection is None:
+        return "never_seen"
+    return "" if row.connection == "online" else "offline"
 
 
 def _why_skip(row: TargetState, action: str) -> SkipReason | None:

@@ -177,10 +177,21 @@ class JobPreviewDevice(Outbound):
     reason: SkipReason | None = Field(description="Why it would be skipped; null otherwise.")
 
 
+class JobPreviewWaits(Outbound):
+    """Devices that the gateway cannot reach now, of those that are not skipped; each counts once."""
+
+    offline: int = Field(description="Offline now.")
+    never_seen: int = Field(description="Never heard.")
+    bluetooth_only: int = Field(description="Last seen over Bluetooth, by a relay, which brings no command.")
+
+
 class JobPreview(Outbound):
     """What a job would do; nothing was changed."""
 
     total: int = Field(description="Number of targets.")
     counts: dict[str, int] = Field(description="Number of devices by `would_queue`, or by the reason to skip them.")
+    waits: JobPreviewWaits = Field(
+        description="How many of `would_queue` wait until they can be reached. A factory reset never expires."
+    )
     devices: list[JobPreviewDevice] = Field(description=f"The first {DRY_RUN_SHOWN:,} of them.")
     has_more: bool = Field(description="Whether there are more devices than are shown.")

@@ -23,13 +23,16 @@ class NamedDevice(NamedTuple):
 class TargetState(NamedTuple):
     """A device with what decides whether a job can do something to it.
 
-    ``is_open`` is 1 where it has an open command of the job's type.
+    ``is_open`` is 1 where it has an open command of the job's type. ``connection`` and ``last_seen_by`` are None until
+    the device was heard.
     """
 
     pk: int
     id: str
     is_bound: int
     is_open: int
+    connection: str | None
+    last_seen_by: str | None
 
 
 def named(view: View, project_id: str, device_ids: Sequence[str]) -> list[NamedDevice]:
@@ -48,7 +51,8 @@ def states(view: View, device_pks: Sequence[int], command_type: str) -> list[Tar
         TargetState,
         f"""SELECT d.pk, d.id, CASE WHEN d.bound_at IS NULL THEN 0 ELSE 1 END AS is_bound,
             CASE WHEN EXISTS (SELECT 1 FROM commands c WHERE c.device_pk = d.pk AND c.type = ?
-                AND c.status IN ('pending', 'delivered')) THEN 1 ELSE 0 END AS is_open
-            FROM devices d WHERE d.pk IN ({view.dialect.numbers})""",  # noqa: S608 - a constant
+                AND c.status IN ('pending', 'delivered')) THEN 1 ELSE 0 END AS is_open,
+            CASE WHEN h.last_heartbeat_at IS NULL THEN NULL ELSE h.connection END AS connection, h.last_seen_by
+            FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.pk IN ({view.dialect.numbers})""",  # noqa: S608 - a constant
         *(command_type, json.dumps(list(device_pks))),
     )

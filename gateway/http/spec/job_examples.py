@@ -61,6 +61,7 @@ JOB_EXAMPLES: Final[dict[str, Any]] = {
     "JobPreview": {
         "total": 2,
         "counts": {"would_queue": 1, "not_found": 1},
+        "waits": {"offline": 1, "never_seen": 0, "bluetooth_only": 0},
         "devices": [
             {"device_id": _DEVICE_ID, "outcome": "would_queue", "reason": None},
             {"device_id": _SKIPPED["device_id"], "outcome": "skipped", "reason": "not_found"},

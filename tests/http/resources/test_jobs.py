@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.domain import job_creation
+from gateway.domain import devices, job_creation
 from gateway.models.job_requests import MOST_TARGETS
 from gateway.models.resets import ResetDevice
-from gateway.store import job_sql
+from gateway.store import health_sql, job_sql
 from gateway.workers.jobs import JobWorker
 from tests.http.support import Api, Json, body, error
 from tests.support.faults import refuse
@@ -124,6 +124,23 @@ async def test_a_dry_run_says_what_would_happen(api: Api) -> None:
     reboot = await create(api, ids, 200, dry_run=True, action="reboot")
     assert reboot["counts"] == {"would_queue": 1, "not_bound": 2, "not_found": 1}
     assert api.dump() == before
+
+
+async def test_a_dry_run_says_how_many_wait(api: Api) -> None:
+    """Of those that it does not skip: offline, never heard, or seen over Bluetooth alone; each counts once."""
+    bound = [await api.bound(f"BP-{number}") for number in range(5)]
+    for each in bound[:3]:
+        body(await api.as_(each["device_token"]).post("/v1/devices/me/heartbeat"), 200)
+    beat = {"connection_type": ["ble"]}
+    body(await api.back_end.post(f"/v1/devices/{bound[3]['id']}/heartbeat", json=beat), 200)
+    ids = [each["id"] for each in bound]
+    await api.reset(ids[0])
+    preview = await create(api, [*ids, "dev_never"], 200, dry_run=True)
+    assert preview["waits"] == {"offline": 0, "never_seen": 1, "bluetooth_only": 1}
+    await api.store.write(lambda tx: health_sql.set_offline(tx, devices.require(tx, api.project_id, ids[1]).pk))
+    preview = await create(api, [*ids, "dev_never"], 200, dry_run=True)
+    assert preview["waits"] == {"offline": 1, "never_seen": 1, "bluetooth_only": 1}
+    assert preview["counts"] == {"would_queue": 4, "already_pending": 1, "not_found": 1}
 
 
 async def test_a_dry_run_shows_a_thousand(api: Api) -> None:

@@ -9,13 +9,14 @@ from gateway.core import ids
 from gateway.domain import devices, heartbeats
 from gateway.models.heartbeats import Heartbeat
 from gateway.models.states import Radio
-from gateway.store import Tx, device_search, health_sql
+from gateway.store import Tx, device_search, health_sql, tag_sql
 
 SEED = 20
 MINUTE_MS = 60_000
 DAY_MS = 1_440 * MINUTE_MS
 STORAGE_MB = 8_192
 _MODELS = ("bota_pin", "bota_pin", "bota_note", "bota_pin_pro")
+_TAGGED_EVERY = 4
 _DOING = ("idle", "idle", "recording", "syncing", "uploading")
 
 
@@ -49,6 +50,8 @@ def _device(tx: Tx, project_id: str, index: int, registered: int, rng: random.Ra
         int(bound),
     )
     device_search.add(tx, pk)
+    if index % _TAGGED_EVERY == 0:
+        tag_sql.store(tx, pk, "", tag_sql.joined((f"ward-{1 + index % 12}", "pilot")))
     return pk
 
 

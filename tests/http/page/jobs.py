@@ -30,7 +30,7 @@ async def queued(api: Api, job: Json, number: int) -> None:
 
     async def are() -> bool:
         counts = body(await api.back_end.get(f"/v1/jobs/{job['id']}"), 200)["counts"]
-        return sum(counts[each] for each in ("queued", "delivered", "executed", "failed")) >= number
+        return bool(sum(counts[each] for each in ("queued", "delivered", "executed", "failed")) >= number)
 
     await eventually(are, f"{number} resets are made")
 

@@ -170,7 +170,9 @@ async def photograph(taken: Shot, place: Path) -> AsyncIterator[PagePose]:
 
 async def _with_history(api: Api) -> Json:
     bound = await api.bound("BP-010417", end_user_id="eu_4711")
-    await api.back_end.patch(f"/v1/devices/{bound['id']}", json={"name": "Ward 3, bed 2"})
+    await api.back_end.patch(
+        f"/v1/devices/{bound['id']}", json={"name": "Ward 3, bed 2", "tags": ["ward-3", "recall-12"]}
+    )
     await api.store.write(lambda tx: add_history(tx, bound["id"], days=7))
     device = api.as_(bound["device_token"])
     for command in ("start_recording", "reboot"):

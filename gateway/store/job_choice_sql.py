@@ -23,8 +23,8 @@ class NamedDevice(NamedTuple):
 class TargetState(NamedTuple):
     """A device with what decides whether a job can do something to it.
 
-    ``is_open`` is 1 where it has an open command of the job's type. ``connection`` and ``last_seen_by`` are None until
-    the device was heard.
+    ``is_open`` is 1 where it has an open command of the job's type. ``connection`` and ``last_seen_by`` are None before
+    its first heartbeat.
     """
 
     pk: int

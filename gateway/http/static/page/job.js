@@ -1,5 +1,6 @@
 // One job: how it stands, how it went, what became of each device, and how to stop it.
 
+import { choice } from "./actors.js";
 import { el, say } from "./dom.js";
 import { askCancelJob, askPause, askResume, canCancel, canPause, canResume } from "./job_actions.js";
 import { progressBar } from "./job_bar.js";
@@ -101,7 +102,7 @@ const factsOf = (job) => [
   ["Reason", job.reason ?? "no reason given"],
   ["Pace", paceWords(job.pace)],
   ["Stops", abortWords(job.abort)],
-  ["Created", `${full(job.created_at)} by ${job.created_by_name ?? job.created_by}`],
+  ["Created", `${full(job.created_at)} by ${choice({ actor: job.created_by, name: job.created_by_name })}`],
   ...[["To start", job.start_at], ["Started", job.started_at], ["Finished", job.finished_at]].filter(([, at]) => at != null).map(([name, at]) => [name, full(at)]),
   ["Id", job.id],
 ];

@@ -17,11 +17,11 @@ export class JobsView {
   title = "Jobs · Device gateway";
   #loaded = new Paced((signal) => this.#load(signal), EVERY_MS);
 
-  constructor({ api }, { status = null }) {
+  constructor({ api, keyId }, { status = null }) {
     const input = el("select", { id: "jobStatus", onchange: () => location.replace(toJobs({ status: input.value })) },
       el("option", { value: "" }, "Any"), STATUSES.map((each) => el("option", { value: each, selected: each === status }, words(each))));
     this.rows = new PagedRows({
-      columns: ["Job", "Status", "Progress", "Created", "By"], caption: "Jobs", css: "joblist", key: (job) => job.id, make: row,
+      columns: ["Job", "Status", "Progress", "Created", "By"], caption: "Jobs", css: "joblist", key: (job) => job.id, make: () => row(keyId),
       nothing: status ? "No job stands like this." : "No job was created yet. Select devices in the list, then “Reset …”.",
       fetch: (page, signal) => api.get("jobs", { status, ...page }, signal),
       failed: (error) => tell(this.wrong, error),
@@ -59,7 +59,8 @@ export class JobsView {
   }
 }
 
-function row() {
+/** `own`: the actor of who looks. */
+function row(own) {
   const [name, by] = [el("bdi", {}), el("td", { class: "by" })];
   const link = el("a", {}, name);
   const [what, chip, figures] = [el("small", {}), el("span", { class: "chip" }), el("small", { class: "figure" })];

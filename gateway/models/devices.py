@@ -203,6 +203,8 @@ class DeviceList(Outbound):
     )
 
 
+CSV_COLUMNS: Final = tuple(name for name in Device.model_fields if name not in ("recording_state", "settings"))
+"""The columns of a list of devices as CSV."""
 _CHANGE: Final[dict[str, Any]] = {
     "name": "Ward 3, bed 4",
     "metadata": {"room": "3.12", "returned": None},

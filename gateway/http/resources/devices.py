@@ -1,4 +1,4 @@
-"""Operations on devices: register, list, get, bind, unbind, reset, state, audit trail."""
+"""Operations on devices: register, get, bind, unbind, reset, state, audit trail."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from gateway.domain import devices
 from gateway.errors import InvalidRequestError
 from gateway.http.callers import READ, WRITE
 from gateway.http.operation import AnyOperation, Operation, RequestContext
-from gateway.http.paging import MAX_ANSWER_BYTES, fitting, require_forwards
+from gateway.http.paging import fitting, require_forwards
 from gateway.http.responses import ApiResponse
 from gateway.models.bindings import BindDevice, BoundDevice, MqttAccess, MqttTopics
-from gateway.models.devices import Device, DeviceHealth, DeviceList, ListDevices, RegisterDevice
+from gateway.models.devices import Device, DeviceHealth, RegisterDevice
 from gateway.models.events import EventList, ListEvents
 from gateway.models.fields import Empty
 from gateway.models.resets import ResetDevice
-from gateway.store import Tx, View, command_sql, device_list, device_sql, event_list, event_sql, outbox_sql
+from gateway.store import Tx, View, command_sql, device_sql, event_list, event_sql, outbox_sql
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.event_sql import EventRecord
 
 TAG: Final = "devices"
 SYNCED: Final = "X-Broker-Synced"
-MAX_PAGE_BYTES: Final = 2 * MAX_ANSWER_BYTES
-"""Maximum size of a page of devices: a thousand ordinary ones, or a hundred of the largest."""
 
 
 async def register_device(call: RequestContext, body: RegisterDevice) -> ApiResponse:
@@ -37,34 +35,6 @@ async def register_device(call: RequestContext, body: RegisterDevice) -> ApiResp
         return ApiResponse(device_sql.to_model(device), status=201 if new else 200)
 
     return await call.work.commit(register)
-
-
-async def list_devices(call: RequestContext, query: ListDevices) -> ApiResponse:
-    """``GET /v1/devices``: the page is read and encoded in a reader's thread."""
-    if query.cursor is not None and query.offset:
-        raise InvalidRequestError(
-            "cursor: cannot be combined with 'offset', since both say where the page begins. Leave one of them out.",
-            details={"field": "cursor"},
-        )
-    try:
-        read = call.work.scan if device_list.looks_at_many(query) else call.work.read
-        return ApiResponse(await read(lambda view: _page(view, call.project_id, query)))
-    except device_list.CursorError as error:
-        raise bad_cursor() from error
-
-
-def _page(view: View, project_id: str, query: ListDevices) -> bytes:
-    rows = device_list.page(view, project_id, query)
-    shown, more = fitting(rows, query.limit, lambda listed: device_sql.to_model(listed.device), MAX_PAGE_BYTES)
-    total = device_list.total(view, project_id, query) if query.total else None
-    answer = DeviceList(
-        data=shown,
-        has_more=more,
-        next_cursor=device_list.cursor(query, rows[len(shown) - 1]) if more else None,
-        total=None if total is None else total.count,
-        total_is_exact=None if total is None else total.exact,
-    )
-    return answer.model_dump_json(exclude=set() if query.total else {"total", "total_is_exact"}).encode()
 
 
 async def get_device(call: RequestContext, _: Empty) -> ApiResponse:
@@ -212,21 +182,6 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         handler=register_device,
         answers={201: Device, 200: Device},
         conflicts=("resource_already_exists",),
-    ),
-    Operation(
-        method="GET",
-        path="/v1/devices",
-        summary="List devices",
-        description="The devices of the project that are not deleted, newest first unless `sort` and `order` say "
-        "otherwise. The page after this one starts at `next_cursor`; a cursor that was made under another `sort` or "
-        "`order` is refused. A page of more than 100 devices ends before `limit` when it would exceed 2 MiB. "
-        "`created_at` pages miss nothing that was there at the first; a device that is changed meanwhile can come "
-        "twice or be missed under `updated_at` and `name`.",
-        tag=TAG,
-        access=READ,
-        takes=ListDevices,
-        handler=list_devices,
-        answers={200: DeviceList},
     ),
     Operation(
         method="GET",

@@ -30,7 +30,7 @@ from gateway.models.job_requests import (
 from gateway.models.jobs import DRY_RUN_SHOWN, JobPreview, JobPreviewDevice, JobPreviewWaits, JobStatus, SkipReason
 from gateway.models.resets import ResetDevice
 from gateway.models.states import Radio
-from gateway.store import Tx, View, device_list, job_choice_sql, job_sql, job_target_sql
+from gateway.store import Batch, Tx, View, device_list, job_choice_sql, job_sql, job_target_sql
 from gateway.store.job_choice_sql import TargetState
 from gateway.store.job_sql import PREPARING, JobRecord
 from gateway.store.job_target_sql import NewTarget
@@ -39,7 +39,9 @@ RESET: Final = CommandType.FACTORY_RESET
 BULK_RESET: Final = "Bulk reset"
 HELD_MS: Final = MINUTE_MS
 PART: Final = 500
-"""Targets that are written in one transaction."""
+"""Targets that are written before urgent writes are let in. A small job has so many at most."""
+_AT_ONCE: Final = 5_000
+"""Targets that are written in one transaction, if no urgent write waits."""
 _LOOK_UP: Final = 1_000
 _SECONDS_A_MINUTE: Final = MINUTE_MS // SECOND_MS
 
@@ -77,12 +79,13 @@ def choose(view: View, project_id: str, body: CreateJob) -> list[NewTarget]:
 
 
 def _filtered(view: View, project_id: str, query: ListDevices) -> list[NewTarget]:
-    found = device_list.generations(view, project_id, query, MOST_TARGETS + 1)
+    chosen = device_list.generations(view, project_id, query, MOST_TARGETS + 1)
+    found = [NewTarget(pk, None, generation) for pk, generation in chosen]
     if not found:
         raise _bad("targets.filter", "no device passes it. Check it with GET /v1/devices, which takes the same.")
     if len(found) > MOST_TARGETS:
         raise _bad("targets.filter", f"more than {MOST_TARGETS} devices pass it. Narrow it, and create several jobs.")
-    return [NewTarget(pk, None, generation) for pk, generation in found]
+    return found
 
 
 def named(view: View, project_id: str, device_ids: Sequence[str]) -> Iterator[NewTarget]:
@@ -220,6 +223,18 @@ def per_minute(body: CreateJob, bulk_reset_per_second: int) -> int:
 def _params(body: CreateJob) -> dict[str, object]:
     given = body.action.params or {}
     return {"recordings": "keep", **given} if body.action.type == RESET else given
+
+
+def add(batch: Batch, job_id: str, targets: Sequence[NewTarget], first: int) -> int:
+    """Insert some of the targets, from ``first`` on; return the position of the next one that is to be inserted."""
+    end = min(first + _AT_ONCE, len(targets))
+    while first < end:
+        job_target_sql.insert(batch.tx, job_id, first, targets[first : first + PART])
+        first += PART
+        if batch.should_stop():
+            break
+        batch.yield_to_urgent()
+    return first
 
 
 def create(tx: Tx, project_id: str, actor: str, body: CreateJob, targets: Sequence[NewTarget]) -> JobRecord:

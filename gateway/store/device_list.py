@@ -15,6 +15,8 @@ from gateway.store.device_candidates import few
 from gateway.store.device_sql import COLUMNS, FROM, DeviceRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.models.devices import ListDevices
     from gateway.store.transaction import View
 
@@ -168,17 +170,17 @@ def total(view: View, project_id: str, query: ListDevices) -> Total:
     return Total(passed, beyond is None)
 
 
-def generations(view: View, project_id: str, query: ListDevices, limit: int) -> list[tuple[int, int]]:
-    """Return row number and generation of devices that pass the filters, the oldest first, up to ``limit``."""
+def generations(view: View, project_id: str, query: ListDevices, limit: int) -> Iterator[tuple[int, int]]:
+    """Yield row number and generation of devices that pass the filters, the oldest first, up to ``limit``."""
     source = _source(view, project_id, query.model_copy(update={"sort": "created_at"}))
     filters, values = _filters(view, query)
     clauses = " AND ".join([*source.clauses, "d.project_id = ?", "d.deleted_at IS NULL", *filters])
-    rows = view.all(
+    for row in view.each(
         f"""SELECT d.pk, d.binding_generation FROM {source.tables} WHERE {clauses}
             ORDER BY {source.pk} LIMIT ?""",  # noqa: S608 - our own clauses
         *(*source.values, project_id, *values, limit),
-    )
-    return [(row[0], row[1]) for row in rows]
+    ):
+        yield row[0], row[1]
 
 
 def _total_with_tags(view: View, project_id: str, query: ListDevices) -> Total:

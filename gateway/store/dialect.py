@@ -14,7 +14,9 @@ class SqlDialect:
     """How one engine spells an expression. Each method returns SQL text.
 
     ``numbers`` and ``names`` are queries with one placeholder, a list as JSON text. They return its members in a column
-    ``value``, as integers or as text. ``newest_event`` returns the number of the newest event that was ever committed.
+    ``value``, as integers or as text. ``lists`` does so for a list of lists: its columns are ``place``, from 0 on, and
+    ``item``, whose members :meth:`member` returns. ``newest_event`` returns the number of the newest event that was
+    ever committed.
     ``database_bytes`` returns its size where the server knows it. ``like`` compares without regard to the case of A
     to Z. ``share`` after a query keeps its rows as they are until the end of the transaction.
     """
@@ -22,6 +24,7 @@ class SqlDialect:
     name: str
     numbers: str
     names: str
+    lists: str
     newest_event: str
     database_bytes: str
     like: str
@@ -33,6 +36,7 @@ class SqlDialect:
     _joined: str
     _json_path: tuple[str, str, str]
     _unindexed: str
+    _member: str
 
     def now(self, instant: int) -> str:
         """Return the present time in milliseconds: by the server's clock, or this process's ``instant`` on SQLite."""
@@ -59,6 +63,10 @@ class SqlDialect:
         before, between, after = self._json_path
         return f"{before.format(column)}{between.join(path)}{after}"
 
+    def member(self, column: str, index: int) -> str:
+        """Return a member of a JSON list: as text on PostgreSQL, by its type on SQLite."""
+        return self._member.format(column, index)
+
     def unindexed(self, column: str) -> str:
         """Return the column in a form that SQLite uses no index for. PostgreSQL's planner needs no such hint."""
         return f"{self._unindexed}{column}"
@@ -68,6 +76,7 @@ SQLITE: Final = SqlDialect(
     name="sqlite",
     numbers="SELECT value FROM json_each(?)",
     names="SELECT value FROM json_each(?)",
+    lists="SELECT key AS place, value AS item FROM json_each(?)",
     database_bytes="SELECT NULL",
     newest_event="SELECT seq FROM sqlite_sequence WHERE name = 'events'",
     like="LIKE",
@@ -79,11 +88,14 @@ SQLITE: Final = SqlDialect(
     _joined="group_concat({})",
     _json_path=("json_extract({}, '$.", ".", "')"),
     _unindexed="+",
+    _member="json_extract({}, '$[{}]')",
 )
 POSTGRESQL: Final = SqlDialect(
     name="postgresql",
     numbers="SELECT value::bigint AS value FROM json_array_elements_text(?::json)",
     names="SELECT value FROM json_array_elements_text(?::json)",
+    lists="""SELECT number - 1 AS place, value AS item
+        FROM json_array_elements(?::json) WITH ORDINALITY AS listed(value, number)""",
     newest_event="SELECT seq FROM event_counter",
     database_bytes="SELECT pg_database_size(current_database())",
     like="ILIKE",
@@ -95,4 +107,5 @@ POSTGRESQL: Final = SqlDialect(
     _joined="string_agg({}, ',')",
     _json_path=("({}::json #>> '{{", ",", "}')"),
     _unindexed="",
+    _member="({} ->> {})",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from heapq import merge
 from itertools import islice
 from operator import attrgetter
@@ -62,18 +64,19 @@ _LISTED: Final = f"""SELECT {columns(ListedTarget, "t", device_id="d.id", serial
 
 
 def insert(tx: Tx, job_id: str, first: int, targets: Sequence[NewTarget]) -> None:
-    """Insert targets from this position on: those with a reason are skipped, the others wait."""
-    rows = [
-        (
-            *(job_id, position, each.device_pk, each.unknown_id, each.binding_generation),
-            *((Outcome.WAITING, None, None) if each.reason is None else (Outcome.SKIPPED, each.reason, tx.now)),
-        )
-        for position, each in enumerate(targets, first)
-    ]
-    tx.run_many(
-        """INSERT INTO job_targets (job_id, position, device_pk, unknown_id, binding_generation, outcome, reason,
-            changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-        rows,
+    """Insert targets from this position on: those with a reason are skipped, the others wait.
+
+    One statement inserts them all. PostgreSQL takes three times as long for a statement each.
+    """
+    member = partial(tx.dialect.member, "given.item")
+    tx.run(
+        f"""INSERT INTO job_targets (job_id, position, device_pk, unknown_id, binding_generation, outcome, reason,
+                changed_at)
+            SELECT ?, ? + given.place, CAST({member(0)} AS BIGINT), {member(1)}, CAST({member(2)} AS BIGINT),
+                CASE WHEN {member(3)} IS NULL THEN 'waiting' ELSE 'skipped' END, {member(3)},
+                CASE WHEN {member(3)} IS NULL THEN NULL ELSE CAST(? AS BIGINT) END
+            FROM ({tx.dialect.lists}) AS given""",  # noqa: S608 - our own expressions
+        *(job_id, first, tx.now, json.dumps(targets)),
     )
 
 

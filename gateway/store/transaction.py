@@ -91,6 +91,10 @@ class View:
         """Return every row."""
         return self.connection.execute(sql, values).fetchall()
 
+    def each(self, sql: str, *values: Any) -> Iterator[Row]:
+        """Yield the rows one by one, so that many take little memory. Read them to the end before the next query."""
+        yield from self.connection.execute(sql, values)
+
     def record(self, kind: type[R], sql: str, *values: Any) -> R | None:
         """Return the first row as a record of this kind, or None."""
         row: Row | None = self.connection.execute(sql, values).fetchone()

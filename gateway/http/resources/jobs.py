@@ -44,9 +44,10 @@ async def _prepare(call: RequestContext, body: CreateJob, targets: list[NewTarge
     """Write the targets in parts, each after urgent writes, so that other requests do not wait."""
     store = call.services.store
     job_id = await store.write(lambda tx: job_creation.begin(tx, call.project_id, call.actor, body, targets))
-    for first in range(0, len(targets), job_creation.PART):
-        some = targets[first : first + job_creation.PART]
-        await store.write(partial(job_target_sql.insert, job_id=job_id, first=first, targets=some), urgent=False)
+    written = 0
+    while written < len(targets):
+        add = partial(job_creation.add, job_id=job_id, targets=targets, first=written)
+        written = await store.write_batch(add)
     return job_id
 
 

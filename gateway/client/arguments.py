@@ -54,6 +54,16 @@ class EventFilters(TypedDict, total=False):
     until: str
 
 
+class JobOptions(TypedDict, total=False):
+    """What may be said of a new job besides its name, action and targets."""
+
+    reason: str
+    start_at: str
+    pace: Json
+    abort: Json | None
+    confirm_count: int
+
+
 class WebhookChanges(TypedDict, total=False):
     """What is to be changed of a webhook; what is left out stays."""
 

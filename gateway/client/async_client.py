@@ -8,6 +8,7 @@ from typing import Final, Unpack
 from gateway.client import errors
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
 from gateway.client.async_events import AsyncEventCalls
+from gateway.client.async_jobs import AsyncJobCalls
 from gateway.client.async_resets import AsyncResetCalls
 from gateway.core.received_json import parse_json
 from gateway.models import webhooks
@@ -24,7 +25,7 @@ MOST_DEVICES: Final = 1_000
 ME: Final = "me"
 
 
-class AsyncClient(AsyncResetCalls, AsyncEventCalls):
+class AsyncClient(AsyncResetCalls, AsyncEventCalls, AsyncJobCalls):
     """Calls of the gateway's HTTP API with one credential: an API key, or the token of a device.
 
     Each call raises :class:`gateway.client.ApiError` when the gateway refuses, and ``httpx.HTTPError`` when it cannot

@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from gateway.client import ApiError, AsyncClient, Client
-from gateway.client.arguments import DeviceChanges, DeviceFilters, ResetFilters, WebhookChanges
+from gateway.client.arguments import DeviceChanges, DeviceFilters, JobOptions, ResetFilters, WebhookChanges
 from gateway.http.resources.operations import OPERATIONS
 from gateway.models import webhooks
 from gateway.models.devices import ListDevices, UpdateDevice
+from gateway.models.job_requests import CreateJob
 from gateway.models.reset_list import ListResets
 from tests.http.support import Api
 from tests.support import generated
@@ -48,10 +49,12 @@ def test_method_parameters_match_the_operation() -> None:
     assert set(DeviceFilters.__annotations__) == set(ListDevices.model_fields) - paging
     assert set(ResetFilters.__annotations__) == set(ListResets.model_fields) - paging
     assert set(DeviceChanges.__annotations__) == set(UpdateDevice.model_fields)
+    named = {"name", "action", "targets", "dry_run"}
+    assert set(JobOptions.__annotations__) == set(CreateJob.model_fields) - named
     assert set(WebhookChanges.__annotations__) == set(webhooks.UpdateWebhook.model_fields)
 
 
-@pytest.mark.parametrize("name", ["client", "resets", "transport"])
+@pytest.mark.parametrize("name", ["jobs", "client", "resets", "transport"])
 async def test_the_blocking_client_is_generated_from_the_async_one(name: str) -> None:
     """As ``scripts/sync_client.py`` writes it."""
     program = (
@@ -77,6 +80,13 @@ def live(url: str, key: str) -> None:
         command = gateway.create_command(device.id, "reboot", ttl_seconds=60)
         assert gateway.cancel_command(device.id, command.id).status == "cancelled"
         assert gateway.list_commands(device.id, kind="reboot", status="cancelled").data[0].id == command.id
+        job = gateway.create_job("recall", "reboot", {"device_ids": [device.id]}, abort=None, once="job")
+        assert gateway.pause_job(job.id).status == "paused"
+        assert gateway.resume_job(job.id).abort is None
+        (target,) = gateway.iterate_job_devices(job.id, outcome=["waiting", "failed"])
+        assert (target.device_id, gateway.list_jobs(status="running").data[0].id) == (device.id, job.id)
+        assert gateway.cancel_job(job.id).status == gateway.get_job(job.id).status == "cancelled"
+        assert gateway.preview_job("recall", "reboot", {"filter": {}}).counts == {"would_queue": 1}
         gateway.reset_device(device.id)
         with Client(url, bound.device_token) as own:
             (reset,) = own.send_heartbeat({"battery_percent": 50, "flags": 8}).commands or []

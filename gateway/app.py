@@ -155,7 +155,7 @@ async def _open_registry(stack: AsyncExitStack, settings: Settings, loop_priorit
     store = await stack.enter_async_context(
         Store(
             settings.registry,
-            Context(rules=rules_of(settings, name), vault=vault_of(settings.encryption_key_file)),
+            Context(rules=rules_of(settings, name), serves=True, vault=vault_of(settings.encryption_key_file)),
             CommitListener(wakeups, metrics),
             tracer=tracer,
             loop_priority=loop_priority,

@@ -30,7 +30,7 @@ from gateway.models.job_requests import (
 from gateway.models.jobs import DRY_RUN_SHOWN, JobPreview, JobPreviewDevice, JobPreviewWaits, JobStatus, SkipReason
 from gateway.models.resets import ResetDevice
 from gateway.models.states import Radio
-from gateway.store import Batch, Tx, View, device_list, job_choice_sql, job_sql, job_target_sql
+from gateway.store import Batch, Tx, View, actor_names, device_list, job_choice_sql, job_sql, job_target_sql
 from gateway.store.job_choice_sql import TargetState
 from gateway.store.job_sql import PREPARING, JobRecord
 from gateway.store.job_target_sql import NewTarget
@@ -201,6 +201,7 @@ def _record(tx: Tx, project_id: str, actor: str, body: CreateJob) -> JobRecord:
         ttl_seconds=None if action.type == RESET else action.ttl_seconds or DEFAULT_TTL_SECONDS,
         status=PREPARING,
         created_by=actor,
+        created_by_name=actor_names.lasting(tx, actor),
         created_at=tx.now,
         start_at=None if body.start_at is None else from_datetime(body.start_at),
         started_at=None,

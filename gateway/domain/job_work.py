@@ -111,6 +111,7 @@ def _why_skip(view: View, job: JobRecord, target: TargetRecord, device: DeviceRe
 
 
 def _queue(tx: Tx, job: JobRecord, device: DeviceRecord) -> str:
+    jobs.act_for_creator(tx, job)
     params = json.loads(job.params)
     if job.type == RESET:
         asked = ResetDevice(reason=job.reason, recordings=params["recordings"])

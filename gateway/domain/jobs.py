@@ -161,6 +161,12 @@ def _record(tx: Tx, job: JobRecord, kind: EventType, actor: str, /, **facts: str
     )
 
 
+def act_for_creator(tx: Tx, job: JobRecord) -> None:
+    """Let what follows in this transaction name the creator as at the creation: it may be days later."""
+    if job.created_by_name is not None:
+        tx.actor_names[job.created_by] = job.created_by_name
+
+
 def record_created(tx: Tx, job: JobRecord) -> None:
     """Write the events of a new job."""
     _record(tx, job, EventType.JOB_CREATED, job.created_by, action=job.type)

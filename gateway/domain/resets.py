@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gateway.core import ids
 from gateway.core.redaction import redact
 from gateway.domain import end_users, grants
 from gateway.errors import ConflictError
@@ -65,7 +64,7 @@ def record_request(
     request = reset_sql.ResetRequest(
         command_id=command_id,
         actor=actor,
-        actor_name=_name_of(tx, actor),
+        actor_name=actor_names.lasting(tx, actor),
         reason=None if asked.reason is None else redact(asked.reason),
         recordings=recordings_of(command),
         end_user=None if person is None else end_users.fingerprint(tx, before.project_id, person),
@@ -73,12 +72,6 @@ def record_request(
         grant_kid=grants.key_id(command.grant_token),
     )
     reset_sql.insert(tx, before, request)
-
-
-def _name_of(tx: Tx, actor: str) -> str | None:
-    """Return the actor's name, unless it holds the id of an end user: a certificate repeats it and can never change."""
-    name = actor_names.of(tx, actor)
-    return None if name is None or ids.END_USER in name else redact(name)
 
 
 def record_end(tx: Tx, command: CommandRecord, outcome: str, *, token_revoked: bool) -> None:

@@ -129,8 +129,11 @@ class Job(Outbound):
     counts: JobCounts = Field(description="Targets by outcome.")
     pace: ShownPace = Field(description="How fast it goes.")
     abort: ShownAbort | None = Field(description="When it stops by itself; null: never.")
-    created_by: str = Field(description="Who created it: the id of a key, or `cli`.")
-    created_by_name: str | None = Field(description="The name that this key has now.")
+    created_by: str = Field(description="Who created it: the id of a key, `user:…` for a person, or `cli`.")
+    created_by_name: str | None = Field(
+        description="The name that the key, the person or the command line's user had then. Null without one, and "
+        "where it holds an end user's id."
+    )
     created_at: CreatedAt
     start_at: str | None = Field(description="When it was to start; null: at once.")
     started_at: str | None = Field(description="When it started; null before.")

@@ -101,7 +101,7 @@ def _origin(tx: Tx) -> dict[str, Any]:
 def _actor(tx: Tx, actor: Actor) -> dict[str, Any]:
     """Return who acted, with the name at this time: names change, and keys and people are deleted."""
     name = actor_names.of(tx, actor)
-    return {"actor": actor} if name is None else {"actor": actor, "actor_name": _blotted(name)}
+    return {"actor": actor} if name is None else {"actor": actor, "actor_name": name}
 
 
 def _blotted(fact: Any) -> Any:

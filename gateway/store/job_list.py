@@ -20,23 +20,11 @@ from gateway.models.jobs import (
 from gateway.store.device_sql import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gateway.store.job_sql import JobRecord
     from gateway.store.job_target_sql import ListedTarget
-    from gateway.store.transaction import View
 
 
-def actor_names(view: View, jobs: Sequence[JobRecord]) -> dict[str, str]:
-    """Return the names of the keys that created these jobs, by their ids."""
-    rows = view.all(
-        f"SELECT id, name FROM api_keys WHERE id IN ({view.dialect.names})",  # noqa: S608 - a constant
-        json.dumps(sorted({job.created_by for job in jobs})),
-    )
-    return {row["id"]: row["name"] for row in rows}
-
-
-def to_model(job: JobRecord, names: dict[str, str], rate_per_minute: int) -> Job:
+def to_model(job: JobRecord, rate_per_minute: int) -> Job:
     """Return a job as the API shows it. ``rate_per_minute`` is its rate if it runs."""
     ramp = None
     if job.ramp_from is not None and job.ramp_double_ms is not None:
@@ -55,7 +43,7 @@ def to_model(job: JobRecord, names: dict[str, str], rate_per_minute: int) -> Job
         pace=ShownPace(per_minute=job.per_minute, ramp=ramp),
         abort=abort,
         created_by=job.created_by,
-        created_by_name=names.get(job.created_by),
+        created_by_name=job.created_by_name,
         created_at=to_rfc3339(job.created_at),
         start_at=moment(job.start_at),
         started_at=moment(job.started_at),

@@ -35,6 +35,7 @@ class JobRecord(NamedTuple):
     ttl_seconds: int | None
     status: str
     created_by: str
+    created_by_name: str | None
     created_at: int
     start_at: int | None
     started_at: int | None

@@ -71,6 +71,8 @@ class Context:
     entropy: Entropy = system_entropy
     ids: Ids = field(default_factory=lambda: Ids(system_entropy))
     link: LinkState = field(default_factory=LinkState)
+    serves: bool = False
+    """Whether this is a gateway: its process does not have the user who once was at the command line."""
     vault: Vault = field(default_factory=Vault)
     """Opens and seals signing keys and webhook secrets."""
 
@@ -131,6 +133,8 @@ class Tx(View):
         """The address of the request behind this write, for its events. The caller sets it."""
         self.request_id: str | None = None
         """The id of the request behind this write, as its answer has it. The caller sets it."""
+        self.actor_names: dict[str, str] = {}
+        """Names of actors, by id, who asked for this write earlier and may have other names now, or none."""
         self.traced: list[Traced] = []
         self.follows = False
         """Whether new ids sort after the existing ones."""

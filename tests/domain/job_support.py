@@ -19,10 +19,15 @@ def request(device_ids: list[str], **more: Any) -> CreateJob:
 
 def make(world: World, device_ids: list[str], **more: Any) -> JobRecord:
     """A new job."""
+    return make_by(world, "key_1", device_ids, **more)
+
+
+def make_by(world: World, actor: str, device_ids: list[str], **more: Any) -> JobRecord:
+    """A new job of this actor."""
     body = request(device_ids, **more)
     job_creation.check(body, world.now, job_creation.per_minute(body, 50))
     targets = job_creation.choose(world.view, world.project_id, body)
-    return world.run(job_creation.create, world.project_id, "key_1", body, targets)
+    return world.run(job_creation.create, world.project_id, actor, body, targets)
 
 
 def again(world: World, job: JobRecord) -> JobRecord:

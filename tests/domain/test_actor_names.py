@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from gateway.domain import certificate_check, certificates, devices, erasures, g
 from gateway.models.events import ListProjectEvents
 from gateway.models.reset_list import ListResets
 from gateway.runtime.os_user import os_user
-from gateway.store import actor_names, certificate_sql, event_list, event_sql, key_sql, reset_list
+from gateway.store import actor_names, certificate_sql, event_list, event_sql, key_sql, people_sql, reset_list
+from gateway.store.event_sql import EventRecord
+from tests.domain.job_support import make_by, work
 from tests.domain.support import World
 
 SECRET = "sk_live_" + "x" * 40
@@ -27,6 +30,12 @@ def world(tmp_path: Path) -> Iterator[World]:
 def key(world: World, name: str) -> str:
     """A key with this name."""
     return world.run(key_sql.create, world.project_id, name)[0]
+
+
+def events_of(world: World, **query: str) -> list[EventRecord]:
+    """The newest events that pass these filters."""
+    wanted = ListProjectEvents.model_validate(query)
+    return event_list.page_of_project(world.view, world.project_id, wanted, None, 9)
 
 
 def ended_reset(world: World, actor: str, serial: str = "SN-1") -> str:
@@ -45,12 +54,44 @@ def jws(world: World, command_id: str) -> str:
 
 
 def test_an_actor_has_the_name_of_now(world: World) -> None:
-    """A key its own, the command line its user; what has no name gets none."""
+    """A key its own, a person that of the newest sign-in, the command line its user; others have none."""
     key_id = key(world, "ward app")
-    assert actor_names.of(world.view, key_id) == "ward app"
-    assert actor_names.of(world.view, "cli") == os_user()
-    for nobody in ("gateway", "dev_1", "key_unknown"):
-        assert actor_names.of(world.view, nobody) is None
+    for name in ("Ann", "Ann Smith"):
+        world.run(people_sql.save, "ann", name)
+    names = {"key": key_id, "person": "user:ann", "cli": "cli", "gateway": "gateway", "device": "dev_1", "no": "key_9"}
+    found = {kind: world.run(actor_names.of, actor) for kind, actor in names.items()}
+    assert found == {
+        "key": "ward app",
+        "person": "Ann Smith",
+        "cli": os_user(),
+        "gateway": None,
+        "device": None,
+        "no": None,
+    }
+
+
+def test_a_gateway_does_not_name_its_own_user(world: World) -> None:
+    """What the command line asked for and a gateway does later: its process has another user."""
+    world.context = replace(world.context, serves=True)
+    assert world.run(actor_names.of, "cli") is None
+    device_id, _ = world.bound()
+    world.run(devices.reset, world.project_id, device_id, "cli")
+    assert "actor_name" not in world.facts()
+
+
+def test_what_a_job_does_names_its_creator(world: World) -> None:
+    """As at the creation, by whatever process, and after the key is gone."""
+    for number, (actor, name) in enumerate(((key(world, "ward app"), "ward app"), ("cli", os_user()))):
+        world.context = replace(world.context, serves=False)
+        job = make_by(world, actor, [world.bound(f"SN-{number}")[0]])
+        assert (job.created_by, job.created_by_name) == (actor, name)
+        world.run(lambda tx: tx.run("DELETE FROM api_keys"))
+        world.context = replace(world.context, serves=True)
+        assert work(world, job) == 1
+        (event,) = events_of(world, actor=actor, type="reset.requested")
+        assert json.loads(event.data)["actor_name"] == name
+        (listed, *_) = reset_list.page(world.view, world.project_id, ListResets(), 20)
+        assert (listed.requested_by, listed.requested_by_name) == (actor, name)
 
 
 def test_a_reset_keeps_the_name_of_its_request(world: World) -> None:
@@ -65,9 +106,7 @@ def test_a_reset_keeps_the_name_of_its_request(world: World) -> None:
     assert (listed.requested_by, listed.requested_by_name) == (key_id, "ward app")
     claims = certificates.claims(jws(world, command.id)).request
     assert (claims.actor, claims.actor_name) == (key_id, "ward app")
-    (event,) = event_list.page_of_project(
-        world.view, world.project_id, ListProjectEvents.model_validate({"type": "reset.requested"}), None, 2
-    )
+    (event,) = events_of(world, type="reset.requested")
     assert json.loads(event.data)["actor_name"] == "ward app"
 
 
@@ -105,11 +144,8 @@ def test_an_erased_id_in_an_actor_is_erased_in_its_index(world: World) -> None:
     seqs = [world.view.value("SELECT max(seq) FROM events")]
     erasure = world.run(erasures.accept, world.project_id, "eu_9", "key_1")
     world.run(erasures.erase_in_events, erasure, seqs)
-    (event,) = event_list.page_of_project(
-        world.view, world.project_id, ListProjectEvents.model_validate({"type": "device.updated"}), None, 2
-    )
+    (event,) = events_of(world, type="device.updated")
     actor = json.loads(event.data)["actor"]
     assert "eu_9" not in actor
-    found = event_list.page_of_project(world.view, world.project_id, ListProjectEvents(actor=actor), None, 2)
-    assert [each.id for each in found] == [event.id]
-    assert not event_list.page_of_project(world.view, world.project_id, ListProjectEvents(actor="user:eu_9"), None, 2)
+    assert [each.id for each in events_of(world, actor=actor)] == [event.id]
+    assert events_of(world, actor="user:eu_9") == []

@@ -58,6 +58,16 @@ def insert(connection: DatabaseConnection) -> None:
         )
 
 
+def insert_jobs(connection: DatabaseConnection) -> None:
+    """Jobs of three keys, one of which is not there."""
+    for number, key in enumerate(("key_1", "key_2", "key_3"), 1):
+        connection.execute(
+            """INSERT INTO jobs (id, project_id, name, type, params, status, created_by, created_at, per_minute)
+                VALUES (?, 'proj_1', 'Recall', 'factory_reset', '{}', 'completed', ?, 1, 60)""",
+            (f"job_{number}", key),
+        )
+
+
 def check(connection: DatabaseConnection) -> None:
     """Look at them with this version."""
     view = View(connection)
@@ -68,6 +78,8 @@ def check(connection: DatabaseConnection) -> None:
     assert found == BY_ACTOR
     names = view.all("SELECT requested_by, requested_by_name FROM resets ORDER BY command_id")
     assert [tuple(row) for row in names] == [("key_1", "back end"), ("key_2", None), ("key_3", None)]
+    jobs = view.all("SELECT created_by, created_by_name FROM jobs ORDER BY id")
+    assert [tuple(row) for row in jobs] == [("key_1", "back end"), ("key_2", None), ("key_3", None)]
     assert [each.actor for each in event_list.actors(view, "proj_1")] == ["cli", "gateway", "key_1"]
 
 
@@ -77,6 +89,7 @@ def test_sqlite_carries_them_over(tmp_path: Path) -> None:
     with closing(connect(tmp_path / DATABASE_NAME)) as connection:
         apply(connection, stop_before="m037_event_actor")
         insert(connection)
+        insert_jobs(connection)
     with closing(open_to_serve(tmp_path)) as connection:
         check(connection)
 
@@ -88,8 +101,10 @@ def test_postgresql_carries_them_over(tmp_path: Path) -> None:
         connection.begin()
         connection.execute("ALTER TABLE events DROP COLUMN actor")
         connection.execute("ALTER TABLE resets DROP COLUMN requested_by_name")
+        connection.execute("ALTER TABLE jobs DROP COLUMN created_by_name")
         connection.execute(f"DELETE FROM {STEP_TABLE} WHERE name = 'p037_event_actor'")  # noqa: S608 - a constant
         insert(connection)
+        insert_jobs(connection)
         connection.execute("COMMIT")
     with closing(open_registry(address)) as connection:
         check(connection)

@@ -34,10 +34,10 @@ async def create_job(call: RequestContext, body: CreateJob) -> ApiResponse:
     job_creation.require_confirmed(body, len(targets))
     if len(targets) <= job_creation.PART:
         return await call.work.commit(
-            lambda tx: _created(tx, job_creation.create(tx, call.project_id, call.actor, body, targets))
+            lambda tx: _created(job_creation.create(tx, call.project_id, call.actor, body, targets))
         )
     job_id = await _prepare(call, body, targets)
-    return await call.work.commit(lambda tx: _created(tx, job_creation.finish(tx, job_id)))
+    return await call.work.commit(lambda tx: _created(job_creation.finish(tx, job_id)))
 
 
 async def _prepare(call: RequestContext, body: CreateJob, targets: list[NewTarget]) -> str:
@@ -51,13 +51,12 @@ async def _prepare(call: RequestContext, body: CreateJob, targets: list[NewTarge
     return job_id
 
 
-def _created(view: View, job: JobRecord) -> ApiResponse:
-    return ApiResponse(_models(view, [job], job.created_at)[0], status=201)
+def _created(job: JobRecord) -> ApiResponse:
+    return ApiResponse(_models([job], job.created_at)[0], status=201)
 
 
-def _models(view: View, found: list[JobRecord], now: int) -> list[Job]:
-    names = job_list.actor_names(view, found)
-    return [job_list.to_model(job, names, _rate(job, now)) for job in found]
+def _models(found: list[JobRecord], now: int) -> list[Job]:
+    return [job_list.to_model(job, _rate(job, now)) for job in found]
 
 
 def _rate(job: JobRecord, now: int) -> int:
@@ -72,7 +71,7 @@ async def list_jobs(call: RequestContext, query: ListJobs) -> ApiResponse:
     now = call.services.store.context.clock()
 
     def read(view: View) -> list[Job]:
-        return _models(view, job_sql.page(view, call.project_id, query.status, query.cursor, query.limit), now)
+        return _models(job_sql.page(view, call.project_id, query.status, query.cursor, query.limit), now)
 
     page, more = fitting(await call.work.read(read), query.limit, lambda job: job)
     return ApiResponse(JobList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
@@ -81,7 +80,7 @@ async def list_jobs(call: RequestContext, query: ListJobs) -> ApiResponse:
 async def get_job(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/jobs/{job_id}``."""
     now = call.services.store.context.clock()
-    return ApiResponse(await call.work.read(lambda view: _models(view, [_require(view, call)], now)[0]))
+    return ApiResponse(await call.work.read(lambda view: _models([_require(view, call)], now)[0]))
 
 
 def _require(view: View, call: RequestContext) -> JobRecord:
@@ -122,7 +121,7 @@ def _named(call: RequestContext) -> tuple[str, str, str]:
 
 
 def _changed(tx: Tx, job: JobRecord) -> ApiResponse:
-    return ApiResponse(_models(tx, [job], tx.now)[0])
+    return ApiResponse(_models([job], tx.now)[0])
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

@@ -201,10 +201,10 @@ def m036_people(db: Database) -> None:
 
 @step
 def m037_event_actor(db: Database) -> None:
-    """Store who acted beside each event, so that lists by actor have an index, and who asked for a reset by name.
+    """Store who acted beside each event, and the names of who asked for resets and jobs.
 
-    Null is the device to which it happened: most events are those, and the index leaves them out. Names of earlier
-    resets are those that their keys have now.
+    An index finds the events of an actor. Null is the device to which it happened: most events are those,
+    and the index leaves them out. Names of earlier resets and jobs are those that their keys have now.
     """
     execute_each(
         db,
@@ -216,6 +216,10 @@ def m037_event_actor(db: Database) -> None:
         "ALTER TABLE resets ADD COLUMN requested_by_name TEXT",
         """UPDATE resets SET requested_by_name = (SELECT k.name FROM api_keys k
             WHERE k.id = requested_by AND k.project_id = resets.project_id
+                AND k.name NOT LIKE '%eu!_%' ESCAPE '!')""",
+        "ALTER TABLE jobs ADD COLUMN created_by_name TEXT",
+        """UPDATE jobs SET created_by_name = (SELECT k.name FROM api_keys k
+            WHERE k.id = created_by AND k.project_id = jobs.project_id
                 AND k.name NOT LIKE '%eu!_%' ESCAPE '!')""",
     )
 

@@ -321,6 +321,9 @@ _P037: Final = (
     """UPDATE resets SET requested_by_name = k.name FROM api_keys k
         WHERE k.id = resets.requested_by AND k.project_id = resets.project_id
             AND k.name NOT LIKE '%eu!_%' ESCAPE '!'""",
+    'ALTER TABLE jobs ADD COLUMN created_by_name text COLLATE "C"',
+    """UPDATE jobs SET created_by_name = k.name FROM api_keys k
+        WHERE k.id = jobs.created_by AND k.project_id = jobs.project_id AND k.name NOT LIKE '%eu!_%' ESCAPE '!'""",
 )
 _P038: Final = (
     """CREATE TABLE thinned_heartbeats (

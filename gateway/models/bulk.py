@@ -45,7 +45,10 @@ class BulkCancel(Inbound):
 class BulkError(Outbound):
     """Why nothing was done to a device."""
 
-    code: str = Field(description="As a single reset of this device would have answered.")
+    code: str = Field(
+        description="As a single reset of this device would have answered. Or `device_already_bound`: it was bound "
+        "after a request that broke off and is repeated now."
+    )
     message: str = Field(description="For people: what is wrong, and what to do.")
 
 

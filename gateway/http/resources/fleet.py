@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from gateway.core.command_types import CommandType
 from gateway.domain import commands, devices, job_creation, jobs, resets
 from gateway.domain.job_work import INTERNAL_ERROR
-from gateway.errors import GatewayError, NotFoundError
+from gateway.errors import ConflictError, GatewayError, NotFoundError
 from gateway.http.callers import READ, WRITE
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import TAG
@@ -35,6 +35,7 @@ from gateway.models.resets import ResetDevice
 from gateway.models.states import CommandStatus
 from gateway.store import Tx, View, command_sql, device_stats, job_target_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.job_target_sql import TargetRecord
 
 log = structlog.get_logger()
 
@@ -62,6 +63,10 @@ async def bulk_reset(call: RequestContext, body: BulkReset) -> ApiResponse:
     return await call.work.commit(lambda tx: _bulk_reset_done(tx, job, outcomes))
 
 
+_SKIPPED_AT: Final = {"reset_pending": SkipReason.ALREADY_PENDING, "device_already_bound": SkipReason.BOUND_ANEW}
+"""Why the job skips a device, by the error that the request answers for it."""
+
+
 class BulkJob(BaseModel):
     """The job of a bulk reset: its id, and the position of each device among its targets."""
 
@@ -79,11 +84,9 @@ def _bulk_reset_done(tx: Tx, job: BulkJob, outcomes: list[BulkOutcome]) -> ApiRe
     """Give each target that nothing was done to its outcome in the job, and return the answer."""
     for each in outcomes:
         if each.outcome == "failed":
-            is_pending = each.error is not None and each.error.code == "reset_pending"
-            outcome, reason = (
-                (Outcome.SKIPPED, SkipReason.ALREADY_PENDING) if is_pending else (Outcome.FAILED, INTERNAL_ERROR)
-            )
-            _move(tx, job, each.id, outcome, reason=reason)
+            reason = _SKIPPED_AT.get("" if each.error is None else each.error.code)
+            outcome = Outcome.FAILED if reason is None else Outcome.SKIPPED
+            _move(tx, job, each.id, outcome, reason=reason or INTERNAL_ERROR)
     return ApiResponse(BulkOutcomes(data=outcomes))
 
 
@@ -178,14 +181,44 @@ def _would_reset(view: View, call: RequestContext, device_id: str, *, asked: Res
 
 
 def _reset(tx: Tx, call: RequestContext, device_id: str, *, asked: ResetDevice, job: BulkJob) -> str:
+    device = devices.require(tx, call.project_id, device_id)
+    target = job_target_sql.find(tx, job.id, job.positions[device_id])
+    if target is not None and target.outcome != Outcome.WAITING:
+        return _outcome_of(target, device_id)
     if _would_reset(tx, call, device_id, asked=asked) == "already_pending":
         _move(tx, job, device_id, Outcome.SKIPPED, reason=SkipReason.ALREADY_PENDING)
         return "already_pending"
+    if target is not None and device.bound_at is not None and device.binding_generation != target.binding_generation:
+        raise _bound_anew(device_id)
     devices.reset(tx, call.project_id, device_id, call.actor, asked, not_before=outbox_sql.next_turn(tx))
     command = _open_reset(tx, call, device_id)
     if command is not None:
         _move(tx, job, device_id, Outcome.QUEUED, command_id=command.id)
     return "reset"
+
+
+def _outcome_of(target: TargetRecord, device_id: str) -> str:
+    """Return what the worker of jobs has done to a device: the request broke off, and is repeated after a while.
+
+    Raises:
+        GatewayError: nothing was done to it.
+    """
+    if target.command_id is not None:
+        return "reset"
+    if target.reason == SkipReason.ALREADY_PENDING:
+        return "already_pending"
+    if target.reason == SkipReason.BOUND_ANEW:
+        raise _bound_anew(device_id)
+    if target.outcome == Outcome.SKIPPED:
+        raise NotFoundError(f"There was no device '{device_id[:80]}' in this project when the request came first.")
+    raise GatewayError(_UNFORESEEN)
+
+
+def _bound_anew(device_id: str) -> ConflictError:
+    return ConflictError(
+        "device_already_bound",
+        f"{device_id} was bound after this request came first, so it was not reset. Send a new request to reset it.",
+    )
 
 
 def _would_cancel(view: View, call: RequestContext, device_id: str) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.domain import devices, job_creation
+from gateway.domain import devices, job_creation, job_work
+from gateway.http.resources import fleet as bulk
 from gateway.models.job_requests import MOST_TARGETS
 from gateway.models.resets import ResetDevice
 from gateway.store import health_sql, job_sql
@@ -351,3 +352,39 @@ async def test_a_bulk_reset_that_broke_off_is_finished_by_the_worker(api: Api) -
         return (await api.store.read(lambda view: job_sql.by_id(view, made.id))).queued == 3
 
     await eventually(is_finished, "the worker has given each target its turn")
+
+
+async def test_a_repeated_bulk_reset_does_no_device_twice_and_no_new_owner(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request broke off, the worker went on, a device has a new owner; then the client repeats the request."""
+    done, sold, waiting = await fleet(api, 3)
+    request: Any = {"json": {"device_ids": [done, sold, waiting]}, "headers": {"Idempotency-Key": "recall"}}
+    with monkeypatch.context() as broken:
+        broken.setattr(bulk, "_each", refuse_all)
+        assert (await api.back_end.post("/v1/devices/bulk/reset", **request)).status_code == 500
+    (job,) = body(await api.back_end.get("/v1/jobs"), 200)["data"]
+    await api.store.write(lambda tx: job_work.take_turns(tx, job_sql.change(tx, job["id"], held_until=0).id, limit=1))
+    body(
+        await api.back_end.post(f"/v1/devices/{done}/bind", json={"end_user_id": "eu_2", "supersede_reset": True}), 200
+    )
+    body(await api.back_end.post(f"/v1/devices/{sold}/unbind"), 200)
+    body(await api.back_end.post(f"/v1/devices/{sold}/bind", json={"end_user_id": "eu_2"}), 200)
+    told = body(await api.back_end.post("/v1/devices/bulk/reset", **request), 200)["data"]
+    assert [(each["id"], each["outcome"], (each["error"] or {}).get("code")) for each in told] == [
+        (done, "reset", None),
+        (sold, "failed", "device_already_bound"),
+        (waiting, "reset", None),
+    ]
+    for device_id in (done, sold):
+        assert body(await api.back_end.get(f"/v1/devices/{device_id}"), 200)["end_user_id"] == "eu_2"
+    assert await targets(api, job) == [
+        (done, "cancelled", None),
+        (sold, "skipped", "bound_anew"),
+        (waiting, "queued", None),
+    ]
+
+
+async def refuse_all(*_: object) -> None:
+    """Break off, as a kill between two transactions does."""
+    raise RuntimeError("killed")

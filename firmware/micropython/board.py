@@ -21,11 +21,9 @@ class Board:
     """Pins by the configuration: `button_pin` (low while pressed), `led_pin`, `watchdog_seconds` (0: none)."""
 
     def __init__(self, config):
-        self._button = self._led = self._watchdog = self._wlan = None
-        self._blink = BLINKS["rebooting"]
-        if not machine:
-            return
-        self._wlan = network.WLAN(network.STA_IF)
+        self._button = self._led = self._watchdog = None
+        self._wlan = network.WLAN(network.STA_IF) if network else None
+        config = config if machine else {}
         if "button_pin" in config:
             self._button = machine.Pin(config["button_pin"], machine.Pin.IN, machine.Pin.PULL_UP)
         if "led_pin" in config:
@@ -35,13 +33,8 @@ class Board:
 
     def now_ms(self):
         """Return milliseconds since 1970, or None while the clock is not set."""
-        if time.gmtime()[0] < FIRST_YEAR:
-            return None
-        return time.time_ns() // 1000000 + EPOCH_OFFSET * 1000
-
-    def show(self, state):
-        """Show the state: steady when online, else a blink of its own length."""
-        self._blink = BLINKS[state]
+        is_set = time.gmtime()[0] >= FIRST_YEAR
+        return time.time_ns() // 1000000 + EPOCH_OFFSET * 1000 if is_set else None
 
     def reboot(self):
         """Reset the board. On the Unix port the runtime starts again instead."""
@@ -51,14 +44,13 @@ class Board:
     async def join(self, connection, networks):
         """Join the first WiFi network that works, and set the clock. Raises OSError without one."""
         if not self._wlan or connection != "wifi" or self._wlan.isconnected():
-            return
+            return None
         self._wlan.active(True)
         for each in networks:
             self._wlan.connect(each["ssid"], each["psk"])
             for _ in range(WIFI_SECONDS * 1000 // STEP_MS):
                 if self._wlan.isconnected():
-                    _set_clock()
-                    return
+                    return _set_clock()
                 await asyncio.sleep_ms(STEP_MS)
             self._wlan.disconnect()
         raise OSError("no WiFi network in reach")
@@ -72,10 +64,11 @@ class Board:
             if self._watchdog:
                 self._watchdog.feed()
             if self._led:
-                self._led.value(1 if not self._blink else passed // self._blink % 2)
+                blink = BLINKS[runtime.device.state]
+                self._led.value(1 if not blink else passed // blink % 2)
             held = held + STEP_MS if self._button and not self._button.value() else 0
             if held == HOLD_MS:
-                runtime.deliver(("local_reset",))
+                asyncio.create_task(runtime.deliver(("local_reset",)))
 
 
 def _set_clock():

@@ -28,18 +28,17 @@ SMALL_ORDER = (0, 1, P - 1, EIGHTH, P - EIGHTH)
 
 def verify(public, message, signature):
     """Return whether the 64 bytes are the signature of the message by this public key of 32 bytes."""
-    if not is_key(public) or len(signature) != 64 or int.from_bytes(signature[32:], "little") >= L:
+    s = int.from_bytes(signature[32:], "little")
+    if not is_key(public) or len(signature) != 64 or s >= L:
         return False
     if ed25519_check:
         return bool(ed25519_check(signature, public, message))
-    key = _decode(public)
-    if key is None:
+    minus_key = _decode_negated(public)
+    if minus_key is None:
         return False
-    x, y, z, t = key
     k = int.from_bytes(sha512(signature[:32] + public + message), "little") % L
-    s = int.from_bytes(signature[32:], "little")
     # R = S B - k A. The bytes are compared, so a second encoding of R does not pass.
-    return _encode(_sum_of_products(s, BASE, k, (P - x, y, z, P - t))) == signature[:32]
+    return _encode(_sum_of_products(s, BASE, k, minus_key)) == signature[:32]
 
 
 def is_key(public):
@@ -48,19 +47,18 @@ def is_key(public):
     return len(public) == 32 and y < P and y not in SMALL_ORDER
 
 
-def _decode(data):
-    """Return the point of these 32 bytes, or None when they are not on the curve (RFC 8032, 5.1.3)."""
+def _decode_negated(data):
+    """Return minus the point of the bytes of a key, or None when they are not on the curve (RFC 8032, 5.1.3)."""
     number = int.from_bytes(data, "little")
     y, sign = number & Y_BITS, number >> 255
-    u, v = (y * y - 1) % P, (D * y * y + 1) % P
-    v3 = v * v * v % P
-    x = u * v3 * pow(u * v3 * v3 * v % P, (P - 5) // 8, P) % P
-    if (v * x * x - u) % P:
+    square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if (x * x - square) % P:
         x = x * ROOT % P
-    if (v * x * x - u) % P or (x == 0 and sign):
+    if (x * x - square) % P:
         return None
-    if x & 1 != sign:
-        x = P - x
+    if x & 1 == sign:
+        x = P - x  # it is not 0: the keys with that x are of small order
     return (x, y, 1, x * y % P)
 
 

@@ -15,26 +15,29 @@ class Flash:
     def __init__(self, path):
         self.path = path
         for folder in (path, f"{path}/wiped", f"{path}/kept"):  # a factory reset wipes the first area
-            if not _exists(folder):
+            try:
                 os.mkdir(folder)
+            except OSError:
+                pass  # it is there, or the first write fails
 
     def write(self, area, name, value):
         """Replace one value: write a new file, sync it, rename it over the old one. Equal values cost no write."""
-        old, new = self._files(area, name)
-        if _exists(old) and _holds(old, value):
+        folder, entry = f"{self.path}/{area}", f"{name}.json"
+        if entry in os.listdir(folder) and _holds(f"{folder}/{entry}", value):
             return
-        with open(new, "wb") as file:
+        with open(f"{folder}/.{name}.new", "wb") as file:
             for part in parts(value):  # noqa: FURB122  # MicroPython has no `writelines`
                 file.write(part)
             file.flush()  # on boards and on the Unix port this syncs the file
-        os.rename(new, old)
+        os.rename(f"{folder}/.{name}.new", f"{folder}/{entry}")
         _sync()
 
     def erase(self, area, name):
         """Remove one value, and the rest of an interrupted write of it; no error when it does not exist."""
-        for file in self._files(area, name):
-            if _exists(file):
-                os.remove(file)
+        folder = f"{self.path}/{area}"
+        for entry in (f"{name}.json", f".{name}.new"):
+            if entry in os.listdir(folder):
+                os.remove(f"{folder}/{entry}")
         _sync()
 
     def read(self, area):
@@ -46,19 +49,8 @@ class Flash:
                     with open(f"{self.path}/{area}/{entry}") as file:
                         found[entry[:-5]] = json.load(file)
                 except ValueError:
-                    continue
+                    pass
         return found
-
-    def _files(self, area, name):
-        return f"{self.path}/{area}/{name}.json", f"{self.path}/{area}/.{name}.new"
-
-
-def _exists(path):
-    try:
-        os.stat(path)
-    except OSError:
-        return False
-    return True
 
 
 def _holds(path, value):

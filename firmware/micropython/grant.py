@@ -22,7 +22,13 @@ class RefusalError(Exception):
         self.code, self.message, self.keep, self.result = code, message, keep, result
 
 
-def check(command, topic_type, binding, last, now):
+def require(holds, code, message, keep=False):
+    """Raise `RefusalError` unless the condition holds."""
+    if not holds:
+        raise RefusalError(code, message, keep)
+
+
+def check(command, binding, last, now):
     """Return the `seq` of a command that may be obeyed, and the key that signed it. Store both before you obey.
 
     `last` is `seq` and `id` of the last command of this type; `now` is in milliseconds since 1970, or None.
@@ -30,30 +36,23 @@ def check(command, topic_type, binding, last, now):
     Raise `RefusalError` with the first code that applies, in the order of the checks below.
     """
     claims, key = _verified(command["grant_token"], binding)
-    said, own = command["binding_generation"], binding["binding_generation"]
-    if type(claims.get("iss")) is not str or not claims["iss"]:
-        raise _not_that_of_the_command("iss")
-    _agree("aud", claims, binding["device_id"])
-    _agree("jti", claims, command["id"])
-    _agree("cmd", claims, command["type"])
-    _agree("cmd", claims, topic_type)
-    _agree("gen", claims, said)
-    _agree("par", claims, _digest(command["params"]))
+    said, own, kind = command["binding_generation"], binding["binding_generation"], command["topic_type"]
     exp, seq = claims.get("exp"), claims.get("seq")
-    _check_expiry_agrees(exp, command["expires_at"])
-    if type(seq) is not int or not 0 < seq <= MAX_INTEGER:
-        raise RefusalError("grant_invalid", "the grant's seq is not a number from 1 to 2^53 - 1")
-    if said != own:
-        code = "stale_generation" if said < own else "generation_mismatch"
-        raise RefusalError(code, f"the command is for generation {said}, this binding is {own}", keep=said < own)
-    if topic_type not in wire.COMMAND_TYPES:
-        raise RefusalError("unknown_command", f"this firmware does not know {topic_type!r}")
-    if last and (seq < last["seq"] or (seq == last["seq"] and command["id"] != last["id"])):
-        raise RefusalError("stale_sequence", f"a later {topic_type} than number {seq} was taken under this binding")
-    if exp is not None and now is None:
-        raise RefusalError("expired", "the clock is not set")
-    if exp is not None and now >= exp * 1000:
-        raise RefusalError("expired", "the command's time is over", keep=True)
+    wanted = [("iss", str(claims.get("iss") or "a name")), ("aud", binding["device_id"]), ("jti", command["id"])]
+    wanted += [("cmd", command["type"]), ("cmd", kind), ("gen", said), ("par", _digest(command["params"]))]
+    wanted += [("exp", exp if _is_near(exp, command["expires_at"]) else "another time")]
+    for claim, value in wanted:
+        is_same = type(claims.get(claim)) is type(value) and claims.get(claim) == value
+        require(is_same, "grant_invalid", f"the grant's {claim} is not that of the command")
+    is_seq = type(seq) is int and 0 < seq <= MAX_INTEGER
+    require(is_seq, "grant_invalid", "the grant's seq is not a number from 1 to 2^53 - 1")
+    code = "stale_generation" if said < own else "generation_mismatch"
+    require(said == own, code, f"the command is for generation {said}, this binding is {own}", keep=said < own)
+    require(kind in wire.COMMAND_TYPES, "unknown_command", f"this firmware does not know {kind!r}")
+    is_next = not last or seq > last["seq"] or (seq, command["id"]) == (last["seq"], last["id"])
+    require(is_next, "stale_sequence", f"a later {kind} than number {seq} was taken under this binding")
+    require(exp is None or now is not None, "expired", "the clock is not set")
+    require(exp is None or now < exp * 1000, "expired", "the command's time is over", keep=True)
     return seq, key
 
 
@@ -63,17 +62,14 @@ def keys_of(binding):
     return [binding["grant_key"]] if new is None else [new, binding["grant_key"]]
 
 
-def new_key(params):
-    """Return the key in the params of a `set_grant_key`, or raise `RefusalError`."""
+def is_new_key(params):
+    """Return whether the params of a `set_grant_key` are a public Ed25519 key as a JWK (RFC 8037, 2)."""
     try:
         key = wire.pick(params, KEY)
-        known = (key["kty"], key["crv"], key["alg"]) == ("OKP", "Ed25519", "EdDSA")
-        good = known and 0 < len(key["kid"]) <= MAX_KID_LENGTH and ed25519.is_key(wire.unbase64url(key["x"]))
+        is_known = (key["kty"], key["crv"], key["alg"]) == ("OKP", "Ed25519", "EdDSA")
+        return is_known and 0 < len(key["kid"]) <= MAX_KID_LENGTH and ed25519.is_key(wire.unbase64url(key["x"]))
     except ValueError:
-        good = False
-    if not good:
-        raise RefusalError("invalid_grant_key", "the params are no public Ed25519 key as a JWK", keep=True)
-    return params
+        return False
 
 
 def _verified(token, binding):
@@ -96,30 +92,19 @@ def _verified(token, binding):
     raise RefusalError("grant_invalid", "the grant is not signed by the gateway of this binding", result=named)
 
 
-def _not_that_of_the_command(claim):
-    return RefusalError("grant_invalid", f"the grant's {claim} is not that of the command")
-
-
-def _agree(claim, claims, expected):
-    if type(claims.get(claim)) is not type(expected) or claims[claim] != expected:
-        raise _not_that_of_the_command(claim)
-
-
 def _digest(params):
+    """Return what `par` has to be, or what is equal to nothing in JSON if the params have no canonical form."""
     digest = sha256()
     try:
         for part in parts(params):
             digest.update(part)
     except ValueError:
-        raise RefusalError("grant_invalid", "the params have no canonical JSON")
+        return ()
     return wire.base64url(digest.digest())
 
 
-def _check_expiry_agrees(exp, expires_at):
-    """Compare seconds with a time: they may differ by less than a second."""
-    if exp is None and expires_at is None:
-        return
+def _is_near(exp, expires_at):
+    """Return whether seconds and a time are less than a second apart, or both absent."""
     if type(exp) is not int or expires_at is None:
-        raise _not_that_of_the_command("exp")
-    if not wire.rfc3339(exp * 1000 - 1000) < expires_at < wire.rfc3339(exp * 1000 + 1000):
-        raise _not_that_of_the_command("exp")
+        return exp is None and expires_at is None
+    return wire.rfc3339(exp * 1000 - 1000) < expires_at < wire.rfc3339(exp * 1000 + 1000)

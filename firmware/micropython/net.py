@@ -39,24 +39,20 @@ async def connect(host, port, tls, trusted):
     return await asyncio.wait_for(asyncio.open_connection(host, port, **options), CONNECT_SECONDS)
 
 
-async def post(url, trusted, token, payload, key=None):
-    """Send one request to the gateway; return status, body, and the seconds of `Retry-After` or None.
+async def post(url, trusted, token, payload, header=""):
+    """Send one request to the gateway; return status, body, and the seconds of `Retry-After`.
 
-    Raises one of `link.LOST` if no whole answer arrives.
+    The URL begins with `http://`, else it means TLS. Raises one of `link.LOST` if no whole answer arrives.
     """
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
     name, _, port = host.partition(":")
-    if scheme not in ("http", "https"):
-        raise ValueError("api_url has to begin with http:// or https://")
-    tls = scheme == "https"
+    tls = scheme != "http"
     reader, writer = await connect(name, int(port or (443 if tls else 80)), tls, trusted)
-    head = f"POST /{path} HTTP/1.0\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
-    if key:
-        head += f"Idempotency-Key: {key}\r\n"
+    head = f"POST /{path} HTTP/1.0\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n{header}"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
     try:
-        writer.write(head.encode() + b"\r\n" + payload)
+        writer.write(head.encode() + payload)
         return await asyncio.wait_for(_answer(writer, reader), ANSWER_SECONDS)
     finally:
         close(writer)
@@ -65,14 +61,11 @@ async def post(url, trusted, token, payload, key=None):
 async def _answer(writer, reader):
     await writer.drain()
     status = int((await reader.readline()).split(b" ")[1])
-    length, wait, line = 0, None, b"-"
+    headers, line = {}, b"-"
     while line.strip():
-        line = (await reader.readline()).lower()
-        name, _, value = line.partition(b":")
-        if name == b"content-length":
-            length = int(value)
-        if name == b"retry-after":
-            wait = int(value)
-    if length > LONGEST_ANSWER:
-        raise ValueError(f"an answer of more than {LONGEST_ANSWER} bytes")
-    return status, await reader.readexactly(length), wait
+        line = await reader.readline()
+        name, _, value = line.lower().partition(b":")
+        headers[name] = value
+    # A longer answer is cut, so it is no JSON.
+    body = await reader.readexactly(min(int(headers.get(b"content-length", 0)), LONGEST_ANSWER))
+    return status, body, int(headers.get(b"retry-after", 0))

@@ -24,17 +24,14 @@ class Product:
 
     def check(self, command):
         """Refuse a reset that says neither to keep nor to wipe the recordings. Its other params mean nothing here."""
-        if command["type"] == "factory_reset" and command["params"].get(RECORDINGS, "keep") not in ("keep", "wipe"):
-            raise grant.RefusalError("invalid_params", "params.recordings of a reset is keep or wipe", keep=True)
+        good = command["type"] != "factory_reset" or command["params"].get(RECORDINGS, "keep") in ("keep", "wipe")
+        grant.require(good, "invalid_params", "params.recordings of a reset is keep or wipe", keep=True)
 
     def reset_result(self, params, wiped, kept):
         """Return the result, which also says after a power cut what to wipe. Say here how your flash wipes."""
         count, is_wipe = len(self.made_in), params.get(RECORDINGS) == "wipe"
-        wiped, kept = list(wiped), list(kept)
-        if is_wipe:
-            wiped.append(RECORDINGS)
-        elif count:
-            kept.append(RECORDINGS)
+        wiped += (RECORDINGS,) if is_wipe else ()
+        kept += (RECORDINGS,) if count and not is_wipe else ()
         counts = {"wiped": count if is_wipe else 0, "kept": 0 if is_wipe else count}
         return {"wiped": wiped, "kept": kept, RECORDINGS: counts, "technique": dict.fromkeys(wiped, "deleted")}
 

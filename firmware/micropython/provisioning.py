@@ -1,6 +1,7 @@
 """Provisioning over a serial line: one JSON object a line from the companion app, one as the answer.
 
-`{"do": "info"}` answers serial number, version, state, and what to relay of the last reset.
+`{"do": "info"}` answers serial number, version, state, and what to relay of the last reset: the app may relay
+`last_command` in a heartbeat, while the device is unpaired.
 
 `{"do": "provision", "bind": …, "networks": …}` brings the answer of `POST /v1/devices/{id}/bind` and WiFi networks.
 
@@ -10,6 +11,7 @@
 import json
 
 import wire
+from strict_json import require
 
 LONGEST_LINE = 8192
 NETWORK = (("ssid", str), ("psk", str))
@@ -30,39 +32,26 @@ async def serve(reader, runtime):
 
 async def answer(line, runtime):
     """Process one line, and return the answer as a dict. Raises ValueError that says what is wrong with the line."""
-    if len(line) > LONGEST_LINE:
-        raise ValueError(f"a line may have {LONGEST_LINE} bytes at most")
+    require(len(line) <= LONGEST_LINE, f"a line may have {LONGEST_LINE} bytes at most")
     try:
         asked = wire.read_json(line.strip())
         what = asked["do"]
     except (ValueError, KeyError, TypeError):
         raise ValueError('send one JSON object a line, such as {"do": "info"}')
+    said = {"ok": True}
     if what == "info":
-        return info(runtime)
-    if what == "provision":
-        return await provision(asked, runtime)
-    if what == "reset":
-        await runtime.deliver(("local_reset",)).wait()
-    elif what == "shutdown":
-        runtime.is_running = False
+        kept = runtime.flash.read("kept")
+        said.update({name: kept.get(name) for name in ("serial_number", "firmware_version", "last_command")})
+        said["state"] = runtime.device.state
+    elif what == "provision":
+        networks = [wire.pick(each, NETWORK) for each in asked.get("networks", ())]
+        binding = wire.binding_from_answer(asked.get("bind"))
+        require(runtime.device.state == "unprovisioned", "the device is paired; reset it first")
+        await runtime.deliver(("provisioned", binding, networks))
+        said.update({name: binding[name] for name in ("device_id", "binding_generation")})
+    elif what == "reset":
+        await runtime.deliver(("local_reset",))
     else:
-        raise ValueError("do is one of info, provision, reset, shutdown")
-    return {"ok": True}
-
-
-async def provision(asked, runtime):
-    """Write a binding to flash. A paired device refuses it: reset it first."""
-    networks = [wire.pick(each, NETWORK) for each in asked.get("networks", ())]
-    binding = wire.binding_from_answer(asked.get("bind"))
-    if runtime.device.state != "unprovisioned":
-        raise ValueError("the device is paired; reset it first")
-    await runtime.deliver(("provisioned", binding, networks)).wait()
-    return {"ok": True, "device_id": binding["device_id"], "binding_generation": binding["binding_generation"]}
-
-
-def info(runtime):
-    """Return what an app may know. It may relay `last_command` in a heartbeat, while the device is unpaired."""
-    said, kept = {"ok": True, "state": runtime.device.state}, runtime.flash.read("kept")
-    for name in ("serial_number", "firmware_version", "last_command"):
-        said[name] = kept.get(name)
+        require(what == "shutdown", "do is one of info, provision, reset, shutdown")
+        runtime.is_running = False
     return said

@@ -1,4 +1,7 @@
-"""Runtime of the firmware: carries out the actions of the state machine in order, and keeps the link up."""
+"""Runtime of the firmware: carries out the actions of the state machine in order, and keeps the link up.
+
+The link is MQTT that reconnects with growing pauses, and HTTP while no broker can be reached.
+"""
 
 import asyncio
 import gc
@@ -6,183 +9,274 @@ import json
 import os
 import time
 
+import mqtt
 import net
 import wire
 from device import Device
-from link import LOST, POLL_MS, Link
+from strict_json import require
 
+POLL_MS = 50
+REPORT_AFTER_REFUSALS = 3
+HTTP_AFTER_FAILURES = 3
+LONGEST_COMMAND = 8192  # bytes; the protocol allows 18 KiB, but a command with small params has 2
+SLOWEST_MS = 300000  # pause after many refused passwords: there is always a next attempt
+# ValueError: Mbed TLS does not trust the certificate. IndexError: an answer without a status.
+LOST = (OSError, EOFError, ValueError, IndexError, asyncio.TimeoutError)
 FORMER = "former_token"  # flash entry: the token that brought the present one, until that has worked
 
 
 class Runtime:
-    """One device."""
+    """One device. The last methods carry out the actions of the state machine, by their names."""
 
     def __init__(self, flash, config, board):
         self.flash, self.config, self.board = flash, config, board
-        self.device = Device()
-        self.is_running = True
-        self._link = self._former = None
-        self._inbox = []
+        self.device, self.is_running, self._failures = Device(), True, 0
+        self._transport = self._client = self._binding = None
+        self._inbox = [self._power_on()]
         self._beat_at = self._ask_again_at = time.ticks_ms()
-        self._asked_after_update = False
-
-    def before_step(self):
-        """Called before each write to flash and each message: tests cut the power here."""
 
     async def run(self):
         """Run until `is_running` is false: power on, connect, send heartbeats, execute commands; go offline cleanly."""
-        self._plan_heartbeat()
-        await self._feed(self._power_on())
         while self.is_running:
-            event = await self._next_event()
-            if event:
-                await self._feed(event)
+            await self.step()
         await self._close_link()
 
-    def deliver(self, event):
-        """Have `run` process an event; the returned asyncio.Event says when it has."""
-        done = asyncio.Event()
-        self._inbox.append((event, done))
-        return done
+    async def step(self):
+        """Process one event, or wait for a moment."""
+        if self._inbox:
+            await self._feed(self._inbox[0])
+            self._inbox.pop(0)
+        elif time.ticks_diff(time.ticks_ms(), self._beat_at) >= 0:
+            percent = 90 + int.from_bytes(os.urandom(2), "big") % 21  # spreads the heartbeats of a fleet
+            pause = int(self.config.get("heartbeat_seconds", 60) * 10 * percent)
+            self._beat_at = time.ticks_add(time.ticks_ms(), pause)
+            await self._feed(("heartbeat_due",))
+        elif self._binding:
+            await self._feed(await self._next_event())
+        else:
+            await asyncio.sleep_ms(POLL_MS)
 
-    def tell(self, name, details):
-        """Print a fact as one line of JSON. It never holds a secret."""
-        fact = {"fact": name}
-        for key, value in details.items():
-            fact[key] = value.decode() if isinstance(value, bytes) else value
-        print(json.dumps(fact))
+    async def deliver(self, event):
+        """Have `run` process an event, and return when it has."""
+        self._inbox.append(event)
+        while event in self._inbox:
+            await asyncio.sleep_ms(POLL_MS)
 
-    def url(self, binding):
-        """Return the gateway's URL that came with the binding, else that of the configuration, or None."""
-        return binding.get("http") or self.config.get("api_url")
-
-    async def post(self, binding, path, token, payload, key=None):
-        """Send a request about this device to the gateway over HTTP; return what `net.post` does."""
-        url = f"{self.url(binding).rstrip('/')}/v1/devices/me/{path}"
-        return await net.post(url, self.config.get("trusted"), token, payload, key)
+    async def _feed(self, event):
+        """Pass an event to the state machine, and the events that its actions lead to."""
+        waiting = [event] if event else []
+        while waiting:
+            for action in self.device.handle(waiting.pop(0), self.board.now_ms()):
+                answer = await getattr(self, action[0])(*action[1:])
+                if answer:
+                    waiting.append(answer)
 
     def _power_on(self):
         wiped, kept = self.flash.read("wiped"), self.flash.read("kept")
         self._former = wiped.get(FORMER)
         return ("power_on", wiped, kept)
 
+    # --- the link -----------------------------------------------------------------------------------------------------
+
     async def _next_event(self):
-        if self._inbox:
-            event, done = self._inbox.pop(0)
-            await self._feed(event)
-            done.set()
-            return None
-        if time.ticks_diff(time.ticks_ms(), self._beat_at) >= 0:
-            self._plan_heartbeat()
-            return ("heartbeat_due",)
-        if self._link:
-            return await self._link.next_event()
-        await asyncio.sleep_ms(POLL_MS)
+        """Work on the link for a moment, and return what has happened, or None."""
+        if self._events:
+            return self._events.pop(0)
+        if self._client and self._client.received:
+            topic, payload = self._client.received.pop(0)
+            kind = topic.split("/")[-1]
+            if payload is None:
+                return ("message_dropped", topic)
+            return ("errors", payload) if kind == "errors" else ("command", kind, payload)
+        # Over BLE a companion app carries what there is, see provisioning.py.
+        is_wanted = self._connection != "ble" and self.config.get("transport") != "http"
+        try:
+            if self._client:
+                await self._client.poll(POLL_MS)
+            elif is_wanted and time.ticks_diff(time.ticks_ms(), self._connect_at) >= 0:
+                await self._connect()
+            else:
+                await asyncio.sleep_ms(POLL_MS)
+        except Exception as error:  # whatever a broker sent, or a heap that is full: the link starts again
+            self._lost(error)
         return None
 
-    def _plan_heartbeat(self):
-        """Choose the time of the next heartbeat, with a jitter of one tenth that spreads those of a fleet."""
-        pause = int(self.config.get("heartbeat_seconds", 60) * 10) * (90 + int.from_bytes(os.urandom(2), "big") % 21)
-        self._beat_at = time.ticks_add(time.ticks_ms(), pause)
+    async def _connect(self):
+        """Connect over MQTT, and subscribe."""
+        broker, config = self._binding["mqtt"], self.config
+        await self.board.join(self._connection, self.flash.read("wiped").get("wifi_networks") or ())
+        streams = await net.connect(broker["host"], broker["port"], broker["tls"], config.get("trusted"))
+        longest = config.get("longest_command_bytes", LONGEST_COMMAND)
+        client = self._client = mqtt.Mqtt(streams, config.get("keepalive_seconds", 60), longest)
+        password = wire.mqtt_password(self._binding["device_token"])
+        await client.connect(self._binding["device_id"], password, self._topic("status"), wire.OFFLINE)
+        topics = [(self._topic("commands/" + each), 1) for each in wire.COMMAND_TYPES]
+        await client.subscribe(topics + [(self._topic("errors"), 0)])
+        self._up_since = time.ticks_ms()
+        self._is_up("mqtt")
 
-    async def _feed(self, event):
-        """Pass an event to the state machine, and the events that its actions lead to."""
-        waiting = [event]
-        while waiting:
-            for action in self.device.handle(waiting.pop(0), self.board.now_ms()):
-                answer = await getattr(self, "_" + action[0])(*action[1:])
-                if answer is not None:
-                    waiting.append(answer)
-            self.board.show(self.device.state)
+    def _is_up(self, transport):
+        self._transport = transport
+        self._events.append(("link_up", self._connection, transport))
+
+    def _lost(self, error):
+        """Process the end of a connection or of an attempt, and choose the time of the next one."""
+        reason, refused = str(error).strip() or repr(error), isinstance(error, mqtt.RefusedError)
+        if self._client:
+            net.close(self._client.writer)
+            self._client = None
+        held = time.ticks_diff(time.ticks_ms(), self._up_since) if self._transport == "mqtt" else 0
+        if refused or self._transport != "http":
+            self._transport = None
+            self._events.append(("link_down", reason))
+        self._count_refusal(refused, reason)
+        self._connect_at = time.ticks_add(time.ticks_ms(), self.pause(held, refused))
+        is_unreachable = self._failures >= HTTP_AFTER_FAILURES and not refused
+        if is_unreachable and self._transport is None and self._url(self._binding):
+            self._is_up("http")
+
+    def _count_refusal(self, refused, reason):
+        self._refusals = self._refusals + 1 if refused else 0
+        if self._refusals == REPORT_AFTER_REFUSALS:
+            self._events.append(("link_refused", REPORT_AFTER_REFUSALS, reason))
+
+    def pause(self, held, refused):
+        """Return the milliseconds until the next attempt, after a link that was up for `held` ms, or was refused.
+
+        They double and have jitter. A link that was cut soon does not reset the count.
+        """
+        stable = held >= self.config.get("backoff_stable_ms", 10000)
+        self._failures = 1 if stable else self._failures + 1
+        longest = SLOWEST_MS if refused else self.config.get("backoff_longest_ms", 60000)
+        ceiling = min(longest, self.config.get("backoff_first_ms", 500) << min(self._failures - 1, 16))
+        return ceiling // 2 + int.from_bytes(os.urandom(4), "big") % (ceiling // 2 + 1)
+
+    async def _close_link(self):
+        """Go offline: publish `offline`, wait for its PUBACK, send DISCONNECT. A broken link gets none of it."""
+        if self._client:
+            try:
+                await self._client.publish(self._topic("status"), wire.OFFLINE, retain=True)
+                await self._client.leave()
+            except LOST:
+                pass
+            net.close(self._client.writer)
+        self._client = self._binding = self._transport = None
+
+    def _topic(self, what):
+        """Return the full name of `heartbeat`, `status`, `errors`, `commands/reboot`, `commands/reboot/ack`."""
+        return f"{self._binding['mqtt']['topic_prefix']}devices/{self._binding['device_id']}/{what}"
+
+    async def _send_over_http(self, kind, payload, command_id):
+        path = "heartbeat" if kind == "heartbeat" else f"commands/{command_id}/ack"
+        status, body, _ = await self.post(self._binding, path, self._binding["device_token"], payload)
+        self._count_refusal(status == 401, "HTTP 401")
+        require(status // 100 == 2, f"the gateway answered {status}")
+        if kind == "heartbeat":
+            for command in wire.read_json(body).get("commands", ()):
+                self._events.append(("command", command["type"], wire.encode(command)))
+
+    def _url(self, binding):
+        """Return the gateway's URL that came with the binding, else that of the configuration, or None."""
+        return binding.get("http") or self.config.get("api_url")
+
+    async def post(self, binding, path, token, payload, header=""):
+        """Send a request about this device to the gateway over HTTP; return what `net.post` does."""
+        url = self._url(binding)
+        require(url, "neither the binding nor the configuration has the gateway's URL")
+        url = f"{url.rstrip('/')}/v1/devices/me/{path}"
+        return await net.post(url, self.config.get("trusted"), token, payload, header)
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
-    async def _tell(self, name, details):
-        self.tell(name, details)
+    async def tell(self, name, details):
+        """Print a fact as one line of JSON. It never holds a secret."""
+        print(json.dumps(dict(details, fact=name)))
 
-    async def _write(self, area, name, value):
-        self.before_step()
+    async def write(self, area, name, value):
+        """Write a value to the flash."""
         self.flash.write(area, name, value)
-        self.tell("written", {"area": area, "name": name})
+        await self.tell("written", {"area": area, "name": name})
 
-    async def _erase(self, area, name):
+    async def erase(self, area, name):
+        """Erase a value, and before the token the one that brought it."""
         if name == "device_token":
-            await self._erase(area, FORMER)
-        self.before_step()
+            await self.erase(area, FORMER)
         self.flash.erase(area, name)
-        self.tell("erased", {"area": area, "name": name})
+        await self.tell("erased", {"area": area, "name": name})
 
-    async def _publish(self, *message):
+    async def publish(self, *message):
+        """Send a message, wait until the broker or the gateway has confirmed it; return the event that says so."""
         kind, payload, command_id, command_type, _ = message
         action = ("publish",) + message
-        self.before_step()
         try:
-            if self._link is None:
-                raise OSError("no link is open")
-            await self._link.send(kind, payload, command_id, command_type)
+            if self._transport == "http":
+                await self._send_over_http(kind, payload, command_id)
+            else:
+                require(self._client, "the link is down")
+                topic = self._topic(f"commands/{command_type}/ack" if kind == "ack" else kind)
+                await self._client.publish(topic, payload, retain=kind == "status")
         except LOST as error:
-            self.tell("not_sent", {"kind": kind, "reason": str(error)})
+            if self._client and self._transport == "mqtt":
+                self._lost(error)
+            await self.tell("not_sent", {"kind": kind, "reason": str(error)})
             return ("publish_failed", action, str(error))
-        self.tell("sent", {"kind": kind, "payload": payload})
-        if kind == "heartbeat" and self._former not in (None, self._link.binding["device_token"]):
-            await self._erase("wiped", FORMER)  # the token has worked
+        await self.tell("sent", {"kind": kind, "payload": payload})
+        if kind == "heartbeat" and self._former not in (None, self._binding["device_token"]):
+            await self.erase("wiped", FORMER)  # the token has worked
             self._former = None
         return ("published", action)
 
-    async def _open_link(self, connection, binding):
+    async def open_link(self, connection, binding):
+        """Open a link with what the flash holds. After an update ask once for another token before.
+
+        The token may come from a time before passwords at the broker were derived. A new one is written first, then the
+        version when the link opens again.
+        """
         await self._close_link()
         version = self.config["firmware_version"]
         if self.flash.read("kept").get("firmware_version") != version:
-            # After an update ask once: the token may come from a time before passwords at the broker were derived.
-            asked, self._asked_after_update = self._asked_after_update, True
-            answer = None if asked else await self._refresh_token(binding)
-            if answer and answer[0] == "token_refreshed":
-                return answer  # the token is written first, then the version when the link opens again
-            await self._write("kept", "firmware_version", version)
-        self._link = Link(connection, binding, self.flash.read("wiped").get("wifi_networks") or (), self)
+            if self._former in (None, binding["device_token"]):
+                answer = await self.refresh_token(binding)
+                if answer[0] == "token_refreshed":
+                    return answer
+            await self.write("kept", "firmware_version", version)
+        self._connection, self._binding, self._events = connection, binding, []
+        self._failures = self._refusals = 0
+        self._connect_at = time.ticks_ms()
+        if self.config.get("transport") == "http":
+            self._is_up("http")
         return None
 
-    async def _refresh_token(self, binding):
+    async def refresh_token(self, binding):
         """Ask for another token. The key of a request is derived from the token, so a repetition is harmless."""
-        if not self.url(binding):
-            return ("refresh_failed", "neither the binding nor the configuration has the gateway's URL", False)
-        if time.ticks_diff(self._ask_again_at, time.ticks_ms()) > 0:
-            return ("refresh_failed", "the gateway asked to wait", False)
-        self.before_step()
         status = 401
         try:
+            require(time.ticks_diff(time.ticks_ms(), self._ask_again_at) >= 0, "the gateway asked to wait")
             # If the gateway does not know a token that has never worked, the one before it brings another.
             for token, purpose in ((binding["device_token"], b"refresh"), (self._former, b"refresh again")):
                 if status == 401 and token:
                     key = wire.base64url(wire.hmac_sha256(token.encode(), purpose))
-                    status, body, wait = await self.post(binding, "token/refresh", token, b"{}", key)
-                    used = token
-            if status == 200:
-                self._former = used
-                await self._write("wiped", FORMER, used)
-                return ("token_refreshed", wire.read_json(body)["device_token"])
+                    header = f"Idempotency-Key: {key}\r\n"
+                    status, body, wait = await self.post(binding, "token/refresh", token, b"{}", header)
+                    if status == 200:
+                        self._former = token
+                        await self.write("wiped", FORMER, token)
+                        return ("token_refreshed", wire.read_json(body)["device_token"])
         except LOST as error:
             return ("refresh_failed", str(error), False)
-        self._ask_again_at = time.ticks_add(time.ticks_ms(), min(wait or 0, 3600) * 1000)
+        self._ask_again_at = time.ticks_add(time.ticks_ms(), min(wait, 3600) * 1000)
         return ("refresh_failed", f"HTTP {status}", status == 401)
 
-    async def _upload(self, recording_id, generation, binding):
+    async def upload(self, recording_id, generation, binding):
         """Upload a recording with the token of this binding: put your own upload here."""
         under = binding["binding_generation"]
-        self.tell("uploaded", {"recording_id": recording_id, "made_in": generation, "under": under})
+        await self.tell("uploaded", {"recording_id": recording_id, "made_in": generation, "under": under})
 
-    async def _reboot(self):
-        self.tell("rebooting", {})
+    async def reboot(self):
+        """Restart: the board itself, or on the Unix port the state machine."""
         await self._close_link()
         self.board.reboot()  # does not return on a board
         self.device = None
         gc.collect()  # as a reboot does, or what the session left splits a small heap into small pieces
         self.device = Device()
         return self._power_on()
-
-    async def _close_link(self):
-        link, self._link = self._link, None
-        if link is not None:
-            if link.transport == "mqtt":
-                self.before_step()
-            await link.close()

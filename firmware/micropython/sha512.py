@@ -21,19 +21,16 @@ K = b"".join([_root(prime, 3).to_bytes(8, "big") for prime in PRIMES])  # as byt
 
 def sha512(message):
     """Return the 64 bytes of the digest."""
-    state = list(START)
-    length = len(message)
-    whole = length - length % BLOCK
-    for at in range(0, whole, BLOCK):
-        _compress(state, message[at : at + BLOCK])
-    tail = bytes(message[whole:]) + b"\x80"
-    tail += bytes(-(len(tail) + 16) % BLOCK) + (8 * length).to_bytes(16, "big")
-    for at in range(0, len(tail), BLOCK):
-        _compress(state, tail[at : at + BLOCK])
+    state, bits = START, 8 * len(message)
+    message = b"".join((message, b"\x80", bytes(-(len(message) + 17) % BLOCK), bits.to_bytes(16, "big")))
+    for at in range(0, len(message), BLOCK):
+        added = _compressed(state, message[at : at + BLOCK])
+        state = [(state[i] + added[i]) & MASK for i in range(8)]
     return b"".join([word.to_bytes(8, "big") for word in state])
 
 
-def _compress(state, block):
+def _compressed(state, block):
+    """Return what is added to the state."""
     w = [_word(block, i) for i in range(16)]
     a, b, c, d, e, f, g, h = state
     for i in range(80):
@@ -45,8 +42,7 @@ def _compress(state, block):
         t = h + (_turn(e, 14) ^ _turn(e, 18) ^ _turn(e, 41)) + ((e & f) ^ (~e & g)) + _word(K, i) + w[i & 15]
         s = (_turn(a, 28) ^ _turn(a, 34) ^ _turn(a, 39)) + ((a & b) ^ (a & c) ^ (b & c))
         h, g, f, e, d, c, b, a = g, f, e, (d + t) & MASK, c, b, a, (t + s) & MASK
-    for i, word in enumerate((a, b, c, d, e, f, g, h)):
-        state[i] = (state[i] + word) & MASK
+    return a, b, c, d, e, f, g, h
 
 
 def _word(raw, i):

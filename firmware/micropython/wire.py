@@ -3,12 +3,12 @@
 from binascii import a2b_base64, b2a_base64
 from hashlib import sha256
 
-from strict_json import canonical, read_json
+from strict_json import parts, read_json, require
 
 COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "set_grant_key")
 COMMAND = (("id", str), ("type", str), ("params", dict), ("binding_generation", int), ("grant_token", str))
 BIND = (("id", str), ("binding_generation", int), ("device_token", str), ("grant_key", dict), ("mqtt", dict))
-BROKER = (("host", str), ("port", int), ("tls", bool))
+BROKER = (("host", str), ("port", int), ("tls", bool), ("topics", dict))
 ONLINE, OFFLINE = b'{"status":"online"}', b'{"status":"offline"}'
 
 
@@ -20,17 +20,16 @@ def base64url(raw):
 def unbase64url(text):
     """Return the bytes, or raise ValueError when it is not the one form that `base64url` gives."""
     raw = a2b_base64(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4))
-    if base64url(raw) != text:
-        raise ValueError("not base64url")
+    require(base64url(raw) == text, "not base64url")
     return raw
 
 
 def hmac_sha256(key, message):
     """Return the 32 bytes of RFC 2104."""
     key = sha256(key).digest() if len(key) > 64 else key
-    key = key + bytes(64 - len(key))
-    inner = sha256(bytes([byte ^ 0x36 for byte in key]) + message).digest()
-    return sha256(bytes([byte ^ 0x5C for byte in key]) + inner).digest()
+    for pad in (0x36, 0x5C):
+        message = sha256(bytes([byte ^ pad for byte in key + bytes(64 - len(key))]) + message).digest()
+    return message
 
 
 def mqtt_password(token):
@@ -40,60 +39,50 @@ def mqtt_password(token):
 
 def receipt(token, command_id, status, generation):
     """Return the receipt of an acknowledgement (section 3 of the contract)."""
-    word = f"{command_id}|{status}|{generation}"
-    return base64url(hmac_sha256(sha256(token.encode()).digest(), word.encode()))
+    return base64url(hmac_sha256(sha256(token.encode()).digest(), f"{command_id}|{status}|{generation}".encode()))
 
 
 def rfc3339(at):
     """Return milliseconds since 1970 as `2026-11-01T12:00:00.000Z`."""
-    seconds = at // 1000
-    days = seconds // 86400 + 719468  # since the first of March of the year 0, so that the leap day is the last one
-    era, day = days // 146097, days % 146097  # 400 years
-    year = (day - day // 1460 + day // 36524 - day // 146096) // 365
-    day -= 365 * year + year // 4 - year // 100
-    month = (5 * day + 2) // 153
-    day -= (153 * month + 2) // 5 - 1
-    year += 400 * era + month // 10
-    month = (month + 2) % 12 + 1
-    hour, minute, second = seconds // 3600 % 24, seconds // 60 % 60, seconds % 60
-    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}.{at % 1000:03d}Z"
+    second = at // 1000 % 86400
+    day = at // 86400000 + 719468  # since the first of March of the year 0, so that the leap day is the last one
+    century = (4 * day + 3) // 146097
+    day -= 146097 * century // 4
+    year = (4 * day + 3) // 1461  # of the century
+    day -= 1461 * year // 4
+    month = (5 * day + 2) // 153  # since March
+    date = f"{100 * century + year + month // 10:04d}-{(month + 2) % 12 + 1:02d}-{day - (153 * month + 2) // 5 + 1:02d}"
+    return f"{date}T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}.{at % 1000:03d}Z"
 
 
 def expiry(text):
     """Return a time of the gateway, which ends in Z, in the form of `rfc3339`, so that it compares as text."""
-    if len(text) < 20 or text[10] != "T" or text[-1] != "Z":
-        raise ValueError("expires_at is not a time with Z")
+    require(len(text) >= 20 and text[10] == "T" and text[-1] == "Z", "expires_at is not a time with Z")
     return f"{text[:19]}.{(text[20:-1] + '000')[:3]}Z"
 
 
 def encode(fields):
-    """Return the JSON of a message, without absent fields. Equal fields give equal bytes."""
-    return canonical({name: value for name, value in fields.items() if value is not None})
-
-
-def topic(binding, what):
-    """Return the full name of `heartbeat`, `status`, `errors`, `commands/reboot`, `commands/reboot/ack`."""
-    return f"{binding['mqtt']['topic_prefix']}devices/{binding['device_id']}/{what}"
+    """Return the canonical JSON of a message, without absent fields. Equal fields give equal bytes."""
+    return b"".join(parts({name: value for name, value in fields.items() if value is not None}))
 
 
 def pick(fields, kinds):
     """Return the fields of these names, or raise ValueError that names the first one without the right type."""
     for name, kind in kinds:
-        if type(fields) is not dict or type(fields.get(name)) is not kind:
-            raise ValueError(f"{name} is missing or has the wrong type")
+        is_good = type(fields) is dict and type(fields.get(name)) is kind
+        require(is_good, f"{name} is missing or has the wrong type")
     return {name: fields[name] for name, _ in kinds}
 
 
-def parse_command(payload):
-    """Return the fields of a command that the firmware needs, or raise ValueError.
+def parse_command(topic_type, payload):
+    """Return the fields of a command that the firmware needs, and its topic's type; or raise ValueError.
 
     Nothing is trusted before `grant.check`.
     """
     raw = read_json(payload)
     command = pick(raw, COMMAND)
-    expires_at = raw.get("expires_at")
-    command["expires_at"] = None if expires_at is None else expiry(pick(raw, [("expires_at", str)])["expires_at"])
-    return command
+    expires_at = None if raw.get("expires_at") is None else pick(raw, [("expires_at", str)])["expires_at"]
+    return dict(command, topic_type=topic_type, expires_at=expires_at and expiry(expires_at))
 
 
 def binding_from_answer(answer):
@@ -102,15 +91,12 @@ def binding_from_answer(answer):
     A companion app may add `http`, the base URL of the gateway for heartbeats without MQTT.
     """
     binding = pick(answer, BIND)
-    mqtt, device_id = binding["mqtt"], binding.pop("id")
-    heartbeat = pick(pick(mqtt, [("topics", dict)])["topics"], [("heartbeat", str)])["heartbeat"]
-    end = f"devices/{device_id}/heartbeat"
-    if not heartbeat.endswith(end):
-        raise ValueError(f"mqtt.topics.heartbeat does not end in {end}")
-    mqtt["tls"] = mqtt.get("tls", False)
-    binding["mqtt"] = pick(mqtt, BROKER)
-    binding["mqtt"]["topic_prefix"] = heartbeat[: -len(end)]
-    binding["device_id"], binding["end_user_id"] = device_id, answer.get("end_user_id")
+    device_id = binding.pop("id")
+    broker = pick(dict(binding["mqtt"], tls=binding["mqtt"].get("tls", False)), BROKER)
+    heartbeat = pick(broker.pop("topics"), [("heartbeat", str)])["heartbeat"]
+    prefix, found, rest = heartbeat.partition(f"devices/{device_id}/heartbeat")
+    require(found and not rest, "mqtt.topics.heartbeat is not that of this device")
     if answer.get("http") is not None:
         binding["http"] = pick(answer, [("http", str)])["http"]
-    return binding
+    broker["topic_prefix"] = prefix
+    return dict(binding, device_id=device_id, mqtt=broker, end_user_id=answer.get("end_user_id"))

@@ -162,9 +162,9 @@ async def test_pauses_between_connects_grow(site: Site, proxy: WatchingProxy, tm
 
 
 @pytest.mark.checklist("C15")
-async def test_pauses_are_random_and_bounded() -> None:
+async def test_pauses_are_random_and_bounded(tmp_path: Path) -> None:
     """Between half of the doubled pause and all of it; a link that held starts again from the first."""
-    lines = [json.loads(line) for line in said(SCRIPTS / "pauses.py")]
+    lines = [json.loads(line) for line in said(SCRIPTS / "pauses.py", tmp_path / "flash")]
     ceilings = [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
     for ceiling, drawn in zip(ceilings, lines[0], strict=True):
         assert all(ceiling // 2 <= each <= ceiling for each in drawn)

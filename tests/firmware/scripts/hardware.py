@@ -74,9 +74,13 @@ def settime():
 
 
 class Runtime:
-    """Keeps what the button delivers."""
+    """Has a device that is online, and keeps what the button delivers."""
 
-    def deliver(self, event):
+    def __init__(self):
+        self.device = Module()
+        self.device.state = "online"
+
+    async def deliver(self, event):
         """Keep it."""
         did["delivered"].append(event[0])
 
@@ -95,7 +99,6 @@ board.HOLD_MS, board.WIFI_SECONDS = 200, 1
 async def main():
     """Hold the button, join, reboot."""
     made = board.Board({"button_pin": 0, "led_pin": 2, "watchdog_seconds": 60})
-    made.show("online")
     watching = asyncio.create_task(made.watch(Runtime()))
     await made.join("wifi", [{"ssid": "elsewhere", "psk": "x"}, {"ssid": "ward", "psk": "y"}])
     try:

@@ -1,21 +1,18 @@
 """Prints pauses of the back-off: many draws for each failure in a row, one after a link that held, one of refusals."""
 
 import json
+import sys
 
-from link import Link
+from board import Board
+from flash import Flash
+from runtime import Runtime
 
 DRAWS = 40
 
 
-class Runtime:
-    """What a link needs to count failures."""
-
-    config = {}  # noqa: RUF012  # nothing changes it
-
-
 def new_link():
-    """Return a link that has not been up."""
-    return Link("wifi", {}, (), Runtime())
+    """Return a runtime whose link has not been up."""
+    return Runtime(Flash(sys.argv[1]), {}, Board({}))
 
 
 def after(failures):

@@ -20,6 +20,8 @@ from gateway.store import (
     account_sql,
     epoch_sql,
     gauge_sql,
+    job_sql,
+    job_target_sql,
     key_sql,
     open_reader,
     secret_sql,
@@ -128,6 +130,7 @@ def contents(view: View, size: int, key_file: Path | None) -> Iterator[Finding]:
     yield _api_keys(view)
     yield _mqtt_passwords(fleet.without_mqtt_password)
     yield _leaked_keys(view)
+    yield _jobs(view)
     yield from _future(view)
 
 
@@ -234,6 +237,20 @@ def _leaked_keys(view: View) -> Finding:
             "'gateway signing-keys devices KID' the devices ('gateway docs runbook').",
         )
     return REGISTRY.ok("signing keys", "no device obeys one that leaked")
+
+
+def _jobs(view: View) -> Finding:
+    """Report jobs whose counts differ from the outcomes of their targets."""
+    wrong = job_target_sql.miscounted(view)
+    if wrong:
+        return REGISTRY.error(
+            "jobs",
+            f"{count(len(wrong), 'job')} with counts that are not those of the targets",
+            "The rows were changed by another program, or this is a bug: report it. GET /v1/jobs/{id}/devices tells "
+            "what became of each device.",
+            *wrong,
+        )
+    return REGISTRY.ok("jobs", f"{sum(job_sql.by_status(view).values())} kept, each with the counts of its targets")
 
 
 def _mqtt_passwords(former: int) -> Finding:

@@ -27,10 +27,28 @@ from gateway.models.job_requests import (
     JobAction,
     JobTargets,
 )
-from gateway.models.jobs import DRY_RUN_SHOWN, JobPreview, JobPreviewDevice, JobPreviewWaits, JobStatus, SkipReason
+from gateway.models.jobs import (
+    DRY_RUN_SHOWN,
+    JobPreview,
+    JobPreviewDevice,
+    JobPreviewWaits,
+    JobStatus,
+    Outcome,
+    SkipReason,
+)
 from gateway.models.resets import ResetDevice
 from gateway.models.states import Radio
-from gateway.store import Batch, Tx, View, actor_names, device_list, job_choice_sql, job_sql, job_target_sql
+from gateway.store import (
+    Batch,
+    Tx,
+    View,
+    actor_names,
+    device_list,
+    job_choice_sql,
+    job_sql,
+    job_target_sql,
+    measurements,
+)
 from gateway.store.job_choice_sql import TargetState
 from gateway.store.job_sql import PREPARING, JobRecord
 from gateway.store.job_target_sql import NewTarget
@@ -280,4 +298,6 @@ def finish(tx: Tx, job_id: str) -> JobRecord:
         progress = job_pace.begin(tx.now)
         job = job_sql.change(tx, job_id, status=JobStatus.RUNNING, started_at=tx.now, **progress._asdict())
     jobs.record_created(tx, job)
+    if job.skipped:
+        tx.measure(measurements.JOB_TARGET, Outcome.SKIPPED, job.skipped)
     return jobs.settle(tx, job)

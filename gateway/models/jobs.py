@@ -41,6 +41,8 @@ class Outcome(enum.StrEnum):
     SKIPPED = "skipped"
 
 
+ENDS: Final = (Outcome.EXECUTED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SKIPPED)
+"""Outcomes that do not change any more."""
 COUNTED: Final = tuple(each for each in Outcome if each is not Outcome.WAITING)
 
 

@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from gateway import __version__
 from gateway.models.events import EventType
+from gateway.models.jobs import ENDS
 from gateway.models.sign_ins import SIGN_INS
 from gateway.store import measurements
 from gateway.store.event_budget_sql import SUPPRESSIBLE
@@ -119,6 +120,12 @@ class Metrics:
             ["channel", "reason"],
             registry=registry,
         )
+        self._job_targets = Counter(
+            "gateway_job_targets",
+            "Targets of jobs that have their end, by its outcome.",
+            ["outcome"],
+            registry=registry,
+        )
         self._leases = Counter(
             "gateway_leases_taken",
             "Leases that this gateway took, by kind: at its start, and when it took over from another gateway.",
@@ -129,22 +136,20 @@ class Metrics:
 
     def _show_from_the_start(self) -> None:
         """Show every series from the start: a missing one cannot be told from zero."""
-        for outcome in ("stored", "replayed", "reset_only", "unbound"):
-            self._heartbeats.labels(outcome)
-        for outcome in ("delivered", "to_be_retried", "failed"):
-            self._deliveries.labels(outcome)
-        for stage in ("delivered", "executed", "completed"):
-            self._resets.labels(stage)
-        for outcome in ("executed", "failed", "cancelled", "superseded", "addendum"):
-            self._certificates.labels(outcome)
-        for now in ("open", "closed"):
-            self._access.labels(now)
-        for lease in ("broker", "fleet"):
-            self._leases.labels(lease)
-        for kind in EventType:
-            self._events.labels(kind)
-        for suppressible in (*SUPPRESSIBLE, EventType.DEVICE_OFFLINE):
-            self._suppressed.labels(suppressible)
+        labels: tuple[tuple[Counter | Histogram, Iterable[str]], ...] = (
+            (self._heartbeats, ("stored", "replayed", "reset_only", "unbound")),
+            (self._deliveries, ("delivered", "to_be_retried", "failed")),
+            (self._resets, ("delivered", "executed", "completed")),
+            (self._certificates, ("executed", "failed", "cancelled", "superseded", "addendum")),
+            (self._job_targets, ENDS),
+            (self._access, ("open", "closed")),
+            (self._leases, ("broker", "fleet")),
+            (self._events, EventType),
+            (self._suppressed, (*SUPPRESSIBLE, EventType.DEVICE_OFFLINE)),
+        )
+        for metric, values in labels:
+            for value in values:
+                metric.labels(value)
         for channel, reason in SIGN_INS:
             self._sign_ins.labels(channel, reason)
 
@@ -159,6 +164,7 @@ class Metrics:
             measurements.EVENT_SUPPRESSED: self._suppressed,
             measurements.DELIVERY: self._deliveries,
             measurements.CERTIFICATE: self._certificates,
+            measurements.JOB_TARGET: self._job_targets,
         }
         tally: Tally[tuple[str, str]] = Tally()
         for name, label, value in done:

@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from gateway.core.clock import SECOND_MS
 from gateway.core.command_types import CommandType
+from gateway.models.jobs import JobStatus
 from gateway.observability.metrics import Gauges, Metrics
-from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql
+from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql, job_sql
 
 KEPT_SECONDS: Final = 1.0
 FLEET_SECONDS: Final = 15
@@ -24,6 +25,7 @@ class _Registry(NamedTuple):
     outbox: list[tuple[str, int, int]]
     commands: list[gauge_sql.OpenCommands]
     deliveries: int
+    jobs: dict[str, int]
     database_bytes: int | None
 
 
@@ -85,6 +87,7 @@ def _read(view: View) -> _Registry:
         gauge_sql.outbox(view),
         gauge_sql.open_commands(view),
         gauge_sql.deliveries_waiting(view),
+        job_sql.by_status(view),
         gauge_sql.database_bytes(view),
     )
 
@@ -107,6 +110,8 @@ def _registry(gauges: Gauges, found: _Registry, now: int) -> None:
     gauges.set_by(
         "open_command_oldest_seconds", "How long ago the oldest was queued.", ["type", "status"], ages.items()
     )
+    jobs = [((status,), float(found.jobs.get(status, 0))) for status in JobStatus]
+    gauges.set_by("jobs", "Jobs that are kept, by status.", ["status"], jobs)
     gauges.set("webhook_deliveries_waiting", "Deliveries that are not made and not given up.", found.deliveries)
 
 

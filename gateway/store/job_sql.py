@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gateway.models.jobs import COUNTED, JobStatus, Outcome
+from gateway.models.jobs import COUNTED, ENDS, JobStatus, Outcome
+from gateway.store import measurements
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
@@ -124,8 +125,14 @@ def change(tx: Tx, job_id: str, /, **values: Any) -> JobRecord:
 
 
 def add(tx: Tx, job_id: str, changes: Mapping[Outcome, int]) -> JobRecord:
-    """Add to the counts, negative numbers too; return the job as it is then. Waiting targets are not counted."""
+    """Add to the counts, negative numbers too; return the job as it is then. Waiting targets are not counted.
+
+    The metrics count how many have their end now.
+    """
     counted = {name: number for name, number in changes.items() if name is not Outcome.WAITING}
+    for name in ENDS:
+        if changes.get(name, 0) > 0:
+            tx.measure(measurements.JOB_TARGET, name, changes[name])
     setting = ", ".join(f"{name} = {name} + ?" for name in counted)
     tx.run(f"UPDATE jobs SET {setting} WHERE id = ?", *counted.values(), job_id)  # noqa: S608 - members of an enum
     return by_id(tx, job_id)

@@ -9,7 +9,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.models.jobs import Outcome, SkipReason
+from gateway.models.jobs import COUNTED, Outcome, SkipReason
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
@@ -159,3 +159,16 @@ def counted(view: View, job_id: str) -> dict[str, int]:
     """Return the number of targets of a job by outcome, from the targets themselves."""
     rows = view.all("SELECT outcome, count(*) FROM job_targets WHERE job_id = ? GROUP BY outcome", job_id)
     return {row[0]: row[1] for row in rows}
+
+
+def miscounted(view: View) -> list[str]:
+    """Return jobs whose counts differ from the outcomes of their targets. It reads every target."""
+    found = ", ".join(f"count(*) FILTER (WHERE outcome = '{name}') AS {name}" for name in COUNTED)
+    differs = " OR ".join(f"j.{name} <> coalesce(t.{name}, 0)" for name in COUNTED)
+    of_targets = f"SELECT job_id, count(*) AS total, {found} FROM job_targets GROUP BY job_id"  # noqa: S608 - of an enum
+    rows = view.all(
+        f"""SELECT j.id FROM jobs j LEFT JOIN ({of_targets}) AS t ON t.job_id = j.id
+            WHERE j.status <> 'preparing' AND (j.total <> coalesce(t.total, 0) OR {differs})
+            ORDER BY j.id"""  # noqa: S608 - members of an enum
+    )
+    return [row["id"] for row in rows]

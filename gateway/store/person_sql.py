@@ -141,6 +141,9 @@ def other_mentions(view: View, project_id: str, end_user_id: str) -> list[Mentio
         "webhook.url": ("SELECT id, url AS text FROM webhooks WHERE project_id = ?", "url"),
         "webhook.description": ("SELECT id, description AS text FROM webhooks WHERE project_id = ?", "description"),
         "reset.reason": ("SELECT command_id AS id, reason AS text FROM resets WHERE project_id = ?", "reason"),
+        "job.name": ("SELECT id, name AS text FROM jobs WHERE project_id = ?", "name"),
+        "job.reason": ("SELECT id, reason AS text FROM jobs WHERE project_id = ?", "reason"),
+        "job.params": ("SELECT id, params AS text FROM jobs WHERE project_id = ?", "params"),
         "account.name": ("SELECT name AS id, name AS text FROM broker_accounts WHERE project_id = ?", "name"),
     }
     return [

@@ -19,6 +19,7 @@ from gateway.store.heartbeat_sql import Period
 from gateway.store.idempotency_sql import KeptAnswer
 from gateway.store.person_sql import Mention
 from gateway.workers.erasures import Erasures
+from tests.domain.job_support import make
 from tests.domain.support import World
 
 EVER = Period(0, 2**53)
@@ -233,6 +234,8 @@ def test_places_that_people_filled_are_found_and_left(world: World) -> None:
     world.create(second, "start_recording", params={"label": named})
     world.reset(first)
     world.run(Tx.run, "UPDATE resets SET reason = ?", named)  # of a version that did not refuse it
+    make(world, [second], action={"type": "reboot", "params": {"label": named}})
+    world.run(Tx.run, "UPDATE jobs SET name = ?1, reason = ?1", named)  # by other means than the API, which refuses it
     world.run(Tx.run, "UPDATE projects SET name = 'of eu_1'")
     for statement in (
         """INSERT INTO api_keys (id, project_id, name, hash, hint, scopes, created_at)
@@ -250,6 +253,7 @@ def test_places_that_people_filled_are_found_and_left(world: World) -> None:
         ("device.tags", "dev"),
         *(("project.name", "proj"), ("api_key.name", "key"), ("webhook.url", "wh"), ("webhook.description", "wh")),
         *(("account.name", "eu"), ("reset.reason", "cmd")),
+        *(("job.name", "job"), ("job.reason", "job"), ("job.params", "job")),
     }
     assert erase(world).counts == dict.fromkeys(erasures.COUNTS, 0)
     assert world.dump() == before

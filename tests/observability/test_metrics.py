@@ -94,6 +94,21 @@ async def test_a_reset_is_seen_in_its_stages(api: Api) -> None:
     assert after["gateway_events_total", "reset.completed"] == 1
 
 
+async def test_jobs_are_counted_by_status_and_targets_by_their_end(api: Api) -> None:
+    """Waiting and queued targets have none yet."""
+    await api.bound()
+    asked = {"name": "recall", "action": "reboot", "targets": {"device_ids": ["dev_a", "dev_b"]}}
+    body(await api.back_end.post("/v1/jobs", json=asked), 201)
+    body(await api.back_end.post("/v1/jobs", json={**asked, "targets": {"filter": {}}}), 201)
+    figures = await _figures(api)
+    assert {key[1]: figures[key] for key in figures if key[0] == "gateway_jobs"} == {
+        "scheduled": 0, "running": 1, "paused": 0, "completed": 1, "aborted": 0, "cancelled": 0
+    }  # fmt: skip
+    assert {key[1]: figures[key] for key in figures if key[0] == "gateway_job_targets_total"} == {
+        "executed": 0, "failed": 0, "cancelled": 0, "skipped": 2
+    }  # fmt: skip
+
+
 async def test_rolled_back_writes_are_not_counted(api: Api) -> None:
     """A write that fails takes its figures along, and leaves those of the others in its group."""
     device = await api.registered()

@@ -1,8 +1,14 @@
-"""Tags on the page: in the list, as a filter, on a device and on a selection."""
+"""Tags on the page: in the list, as a filter, on a device and on a selection; and the list as a CSV file."""
+
+import csv
+import io
+from pathlib import Path
 
 from tests.http.page.test_actions import closed, enter
+from tests.http.page.test_resets import saves_to
 from tests.http.support import Api, Json, body
 from tests.support.page import signed_in
+from tests.support.wait import eventually
 
 
 async def tagged(api: Api, serial: str, *tags: str, **fields: object) -> Json:
@@ -77,3 +83,24 @@ async def test_a_selection_is_tagged(api: Api) -> None:
         assert [await tags_of(api, each) for each in others] == [["new"], ["new"]]
         assert len(await tags_of(api, full)) == 32
         await visitor.tab.until("document.querySelectorAll('.devices .tags li').length === 34")
+
+
+async def test_the_list_is_exported_as_csv(api: Api, tmp_path: Path) -> None:
+    """All that the filters find, in the order of the list, by a file that a spreadsheet runs nothing of."""
+    for number in range(3):
+        await tagged(api, f"BP-{number}", "recall", name=f"=1+{number}")
+    await tagged(api, "BP-other")
+    async with signed_in(api.url, api.key) as visitor:
+        await saves_to(visitor, tmp_path)
+        await visitor.tab.run("location.hash = '#/?tag=recall&sort=serial_number&order=desc'")
+        await visitor.lists("=1+2", "=1+1", "=1+0")
+        await visitor.press_button("Export as CSV")
+        file = tmp_path / "devices.csv"
+
+        async def is_there() -> bool:
+            return file.exists()
+
+        await eventually(is_there, "the file")
+        rows = list(csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
+        assert [each["serial_number"] for each in rows] == ["BP-2", "BP-1", "BP-0"]
+        assert [each["name"][0] for each in rows] == ["'"] * 3

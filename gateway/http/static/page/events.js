@@ -4,9 +4,9 @@ import { who } from "./actors.js";
 import { el, put, say, sayAll, set } from "./dom.js";
 import { ago, since, words } from "./format.js";
 import { named, visible } from "./names.js";
-import { toDevice, toEvents } from "./routes.js";
+import { toDevice, toEvents, toJob } from "./routes.js";
 
-const SHOWN_APART = ["device_id", "actor", "actor_name", "command_id", "type"];
+const SHOWN_APART = ["device_id", "job_id", "actor", "actor_name", "command_id", "type"];
 
 export const EVENT_TYPES = [
   "device.registered", "device.updated", "device.bound", "device.unbound", "device.deleted", "device.restored", "device.online",
@@ -16,7 +16,8 @@ export const EVENT_TYPES = [
   "acknowledgement.refused", "project.created", "key.created", "key.updated", "key.expiring", "key.rotated", "key.revoked",
   "account.created", "account.rotated", "account.revoked", "signing_key.rotated", "signing_key.delivery", "signing_key.leaked",
   "webhook.created", "webhook.updated", "webhook.rotated", "webhook.deleted", "auth.refused",
-  "end_user.erased",
+  "end_user.erased", "session.started", "session.ended", "job.created", "job.started", "job.paused", "job.resumed", "job.completed",
+  "job.aborted", "job.cancelled",
 ];
 
 /** `keyId`: the actor of who looks; `withDevice`: with links to the device of each, and to all that its actor did. */
@@ -33,6 +34,7 @@ export const eventItem = (keyId, withDevice = false) => () => {
     if (withDevice && data.actor) set(actor, "href", toEvents({ actor: data.actor }));
     by.title = visible(data.actor);
     if (link && data.device_id) say(link, data.device_id).href = toDevice(data.device_id);
+    if (link && data.job_id) say(link, data.job_id).href = toJob(data.job_id);
     since(when, at);
     sayAll(facts, told(data));
     facts.hidden = !facts.textContent;

@@ -115,7 +115,7 @@ export class FleetView {
     say(this.range, data.length ? rangeOf(offset, data.length, all, isExact ?? true) : "");
     this.#found = [all, isExact ?? true];
     this.selection?.show(data.map((each) => each.id), all);
-    this.csv.hidden = true;
+    this.csv.hidden = !data.length;
     this.#pages(offset, all);
     link(this.newer, offset > 0 && { ...this.#query, offset: Math.max(0, offset - PAGE) || null });
     link(this.older, more && { ...this.#query, offset: offset + PAGE });

@@ -95,13 +95,16 @@ function finishedRow() {
   const { node, tellAll, chip } = row();
   const [when, certificate] = [el("time", {}), el("td", {})];
   node.append(el("td", {}, when), ...tellAll.after, certificate);
+  let shown = null;
   return [node, (reset) => {
     tellAll(reset);
     chip.dataset.state = reset.status;
     say(chip, reset.status);
     when.dateTime = reset.finished_at;
     say(when, full(reset.finished_at));
-    put(certificate, ...certificates(reset));
+    const ids = `${reset.certificate_id} ${reset.addendum_id}`;
+    if (ids !== shown) put(certificate, ...certificates(reset)); // a link that has the focus keeps it
+    shown = ids;
   }];
 }
 

@@ -26,6 +26,7 @@ from gateway.doctor import (
     host_checks,
     registry_checks,
     settings_file,
+    sign_in_checks,
     tls_checks,
 )
 from gateway.doctor.broker_checks import Looking
@@ -61,6 +62,8 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
     yield await _alive(pid, where)
     if pid is not None and not (directory / LOCK_NAME).exists():
         yield _no_process_file(directory)
+    async for finding in sign_in_checks.provider(settings):
+        yield finding
     try:
         target = _target(settings, where)
     except CertificateError as error:

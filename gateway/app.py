@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -29,7 +29,6 @@ from gateway.http.app import build
 from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
 from gateway.http.services import HttpOptions, Services, TakenIn
-from gateway.http.sign_in.people import people_of
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.observability.commit_listener import CommitListener
 from gateway.observability.metrics import Metrics
@@ -54,6 +53,9 @@ from gateway.workers.expiry import ExpiryWorker
 from gateway.workers.jobs import JobWorker
 from gateway.workers.key_delivery import KeyDelivery
 from gateway.workers.position_notes import PositionNotes
+
+if TYPE_CHECKING:
+    from gateway.http.sign_in.people import People
 
 log = structlog.get_logger()
 
@@ -244,7 +246,7 @@ def _services(
         scrape=Scrape(registry.metrics, registry.store, settings.data_dir, readiness.report).text,
         metrics=registry.metrics,
         sign_in_refused=registry.refused_sign_ins.note,
-        people=people_of(registry.store, settings),
+        people=_people(settings, registry.store),
         taken_in=workers.owner.taken_in,
         wakeups=registry.wakeups,
         streams=StreamLimiter(StreamLimits(settings.event_streams_per_key, settings.event_streams)),
@@ -262,6 +264,15 @@ def _services(
             metrics_token=shared_secret(settings.metrics_token_file) if settings.metrics_token_file else None,
         ),
     )
+
+
+def _people(settings: Settings, store: Store) -> People | None:
+    """Return who signs in with OpenID Connect, if people do."""
+    if settings.oidc_issuer is None:
+        return None
+    from gateway.http.sign_in.people import people_of  # noqa: PLC0415 - loads an HTTP client
+
+    return people_of(store, settings)
 
 
 async def _synced(registry: Registry, broker: Broker, device_pk: int, seconds: float) -> bool:

@@ -18,7 +18,6 @@ from gateway.http.rate_limit import RateLimiter
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.routing import Paths
 from gateway.http.services import Services
-from gateway.http.sign_in.endpoints import endpoints as sign_in_endpoints
 
 
 def build(
@@ -41,8 +40,17 @@ def build(
         for path, on_path in _by_path(operations).items()
     ]
     served = pages(fleet=services.options.serves_page, docs=services.options.serves_docs)
-    paths = Paths([*endpoints, *sign_in_endpoints(parts), *((page.path, page) for page in served)], Unknown(parts))
+    paths = Paths([*endpoints, *_sign_in(parts), *((page.path, page) for page in served)], Unknown(parts))
     return RequestMiddleware(paths, services, limiter)
+
+
+def _sign_in(parts: EndpointParts) -> list[tuple[str, ASGIApp]]:
+    """Return the paths of people who sign in, if they do."""
+    if parts.services.people is None:
+        return []
+    from gateway.http.sign_in.endpoints import endpoints  # noqa: PLC0415 - loads an HTTP client
+
+    return endpoints(parts, parts.services.people)
 
 
 def _document() -> bytes:

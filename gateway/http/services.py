@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.core.topics import Topics
 from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import NotFoundError
 from gateway.http.scan_limit import ScanLimiter
-from gateway.http.sign_in.people import People
 from gateway.http.stream_limit import StreamLimiter
 from gateway.observability.metrics import Metrics
 from gateway.store import Store
 from gateway.store.wakeups import Wakeups
 from gateway.webhooks.sender import WebhookSender
 from gateway.workers.erasures import Erasures
+
+if TYPE_CHECKING:  # it loads an HTTP client, which only a gateway with this setting needs
+    from gateway.http.sign_in.people import People
 
 BrokerAddress = Callable[[], tuple[str, int, bool]]
 """Host, port and TLS of the broker for devices."""

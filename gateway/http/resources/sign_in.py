@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -15,10 +15,12 @@ from gateway.http.callers import PUBLIC, Authorization, PersonCaller
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.responses import ApiResponse
 from gateway.http.sign_in.cookies import SESSION
-from gateway.http.sign_in.people import People
 from gateway.models.fields import Empty
 from gateway.models.system import OidcOption, SessionFacts, SignedOut, SignInOptions
 from gateway.store import Tx, View, session_sql
+
+if TYPE_CHECKING:  # it loads an HTTP client
+    from gateway.http.sign_in.people import People
 
 TAG: Final = "sign-in"
 LOGIN: Final = "/auth/login"

@@ -49,11 +49,8 @@ class SignInFailedError(GatewayError):
         """Why it counts as a refused sign-in; None where nobody did anything wrong."""
 
 
-def endpoints(parts: EndpointParts) -> list[tuple[str, ASGIApp]]:
-    """Return the paths of the sign-in, none where OpenID Connect is not set up."""
-    people = parts.services.people
-    if people is None:
-        return []
+def endpoints(parts: EndpointParts, people: People) -> list[tuple[str, ASGIApp]]:
+    """Return the paths of the sign-in."""
     return [
         (LOGIN, _Path(LOGIN, "GET", Login(people))),
         (CALLBACK, _Path(CALLBACK, "GET", Callback(parts, people))),

@@ -94,9 +94,16 @@ def list_resets(place: Place, *, device: str | None, limit: int, as_: str, **fil
     elif as_ == "csv":
         _csv(found)
     else:
-        output.table(list(_COLUMNS), ([each[field] for field in _COLUMNS.values()] for each in found))
+        rows = ({**each, "requested_by": _by(each)} for each in found)
+        output.table(list(_COLUMNS), ([each[field] for field in _COLUMNS.values()] for each in rows))
     if more:
         output.note(f"There are more than {limit}: --limit 0 lists all.")
+
+
+def _by(reset: Json) -> str | None:
+    """Return who asked, by name and id."""
+    name, actor = reset["requested_by_name"], reset["requested_by"]
+    return f"{name} ({actor})" if name else actor
 
 
 async def _resets(api: ApiClient, limit: int, filters: Mapping[str, str | None]) -> AsyncIterator[Json]:

@@ -113,6 +113,13 @@ def test_events_of_the_registry_stay_where_they_were(cli: Cli) -> None:
         assert json.loads(line)["data"]["actor"] == actor
 
 
+def test_the_list_of_resets_names_who_asked(cli: Cli) -> None:
+    """By name and id."""
+    device = cli.bound()
+    cli("devices", "reset", device["id"], "--yes")
+    assert f"{os_user()} (cli)" in cli("resets", "list").out
+
+
 def test_the_newest_events_of_an_actor_are_printed(cli: Cli) -> None:
     """``events tail``: the oldest of them first."""
     key_id = acts(cli, "app", "BP-1", "BP-2")

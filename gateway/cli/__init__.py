@@ -53,7 +53,9 @@ Exit codes:
   5  the state of things forbids it
   6  the API key does not open it
   7  a check found something: the doctor, or 'resets report --max-age'
-  8  what --wait waited for has not happened in time
+  8  what --wait or 'jobs watch' waited for has not happened in time
+  9  the job that was watched aborted itself
+  10 the job that was watched was cancelled
 """
 
 
@@ -70,6 +72,7 @@ COMMANDS: Final = Commands(
         "devices": "gateway.cli.devices:devices_group",
         "commands": "gateway.cli.commands:commands_group",
         "resets": "gateway.cli.resets:resets_group",
+        "jobs": "gateway.cli.jobs:jobs_group",
         "webhooks": "gateway.cli.webhooks:webhooks_group",
         "audit": "gateway.cli.audit:audit",
         "events": "gateway.cli.events:events_group",

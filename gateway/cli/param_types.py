@@ -58,7 +58,22 @@ class Moment(click.ParamType[str]):
         return to_rfc3339(system_clock() - DURATION.convert(text, param, ctx))
 
 
+class Later(click.ParamType[str]):
+    """An instant by RFC 3339, or a time from now on, such as ``in 2h`` or ``2h``; as RFC 3339."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Parse a duration. Another text is passed on: the API says what is wrong with it."""
+        text = str(value).strip()
+        distance = text.removeprefix("in ").strip()
+        if _DURATION.fullmatch(distance) is None:
+            return text
+        return to_rfc3339(system_clock() + DURATION.convert(distance, param, ctx))
+
+
 NEVER: Final = -1
 DURATION: Final = Duration()
 EXPIRY: Final = Expiry()
 MOMENT: Final = Moment()
+LATER: Final = Later()

@@ -194,6 +194,6 @@ async def test_a_job_shows_each_outcome(api: Api) -> None:
         await visitor.tab.run("location.hash = '#/jobs'")
         await visitor.sees("4 of 4 done", ".joblist")
         await visitor.tab.run("location.hash = '#/events?type=job.paused'")
-        await visitor.sees("Job paused", ".audit")
+        await visitor.sees("Job paused", ".audit .trail")
         await visitor.tab.run(f"document.querySelector('.audit [href=\"#/jobs/{job['id']}\"]').click()")
         await visitor.sees("Paused since", ".standing")

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from gateway.store import Tx
 from gateway.workers.jobs import JobWorker
-from tests.http.page.resets import REPORT, answered
+from tests.http.page.resets import MINUTE_MS, REPORT, answered
 from tests.http.support import Api, Json, body
 from tests.support.wait import eventually
 
@@ -62,4 +63,21 @@ async def with_jobs(api: Api, devices: int) -> Json:
         await reports(api, each, "delivered", "executed")
     await reports(api, bound[devices // 2], "delivered", "failed")
     await reports(api, bound[devices // 2 + 1], "delivered")
+    await api.store.write(lambda tx: _begin_earlier(tx, running["id"], devices))
     return running
+
+
+def _begin_earlier(tx: Tx, job_id: str, minutes: int) -> None:
+    """Have the job begin so long ago, with an outcome each minute."""
+    tx.run(
+        "UPDATE jobs SET created_at = created_at - ?, started_at = started_at - ? WHERE id = ?",
+        minutes * MINUTE_MS,
+        minutes * MINUTE_MS,
+        job_id,
+    )
+    tx.run(
+        "UPDATE job_targets SET changed_at = changed_at - (? - position) * ? WHERE job_id = ?",
+        minutes - 2,
+        MINUTE_MS,
+        job_id,
+    )

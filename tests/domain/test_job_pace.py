@@ -78,6 +78,7 @@ def test_the_pace_holds_in_the_registry(tmp_path: Path) -> None:
         assert set(seconds[1:]) == {10}
 
 
+@pytest.mark.guarantee("G14")
 def test_a_pause_and_a_restart_give_no_burst(tmp_path: Path) -> None:
     """The seconds after a pause of an hour, and after an outage of a minute, have the turns of any other second."""
     with World(tmp_path) as world:

@@ -144,6 +144,7 @@ def test_a_command_gets_its_params_and_expires(tmp_path: Path) -> None:
         require_counts(world, job)
 
 
+@pytest.mark.guarantee("G15")
 def test_a_device_that_was_bound_anew_is_skipped(tmp_path: Path) -> None:
     """It keeps its new binding, and gets no command."""
     with World(tmp_path) as world:
@@ -225,6 +226,7 @@ def test_a_job_for_unknown_devices_alone_is_completed(tmp_path: Path) -> None:
         assert make(world, ["dev_never"]).status == "completed"
 
 
+@pytest.mark.guarantee("G15")
 def test_after_a_restore_no_target_is_done(tmp_path: Path) -> None:
     """The lost registry may have done it, and the device may be another person's by now."""
     with World(tmp_path) as world:
@@ -274,6 +276,7 @@ def test_a_superseded_reset_is_cancelled_in_the_job(tmp_path: Path) -> None:
 STRICT = {"pace": {"per_minute": 60_000}, "abort": {"failed_percent": 25, "min_done": 4}}
 
 
+@pytest.mark.guarantee("G16")
 def test_the_report_that_reaches_the_threshold_aborts(tmp_path: Path) -> None:
     """Not the one before; nothing is queued after it; what is queued stays, until the job is cancelled."""
     with World(tmp_path) as world:
@@ -398,6 +401,7 @@ def test_a_large_job_is_cancelled_in_parts(tmp_path: Path) -> None:
 # --- crashes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("G14")
 def test_a_gateway_that_dies_between_two_groups_does_nothing_twice(tmp_path: Path) -> None:
     """The registry is opened again after each transaction. Each device gets one reset, in the end all have one."""
     with World(tmp_path) as world:
@@ -465,6 +469,7 @@ def test_a_finished_job_is_kept_as_long_as_events(tmp_path: Path) -> None:
 # --- many at random ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee("G14")
 @pytest.mark.parametrize("seed", range(6))
 def test_counts_equal_outcomes_whatever_happens(tmp_path: Path, seed: int) -> None:
     """Jobs, people and devices at random: after each step counts equal outcomes; each target is done once at most."""

@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.support import Site, running, running_site
 from tests.support.wait import eventually
 
@@ -36,6 +38,7 @@ def _requested(site: Site) -> list[tuple[int, int]]:
         return database.execute(statement).fetchall()
 
 
+@pytest.mark.guarantee("G2", "G9", "G14")
 async def test_a_job_survives_a_kill_in_the_middle(tmp_path: Path) -> None:
     """Each target gets one reset, and no turn is made up for. Devices obey, and cancel takes back the rest."""
     async with running_site(tmp_path, "mosquitto") as site:

@@ -1,10 +1,16 @@
-"""The worker of jobs: one job does not wait for another."""
+"""The worker of jobs: nothing waits for one job or one device, and a lost lease stops it."""
 
 import asyncio
 
+import pytest
+
+from gateway.core.clock import DAY_MS
+from gateway.store import job_sql, lease_sql
+from gateway.store.lease_sql import LeaseLostError
 from gateway.workers.jobs import JobWorker
 from tests.http.fixtures import api
 from tests.http.support import Api, Json, body
+from tests.support.faults import refuse
 from tests.support.wait import eventually
 
 __all__ = ["api"]
@@ -53,3 +59,51 @@ async def test_a_job_that_waits_for_the_broker_holds_up_no_other(api: Api) -> No
     finally:
         working.cancel()
         await asyncio.wait((working,))
+
+
+async def read_at_once(seconds: float) -> bool:
+    """The broker's backlog is read."""
+    del seconds
+    return True
+
+
+async def test_a_device_that_the_gateway_fails_at_holds_up_no_other(api: Api) -> None:
+    """It fails alone, with ``internal_error``; the others of its group have their turn."""
+    job = await reset(api, "recalled", *(f"BP-{number}" for number in range(4)))
+    await api.store.write(lambda tx: refuse(tx, "poison", "UPDATE", "devices", "NEW.serial_number = 'BP-2'"))
+    await api.store.write(lambda tx: job_sql.change(tx, job, paced_at=tx.now - 1_000))
+    await JobWorker(api.store, read_at_once).step()
+    found = body(await api.back_end.get(f"/v1/jobs/{job}/devices"), 200)["data"]
+    assert [(each["outcome"], each["reason"]) for each in found] == [
+        ("queued", None),
+        ("queued", None),
+        ("failed", "internal_error"),
+        ("queued", None),
+    ]
+
+
+async def test_a_gateway_that_lost_its_lease_gives_no_turn(api: Api) -> None:
+    """Another one has taken the fleet's lease: the first one's transaction is rolled back, and its work ends."""
+    await reset(api, "recalled", "BP-1")
+    lost = asyncio.Event()
+    former = await api.store.write(lambda tx: lease_sql.acquire(tx, "fleet", lease_sql.Holder("gw_1", "a"), 0))
+    await api.store.write(lambda tx: lease_sql.acquire(tx, "fleet", lease_sql.Holder("gw_2", "b"), 60_000))
+    assert former is not None
+    await api.settled()
+    before = api.dump()
+    with pytest.raises(LeaseLostError):
+        await JobWorker(api.store.under(lambda: former, lost.set), read_at_once).step()
+    assert lost.is_set()
+    assert api.dump() == before
+
+
+async def test_old_jobs_are_deleted_with_their_targets(api: Api) -> None:
+    """A finished one after as long as events are kept, one that broke off in preparation after ten minutes."""
+    asked = {"name": "recall", "action": "reboot", "targets": {"device_ids": ["dev_a", "dev_b"]}}
+    made = body(await api.back_end.post("/v1/jobs", json=asked), 201)["id"]
+    kept = await reset(api, "recalled", "BP-1")
+    days = api.store.context.rules.event_history_days
+    await api.store.write(lambda tx: job_sql.change(tx, made, finished_at=tx.now - days * DAY_MS - 1))
+    await JobWorker(api.store, read_at_once).delete_old()
+    assert [each["id"] for each in body(await api.back_end.get("/v1/jobs"), 200)["data"]] == [kept]
+    assert await api.store.read(lambda view: view.value("SELECT count(*) FROM job_targets")) == 1

@@ -31,8 +31,12 @@ async def test_section_api_key_leaked(sessions: RunbookSessions) -> None:
             assert (await session.follow("An API key leaked")).code == 0
             assert (await site.http.get("/v1/devices", headers=thief)).status_code == httpx.codes.UNAUTHORIZED
         told = await session.follow("An API key leaked", 1)
-        assert f'"actor": "{stolen["id"]}"' in told.out
+        assert f"reset.requested  {device['id']}  by backend ({stolen['id']})" in told.out
         assert device["id"] in told.out.splitlines()[-1]
+        assert stolen["id"] in (session.folder / "backend.csv").read_text(encoding="utf-8")
+        session.variables["DEVICE"] = device["id"]
+        told = await session.follow("Who reset this device?")
+        assert told.out.count(f"backend ({stolen['id']})") == 3
 
 
 async def test_evidence_is_stored_before_any_repair(sessions: RunbookSessions) -> None:

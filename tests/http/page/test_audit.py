@@ -82,7 +82,8 @@ async def test_an_address_may_name_anything_as_actor(api: Api) -> None:
     body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat"), 200)
     async with signed_in(api.url, api.key) as visitor:
         await goes(visitor, f"#/events?actor={bound['id']}", "Device online")
-        assert await visitor.tab.run(ITEMS) == 1
+        await visitor.tab.until(f"{ITEMS} === 1")
+        assert "by the device" in await visitor.text(".audit .trail")
         assert (await offered(visitor))[bound["id"]] == bound["id"]
         await goes(visitor, "#/events?actor=<img src=x onerror=alert(1)>", "Nothing like this has happened")
         assert "<img src=x onerror=alert(1)>" in (await offered(visitor)).values()

@@ -57,7 +57,7 @@ function planWords({ total, counts, waits }, isKnown) {
     ...(isKnown ? waitWords(waits) : [NO_BROKER]),
     "When its turn comes, a device is unbound from its end user at once, its token is revoked, and its other open commands are cancelled. "
     + "It then wipes its token, its pairing and its WiFi networks.",
-    "A device that is bound again before its turn is left out.",
+    "A device that is unbound or bound again before its turn is left out.",
     "Cancelling the job takes back what no device has received. Nothing undoes a reset that was delivered.",
   ].filter(Boolean);
 }

@@ -9,7 +9,7 @@ export const OUTCOMES = ["failed", "delivered", "queued", "cancelled", "skipped"
 export const FINAL = ["executed", "failed", "cancelled", "skipped"];
 const SKIPPED = {
   not_found: "not known here", deleted: "deleted", already_pending: "a reset is open already", not_bound: "bound to nobody",
-  bound_anew: "bound again after the job was created", command_pending: "a command of this type is open already",
+  bound_anew: "unbound or bound again after the job was created", command_pending: "a command of this type is open already",
 };
 
 export const isOver = (job) => ["completed", "aborted", "cancelled"].includes(job.status);

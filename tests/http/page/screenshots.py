@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.oidc.options import OidcOptions
 from gateway.runtime import log
 from tests.http.page.fleet import add_history, fill, health_fields
 from tests.http.page.jobs import with_jobs, working
 from tests.http.page.resets import with_resets
+from tests.http.sign_in.support import options
 from tests.http.support import Api, Json, serving
-from tests.support.page import DESKTOP, PHONE, PageUser, signed_in
+from tests.support.page import DESKTOP, PHONE, PageUser, open_page, signed_in
 
 MANY = 10_000
 SHEET = (1000, 1240)
@@ -44,13 +46,16 @@ class Shot:
     pose: Pose
     screen: tuple[int, int] = DESKTOP
     dark: bool = False
+    is_signed_in: bool = True
 
 
-def shot(name: str, devices: int, *, screen: tuple[int, int] = DESKTOP, dark: bool = False) -> Callable[[Pose], Pose]:
+def shot(
+    name: str, devices: int, *, screen: tuple[int, int] = DESKTOP, dark: bool = False, is_signed_in: bool = True
+) -> Callable[[Pose], Pose]:
     """Decorator: this is how to get to that picture."""
 
     def keep(pose: Pose) -> Pose:
-        SHOTS[name] = Shot(devices, pose, screen, dark)
+        SHOTS[name] = Shot(devices, pose, screen, dark, is_signed_in)
         return pose
 
     return keep
@@ -148,6 +153,14 @@ async def the_certificate(stage: PagePose) -> None:
     await stage.visitor.tab.until("document.querySelector('iframe').offsetHeight > 900")
 
 
+@shot("sign-in", 0, is_signed_in=False)
+@shot("sign-in-phone-dark", 0, screen=PHONE, dark=True, is_signed_in=False)
+async def the_sign_in(stage: PagePose) -> None:
+    """At a provider, or with a key."""
+    await stage.visitor.tab.goto(f"{stage.visitor.url}/")
+    await stage.visitor.sees("Sign in with login.example.com", ".signin")
+
+
 async def take(name: str, folder: Path) -> None:
     """One picture, of a gateway and in a separate browser."""
     taken = SHOTS[name]
@@ -161,11 +174,18 @@ async def take(name: str, folder: Path) -> None:
 @asynccontextmanager
 async def photograph(taken: Shot, place: Path) -> AsyncIterator[PagePose]:
     """A gateway with these devices, the last of which has lived for a week, and a browser at its page."""
-    async with serving(place / "data", project="Hospital North") as api:
+    async with serving(
+        place / "data", project="Hospital North", oidc=None if taken.is_signed_in else at_provider
+    ) as api:
         await api.store.write(lambda tx: fill(tx, api.project_id, max(0, taken.devices - 1)))
         device = await _with_history(api) if taken.devices else None
-        async with signed_in(api.url, api.key) as visitor:
+        async with signed_in(api.url, api.key) if taken.is_signed_in else open_page(api.url) as visitor:
             yield PagePose(api, visitor, device)
+
+
+async def at_provider(page_url: str) -> OidcOptions:
+    """Sign-in at a provider that is never asked."""
+    return options(page_url, issuer="https://login.example.com")
 
 
 async def _with_history(api: Api) -> Json:

@@ -108,16 +108,24 @@ def _request(path: str, method: str, operation: Json) -> str:
         *([] if method == "get" else ["-X", method.upper()]),
         f'"$GATEWAY{path}{"?" if query else ""}{query}"',
     ]
-    schemes = [scheme for each in operation.get("security", []) for scheme in each]
-    if schemes:
-        secret = "$KEY" if "apiKey" in schemes else "$DEVICE_TOKEN"
-        words.append(f'\\\n  -H "Authorization: Bearer {secret}"')
+    words += _credential(method, [scheme for each in operation.get("security", []) for scheme in each])
     body = operation.get("requestBody", {}).get("content", {}).get(_JSON, {}).get("example")
     if body:
         words.append(
             f"\\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
         )
     return " ".join(words)
+
+
+def _credential(method: str, schemes: list[str]) -> list[str]:
+    """Return the words of a request that show its credential."""
+    if not schemes:
+        return []
+    if schemes == ["session"]:
+        token = [] if method == "get" else ['\\\n  -H "X-CSRF-Token: $CSRF_TOKEN"']
+        return ['\\\n  -b "__Host-gateway_session=$SESSION"', *token]
+    secret = "$KEY" if "apiKey" in schemes else "$DEVICE_TOKEN"
+    return [f'\\\n  -H "Authorization: Bearer {secret}"']
 
 
 def _json(value: Any, indent: int = 0) -> str:
@@ -132,14 +140,20 @@ def _json(value: Any, indent: int = 0) -> str:
     return "{\n" + ",\n".join(fields) + f"\n{outer}}}"
 
 
+_WHAT: Final = {"apiKey": "an API key", "session": "a person's session", "deviceToken": "a device token"}
+
+
 def _access(operation: Json) -> str:
-    needed = [
-        f"{'an API key' if scheme == 'apiKey' else 'a device token'}{' with ' if scopes else ''}"
-        + " and ".join(f"`{scope}`" for scope in scopes)
-        for each in operation.get("security", [])
-        for scheme, scopes in each.items()
-    ]
-    return " or ".join(needed) or "no credential"
+    """Return which credentials open an operation; those with the same scopes stand together."""
+    by_scopes: dict[tuple[str, ...], list[str]] = {}
+    for each in operation.get("security", []):
+        for scheme, scopes in each.items():
+            by_scopes.setdefault(tuple(scopes), []).append(_WHAT[scheme])
+    needed = (
+        " or ".join(names) + (" with " if scopes else "") + " and ".join(f"`{scope}`" for scope in scopes)
+        for scopes, names in by_scopes.items()
+    )
+    return ", or ".join(needed) or "no credential"
 
 
 def _parameters(operation: Json) -> list[tuple[str, str, str]]:

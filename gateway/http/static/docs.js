@@ -61,10 +61,12 @@ function kind(schema) {
   return least != null ? `${type}, at least ${least}${unit}` : type;
 }
 
-/** What an operation is opened with: the names of the security schemes, with the scopes asked for. */
+/** What an operation is opened with here: the security schemes, with the scopes asked for. No cookie is sent from here. */
 function keysOf(operation) {
-  return (operation.security ?? []).map((scheme) => Object.entries(scheme)[0]).filter(Boolean);
+  return schemesOf(operation).filter(([name]) => name !== "session");
 }
+
+const schemesOf = (operation) => (operation.security ?? []).map((scheme) => Object.entries(scheme)[0]).filter(Boolean);
 
 // ---- what was typed, kept in this tab ----
 
@@ -155,6 +157,7 @@ function build(view, operation) {
 
 function needs(operation) {
   const keys = keysOf(operation);
+  if (!keys.length && schemesOf(operation).length) return "Needs the session of a person who signed in on the page. It cannot be tried here.";
   if (!keys.length) return "Needs no credential.";
   const words = keys.map(([name, scopes]) =>
     name === "deviceToken" ? "the device's own token" : `an API key with the scope ${scopes.join(", ")}`);

@@ -163,7 +163,7 @@ def print_job(job: Json, *, as_json: bool) -> None:
 @json_option
 @with_gateway
 def devices(place: Place, *, job_id: str, outcome: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """List the devices of a job, and what became of each.
+    """List the devices of a job by outcome.
 
     In the order of their turns.
     """

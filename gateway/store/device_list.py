@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_COUNTED: Final = 100_000
 """A total reads at most so many devices, the newest of the project."""
 
-SORTED: Final = 5_000
+SORTED: Final = 2_000
 """So many devices with the tags are sorted. Of more, a page is found sooner by walking all devices in their order."""
 
 SKIPPED: Final = 1_000
@@ -111,7 +111,7 @@ def _source(view: View, project_id: str, query: ListDevices) -> _Source:
     if found is not None:
         return _among(view, project_id, query, found)
     if query.tag:
-        tagged = tag_sql.tagged(project_id, [name for _, name in tag_sql.rarest_first(view, project_id, query.tag)])
+        tagged = tag_sql.tagged(project_id, tag_sql.rarest_first(view, project_id, query.tag))
         if query.sort == "created_at" or tag_sql.count(view, tagged, SORTED + 1) <= SORTED:
             return _with_tags(tagged)
     return _Source(FROM.removeprefix("FROM "), *_tag_conditions(project_id, query))
@@ -186,14 +186,15 @@ def generations(view: View, project_id: str, query: ListDevices, limit: int) -> 
 def _total_with_tags(view: View, project_id: str, query: ListDevices) -> Total:
     """Count in the index of the rarest tag: its newest :data:`MOST_COUNTED` devices."""
     tags = tag_sql.rarest_first(view, project_id, query.tag, MOST_COUNTED + 1)
-    tagged = tag_sql.tagged(project_id, [name for _, name in tags], newest=MOST_COUNTED)
+    tagged = tag_sql.tagged(project_id, tags, newest=MOST_COUNTED)
     filters, values = _filters(view, query)
     source = _with_tags(tagged) if filters else _Source(tagged.source, tagged.clauses, tagged.values)
     clauses = " AND ".join([*source.clauses, *filters])
     where = f"WHERE {clauses}" if clauses else ""
     statement = f"SELECT count(*) FROM {source.tables} {where}"  # noqa: S608 - our own clauses
     passed: int = view.value(statement, *source.values, *values)
-    return Total(passed, exact=tags[0][0] <= MOST_COUNTED)
+    first = tag_sql.tagged(project_id, tags[:1])
+    return Total(passed, exact=tag_sql.count(view, first, MOST_COUNTED + 1) <= MOST_COUNTED)
 
 
 def cursor(query: ListDevices, last: ListedDevice) -> str:

@@ -38,18 +38,19 @@ def _states(view: View, project_id: str, tags: Sequence[str]) -> Sequence[int]:
             "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.project_id = ? AND d.deleted_at IS NULL"
         )
         return tuple(view.all(f"SELECT {_STATES} {living}", project_id)[0])
-    tagged = tag_sql.tagged(project_id, [name for _, name in tag_sql.rarest_first(view, project_id, tags)])
+    tagged = tag_sql.tagged(project_id, tag_sql.rarest_first(view, project_id, tags))
     source = f"FROM {tagged.source} LEFT JOIN health h ON h.device_pk = t.device_pk"
     return tuple(view.all(f"SELECT {_STATES} {source} WHERE {' AND '.join(tagged.clauses)}", *tagged.values)[0])
 
 
 def _pending_resets(view: View, project_id: str, tags: Sequence[str]) -> int:
+    """Return how many resets are open. SQLite reads the open commands first: it keeps to the order of a CROSS JOIN."""
     conditions = "".join(f" AND {tag_sql.CONDITION}" for _ in tags)
     values: list[Any] = [value for tag in tags for value in (project_id, tag)]
     pending: int = view.value(
-        f"""SELECT count(*) FROM commands c JOIN devices d ON d.pk = c.device_pk
+        f"""SELECT count(*) FROM commands c CROSS JOIN devices d
             WHERE c.type = 'factory_reset' AND c.status IN ('pending', 'delivered')
-            AND d.project_id = ? AND d.deleted_at IS NULL{conditions}""",  # noqa: S608 - constants
+            AND d.pk = c.device_pk AND d.project_id = ? AND d.deleted_at IS NULL{conditions}""",  # noqa: S608 - constants
         *(project_id, *values),
     )
     return pending

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gateway.store.transaction import Tx, View
 
-COUNTED: Final = 20_000
+COUNTED: Final = 5_000
 """Devices of a tag that are counted to find the rarest; tags of more devices are equally frequent."""
 _SEPARATOR: Final = ","
 CONDITION: Final = "EXISTS (SELECT 1 FROM device_tags x WHERE x.project_id = ? AND x.tag = ? AND x.device_pk = d.pk)"
@@ -72,9 +72,12 @@ def _add(tx: Tx, pk: int, tags: Iterable[str]) -> None:
     tx.run_many(statement, [(tag, pk) for tag in sorted(tags)])
 
 
-def rarest_first(view: View, project_id: str, tags: Iterable[str], most: int = COUNTED) -> list[tuple[int, str]]:
-    """Return the number of devices, at most ``most``, and the name of each tag, the rarest first."""
-    return sorted((count(view, tagged(project_id, [tag]), most), tag) for tag in dict.fromkeys(tags))
+def rarest_first(view: View, project_id: str, tags: Iterable[str], most: int = COUNTED) -> list[str]:
+    """Return these tags, each once, that of the fewest devices first; at most ``most`` of each are counted."""
+    wanted = list(dict.fromkeys(tags))
+    if len(wanted) > 1:
+        wanted.sort(key=lambda tag: count(view, tagged(project_id, [tag]), most))
+    return wanted
 
 
 def count(view: View, devices: Tagged, most: int) -> int:

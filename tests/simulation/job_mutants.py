@@ -8,10 +8,14 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from gateway.domain import job_pace, job_work, jobs
+from gateway.domain import devices, job_pace, job_work, jobs
 from gateway.domain.job_pace import Pace, Progress
 from gateway.domain.job_work import GROUP, Turn
+from gateway.http.operation import RequestContext
+from gateway.http.resources import fleet
+from gateway.http.resources.fleet import BulkJob
 from gateway.models.jobs import JobStatus, Outcome, SkipReason
+from gateway.models.resets import ResetDevice
 from gateway.store import Tx, View, job_sql, job_target_sql
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.job_sql import JobRecord
@@ -116,4 +120,20 @@ def _unread() -> Iterator[None]:
         return real(tx, job_id, targets, taken_in=True)
 
     with patch.object(job_work, "take_back", take_back):
+        yield
+
+
+@mutant("a bulk reset that is repeated does not look at its targets", 9)
+def _repeated_blindly() -> Iterator[None]:
+    real = fleet._reset  # noqa: SLF001 - the same
+
+    def reset(tx: Tx, call: RequestContext, device_id: str, *, asked: ResetDevice, job: BulkJob) -> str:
+        device = devices.require(tx, call.project_id, device_id)
+        target = job_target_sql.find(tx, job.id, job.positions[device_id])
+        blind = None if target is None else target._replace(outcome=Outcome.WAITING)
+        blind = None if blind is None else blind._replace(binding_generation=device.binding_generation)
+        with patch.object(job_target_sql, "find", lambda *_: blind):
+            return real(tx, call, device_id, asked=asked, job=job)
+
+    with patch.object(fleet, "_reset", reset):
         yield

@@ -64,6 +64,26 @@ class JobOperators(Operators):
             "start_at": start,
         }
 
+    async def repeat_bulk_reset(self, *, devices: list[int], tries: int, pause: float) -> None:
+        """Ask for the reset of several, again with the same Idempotency-Key until an answer arrives."""
+        world, since = self._world, self._world.model.commits
+        targets = [world.devices[each] for each in devices]
+        content = json.dumps({"device_ids": [each.id for each in targets]}).encode()
+        for _ in range(tries):
+            try:
+                status, answer = await self._api.exchange(
+                    "POST", "/v1/devices/bulk/reset", content, world.job_key, idempotency_key=f"bulk-{since}"
+                )
+            except SimulatorError:
+                await asyncio.sleep(pause)
+                continue
+            world.log("operator", f"POST bulk reset → {status}", outcomes=answer.get("data"))
+            for device, outcome in zip(targets, answer.get("data", ()), strict=False):
+                if outcome["outcome"] in ("reset", "already_pending"):
+                    world.model.record_answered_reset(world.pk(device), since)
+            world.check()
+            return
+
     async def pause_job(self) -> None:
         """Pause it."""
         await self._change_job("pause")

@@ -1,4 +1,4 @@
-"""Steps of jobs: drawn apart for ordinary seeds, so that their other steps stay as they are, and two scenarios."""
+"""Steps of jobs: drawn apart for ordinary seeds, so that their other steps stay as they are, and three scenarios."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tests.simulation.step import Step
 
-JOB_KINDS: Final = ("create_job", "pause_job", "resume_job", "cancel_job")
+JOB_KINDS: Final = ("create_job", "pause_job", "resume_job", "cancel_job", "repeat_bulk_reset")
 SHELVES: Final = (12, 60, 60)
 """Devices on a shelf in the scenario: more than the 50 that may have their turn at once."""
 _SOMETIMES: Final = 0.3
@@ -53,6 +53,17 @@ def job_cancelled_while_backlogged(rng: random.Random) -> tuple[Step, ...]:
         Step(stalled_at, "stall", {"who": "gateway", "seconds": 12.0}),
         Step(back + rng.uniform(2.0, 5.0), "cancel_job"),
     )
+
+
+def bulk_reset_broken_off(rng: random.Random) -> tuple[Step, ...]:
+    """A kill between the transactions of a bulk reset, and new bindings before its client repeats it."""
+    kill = {"seam": rng.choice(("write", "commit", "committed")), "passes": rng.randint(1, 4), "down": 0.1}
+    bulk = {"devices": [0, 1], "tries": 4, "pause": rng.choice((0.4, 4.0, 6.0))}
+    steps = [Step(1.0, "kill", kill), Step(1.01, "repeat_bulk_reset", bulk)]
+    for device in rng.sample((0, 1), rng.randint(1, 2)):
+        binding = {"device": device, "supersede": True, "lost": False}
+        steps += [Step(at := rng.uniform(1.3, 3.5), "unbind", {"device": device}), Step(at + 0.2, "provision", binding)]
+    return tuple(sorted(steps, key=lambda step: step.at))
 
 
 def _kill(rng: random.Random, at: float) -> Step:

@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from tests.simulation.job_plans import job_cancelled_while_backlogged, job_on_a_shelf, job_steps
+from tests.simulation.job_plans import (
+    bulk_reset_broken_off,
+    job_cancelled_while_backlogged,
+    job_on_a_shelf,
+    job_steps,
+)
 from tests.simulation.key_scenarios import new_key, new_key_and_a_restore
 from tests.simulation.scenarios import (
     altered,
@@ -184,10 +189,11 @@ SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]],
     2: (job_on_a_shelf, {**_ONE, "shelf": 12}),
     22: (job_on_a_shelf, {**_ONE, "shelf": 60}),
     12: (job_cancelled_while_backlogged, _ONE),
+    32: (bulk_reset_broken_off, {"kinds": ("mqtt", "mqtt")}),
     42: (job_on_a_shelf, {"kinds": ("mqtt",), "shelf": 60}),
     **dict.fromkeys((10, 20, 30, 40), (lost_wipe_report, {"kinds": ("mqtt",)})),
 }
-"""Twenty-six of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
+"""Twenty-seven of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
 
 SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter", "forge_key")
 """Faults of scenarios alone: after a restore, or at a hostile broker, only a known course can be judged."""

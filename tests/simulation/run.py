@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from unittest.mock import patch
@@ -50,13 +52,23 @@ def run(plan: Plan) -> Outcome:
     loop, logging = VirtualLoop(), structlog.get_config()
     try:
         asyncio.set_event_loop(loop)
-        # Or one transaction would erase all heartbeats, and write all targets of a job.
-        with patch.object(erasures, "HEARTBEATS_AT_ONCE", 2), patch.object(job_creation, "PART", 5):
+        with _short_limits():
             return loop.run_until_complete(_run(plan))
     finally:
         structlog.configure(**logging)  # other tests of this process read the log
         asyncio.set_event_loop(None)
         loop.close()
+
+
+@contextmanager
+def _short_limits() -> Iterator[None]:
+    """Or one transaction would erase all heartbeats, or write all targets of a job; a run does not last a minute."""
+    with (
+        patch.object(erasures, "HEARTBEATS_AT_ONCE", 2),
+        patch.object(job_creation, "PART", 5),
+        patch.object(job_creation, "HELD_MS", 2_000),
+    ):
+        yield
 
 
 async def _run(plan: Plan) -> Outcome:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from tests.simulation.step import Step
 
-JOB_KINDS: Final = ("create_job", "pause_job", "resume_job", "cancel_job", "repeat_bulk_reset")
+JOB_KINDS: Final = ("create_job", "pause_job", "resume_job", "cancel_job", "bulk_reset", "repeat_bulk_reset")
+"""Steps that need the worker of jobs."""
 SHELVES: Final = (12, 60, 60)
 """Devices on a shelf in the scenario: more than the 50 that may have their turn at once."""
 _SOMETIMES: Final = 0.3

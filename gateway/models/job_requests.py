@@ -33,10 +33,13 @@ def _action(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
+_ActionType = Annotated[str, LiteralOf(CommandType)]
+
+
 class JobAction(Inbound):
     """What is done to each device: a factory reset, or a command."""
 
-    type: Annotated[str, LiteralOf(CommandType)] = Field(description="`factory_reset`, or the type of a command.")
+    type: _ActionType = Field(description="`factory_reset`, or the type of a command.")
     params: Annotated[
         Params | None,
         Field(description="Of a factory reset: `recordings` (`keep` or `wipe`). Otherwise as of a single command."),
@@ -168,7 +171,7 @@ class CreateJob(Inbound):
     name: Annotated[JobName, Field(description="For people; visible text. Do not name a person here.")]
     action: Annotated[
         JobAction,
-        BeforeValidator(_action, json_schema_input_type=JobAction | str),
+        BeforeValidator(_action, json_schema_input_type=JobAction | _ActionType),
         Field(description='What is done to each device. The type alone is short for it: `"factory_reset"`.'),
     ]
     targets: Annotated[JobTargets, Field(description="To which devices. They are fixed when the job is created.")]

@@ -28,14 +28,22 @@ from tests.http.spec.contract_callers import accepted_credentials
 from tests.http.spec.contract_resources import FACTS, NOWHERE, known, numbers, own, tokens
 
 BY_LABEL: Final = {f"{each.method} {each.path}": each for each in OPERATIONS}
-PREFIXES: Final = {"device_id": "dev_", "command_id": "cmd_", "webhook_id": "wh_", "delivery_id": "dlv_"}
+PREFIXES: Final = {
+    "device_id": "dev_",
+    "command_id": "cmd_",
+    "webhook_id": "wh_",
+    "delivery_id": "dlv_",
+    "job_id": "job_",
+}
 # What a schema cannot say: an id in the body is the path's, a cursor one of that list, models are configured, a receipt
 # is the device's, a URL leads somewhere, a time zone is in the database of them, integers in params have 53 bits, and a
-# period ends after it begins.
+# period ends after it begins. Tags are replaced or changed. A job starts later, its ramp rises, its devices are there
+# (by name or by filter), and a factory reset does not expire.
 SAID_IN_WORDS: Final = frozenset(
     {
         "Last-Event-ID", "command_id", "cursor", "last_event_id", "model", "params", "receipt", "until", "url",
-        "settings.upload.off_peak_hours.timezone",
+        "settings.upload.off_peak_hours.timezone", "tags", "start_at", "pace.ramp.from_per_minute", "targets",
+        "targets.filter", "action",
     }
 )  # fmt: skip
 

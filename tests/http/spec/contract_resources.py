@@ -95,18 +95,27 @@ class OwnResources:
         self.caller.post(f"{path}/bind", {"end_user_id": "eu_2", "supersede_reset": True})
         return {"device_id": device_id, "command_id": command_id}
 
+    def job(self, *verbs: str) -> dict[str, str]:
+        """A job that waits for its device, after these changes."""
+        asked = {"name": "own", "action": "factory_reset", "targets": {"device_ids": [self.registered()]}}
+        job_id: str = self.caller.post("/v1/jobs", asked)["id"]
+        for verb in verbs:
+            self.caller.post(f"/v1/jobs/{job_id}/{verb}", {})
+        known[job_id] = None
+        return {"job_id": job_id}
+
     def arranged(self, operation_id: str) -> dict[str, str]:
         """A path on which the operation can succeed; none where any will do."""
-        match operation_id:
-            case "bind_device":
-                return {"device_id": self.registered()}
-            case "create_command":
-                return {"device_id": self.fresh().device_id}
-            case "get_certificate":
-                return self.reset()
-            case "replay_delivery":
-                return self.caller.delivered(self.caller.hooked(), self.registered)
-        return {}
+        arrange: dict[str, Callable[[], dict[str, str]]] = {
+            "bind_device": lambda: {"device_id": self.registered()},
+            "create_command": lambda: {"device_id": self.fresh().device_id},
+            "get_certificate": self.reset,
+            "replay_delivery": lambda: self.caller.delivered(self.caller.hooked(), self.registered),
+            "pause_job": self.job,
+            "resume_job": lambda: self.job("pause"),
+            "cancel_job": self.job,
+        }
+        return arrange.get(operation_id, dict[str, str])()
 
 
 own = OwnResources()

@@ -63,6 +63,15 @@ _LISTED: Final = f"""SELECT {columns(ListedTarget, "t", device_id="d.id", serial
     FROM job_targets t LEFT JOIN devices d ON d.pk = t.device_pk"""  # noqa: S608 - the same
 
 
+_WITH_OUTCOME: Final = """WHERE t.job_id = ? AND (t.outcome, t.position) > (?, ?) AND t.outcome <= ?
+    ORDER BY t.outcome, t.position LIMIT ?"""
+"""Targets with one outcome after a position, which only the index by outcome has in this order.
+
+With ``outcome = ?`` both engines may read along the primary key instead. At the end of a job of 100,000 targets that
+took 0.17 s for each turn.
+"""
+
+
 def insert(tx: Tx, job_id: str, first: int, targets: Sequence[NewTarget]) -> None:
     """Insert targets from this position on: those with a reason are skipped, the others wait.
 
@@ -85,11 +94,6 @@ def by_command(view: View, command_id: str) -> TargetRecord | None:
     return view.record(TargetRecord, f"{_TARGETS} WHERE t.command_id = ?", command_id)
 
 
-def of_device(view: View, job_id: str, device_pk: int) -> TargetRecord | None:
-    """Return the target that is this device. It looks at each target of the job."""
-    return view.record(TargetRecord, f"{_TARGETS} WHERE t.job_id = ? AND t.device_pk = ?", job_id, device_pk)
-
-
 def find(view: View, job_id: str, position: int) -> TargetRecord | None:
     """Return the target at this position."""
     return view.record(TargetRecord, f"{_TARGETS} WHERE t.job_id = ? AND t.position = ?", job_id, position)
@@ -99,8 +103,8 @@ def with_outcome(view: View, job_id: str, outcome: Outcome, limit: int, *, after
     """Return the first targets with this outcome after this position."""
     return view.records(
         TargetRecord,
-        f"{_TARGETS} WHERE t.job_id = ? AND t.outcome = ? AND t.position > ? ORDER BY t.position LIMIT ?",
-        *(job_id, outcome, after, limit),
+        f"{_TARGETS} {_WITH_OUTCOME}",
+        *(job_id, outcome, after, outcome, limit),
     )
 
 
@@ -118,9 +122,9 @@ def set_outcome(
 def cancel_waiting(tx: Tx, job_id: str, limit: int) -> int:
     """Cancel the first targets that still wait; return how many."""
     return tx.run(
-        """UPDATE job_targets SET outcome = 'cancelled', changed_at = ?3 WHERE job_id = ?1 AND position IN
-            (SELECT position FROM job_targets WHERE job_id = ?1 AND outcome = 'waiting' ORDER BY position LIMIT ?2)""",
-        *(job_id, limit, tx.now),
+        f"""UPDATE job_targets SET outcome = 'cancelled', changed_at = ? WHERE job_id = ? AND position IN
+            (SELECT t.position FROM job_targets t {_WITH_OUTCOME})""",  # noqa: S608 - a constant
+        *(tx.now, job_id, job_id, Outcome.WAITING, -1, Outcome.WAITING, limit),
     ).rowcount
 
 
@@ -138,8 +142,8 @@ def page(view: View, job_id: str, outcomes: Collection[Outcome], after: int, lim
     found = (
         view.records(
             ListedTarget,
-            f"{_LISTED} WHERE t.job_id = ? AND t.outcome = ? AND t.position > ? ORDER BY t.position LIMIT ?",
-            *(job_id, outcome, after, limit + 1),
+            f"{_LISTED} {_WITH_OUTCOME}",
+            *(job_id, outcome, after, outcome, limit + 1),
         )
         for outcome in set(outcomes)
     )

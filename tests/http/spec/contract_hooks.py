@@ -21,6 +21,7 @@ from schemathesis import AuthContext, Case, CheckContext, HookContext, Response
 from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import EnsureResourceAvailability, RejectedPositiveData, UseAfterFree
 
+from gateway.core.credentials import SESSION_SECRET, csrf_token
 from gateway.http.idempotency import HEADER, PATTERN
 from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
@@ -69,13 +70,18 @@ def operation_of(case: Case[Any]) -> AnyOperation | None:
 
 @schemathesis.auth(cache_by_key=None, refresh_interval=None)
 class Credentials:
-    """The key of the project; for what only devices may call the token of the device that the path names."""
+    """The key of the project; for what only devices may call the token of the device that the path names.
+
+    What is about the session of a person gets a session: one that lasts for a GET, a new one for each sign-out.
+    """
 
     def get(self, case: Case[Any], _context: AuthContext) -> str | None:
         """The secret that opens this operation."""
         operation = operation_of(case)
         if operation is None or operation.access.public:
             return None
+        if operation.access.person:
+            return str(FACTS["sessions"][0] if operation.method == "GET" else FACTS["sessions"].pop())
         takes_both = operation.access.device and operation.access.scope is not None
         if not operation.access.device or (takes_both and chance.random() < 0.5):
             return str(FACTS["key"])
@@ -83,7 +89,10 @@ class Credentials:
 
     def set(self, case: Case[Any], secret: str | None, _context: AuthContext) -> None:
         """Send it."""
-        if secret is not None:
+        if secret is not None and secret.startswith(SESSION_SECRET):
+            case.cookies["__Host-gateway_session"] = secret
+            case.headers["X-CSRF-Token"] = csrf_token(secret)
+        elif secret is not None:
             case.headers["Authorization"] = f"Bearer {secret}"
 
 

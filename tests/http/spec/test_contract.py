@@ -21,10 +21,13 @@ from structlog.testing import capture_logs
 from gateway.app import running
 from gateway.core.addresses import Address
 from gateway.core.credentials import SCOPES
+from gateway.domain import sessions
+from gateway.domain.sessions import Grant, Person
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec.openapi import document
 from gateway.running import Running
 from gateway.settings.loading import Settings
+from gateway.settings.role_rules import RoleRule
 from gateway.store import Tx, command_sql, key_sql
 from tests.support.wait import eventually
 
@@ -36,6 +39,10 @@ AT_LEAST = 2_000
 GUARD_SECONDS = 900
 STIR_SECONDS = 0.2
 EVENT = "#/components/schemas/Event"
+HOUR_MS = 3_600_000
+SESSIONS = 500
+"""A sign-out takes one."""
+NO_TOKENS = '{"id_token": null, "access_token": null, "refresh_token": null}'
 WORD = "foreign"
 """In every name of the other project."""
 
@@ -47,6 +54,8 @@ async def gateway(folder: Path) -> AsyncIterator[Running]:
     It may send events to this machine, where no server listens: no test sends anything further.
     """
     anywhere = Address("127.0.0.1", 0)
+    secret = folder.parent / "client-secret"
+    secret.write_text("hush")
     settings = Settings(
         data_dir=folder,
         http=anywhere,
@@ -55,6 +64,12 @@ async def gateway(folder: Path) -> AsyncIterator[Running]:
         refused_credentials_per_minute=0,
         webhook_allow_private=True,
         webhook_allow_loopback=True,
+        oidc_issuer="https://127.0.0.1:9",  # never asked: sessions are made without it
+        oidc_client_id="gateway",
+        oidc_client_secret_file=secret,
+        oidc_roles=(RoleRule("staff", "default", "admin"),),
+        oidc_check_seconds=86_400,
+        public_url="https://fleet.example.com",  # so the cookie has the name that the document says
     )
     async with running(settings) as site:
         yield site
@@ -67,7 +82,7 @@ async def another_project(site: Running) -> str:
 
 
 async def credentials(site: Running) -> dict[str, Any]:
-    """A key that opens everything, one without each of the scopes, and secrets that open nothing (any more)."""
+    """A key that opens everything, one without each of the scopes, secrets that open nothing (any more), sessions."""
 
     def make(tx: Tx) -> dict[str, Any]:
         def key(name: str, *scopes: str) -> tuple[str, str]:
@@ -80,7 +95,14 @@ async def credentials(site: Running) -> dict[str, Any]:
         closed = {"revoked": revoked[1], "expired": expired[1], "short": "x", "basic": f"Basic {unknown}"}
         closed |= {f"unknown {prefix}": prefix + unknown for prefix in ("sk_live_", "rk_test_", "dtok_")}
         without = {scope: key(f"without {scope}", *(set(SCOPES) - {scope}))[1] for scope in SCOPES}
-        return {"key": key("all")[1], "without": without, "closed": closed}
+        return {"key": key("all")[1], "without": without, "closed": closed, "sessions": sessions_of(tx)}
+
+    def sessions_of(tx: Tx) -> list[str]:
+        person, grant = Person("ann", "Ann Example"), Grant(site.registry.project_id, "admin")
+        return [
+            sessions.start(tx, person, grant, HOUR_MS, tokens=NO_TOKENS, state=f"{number}").secret
+            for number in range(SESSIONS)
+        ]
 
     return await site.store.write(make)
 

@@ -18,6 +18,8 @@ Fact = tuple[str, Markup]
 MOST_ENTRIES: Final = 6
 """Entries of ``wiped`` and ``kept`` that are shown. A device may report more than fits on a sheet of paper."""
 MOST_CHARACTERS: Final = 24
+_MOST_OF_ACTOR: Final = 48
+"""Characters of a name and of an id. A key's id has 30; a person's can have 260."""
 _MUCH: Final = 160
 """Characters of long facts above which they are printed smaller."""
 _RECORDINGS: Final = "recordings"
@@ -63,9 +65,9 @@ def _request(claims: Claims) -> Iterable[Fact]:
 
 
 def _by(request: Claims) -> Markup:
-    """Return who asked: the name, and the id that never changes."""
-    name, actor = request.get("actor_name"), _code(request.get("actor"))
-    return element("span", foreign(name), " ", actor) if name else actor
+    """Return who asked: the name, and the id that never changes. Long ones are cut; the claims have the whole."""
+    name, actor = (_cut(str(request.get(each) or ""), _MOST_OF_ACTOR) for each in ("actor_name", "actor"))
+    return element("span", foreign(name), " ", _code(actor)) if name else _code(actor)
 
 
 def _gateway(claims: Claims) -> Iterable[Fact]:
@@ -166,5 +168,5 @@ def _few(entries: Any) -> list[str]:
     return [str(each) for each in entries or ()][:MOST_ENTRIES]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+def _cut(text: str, most: int = MOST_CHARACTERS) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -20,6 +20,7 @@ _EXECUTED: Json = {
     "request": {
         "at": "2026-11-29T08:16:00.000Z",
         "actor": "key_01JD3M0000000000000000000B",
+        "actor_name": "Returns desk",
         "reason": "Returned by ward 3, goes to refurbishing",
         "request_id": "req_5f2a9c01d4e87b3c6a90f1e2",
         "recordings": "wipe",
@@ -69,7 +70,8 @@ def largest() -> Json:
         device={"serial_number": wide, "model": "bota_pin_pro", "firmware_version": "9" * 32},
         request={
             "at": "2026-11-29T08:16:00.000Z",
-            "actor": "key_01JD3M0000000000000000000B",
+            "actor": f"user:{'w' * 255}",
+            "actor_name": wide,
             "reason": "W" * 200,
             "request_id": "req_5f2a9c01d4e87b3c6a90f1e2",
             "recordings": "keep",

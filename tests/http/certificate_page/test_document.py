@@ -77,6 +77,7 @@ async def test_text_of_others_stays_text(tab: Page, tmp_path: Path) -> None:
     """Markup in every claim is shown literally, nothing is loaded, and a direction is written out."""
     device = {"serial_number": HOSTILE, "model": HOSTILE, "firmware_version": TURNED}
     request = {"at": "2026-11-29T08:16:00.000Z", "actor": HOSTILE, "reason": TURNED, "request_id": HOSTILE}
+    request["actor_name"] = HOSTILE
     claims = executed(
         device=device, request=request, wiped=[HOSTILE], kept=[TURNED], jti=HOSTILE, iss=HOSTILE, sub=HOSTILE,
         technique={HOSTILE: HOSTILE}, outcome=HOSTILE, number=HOSTILE, project_id=HOSTILE,
@@ -115,6 +116,17 @@ def test_the_page_says_what_is_left_open_about_recordings(wish: str, reported: J
     page = page_of(claims).decode()
     for each in ("The request was to keep recordings", "The device did not report what it did with recordings"):
         assert (each in page) is (each == words)
+
+
+def test_who_asked_is_named_with_the_id() -> None:
+    """The name beside the id; the id alone where an earlier version signed no name."""
+    claims = executed()
+    actor = claims["request"]["actor"]
+    assert f"<bdi>Returns desk</bdi> <code>{actor}</code>" in page_of(claims).decode()
+    del claims["request"]["actor_name"]
+    page = page_of(claims).decode()
+    assert f"<code>{actor}</code>" in page
+    assert "Returns desk" not in page
 
 
 def test_a_certificate_with_little_in_it_is_shown() -> None:

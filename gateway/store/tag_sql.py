@@ -87,6 +87,12 @@ def count(view: View, devices: Tagged, most: int) -> int:
     return number
 
 
+def some(view: View, devices: Tagged, most: int) -> list[int]:
+    """Return the row numbers of these devices, at most ``most``."""
+    found = f"SELECT t.device_pk FROM {devices.source} WHERE {' AND '.join(devices.clauses)} LIMIT ?"  # noqa: S608 - our own clauses
+    return [row[0] for row in view.all(found, *devices.values, most)]
+
+
 def tagged(project_id: str, tags: Sequence[str], newest: int | None = None) -> Tagged:
     """Return the devices with all of these tags; at least one is given, the rarest first.
 

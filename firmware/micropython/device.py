@@ -6,8 +6,7 @@ Events and actions are tuples whose first member is the kind. Events:
 - `power_on` wiped kept: the areas of the flash.
 - `provisioned` binding networks: made by `wire.binding_from_answer`.
 - `link_up` connection transport (`wifi 4g ble`, `mqtt http`); `link_down` reason; `link_refused` refusals reason.
-- `heartbeat_due`; `command` type payload; `errors` payload; `message_dropped` topic (it was too long).
-- `local_reset`: the button was held.
+- `heartbeat_due`; `command` type payload; `errors` payload; `local_reset` (the button was held).
 - `token_refreshed` token; `refresh_failed` reason revoked.
 - `published` action; `publish_failed` action reason.
 
@@ -308,9 +307,6 @@ class Device:
                 self._forget_last_wipe()
         except (ValueError, KeyError, TypeError):
             pass
-
-    def _message_dropped(self, topic):
-        self._tell("message_dropped", topic=topic, reason="it is longer than longest_command_bytes")
 
     def _forget_last_wipe(self):
         if self._last_wipe:

@@ -37,10 +37,10 @@ class Mqtt:
         self.longest = longest  # bytes of a payload; more is read and dropped, so that it cannot fill the heap
         self.received = []
 
-    async def connect(self, client_id, password, will_topic, will):
-        """Send CONNECT with a persistent session and a retained will at QoS 1, and wait for CONNACK.
+    async def connect(self, client_id, password, will_topic, will, topics):
+        """Connect with a persistent session and a retained will at QoS 1. Subscribe to (topic, QoS) pairs.
 
-        Raises RefusedError for a wrong password, OSError for every other answer.
+        Raises RefusedError for a wrong password, OSError or ValueError for every other refusal.
         """
         flags = 0x80 | 0x40 | 0x20 | 0x08 | 0x04  # user name, password, retained will with QoS 1; clean session off
         body = field(b"MQTT") + bytes([4, flags]) + self.keepalive.to_bytes(2, "big")
@@ -49,9 +49,6 @@ class Mqtt:
         code = (await self._ask(CONNECT, body))[1]
         if code:
             raise (RefusedError if code in NOT_AUTHORISED else OSError)(f"CONNACK {code}")
-
-    async def subscribe(self, topics):
-        """Subscribe to (topic, QoS) pairs, and wait until all are granted."""
         body = NUMBER
         for topic, qos in topics:
             body += field(topic.encode()) + bytes([qos])

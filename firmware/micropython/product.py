@@ -50,9 +50,8 @@ class Product:
             return {"recording": True}, self._write() if begun else []
         if kind == "stop_recording":
             self.running = None
+            return {"recording": False, "pending_recordings": len(self._waiting(generation))}, []
         waiting = self._waiting(generation)
-        if kind == "stop_recording":
-            return {"recording": False, "pending_recordings": len(waiting)}, []
         if kind == "trigger_upload":
             uploads = [("upload", each, self.made_in.pop(each), binding) for each in waiting]
             return {"uploaded": len(waiting)}, uploads + self._write() if waiting else []

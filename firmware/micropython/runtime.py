@@ -86,7 +86,8 @@ class Runtime:
             topic, payload = self._client.received.pop(0)
             kind = topic.split("/")[-1]
             if payload is None:
-                return ("message_dropped", topic)
+                reason = "it is longer than longest_command_bytes"
+                return await self.tell("message_dropped", {"topic": topic, "reason": reason})
             return ("errors", payload) if kind == "errors" else ("command", kind, payload)
         # Over BLE a companion app carries what there is, see provisioning.py.
         is_wanted = self._connection != "ble" and self.config.get("transport") != "http"
@@ -109,9 +110,8 @@ class Runtime:
         longest = config.get("longest_command_bytes", LONGEST_COMMAND)
         client = self._client = mqtt.Mqtt(streams, config.get("keepalive_seconds", 60), longest)
         password = wire.mqtt_password(self._binding["device_token"])
-        await client.connect(self._binding["device_id"], password, self._topic("status"), wire.OFFLINE)
-        topics = [(self._topic("commands/" + each), 1) for each in wire.COMMAND_TYPES]
-        await client.subscribe(topics + [(self._topic("errors"), 0)])
+        topics = [(self._topic("commands/" + each), 1) for each in wire.COMMAND_TYPES] + [(self._topic("errors"), 0)]
+        await client.connect(self._binding["device_id"], password, self._topic("status"), wire.OFFLINE, topics)
         self._up_since = time.ticks_ms()
         self._is_up("mqtt")
 
@@ -132,7 +132,7 @@ class Runtime:
         self._count_refusal(refused, reason)
         self._connect_at = time.ticks_add(time.ticks_ms(), self.pause(held, refused))
         is_unreachable = self._failures >= HTTP_AFTER_FAILURES and not refused
-        if is_unreachable and self._transport is None and self._url(self._binding):
+        if is_unreachable and self._transport is None and self._api_url:
             self._is_up("http")
 
     def _count_refusal(self, refused, reason):
@@ -168,22 +168,17 @@ class Runtime:
 
     async def _send_over_http(self, kind, payload, command_id):
         path = "heartbeat" if kind == "heartbeat" else f"commands/{command_id}/ack"
-        status, body, _ = await self.post(self._binding, path, self._binding["device_token"], payload)
+        status, body, _ = await self.post(path, self._binding["device_token"], payload)
         self._count_refusal(status == 401, "HTTP 401")
         require(status // 100 == 2, f"the gateway answered {status}")
         if kind == "heartbeat":
             for command in wire.read_json(body).get("commands", ()):
                 self._events.append(("command", command["type"], wire.encode(command)))
 
-    def _url(self, binding):
-        """Return the gateway's URL that came with the binding, else that of the configuration, or None."""
-        return binding.get("http") or self.config.get("api_url")
-
-    async def post(self, binding, path, token, payload, header=""):
+    async def post(self, path, token, payload, header=""):
         """Send a request about this device to the gateway over HTTP; return what `net.post` does."""
-        url = self._url(binding)
-        require(url, "neither the binding nor the configuration has the gateway's URL")
-        url = f"{url.rstrip('/')}/v1/devices/me/{path}"
+        require(self._api_url, "neither the binding nor the configuration has the gateway's URL")
+        url = f"{self._api_url.rstrip('/')}/v1/devices/me/{path}"
         return await net.post(url, self.config.get("trusted"), token, payload, header)
 
     # --- actions ----------------------------------------------------------------------------------------------------
@@ -233,6 +228,7 @@ class Runtime:
         version when the link opens again.
         """
         await self._close_link()
+        self._api_url = binding.get("http") or self.config.get("api_url")
         version = self.config["firmware_version"]
         if self.flash.read("kept").get("firmware_version") != version:
             if self._former in (None, binding["device_token"]):
@@ -257,7 +253,7 @@ class Runtime:
                 if status == 401 and token:
                     key = wire.base64url(wire.hmac_sha256(token.encode(), purpose))
                     header = f"Idempotency-Key: {key}\r\n"
-                    status, body, wait = await self.post(binding, "token/refresh", token, b"{}", header)
+                    status, body, wait = await self.post("token/refresh", token, b"{}", header)
                     if status == 200:
                         self._former = token
                         await self.write("wiped", FORMER, token)

@@ -7,11 +7,11 @@ MAX_DEPTH = 16  # of nested objects and lists, for the stack of a small board
 MAX_INTEGER = 2**53 - 1
 EXACT_DIGITS = 15  # so many digits of a decimal fraction are the shortest that read back as the same double
 UNKNOWN = b""  # a number whose canonical text only a float of 64 bits would tell
-# For each byte whether it is a blank, part of a number, or text in a string that stands for itself.
+# For each byte whether it is a blank, part of a word or number, or text in a string that stands for itself.
 BLANK = bytes([byte in (0x20, 0x09, 0x0A, 0x0D) for byte in range(256)])
-NUMERIC = bytes([0x30 <= byte <= 0x39 or byte in (0x2B, 0x2D, 0x2E, 0x45, 0x65) for byte in range(256)])
+WORD = bytes([0x30 <= byte <= 0x39 or 0x61 <= byte | 32 <= 0x7A or byte in (0x2B, 0x2D, 0x2E) for byte in range(256)])
 PLAIN = bytes([byte >= 0x20 and byte not in (0x22, 0x5C) for byte in range(256)])
-LITERALS = ((b"true", True), (b"false", False), (b"null", None))
+LITERALS = {b"true": True, b"false": False, b"null": None}
 ESCAPES = {8: b"\\b", 9: b"\\t", 10: b"\\n", 12: b"\\f", 13: b"\\r", 34: b'\\"', 47: b"\\/", 92: b"\\\\"}
 # The first two bytes of what `decode` of MicroPython accepts: overlong forms, surrogates, points beyond Unicode.
 NOT_UTF8 = ((0xC080, 0xC1BF), (0xE080, 0xE09F), (0xEDA0, 0xEDBF), (0xF080, 0xF08F), (0xF490, 0xF7BF))
@@ -72,10 +72,8 @@ class _Reader:
             return self.container({}, b"}", depth)
         if self.skip(b"["):
             return self.container([], b"]", depth)
-        for word, value in LITERALS:
-            if self.skip(word):
-                return value
-        return _number(self.span(NUMERIC).decode().lower())
+        word = self.span(WORD)
+        return LITERALS[word] if word in LITERALS else _number(word.decode().lower())
 
     def container(self, found, end, depth):
         """Add the members that follow to an object or a list."""

@@ -94,9 +94,8 @@ def binding_from_answer(answer):
     device_id = binding.pop("id")
     broker = pick(dict(binding["mqtt"], tls=binding["mqtt"].get("tls", False)), BROKER)
     heartbeat = pick(broker.pop("topics"), [("heartbeat", str)])["heartbeat"]
-    prefix, found, rest = heartbeat.partition(f"devices/{device_id}/heartbeat")
+    broker["topic_prefix"], found, rest = heartbeat.partition(f"devices/{device_id}/heartbeat")
     require(found and not rest, "mqtt.topics.heartbeat is not that of this device")
     if answer.get("http") is not None:
         binding["http"] = pick(answer, [("http", str)])["http"]
-    broker["topic_prefix"] = prefix
     return dict(binding, device_id=device_id, mqtt=broker, end_user_id=answer.get("end_user_id"))

@@ -12,7 +12,7 @@ from tests.firmware.micropython import FIRMWARE
 
 DEVICE = sorted(FIRMWARE.glob("*.py"))
 FILES = DEVICE + sorted((FIRMWARE.parent / "examples").glob("*.py"))
-MOST_LINES = 1170
+MOST_LINES = 1161
 """Lines of code of everything that runs on a device; the fewer, the easier to port."""
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 BUILT_IN = {"asyncio", "binascii", "errno", "gc", "hashlib", "json", "machine", "micropython", "network", "os"}

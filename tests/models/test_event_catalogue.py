@@ -22,6 +22,7 @@ ADMINISTRATIVE_WRITERS = {
     "domain/erasures.py",
     "domain/jobs.py",
     "domain/refused_sign_ins.py",
+    "domain/sessions.py",
     "domain/webhooks.py",
 }
 

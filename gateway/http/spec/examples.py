@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from gateway.core import csv_text
 from gateway.http.spec.certificate_examples import CERTIFICATE_EXAMPLES
 from gateway.http.spec.end_user_examples import END_USER_EXAMPLES
 from gateway.http.spec.event_examples import EVENT_EXAMPLES
@@ -11,6 +12,7 @@ from gateway.http.spec.job_examples import JOB_ERRORS, JOB_EXAMPLES
 from gateway.http.spec.reset_examples import RESET_EXAMPLES
 from gateway.http.spec.webhook_examples import WEBHOOK_EXAMPLES
 from gateway.models.device_settings import with_defaults
+from gateway.models.devices import CSV_COLUMNS
 
 _DEVICE_ID: Final = "dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB"
 _COMMAND_ID: Final = "cmd_01JD3N0A1B2C3D4E5F6G7H8J9K"
@@ -155,6 +157,9 @@ EXAMPLES: Final[dict[str, Any]] = {
     "register_device 201": _NEW | {"binding_generation": 0, "connection": "offline"},
     "unbind_device": _UNBOUND,
     "reset_device": _UNBOUND,
+    "list_devices text/csv": "".join(
+        map(csv_text.line, (CSV_COLUMNS, [(_DEVICE | {"tags": "pilot ward-3"})[name] for name in CSV_COLUMNS]))
+    ),
     "DeviceList": {"data": [_DEVICE], "has_more": False, "next_cursor": None},
     "BoundDevice": _DEVICE | {"device_token": "<device token>", "mqtt": _MQTT, "grant_key": _JWK},
     "update_device": _DEVICE

@@ -169,3 +169,12 @@ def test_the_time_of_the_last_heartbeat_is_not_compared(world: World, device: st
     assert leaf.compared(before) == leaf.compared(after)
     world.update(device, metadata={"last_heartbeat_at": "z"})
     assert leaf.compared(leaf.payload(device_sql.by_pk(world.view, 1))) != leaf.compared(after)
+
+
+def test_a_change_of_tags_is_mirrored(world: World, device: str) -> None:
+    """The state has them, sorted; a change that changes nothing publishes nothing."""
+    world.update(device, add_tags=["ward-3", "pilot"])
+    assert marked(world)
+    assert b'"tags":["pilot","ward-3"]' in StateTopic(Topics()).payload(device_sql.by_pk(world.view, 1))
+    world.update(device, add_tags=["pilot"])
+    assert not marked(world)

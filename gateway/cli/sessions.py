@@ -43,7 +43,7 @@ long as the provider gives a role: take that away there first.
 
 @click.group(name="sessions", epilog=GROUP_EPILOG)
 def sessions_group() -> None:
-    """List and end sessions of people who signed in."""
+    """List and end sessions of people."""
 
 
 @sessions_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway sessions list --json")

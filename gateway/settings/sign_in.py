@@ -13,7 +13,7 @@ from gateway.settings.role_rules import (
     RoleRules,
     is_loopback_url,
 )
-from gateway.settings.types import File, Seconds
+from gateway.settings.types import File, Hours, Seconds
 
 
 class SignInFields(SettingsFields):
@@ -58,7 +58,7 @@ class SignInFields(SettingsFields):
         None,
         "PEM file of the authority that signed the provider's certificate; none: the system's authorities.",
     )
-    session_hours: Seconds = setting(SIGN_IN, 12.0, "Hours after which a person has to sign in again.", ge=0.01, le=744)
+    session_hours: Hours = setting(SIGN_IN, 12.0, "Hours after which a person has to sign in again.", ge=0.01, le=744)
     public_url: MaybePublicUrl = setting(
         SIGN_IN,
         None,

@@ -208,7 +208,7 @@ def test_bash_accepts_the_completion_script() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("gateway se", ["plain,secrets", "plain,serve"]),
+        ("gateway se", ["plain,secrets", "plain,serve", "plain,sessions"]),
         ("gateway serve --log-format ", ["plain,auto", "plain,console", "plain,json"]),
         ("gateway serve --broker ", ["plain,embedded", "plain,mosquitto", "plain,auto"]),
         ("gateway serve --data-dir ", ["dir,"]),

@@ -23,8 +23,9 @@ from tests.support import generated
 from tests.support.snippets import run_by
 
 ROOT = Path(__file__).parents[2]
-BY_OTHER_MEANS = {"get_metrics", "get_openapi", "get_asyncapi", "delete_command"}
-"""Text, the documents, and the second way to cancel."""
+SIGN_IN = {"get_sign_in_options", "get_session", "end_session"}
+BY_OTHER_MEANS = {"get_metrics", "get_openapi", "get_asyncapi", "delete_command"} | SIGN_IN
+"""Text, the documents, the second way to cancel, and what only a browser with a session can do."""
 
 
 def receipt(token: str, command_id: str, status: str, generation: int) -> str:

@@ -70,14 +70,14 @@ def test_sqlite_enters_an_index_once_for_each_actor(world: World) -> None:
     """Events are not counted or grouped, so the list of actors costs the same with a million of them."""
     view = Planned(world.view, "EXPLAIN QUERY PLAN")
     assert [each.actor for each in event_list.actors(view, world.project_id)] == ["key_1"]
-    steps, events = view.plans
+    (steps,) = view.plans
     reads = [each for each in steps if "events_by_actor" in each]
     assert [each.partition("events_by_actor (")[2].partition(")")[0] for each in reads] == [
         "project_id=? AND actor>?",
         "project_id=? AND actor>?",
-        "project_id=? AND actor=?",
+        *("project_id=? AND actor=?" for _ in ("seq", "created_at", "data")),
     ]
-    assert not [each for each in (*steps, *events) if "SCAN e" in each], view.plans
+    assert not [each for each in steps if "SCAN e" in each], steps
 
 
 def test_postgresql_reads_an_actors_page_from_its_index(tmp_path: Path) -> None:
@@ -98,5 +98,4 @@ def test_postgresql_reads_an_actors_page_from_its_index(tmp_path: Path) -> None:
                 assert "using events_by_actor" in view.plans[-1][1], view.plans[-1]
                 assert not [each for each in view.plans[-1] if "Sort" in each or "Seq Scan" in each], view.plans[-1]
         assert [each.actor for each in event_list.actors(view, "proj_1")] == ["gateway", "key_new", "key_old"]
-        for plan in view.plans[-2:]:
-            assert not [each for each in plan if "Seq Scan" in each], plan
+        assert not [each for each in view.plans[-1] if "Seq Scan" in each], view.plans[-1]

@@ -98,7 +98,15 @@ async def test_an_id_token_is_no_logout_token(place: Site) -> None:
     """Nor is anything else that comes."""
     browser = await place.signed_in("ann", groups=["operators"])
     id_token = await logout_token(place, events=None, nonce="n", header={})
-    for content in (f"logout_token={id_token}", "logout_token=x", "", "logout_token=a&logout_token=b", "\xff" * 9):
+    twice = f"logout_token={await logout_token(place)}&logout_token={await logout_token(place)}"
+    for content in (
+        f"logout_token={id_token}",
+        twice,
+        "logout_token=x",
+        "",
+        "logout_token=a&logout_token=b",
+        "\xff" * 9,
+    ):
         answer = await place.browser().post("/auth/backchannel", content=content.encode(), headers=FORM)
         error(answer, 400, "invalid_request")
     too_large = await place.browser().post("/auth/backchannel", content=b"x" * 70_000, headers=FORM)

@@ -1,9 +1,13 @@
 """ID tokens that are not good, and keys that change at the provider."""
 
+import base64
+import json
 import time
 
 import pytest
 
+from gateway.oidc.options import TokenError
+from gateway.oidc.tokens import head_of
 from tests.http.sign_in.support import Site
 from tests.http.support import Json, trying
 
@@ -89,3 +93,11 @@ async def test_a_withdrawn_key_is_forgotten(place: Site) -> None:
     await place.provider.control("withdraw")
     place.api.clock.ahead_ms = 1_200_002
     assert await place.sign_in(place.browser(), "ann") == "/sign-in/token"
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "NONE", "HS256", "HS512", "RS1", "", None, 1, ["RS256"]], ids=str)
+def test_an_algorithm_is_refused_before_any_key_is_looked_up(alg: object) -> None:
+    """Those that need no key pair, unknown ones, and what is no name."""
+    head = base64.urlsafe_b64encode(json.dumps({"alg": alg}).encode()).rstrip(b"=").decode()
+    with pytest.raises(TokenError):
+        head_of(f"{head}.e30.")

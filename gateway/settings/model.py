@@ -197,7 +197,9 @@ class SettingsFields(RegistryFields):
     heartbeat_history_days: Count = setting(
         KEPT, 30, "Age at which heartbeats, and what they were thinned to, are deleted.", ge=1, le=3650
     )
-    event_history_days: Count = setting(KEPT, 365, "Age at which events are deleted.", ge=1, le=36_500)
+    event_history_days: Count = setting(
+        KEPT, 365, "Age at which events and finished jobs are deleted.", ge=1, le=36_500
+    )
     delivery_history_days: Count = setting(KEPT, 30, "Age at which deliveries to webhooks are deleted.", ge=1, le=3650)
     refusals_kept: Count = setting(
         KEPT, 1000, "Refused MQTT messages kept for diagnosis, the newest ones.", ge=0, le=1_000_000
@@ -240,7 +242,7 @@ class SettingsFields(RegistryFields):
         "with a key could reach what listens for that machine alone.",
     )
     bulk_reset_per_second: Count = setting(
-        LIMITS, 50, "Pace at which the commands of a bulk reset are published.", ge=1, le=1000
+        LIMITS, 50, "Pace at which commands of a bulk reset are published, and of a job without another.", ge=1, le=1000
     )
     device_messages_per_second: Count = setting(
         LIMITS,

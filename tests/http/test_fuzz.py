@@ -28,6 +28,7 @@ _STATE = (
     "SELECT id, state FROM tokens",
     "SELECT id, status FROM commands",
     "SELECT id, url, enabled FROM webhooks",
+    "SELECT id, status, total FROM jobs",
     "SELECT id, revoked_at FROM api_keys",
 )
 _BODY = objects(
@@ -47,13 +48,28 @@ _BODY = objects(
         "metadata": st.dictionaries(TEXTS, JSON, max_size=2),
         "name": TEXTS,
         "url": st.sampled_from(["https://example.com/x", "http://10.0.0.1/", f"https://u:{TOKEN}@h/", "x:y"]),
+        "action": st.one_of(st.sampled_from(["reboot", "factory_reset"]), st.just({"type": "reboot"}), JSON),
+        "targets": st.one_of(
+            st.lists(st.sampled_from(["dev_BOUND", "dev_NOBODY"]), max_size=3).map(lambda ids: {"device_ids": ids}),
+            st.sampled_from([{"filter": {}}, {"filter": {"status": "bound", "tag": ["a"]}}]),
+            JSON,
+        ),
+        "pace": st.one_of(st.just({"per_minute": 600, "ramp": {"from_per_minute": 1, "double_after": 1}}), JSON),
+        "abort": JSON,
+        "start_at": TEXTS,
+        "confirm_count": st.integers(-1, 2),
         "events": st.lists(st.sampled_from(["device.online", "*", "nothing"]), max_size=2),
     }
 )
 _PATHS = st.one_of(
     st.sampled_from([each.path for each in OPERATIONS if each.path != ENDLESS]).map(
         lambda path: path.format(
-            device_id="dev_BOUND", command_id="cmd_A", webhook_id="wh_A", delivery_id="dlv_A", end_user_id="eu_1"
+            device_id="dev_BOUND",
+            command_id="cmd_A",
+            webhook_id="wh_A",
+            delivery_id="dlv_A",
+            end_user_id="eu_1",
+            job_id="job_A",
         )
     ),
     st.lists(TEXTS.map(lambda text: quote(text.encode("utf-8", "replace"))), max_size=5).map(
@@ -62,7 +78,21 @@ _PATHS = st.one_of(
     st.just(f"/v1/devices/{TOKEN}"),
 )
 _NAMES = st.sampled_from(
-    ["limit", "offset", "cursor", "since", "until", "every", "search", "condition", "status", "model", "x"]
+    [
+        "limit",
+        "offset",
+        "cursor",
+        "since",
+        "until",
+        "every",
+        "search",
+        "condition",
+        "status",
+        "model",
+        "outcome",
+        "tag",
+        "x",
+    ]
 )
 _QUERIES = st.lists(
     st.tuples(_NAMES, TEXTS.map(lambda text: quote(text[:200].encode("utf-8", "replace")))), max_size=3

@@ -114,8 +114,8 @@ def _source(view: View, project_id: str, query: ListDevices) -> _Source:
         tagged = tag_sql.tagged(project_id, tag_sql.rarest_first(view, project_id, query.tag))
         if query.sort == "created_at":
             return _with_tags(tagged)
-        if len(some := tag_sql.some(view, tagged, SORTED + 1)) <= SORTED:
-            return _among(view, project_id, query, some)
+        if tag_sql.count(view, tagged, SORTED + 1) <= SORTED:
+            return _among(view, project_id, query, tag_sql.some(view, tagged, SORTED))
     return _Source(FROM.removeprefix("FROM "), *_tag_conditions(project_id, query))
 
 

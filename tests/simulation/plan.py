@@ -25,6 +25,7 @@ from tests.simulation.scenarios import (
     recordings_between_owners,
     reset_after_a_lost_refresh,
     revoked_after_an_outage,
+    superseded_while_stalled,
     unsigned_acknowledgements,
 )
 from tests.simulation.step import Step
@@ -172,6 +173,7 @@ SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]],
     5: (lost_registry, _RESTORED),
     15: (lost_registry, _RESTORED),
     25: (cancelled_while_backlogged, _ONE),
+    34: (superseded_while_stalled, _ONE),
     35: (reset_after_a_lost_refresh, _ONE),
     45: (heartbeats_before_a_refresh, _ONE),
     9: (recordings_between_owners, _ONE),
@@ -193,7 +195,7 @@ SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]],
     42: (job_on_a_shelf, {"kinds": ("mqtt",), "shelf": 60}),
     **dict.fromkeys((10, 20, 30, 40), (lost_wipe_report, {"kinds": ("mqtt",)})),
 }
-"""Twenty-seven of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
+"""Twenty-eight of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
 
 SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter", "forge_key")
 """Faults of scenarios alone: after a restore, or at a hostile broker, only a known course can be judged."""

@@ -120,6 +120,17 @@ def cancelled_while_backlogged(rng: random.Random) -> tuple[Step, ...]:
     )
 
 
+def superseded_while_stalled(rng: random.Random) -> tuple[Step, ...]:
+    """A reset waits at the broker for a device that is away, and a bind supersedes it while nothing can be cleared."""
+    stalled_at = 15.0 + rng.uniform(0.0, 1.0)
+    return (
+        Step(12.0, "unplug", {**_DEVICE, "off": 12.0}),
+        Step(13.0, "reset", {**_DEVICE, "tries": 1}),
+        Step(stalled_at, "stall", {"who": "gateway", "seconds": 8.0}),
+        Step(stalled_at + rng.uniform(0.2, 2.0), "provision", _BIND),
+    )
+
+
 def reset_after_a_lost_refresh(rng: random.Random) -> tuple[Step, ...]:
     """The broker knows a token that the device never got, and a reset follows, sometimes with a gateway kill."""
     reset = 0.6 + rng.uniform(0.0, 3.0)

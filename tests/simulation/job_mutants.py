@@ -85,18 +85,27 @@ def _not_aborted() -> Iterator[None]:
         yield
 
 
-@mutant("a turn does not look whether its job is cancelled or paused", 9)
+@mutant("a job goes on after it was paused or cancelled", 9)
 def _goes_on() -> Iterator[None]:
-    real, by_id = job_work.take_turns, job_sql.by_id
+    real, by_id, take_turns = job_sql.with_work, job_sql.by_id, job_work.take_turns
+    seen: dict[str, None] = {}
 
-    def take_turns(tx: Tx, job_id: str, limit: int = GROUP) -> int:
-        def running(view: View, job_id: str) -> JobRecord:
-            return by_id(view, job_id)._replace(status=JobStatus.RUNNING)
+    def running(view: View, job_id: str) -> JobRecord:
+        return by_id(view, job_id)._replace(status=JobStatus.RUNNING)
 
+    def with_work(view: View, now: int) -> list[JobRecord]:
+        found = real(view, now)
+        seen.update(dict.fromkeys(job.id for job in found if job.status == JobStatus.RUNNING))
+        known = {job.id for job in found}
+        rows = view.all("SELECT id FROM jobs WHERE status IN ('paused', 'cancelled')")
+        others = [running(view, row["id"]) for row in rows if row["id"] in seen.keys() - known]
+        return [*found, *(job for job in others if job.waiting)]
+
+    def turns(tx: Tx, job_id: str, limit: int = GROUP) -> int:
         with patch.object(job_sql, "by_id", running):
-            return real(tx, job_id, limit)
+            return take_turns(tx, job_id, limit)
 
-    with patch.object(job_work, "take_turns", take_turns):
+    with patch.object(job_sql, "with_work", with_work), patch.object(job_work, "take_turns", turns):
         yield
 
 

@@ -42,7 +42,8 @@ Json = dict[str, Any]
 
 GUARDED = [operation for operation in OPERATIONS if not operation.access.public]
 WITH_BODY = [operation for operation in GUARDED if operation.method == "POST"]
-WITH_QUERY = [operation for operation in GUARDED if operation.method == "GET"]
+# What only a person's session opens is tried in tests/http/sign_in.
+WITH_QUERY = [operation for operation in GUARDED if operation.method == "GET" and not operation.access.person]
 TLS = ssl.create_default_context()  # costly to make, and never used: one for all clients
 JSON = {"Content-Type": "application/json"}
 REQUIRED: dict[str, Json] = {

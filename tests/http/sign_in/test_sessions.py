@@ -174,3 +174,10 @@ async def test_the_page_learns_how_people_sign_in(api: Api) -> None:
     """By the host of the provider; where nothing is set up, by a null."""
     told = body(await api.as_(None).get("/auth/options"), 200)
     assert told == {"oidc": {"name": "127.0.0.1", "url": "auth/login"}}
+
+
+async def test_an_invalid_query_is_refused(api: Api) -> None:
+    """As everywhere: an unknown parameter is named."""
+    session = await in_session(api)
+    refused = error(await session.client.get("/v1/session?x=1"), 400, "invalid_request")
+    assert refused["details"]["field"] == "x"

@@ -1,8 +1,10 @@
 """Start of the firmware: `micropython main.py config.json` on the Unix port, and by itself on a board."""
 
 import gc
+import sys
 
 gc.threshold(4096)  # collect often, or what the compiler leaves behind splits a small heap into small pieces
+sys.path.append(f"{sys.path[0]}/lib")  # a board has /lib there already
 
 import device  # noqa: E402, F401  # the largest files first, while the heap is in one piece
 from runtime import Runtime  # noqa: E402
@@ -11,7 +13,6 @@ gc.collect()
 
 import asyncio  # noqa: E402
 import json  # noqa: E402
-import sys  # noqa: E402
 
 import net  # noqa: E402
 import provisioning  # noqa: E402

@@ -32,7 +32,10 @@ class FirmwareDevice(Program):
         self._config = folder / "config.json"
         self.configure(serial_number=serial, flash=str(self.flash), **QUICK | config)
         super().__init__(
-            folder, "firmware", *command(FIRMWARE / "main.py", self._config, heap=heap), environment=environment()
+            folder,
+            "firmware",
+            *command(FIRMWARE / "main.py", self._config, heap=heap),
+            environment=environment(MICROPYPATH=".frozen"),
         )
 
     def configure(self, **config: object) -> None:
@@ -50,7 +53,7 @@ class FirmwareDevice(Program):
                 stdin=asyncio.subprocess.PIPE,
                 stdout=out,
                 stderr=err,
-                env=self._environment,
+                env=environment() if die_at else self._environment,  # main.py finds its libraries by itself
             )
 
     def facts(self, name: str, *, ever: bool = False) -> list[Json]:

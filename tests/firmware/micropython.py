@@ -19,7 +19,7 @@ def command(script: Path | str, *arguments: str | Path, heap: str = HEAP) -> lis
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment in which `import` finds the firmware and what MicroPython has built in."""
-    return {**os.environ, "MICROPYPATH": f"{FIRMWARE}:{SCRIPTS}:.frozen", **more}
+    return {**os.environ, "MICROPYPATH": f"{FIRMWARE}:{FIRMWARE}/lib:{SCRIPTS}:.frozen", **more}
 
 
 def run(

@@ -22,7 +22,9 @@ def of(tx: Tx, actor: str) -> str | None:
     A key and a person have the name of now, ``cli`` that of this process's user in the operating system. What a gateway
     does for them later has the name of the request, from ``tx.actor_names``.
     """
-    name = tx.actor_names.get(actor) or _now(tx, actor)
+    if actor not in tx.actor_names:  # one look-up for all events of a transaction
+        tx.actor_names[actor] = _now(tx, actor)
+    name = tx.actor_names[actor]
     return None if name is None else redact(name)
 
 

@@ -133,8 +133,8 @@ class Tx(View):
         """The address of the request behind this write, for its events. The caller sets it."""
         self.request_id: str | None = None
         """The id of the request behind this write, as its answer has it. The caller sets it."""
-        self.actor_names: dict[str, str] = {}
-        """Names of actors, by id, who asked for this write earlier and may have other names now, or none."""
+        self.actor_names: dict[str, str | None] = {}
+        """Names of actors by id: those looked up so far, and of who asked for this write earlier under another name."""
         self.traced: list[Traced] = []
         self.follows = False
         """Whether new ids sort after the existing ones."""

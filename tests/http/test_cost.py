@@ -45,7 +45,6 @@ async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path,
             "SELECT commands",  # the key that signed it,
             "SELECT end_user_salts",  # the person's pseudonym,
             "INSERT resets",  # both for the certificate
-            "SELECT api_keys",
             "INSERT events",
             "COMMIT",
         ]

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from gateway.core.clock import DAY_MS, MINUTE_MS
 from gateway.core.command_types import CommandType
-from gateway.domain import commands, devices, job_pace, jobs
+from gateway.domain import commands, devices, job_creation, job_pace, jobs
 from gateway.errors import BacklogError, ConflictError
 from gateway.models.commands import CreateCommand
 from gateway.models.jobs import JobStatus, Outcome, SkipReason
@@ -50,10 +50,18 @@ def start(tx: Tx, job_id: str) -> None:
 
 
 def is_due(job: JobRecord, now: int) -> bool:
-    """Return whether a target of this job has its turn now."""
-    if job.status != JobStatus.RUNNING or not job.waiting:
+    """Return whether a target of this job has its turn now, or the pace begins again after the clock was set back."""
+    if job.status != JobStatus.RUNNING or not job.waiting or is_held(job, now):
         return False
-    return job_pace.advance(jobs.pace_of(job), jobs.progress_of(job), now).turns > 0
+    return job.paced_at > now or job_pace.advance(jobs.pace_of(job), jobs.progress_of(job), now).turns > 0
+
+
+def is_held(job: JobRecord, now: int) -> bool:
+    """Return whether the request that made this job still gives its targets their turns.
+
+    A time further ahead is one from before the clock was set back.
+    """
+    return now < job.held_until <= now + job_creation.HELD_MS
 
 
 def take_turns(tx: Tx, job_id: str, limit: int = GROUP) -> int:
@@ -62,7 +70,7 @@ def take_turns(tx: Tx, job_id: str, limit: int = GROUP) -> int:
     The pace, the targets, their commands and the counts change together or not at all.
     """
     job = job_sql.by_id(tx, job_id)
-    if job.status != JobStatus.RUNNING or job.held_until > tx.now:
+    if job.status != JobStatus.RUNNING or is_held(job, tx.now):
         return 0
     progress = job_pace.advance(jobs.pace_of(job), jobs.progress_of(job), tx.now)
     targets = job_target_sql.with_outcome(tx, job_id, Outcome.WAITING, min(limit, progress.turns))

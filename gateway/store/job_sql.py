@@ -142,7 +142,7 @@ def with_work(view: View, now: int) -> list[JobRecord]:
     """Return jobs that run and have waiting targets, or that are due to start."""
     return view.records(
         JobRecord,
-        f"""{_JOBS} WHERE (j.status = '{_RUNNING}' AND j.held_until <= ?1)
+        f"""{_JOBS} WHERE j.status = '{_RUNNING}'
             OR (j.status = '{_SCHEDULED}' AND j.start_at <= ?1) ORDER BY j.id""",
         now,
     )

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway.core.clock import DAY_MS, to_rfc3339
+from gateway.core.clock import DAY_MS, HOUR_MS, to_rfc3339
 from gateway.domain import commands, epoch, job_creation, job_work, jobs
 from gateway.errors import ConflictError, InvalidRequestError
 from gateway.models.jobs import JobStatus
+from gateway.models.resets import ResetDevice
 from gateway.models.states import CommandStatus
 from gateway.store import View, command_sql, job_sql, job_target_sql, open_database
 from gateway.store.job_sql import JobRecord
@@ -542,3 +543,22 @@ def test_what_fields_say_together_is_checked(tmp_path: Path, more: dict[str, Any
             make(world, [device_id], **more)
         assert refused.value.details["field"] == field
         assert world.dump() == before
+
+
+def test_a_clock_that_is_set_back_does_not_stop_a_job(tmp_path: Path) -> None:
+    """Its pace goes on from the new time: nothing is made up for, and nothing waits until the old time is there."""
+    with World(tmp_path) as world:
+        job = make(world, [world.register(f"SN-{number}") for number in range(40)], pace={"per_minute": 60})
+        assert work(world, job, minutes=1 / 6) == 10
+        world.now -= HOUR_MS
+        assert work(world, job, minutes=1 / 6) in (9, 10)
+
+
+def test_a_bulk_reset_is_not_held_for_longer_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    """The time until which its request holds it is a minute ahead at most."""
+    with World(tmp_path) as world:
+        ids = [world.register()]
+        job = world.run(job_creation.create_for_bulk_reset, world.project_id, "key_1", ids, ResetDevice())
+        assert turns(world, job) == 0
+        world.now -= HOUR_MS
+        assert turns(world, job) == 1

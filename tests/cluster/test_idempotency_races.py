@@ -102,13 +102,13 @@ async def _happened(two: Two, after: int) -> list[str]:
 async def test_a_request_that_reaches_two_gateways_is_done_once(
     two: Two, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second answers what the first has answered, and changes nothing."""
+    """One answers what the other has answered, and changes nothing. Steps of a bulk reset may be done by either."""
     device_id = (await (two.api.registered() if call == "bind" else two.api.bound()))["id"]
     before = await two.api.store.read(event_sql.newest)
     one, other = await _at_once(two, call, device_id, monkeypatch)
     assert one.is_success
     assert (other.status_code, other.content) == (one.status_code, one.content)
-    assert [each.headers.get("Idempotent-Replay") for each in (one, other)] == [None, "true"]
+    assert [each.headers.get("Idempotent-Replay") for each in (one, other)].count("true") == 1
     happened = await _happened(two, before)
     assert len(happened) == len(set(happened)), happened
 

@@ -80,3 +80,14 @@ def verbs(world: World, job: JobRecord, verb: str) -> JobRecord:
     """Pause, resume or cancel."""
     done: JobRecord = world.run(getattr(jobs, verb), world.project_id, job.id, "key_1")
     return done
+
+
+def bound_fleet(world: World, number: int) -> dict[str, str]:
+    """Tokens of so many bound devices, by their ids."""
+    return dict(world.bound(f"SN-{each}") for each in range(number))
+
+
+def end(world: World, device_id: str, token: str, status: str) -> None:
+    """The device reports on its open reset."""
+    error = {"error": {"code": "flash_worn", "message": ""}} if status == "failed" else {}
+    world.ack(world.command(device_id), status, token, **error)

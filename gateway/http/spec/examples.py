@@ -10,6 +10,7 @@ from gateway.http.spec.end_user_examples import END_USER_EXAMPLES
 from gateway.http.spec.event_examples import EVENT_EXAMPLES
 from gateway.http.spec.job_examples import JOB_ERRORS, JOB_EXAMPLES
 from gateway.http.spec.reset_examples import RESET_EXAMPLES
+from gateway.http.spec.sign_in_examples import SIGN_IN_EXAMPLES
 from gateway.http.spec.webhook_examples import WEBHOOK_EXAMPLES
 from gateway.models.device_settings import with_defaults
 from gateway.models.devices import CSV_COLUMNS
@@ -269,19 +270,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "project_name": "wards",
         "scopes": ["devices:read", "devices:write"],
     },
-    "SessionFacts": {
-        "id": "ses_01JD3M0000000000000000000C",
-        "actor": "user:ann",
-        "name": "Ann Example",
-        "project_id": "proj_01JD3M0000000000000000000A",
-        "project_name": "wards",
-        "role": "operator",
-        "scopes": ["devices:read", "devices:write"],
-        "expires_at": "2026-11-20T20:15:00.000Z",
-        "csrf_token": "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU",
-    },
-    "SignedOut": {"end_session_url": "https://login.example.com/logout?client_id=gateway"},
-    "SignInOptions": {"oidc": {"name": "login.example.com", "url": "auth/login"}},
+    **SIGN_IN_EXAMPLES,
     **CERTIFICATE_EXAMPLES,
     **RESET_EXAMPLES,
     **JOB_EXAMPLES,

@@ -1,5 +1,6 @@
 """A gateway that people sign in at, a real provider, and browsers that are only an HTTP client with cookies."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Session:
 async def in_session(api: Api, role: Role = "operator", *, sub: str = "ann", sid: str | None = None) -> Session:
     """Begin a session as the sign-in does after the provider has vouched."""
     person, grant = Person(sub, f"{sub.title()} Example", sid), Grant(api.project_id, role)
-    state = f"state of {sub} {id(person)}"
+    state = f"state of {sub} {time.time_ns()}"
     tokens = '{"id_token": null, "access_token": null, "refresh_token": null}'
     started = await api.store.write(lambda tx: sessions.start(tx, person, grant, HOUR_MS, tokens=tokens, state=state))
     client = with_cookie(api, started.secret)

@@ -10,6 +10,7 @@ from tests.http.support import Json, body, error, trying
 
 EVENTS: Json = {"http://schemas.openid.net/event/backchannel-logout": {}}
 NOW = int(time.time())
+"""When the tests were collected, minutes before they run: only for times that are wrong by hours."""
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -21,7 +22,13 @@ async def send(place: Site, token: str) -> httpx.Response:
 async def logout_token(place: Site, **claims: Any) -> str:
     """A good logout token, but for these claims."""
     header = claims.pop("header", {"typ": "logout+jwt"})
-    told = {"aud": place.client_id, "jti": f"id {time.time_ns()}", "events": EVENTS, "exp": NOW + 600, "sub": "ann"}
+    told = {
+        "aud": place.client_id,
+        "jti": f"id {time.time_ns()}",
+        "events": EVENTS,
+        "exp": time.time() + 600,
+        "sub": "ann",
+    }
     return await place.provider.sign({**told, **claims}, **header)
 
 

@@ -12,8 +12,9 @@ from typing import Final
 from rich.console import Console
 
 from device_sim import Fact
-from gateway.demo.environment import Radio, stage
+from gateway.demo.environment import Radio, Stage, stage
 from gateway.demo.scenario import SHOWN
+from gateway.errors import UnavailableError
 
 _DEVICES: Final[tuple[tuple[str, Radio], ...]] = (
     ("DEMO-WIFI", "wifi"),
@@ -28,7 +29,8 @@ async def keep_running(database: str | None = None) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     console = Console(highlight=False, soft_wrap=True)
-    async with stage(_free(8080), _free(1883), database) as scene:
+    async with contextlib.AsyncExitStack() as stack:
+        scene = await enter_stage(stack, database)
         devices = [scene.device(serial, radio, _teller(console)) for serial, radio in _DEVICES]
         bindings = [await device.provision(end_user_id="eu_demo") for device in devices]
         url, key = scene.gateway.http.url, scene.key
@@ -49,6 +51,18 @@ async def keep_running(database: str | None = None) -> int:
                 for life in lives:
                     life.cancel()
     return 0
+
+
+async def enter_stage(stack: contextlib.AsyncExitStack, database: str | None) -> Stage:
+    """Set the demo up on the usual ports where they are free, else on others.
+
+    Raises:
+        UnavailableError: as :func:`gateway.demo.environment.stage` does.
+    """
+    try:
+        return await stack.enter_async_context(stage(_free(8080), _free(1883), database))
+    except (UnavailableError, ExceptionGroup):  # another program took a port after it was looked at, or it fails again
+        return await stack.enter_async_context(stage(database=database))
 
 
 def _teller(console: Console) -> Callable[[Fact], None]:

@@ -4,12 +4,15 @@ import json
 import re
 import signal
 import socket
+import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import structlog
 
 from gateway.demo import scenario
+from gateway.demo.keep_running import enter_stage
 from tests.e2e.program import Program, clean_environment, error_lines, run, script, started
 from tests.support.wait import eventually
 
@@ -174,3 +177,19 @@ async def _keeps_running_until(tmp_path: Path, number: signal.Signals) -> None:
         assert await live.stop(number) == 0
         assert error_lines(live.err) == ""
     assert names_in(tmp_path / "temporary") == []
+
+
+@pytest.mark.parametrize("usual", [8080, 1883])
+async def test_a_port_that_is_taken_after_the_look_is_left_to_the_other(
+    usual: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo then listens on others."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        monkeypatch.setattr(
+            sys.modules[enter_stage.__module__], "_free", lambda port: f"127.0.0.1:{number if port == usual else 0}"
+        )
+        async with AsyncExitStack() as stack:
+            scene = await enter_stage(stack, None)
+            assert str(number) not in scene.gateway.http.url
+            assert scene.gateway.broker.advertised.port != number

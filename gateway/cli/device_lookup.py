@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from gateway.cli.api import PAGE, ApiClient, Place, at
+from gateway.cli.completion_lookup import newest
 from gateway.cli.suggestions import again
 from gateway.core import ids, serial_numbers
 from gateway.core.visible_text import escaped
-from gateway.errors import GatewayError, NotFoundError
-from gateway.settings.loading import load
+from gateway.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,13 +29,7 @@ class FoundDevice(click.ParamType[str]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the newest devices, with serial number and name for shells that show them."""
         del param
-        try:
-            given = ctx.params
-            loaded = load({"data_dir": given.get("data_dir")}, os.environ, given.get("config"))
-            place = Place(loaded.settings, given.get("url"), given.get("project"), given.get("ca_file"))
-            found = place.run(lambda api: api.get(at("devices"), limit=PAGE))["data"]
-        except (GatewayError, click.ClickException):
-            return []
+        found = newest(ctx, "devices")
         return [
             CompletionItem(each["id"], help=_help(each["serial_number"], each["name"]))
             for each in found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -10,14 +9,13 @@ from click.shell_completion import CompletionItem
 
 from gateway.cli import output
 from gateway.cli.api import PAGE, ApiClient, Json, Place, at, with_gateway
+from gateway.cli.completion_lookup import newest
 from gateway.cli.devices import json_option
 from gateway.cli.lazy_loading import Commands
 from gateway.cli.options import SettingsCommand
 from gateway.cli.suggestions import again
 from gateway.core.visible_text import escaped
-from gateway.errors import GatewayError
 from gateway.models.jobs import JobStatus, Outcome
-from gateway.settings.loading import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,13 +49,7 @@ class FoundJob(click.ParamType[str]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the newest jobs, with name and status for shells that show them."""
         del param
-        try:
-            given = ctx.params
-            loaded = load({"data_dir": given.get("data_dir")}, os.environ, given.get("config"))
-            place = Place(loaded.settings, given.get("url"), given.get("project"), given.get("ca_file"))
-            found = place.run(lambda api: api.get(at("jobs"), limit=PAGE))["data"]
-        except (GatewayError, click.ClickException):
-            return []
+        found = newest(ctx, "jobs")
         return [
             CompletionItem(each["id"], help=escaped(f"{each['status']} {each['name']}"))
             for each in found

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EXPLAINED: Final = """VALUE is read as JSON (20, true, null, ["wifi"]) and taken as text where it is none. Text that
+EXPLAINED: Final = """VALUE is read as JSON (20, true, null, ["wifi"]) and taken as text where it is not JSON. Text that
 looks like JSON goes into quotes: 'room="3.12"'."""
 
 

@@ -10,15 +10,12 @@ from pydantic import ConfigDict
 
 from gateway.core.addresses import Address, BrokerUrl
 from gateway.settings.groups import (
-    ASKING,
     BROKER,
     INTEGRATORS,
     KEPT,
     LIMITS,
-    MOSQUITTO,
     PLACE,
     PRESENCE,
-    RUNNING,
     TLS,
     off,
     on,
@@ -36,11 +33,6 @@ from gateway.settings.types import (
     GatewayId,
     HostPort,
     Hosts,
-    LogFormat,
-    LogLevel,
-    MaybeBrokerApi,
-    MaybeCollector,
-    MaybeHostPort,
     MaybeYesNo,
     Models,
     MqttVersion,
@@ -52,7 +44,7 @@ from gateway.settings.types import (
 
 
 class SettingsFields(RegistryFields):
-    """All settings in force; times in seconds, ages in days. Each value is checked where it is defined."""
+    """Most settings in force; times in seconds, ages in days. Each value is checked where it is defined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -277,63 +269,6 @@ class SettingsFields(RegistryFields):
         "How many of them one address may have, of IPv6 one /64 network. Behind a proxy all have its address; 0: any.",
         ge=0,
         le=1_000_000,
-    )
-
-    mosquitto_password_file: File = setting(
-        MOSQUITTO, None, "Mosquitto's password file, which the gateway then writes; none: it leaves Mosquitto alone."
-    )
-    mosquitto_pid_file: File = setting(
-        MOSQUITTO, None, "Mosquitto's pid file, to have it read the password file again (SIGHUP)."
-    )
-    mosquitto_reload_socket: File = setting(
-        MOSQUITTO,
-        None,
-        "Socket of 'gateway broker reloader', which signals a Mosquitto of another user; none: the gateway signals it.",
-    )
-
-    broker_auth: MaybeHostPort = setting(
-        ASKING,
-        None,
-        "Where a broker asks the gateway who may do what ('gateway docs other-brokers'); port 0 picks a free one; "
-        "none: it does not.",
-    )
-    broker_auth_secret_file: File = setting(
-        ASKING,
-        None,
-        "File with the secret that the broker shows there; none: broker-auth-secret in the data directory, made when "
-        "missing.",
-    )
-    broker_api_url: MaybeBrokerApi = setting(
-        ASKING,
-        None,
-        "That broker's own API, to cut live sessions: rabbitmq+http://USER:PASSWORD@HOST:PORT, emqx+… or vernemq+….",
-    )
-
-    metrics_token_file: File = setting(
-        RUNNING,
-        None,
-        "File with the token that opens /metrics, made when missing; none: API keys with devices:read do, and on the "
-        "gateway's own machine none is needed.",
-    )
-    otlp_endpoint: MaybeCollector = setting(
-        RUNNING,
-        None,
-        "Where traces go, by OTLP over HTTP: the URL of a collector, such as http://127.0.0.1:4318; none: nowhere.",
-    )
-    log_level: LogLevel = setting(RUNNING, "info", "Least severe events that are logged.")
-    log_format: LogFormat = setting(
-        RUNNING, "auto", "Form of the log on stderr; auto: console on a terminal, else JSON."
-    )
-    log_lines_per_second: Count = setting(
-        RUNNING,
-        200,
-        "Lines of one kind (one `event`) that are logged in a second, of one library 10 at most; 0: all of them. The "
-        "next says how many were left out.",
-        ge=0,
-        le=1_000_000,
-    )
-    shutdown_seconds: Seconds = setting(
-        RUNNING, 5.0, "Time that a stop may take before what still runs is cut off.", ge=0.1, le=300
     )
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.settings.groups import SIGN_IN, setting
-from gateway.settings.model import SettingsFields
 from gateway.settings.role_rules import (
     Claim,
     MaybeClientId,
@@ -13,10 +12,11 @@ from gateway.settings.role_rules import (
     RoleRules,
     is_loopback_url,
 )
+from gateway.settings.running import RunningFields
 from gateway.settings.types import File, Hours, Seconds
 
 
-class SignInFields(SettingsFields):
+class SignInFields(RunningFields):
     """All settings, with those of people who sign in."""
 
     oidc_issuer: MaybeUrl = setting(

@@ -70,7 +70,7 @@ def test_a_name_that_fits_none_or_several_is_refused(cli: Cli) -> None:
 
 def test_csv_has_all_events(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The columns of the API, every record in one line, and no cell that a spreadsheet runs."""
-    monkeypatch.setattr("gateway.http.resources.event_list._CSV_PAGE", 2)
+    monkeypatch.setattr("gateway.http.csv_stream.ROWS", 2)
     key_id = acts(cli, FORMULA, *(f"BP-{number}" for number in range(5)))
     text = cli("audit", "--actor", key_id, "--csv").out
     found = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -87,7 +87,7 @@ def test_csv_and_json_exclude_each_other(cli: Cli) -> None:
 
 def test_a_csv_that_breaks_off_is_no_success(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 1, and a message that says so; it does not wait for the rest."""
-    monkeypatch.setattr("gateway.http.resources.event_list._CSV_PAGE", 1)
+    monkeypatch.setattr("gateway.http.csv_stream.ROWS", 1)
     acts(cli, "app", "BP-1", "BP-2")
     real = event_list.page_of_project
 

@@ -13,9 +13,9 @@ from tests.firmware.micropython import FIRMWARE
 DEVICE = sorted(FIRMWARE.glob("*.py"))
 LIBRARIES = sorted((FIRMWARE / "lib").glob("*.py"))
 FILES = DEVICE + LIBRARIES + sorted((FIRMWARE.parent / "examples").glob("*.py"))
-MOST_LINES = 845
+MOST_LINES = 840
 """Lines of code of the device; the fewer, the easier to port."""
-MOST_LINES_OF_LIBRARIES = 325
+MOST_LINES_OF_LIBRARIES = 322
 """The same of JSON, signatures and MQTT, which a port takes from its platform."""
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 BUILT_IN = {"asyncio", "binascii", "errno", "gc", "hashlib", "json", "machine", "micropython", "network", "os"}

@@ -1,5 +1,5 @@
 """The fixtures of the HTTP tests."""
 
-from tests.http.fixtures import api, caller
+from tests.http.fixtures import api, caller, issuer
 
-__all__ = ["api", "caller"]
+__all__ = ["api", "caller", "issuer"]

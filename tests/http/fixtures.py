@@ -1,11 +1,12 @@
-"""The fixture of the HTTP tests."""
+"""The fixtures of the HTTP tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.http.support import Api, Caller, body, serving
+from tests.support.oidc_provider import provider_process
 
 
 @pytest.fixture
@@ -26,3 +27,10 @@ async def caller(api: Api) -> AsyncIterator[Caller]:
     before = api.dump()
     yield caller
     assert api.dump() == before
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Iterator[str]:
+    """A provider for all tests of this process; each test registers a separate client."""
+    with provider_process() as running:
+        yield running

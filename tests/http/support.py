@@ -5,7 +5,6 @@ says it can give, its body one that the schema allows, its headers all there.
 """
 
 import asyncio
-import re
 import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from openapi_schema_validator import OAS31Validator
 
 from gateway.core.topics import Topics
 from gateway.errors import StoreError
@@ -26,7 +24,6 @@ from gateway.http.resources.operations import OPERATIONS
 from gateway.http.server.server import HttpServer
 from gateway.http.services import HttpOptions, Services
 from gateway.http.sign_in.people import People
-from gateway.http.spec.openapi import describe
 from gateway.observability.commit_listener import CommitListener
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
@@ -34,6 +31,7 @@ from gateway.oidc.options import OidcOptions
 from gateway.store import DATABASE_NAME, Context, Rules, Store, key_sql, outbox_sql
 from gateway.store.wakeups import EVERY, Wakeups
 from gateway.webhooks.sender import WebhookSender
+from tests.http.contract import check_contract
 from tests.support import postgres
 from tests.support.clock import ShiftedClock
 from tests.support.ports import free_port
@@ -53,7 +51,6 @@ REQUIRED: dict[str, Json] = {
 }
 """Bodies of the operations that need one, apart from those of devices and of registration."""
 
-DOCUMENT = describe(OPERATIONS)
 # Ids of what the operations on webhooks are about; what they do to those that exist has tests of its own.
 NOWHERE = {
     "webhook_id": "wh_nowhere",
@@ -61,7 +58,6 @@ NOWHERE = {
     "end_user_id": "eu_nowhere",
     "job_id": "job_nowhere",
 }
-EVERYWHERE = ("x-request-id", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 # What may change although a request was refused: that a credential was used.
 USE = {"api_keys": "last_used_at", "tokens": "first_used_at"}
 
@@ -243,41 +239,6 @@ def error(response: httpx.Response, status: int, code: str) -> Json:
     assert content["code"] == code
     assert content["message"].strip()
     return content
-
-
-def check_contract(request: httpx.Request, response: httpx.Response) -> None:
-    """Hold an answer against the OpenAPI document."""
-    assert not [name for name in EVERYWHERE if name not in response.headers]
-    assert "server" not in response.headers
-    operation = _documented(request)
-    if operation is None:
-        assert response.status_code in (204, 400, 401, 404, 405, 429)
-        return
-    answer = operation["responses"].get(str(response.status_code))
-    assert answer, f"{request.method} {request.url.path} does not say that it can answer {response.status_code}"
-    answer = _resolved(answer)
-    assert not [
-        name for name in answer["headers"] if "$ref" in answer["headers"][name] and name not in response.headers
-    ]
-    assert response.headers["content-type"] in answer["content"]
-    if request.method != "HEAD" and response.headers["content-type"] == "application/json":
-        schema = {**answer["content"]["application/json"]["schema"], "components": DOCUMENT["components"]}
-        OAS31Validator(schema).validate(response.json())
-
-
-def _documented(request: httpx.Request) -> Json | None:
-    method = "get" if request.method == "HEAD" else request.method.lower()
-    for path, operations in DOCUMENT["paths"].items():
-        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), request.url.path):
-            found: Json | None = operations.get(method)
-            return found
-    return None
-
-
-def _resolved(answer: Json) -> Json:
-    name = answer.get("$ref", "").rpartition("/")[2]
-    resolved: Json = DOCUMENT["components"]["responses"][name] if name else answer
-    return resolved
 
 
 @asynccontextmanager

@@ -58,7 +58,7 @@ def test_a_wrong_address_gets_one_line(
 @pytest.mark.parametrize(
     "reason",
     [
-        'root certificate file "/root/.postgresql/root.crt" does not exist',
+        'root certificate file "/home/gateway/.postgresql/root.crt" does not exist',
         "server does not support SSL, but SSL was required",
         'server certificate for "db" does not match host name "db1"',
     ],

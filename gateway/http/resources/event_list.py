@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
 from gateway.core import csv_text
-from gateway.http import negotiation
+from gateway.http import csv_stream, negotiation
 from gateway.http.callers import READ
+from gateway.http.csv_stream import CsvPart
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import fitting, require_forwards
 from gateway.http.resources.devices import bad_cursor
@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 TAG: Final = "events"
 JSON: Final = "application/json"
-_CSV_PAGE: Final = 200
-"""Events that a CSV reads at a time."""
 
 
 async def list_events(call: RequestContext, query: ListProjectEvents) -> ApiResponse | Stream:
@@ -33,8 +31,11 @@ async def list_events(call: RequestContext, query: ListProjectEvents) -> ApiResp
     if media_type == JSON:
         return await _page(call, query)
     first = await _read(call, query, lambda view: _lines(view, call, query, _before(view, call, query)))
-    headers = {"Content-Disposition": 'attachment; filename="events.csv"', **negotiation.VARY}
-    return Stream(_csv(call, query, first), media_type, headers, is_finite=True)
+
+    async def read_on(before: int) -> CsvPart[int]:
+        return await _read(call, query, partial(_lines, call=call, query=query, before=before))
+
+    return csv_stream.stream("events", event_list.CSV_COLUMNS, first, read_on)
 
 
 async def _page(call: RequestContext, query: ListProjectEvents) -> ApiResponse:
@@ -65,30 +66,11 @@ async def _read(call: RequestContext, query: ListProjectEvents, read: Callable[[
     return await (call.work.scan(read) if event_list.looks_at_many(query) else call.work.read(read))
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some lines of a CSV; ``before`` is the ``seq`` where the next ones begin, None at the end."""
-
-    lines: bytes
-    before: int | None
-
-
-def _lines(view: View, call: RequestContext, query: ListProjectEvents, before: int | None) -> _Part:
-    """Read and write some lines. This runs in a reader's thread, so that other requests do not wait for it."""
-    size = query.limit or _CSV_PAGE
+def _lines(view: View, call: RequestContext, query: ListProjectEvents, before: int | None) -> CsvPart[int]:
+    size = query.limit or csv_stream.ROWS
     rows = event_list.page_of_project(view, call.project_id, query, before, size)
-    lines = "".join(csv_text.line(event_list.cells(row)) for row in rows)
-    return _Part(lines.encode(), rows[-1].seq if len(rows) == size and query.limit is None else None)
-
-
-async def _csv(call: RequestContext, query: ListProjectEvents, part: _Part) -> AsyncGenerator[bytes, None]:
-    """Yield the header and then page by page, so that a file of any length takes the memory of one page."""
-    yield csv_text.line(event_list.CSV_COLUMNS).encode()
-    while True:
-        yield part.lines
-        if part.before is None:
-            return
-        part = await _read(call, query, partial(_lines, call=call, query=query, before=part.before))
+    place = rows[-1].seq if len(rows) == size and query.limit is None else None
+    return csv_stream.part(map(event_list.cells, rows), place)
 
 
 async def list_actors(call: RequestContext, query: Empty) -> ApiResponse:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from gateway.core import csv_text
 from gateway.errors import InvalidRequestError
-from gateway.http import negotiation
+from gateway.http import csv_stream, negotiation
 from gateway.http.callers import READ
+from gateway.http.csv_stream import CsvPart
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import MAX_ANSWER_BYTES, fitting
 from gateway.http.resources.devices import TAG, bad_cursor
@@ -25,8 +25,6 @@ T = TypeVar("T")
 MAX_PAGE_BYTES: Final = 2 * MAX_ANSWER_BYTES
 """Maximum size of a page of devices: a thousand ordinary ones, or a hundred of the largest."""
 JSON: Final = "application/json"
-_CSV_PAGE: Final = 200
-"""Devices that a CSV reads at a time."""
 
 
 async def list_devices(call: RequestContext, query: ListDevices) -> ApiResponse | Stream:
@@ -41,10 +39,15 @@ async def list_devices(call: RequestContext, query: ListDevices) -> ApiResponse 
         page = await _read(call, query, lambda view: _page(view, call.project_id, query))
         return ApiResponse(page, headers=negotiation.VARY)
     is_whole = "limit" not in query.model_fields_set
-    some = query.model_copy(update={"total": False, **({"limit": _CSV_PAGE} if is_whole else {})})
-    first = await _read(call, some, partial(_some_csv, call=call, query=some, is_whole=is_whole))
-    headers = {"Content-Disposition": 'attachment; filename="devices.csv"', **negotiation.VARY}
-    return Stream(_csv(call, some, first), media_type, headers, is_finite=True)
+    some = query.model_copy(update={"total": False, **({"limit": csv_stream.ROWS} if is_whole else {})})
+
+    async def read_on(cursor: str) -> CsvPart[str]:
+        return await read(some.model_copy(update={"cursor": cursor, "offset": 0}))
+
+    async def read(query: ListDevices) -> CsvPart[str]:
+        return await _read(call, query, partial(_some_csv, call=call, query=query, is_whole=is_whole))
+
+    return csv_stream.stream("devices", CSV_COLUMNS, await read(some), read_on)
 
 
 async def _read(call: RequestContext, query: ListDevices, read: Callable[[View], T]) -> T:
@@ -73,20 +76,11 @@ def _page(view: View, project_id: str, query: ListDevices) -> bytes:
     return answer.model_dump_json(exclude=set() if query.total else {"total", "total_is_exact"}).encode()
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some lines of a CSV; ``cursor`` is that of the next ones, None at the end."""
-
-    lines: bytes
-    cursor: str | None
-
-
-def _some_csv(view: View, call: RequestContext, query: ListDevices, *, is_whole: bool = True) -> _Part:
-    """Read and write some lines. This runs in a reader's thread, so that other requests do not wait for it."""
+def _some_csv(view: View, call: RequestContext, query: ListDevices, *, is_whole: bool) -> CsvPart[str]:
     rows = device_list.page(view, call.project_id, query)
-    lines = "".join(csv_text.line(_cells(row)) for row in rows[: query.limit])
     more = is_whole and len(rows) > query.limit
-    return _Part(lines.encode(), device_list.cursor(query, rows[query.limit - 1]) if more else None)
+    place = device_list.cursor(query, rows[query.limit - 1]) if more else None
+    return csv_stream.part(map(_cells, rows[: query.limit]), place)
 
 
 def _cells(listed: ListedDevice) -> list[Any]:
@@ -96,17 +90,6 @@ def _cells(listed: ListedDevice) -> list[Any]:
     shown["tags"] = " ".join(shown["tags"])
     shown["metadata"] = None if metadata is None else json.dumps(metadata, ensure_ascii=False)
     return [shown[name] for name in CSV_COLUMNS]
-
-
-async def _csv(call: RequestContext, query: ListDevices, part: _Part) -> AsyncGenerator[bytes, None]:
-    """Yield the header and then page by page, so that a file of any length takes the memory of one page."""
-    yield csv_text.line(CSV_COLUMNS).encode()
-    while True:
-        yield part.lines
-        if part.cursor is None:
-            return
-        query = query.model_copy(update={"cursor": part.cursor, "offset": 0})
-        part = await _read(call, query, partial(_some_csv, call=call, query=query))
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

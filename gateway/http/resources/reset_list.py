@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from gateway.core import csv_text
 from gateway.errors import NotFoundError
-from gateway.http import negotiation
+from gateway.http import csv_stream, negotiation
 from gateway.http.callers import READ
+from gateway.http.csv_stream import CsvPart
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import fitting, require_forwards
 from gateway.http.resources.devices import bad_cursor
@@ -30,8 +29,6 @@ T = TypeVar("T")
 
 TAG: Final = "resets"
 JSON: Final = "application/json"
-_CSV_PAGE: Final = 200
-"""Resets that a CSV reads at a time."""
 _FORMATS: Final = (
     " `Accept: text/csv` gives the same as CSV with a header line: all resets that pass the filters, unless `limit` is "
     "given. It may be of any length. When the connection breaks off, the file is incomplete: request it again. A cell "
@@ -74,9 +71,12 @@ async def _list(call: RequestContext, query: ListResets, device_pk: int | None) 
     require_forwards(query.since, query.until, "reset")
     if media_type == JSON:
         return _page(call, query, await _read(call, query, lambda view: _rows(view, call, query, device_pk)))
-    first = await _read(call, query, lambda view: _some_csv(view, call, query, device_pk))
-    headers = {"Content-Disposition": 'attachment; filename="resets.csv"', **negotiation.VARY}
-    return Stream(_csv(call, query, device_pk, first), media_type, headers, is_finite=True)
+
+    async def read(cursor: str | None) -> CsvPart[str]:
+        some = query.model_copy(update={"cursor": cursor})
+        return await _read(call, some, lambda view: _some_csv(view, call, some, device_pk))
+
+    return csv_stream.stream("resets", CSV_COLUMNS, await read(query.cursor), read)
 
 
 def _rows(view: View, call: RequestContext, query: ListResets, device_pk: int | None) -> list[ListedReset]:
@@ -102,33 +102,11 @@ async def _read(call: RequestContext, query: ListResets, read: Callable[[View], 
         raise bad_cursor() from error
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some lines of a CSV; ``cursor`` is that of the next ones, None at the end."""
-
-    lines: bytes
-    cursor: str | None
-
-
-def _some_csv(view: View, call: RequestContext, query: ListResets, device_pk: int | None) -> _Part:
-    """Read and write some lines. This runs in a reader's thread, so that other requests do not wait for it."""
-    size, now = query.limit or _CSV_PAGE, call.services.store.context.clock()
+def _some_csv(view: View, call: RequestContext, query: ListResets, device_pk: int | None) -> CsvPart[str]:
+    size, now = query.limit or csv_stream.ROWS, call.services.store.context.clock()
     rows = page(view, call.project_id, query, size, device_pk)
-    lines = "".join(csv_text.line(reset_list.facts(row, now).values()) for row in rows[:size])
-    return _Part(lines.encode(), rows[size - 1].command_id if len(rows) > size and query.limit is None else None)
-
-
-async def _csv(
-    call: RequestContext, query: ListResets, device_pk: int | None, part: _Part
-) -> AsyncGenerator[bytes, None]:
-    """Yield the header and then page by page, so that a file of any length takes the memory of one page."""
-    yield csv_text.line(CSV_COLUMNS).encode()
-    while True:
-        yield part.lines
-        if part.cursor is None:
-            return
-        query = query.model_copy(update={"cursor": part.cursor})
-        part = await _read(call, query, partial(_some_csv, call=call, query=query, device_pk=device_pk))
+    place = rows[size - 1].command_id if len(rows) > size and query.limit is None else None
+    return csv_stream.part((reset_list.facts(row, now).values() for row in rows[:size]), place)
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

@@ -1,7 +1,7 @@
 """Sign-in with OpenID Connect in a real browser, at a real provider: by role, and out again."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,15 +10,7 @@ import pytest
 from gateway.domain import sessions
 from tests.http.page.test_accessibility import overflowing, violations
 from tests.http.sign_in.support import Site, site
-from tests.support.oidc_provider import provider_process
 from tests.support.page import PHONE, PageUser, open_page
-
-
-@pytest.fixture(scope="session")
-def issuer() -> Iterator[str]:
-    """A provider for all tests of this process."""
-    with provider_process() as running:
-        yield running
 
 
 @pytest.fixture

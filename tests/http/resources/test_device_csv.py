@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway.errors import UnavailableError
-from gateway.http.resources import list_devices as resource
+from gateway.http import csv_stream
 from gateway.models.devices import CSV_COLUMNS, ListDevices
 from gateway.store import View, device_list
 from gateway.store.device_list import ListedDevice
@@ -27,7 +27,7 @@ def records(answer: httpx.Response) -> list[dict[str, str]]:
 
 async def test_csv_has_the_devices_of_the_list(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them without a limit, however many pages that is; filters, order and limit count as in JSON."""
-    monkeypatch.setattr(resource, "_CSV_PAGE", 2)
+    monkeypatch.setattr(csv_stream, "ROWS", 2)
     for number in range(5):
         device = await api.registered(f"BP-{number}", name=f"=cmd{5 - number}", metadata={"bed": "ä"})
         change = {"tags": ["all", *(["odd"] if number % 2 else [])]}
@@ -66,7 +66,7 @@ async def test_a_wrong_request_for_a_csv_is_refused(api: Api) -> None:
 
 async def test_a_csv_that_breaks_off_is_no_whole_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry fails after the first page: the connection breaks, so that no client takes the file for whole."""
-    monkeypatch.setattr(resource, "_CSV_PAGE", 1)
+    monkeypatch.setattr(csv_stream, "ROWS", 1)
     for number in range(3):
         await api.registered(f"BP-{number}")
     page = device_list.page

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.errors import UnavailableError
-from gateway.http.resources import event_list as resource
+from gateway.http import csv_stream
 from gateway.store import event_list, key_sql
 from gateway.store.event_list import CSV_COLUMNS
 from tests.http.support import Api, Client, Json, body, error
@@ -167,7 +167,7 @@ async def test_actors_are_listed_with_the_name_they_had_last(api: Api) -> None:
 
 async def test_csv_has_all_events_of_a_filter(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as JSON, across pages of the database, with a header line; ``limit`` and ``cursor`` hold."""
-    monkeypatch.setattr(resource, "_CSV_PAGE", 2)
+    monkeypatch.setattr(csv_stream, "ROWS", 2)
     key_id, client = await other(api, "ward app")
     devices = await registers(client, *(f"BP-{number}" for number in range(5)))
     body(await client.patch(f"/v1/devices/{devices[0]}", json={"metadata": {"Café": "a\u2028\r\nb"}}), 200)
@@ -204,7 +204,7 @@ async def test_a_name_that_is_a_formula_is_defused(api: Api) -> None:
 
 async def test_a_csv_goes_on_where_its_last_event_was_pruned(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """It pages by the place in the trail, which needs no row to be there."""
-    monkeypatch.setattr(resource, "_CSV_PAGE", 1)
+    monkeypatch.setattr(csv_stream, "ROWS", 1)
     await registers(api.back_end, *(f"BP-{number}" for number in range(4)))
     whole = [each["id"] for each in await listed(api)]
     real = event_list.page_of_project
@@ -226,7 +226,7 @@ async def test_a_csv_goes_on_where_its_last_event_was_pruned(api: Api, monkeypat
 
 async def test_a_csv_that_breaks_off_is_no_whole_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection breaks, so that a reader does not take a part for the whole."""
-    monkeypatch.setattr(resource, "_CSV_PAGE", 1)
+    monkeypatch.setattr(csv_stream, "ROWS", 1)
     await registers(api.back_end, "BP-1", "BP-2")
     real = event_list.page_of_project
 

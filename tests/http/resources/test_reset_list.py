@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from gateway.errors import UnavailableError
+from gateway.http import csv_stream
 from gateway.http.resources import reset_list as resource
 from gateway.models.reset_list import AGES, CSV_COLUMNS, ListResets
 from gateway.store import View, reset_list
@@ -132,7 +133,7 @@ async def test_a_deleted_device_keeps_its_resets(api: Api) -> None:
 
 async def test_csv_has_the_same_as_json(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it without a limit, however many pages that is; no cell is run by a spreadsheet."""
-    monkeypatch.setattr(resource, "_CSV_PAGE", 2)
+    monkeypatch.setattr(csv_stream, "ROWS", 2)
     for number in range(5):
         await cancelled(api, f"BP-{number}")
     await executed(api, "BP-5", reason=FORMULA)
@@ -152,7 +153,7 @@ async def test_csv_has_the_same_as_json(api: Api, monkeypatch: pytest.MonkeyPatc
 
 async def test_a_csv_that_breaks_off_is_no_whole_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry fails after the first page: the connection breaks, so that no client takes the file for whole."""
-    monkeypatch.setattr(resource, "_CSV_PAGE", 1)
+    monkeypatch.setattr(csv_stream, "ROWS", 1)
     for number in range(3):
         await cancelled(api, f"BP-{number}")
 

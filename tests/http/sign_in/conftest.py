@@ -1,6 +1,6 @@
 """The fixtures of the tests of the sign-in."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,6 @@ import pytest
 from gateway.oidc.options import OidcOptions
 from tests.http.sign_in.support import Site, options, site
 from tests.http.support import Api, serving
-from tests.support.oidc_provider import provider_process
 
 
 @pytest.fixture
@@ -19,13 +18,6 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         return options(page_url)
 
     async with serving(tmp_path, oidc=oidc) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def issuer() -> Iterator[str]:
-    """A provider for all tests of this process; each test registers a separate client."""
-    with provider_process() as running:
         yield running
 
 

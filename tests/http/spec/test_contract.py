@@ -33,7 +33,7 @@ from tests.support.wait import eventually
 
 HERE = Path(__file__).parent
 SEED = os.environ.get("CONTRACT_SEED", "20261123")
-EXAMPLES = os.environ.get("CONTRACT_EXAMPLES", "20")
+EXAMPLES = os.environ.get("CONTRACT_EXAMPLES", "40")
 """Per operation and phase."""
 AT_LEAST = 2_000
 GUARD_SECONDS = 900

@@ -11,7 +11,7 @@ from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec import introduction, links
 from gateway.http.spec.examples import ERRORS
 from gateway.models.errors import ErrorBody
-from tests.http.support import DOCUMENT
+from tests.http.contract import DOCUMENT
 
 Json = dict[str, Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.http.support import DOCUMENT, Api
+from tests.http.contract import DOCUMENT
+from tests.http.support import Api
 from tests.support import generated, node
 
 ROOT = Path(__file__).parents[3]

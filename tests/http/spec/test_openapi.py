@@ -12,7 +12,8 @@ from openapi_spec_validator import validate
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec.examples import ERRORS, EXAMPLES
 from gateway.http.spec.openapi import document
-from tests.http.support import DOCUMENT, Api
+from tests.http.contract import DOCUMENT
+from tests.http.support import Api
 
 COPY = Path(__file__).parents[3] / "docs" / "openapi.json"
 

@@ -1,0 +1,27 @@
+"""What the gateway has, for shells that complete an argument."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.api import PAGE, Json, Place, at
+from gateway.errors import GatewayError
+from gateway.settings.loading import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def newest(ctx: click.Context, listed: str) -> Sequence[Json]:
+    """Return the newest of a list of the API, such as ``devices``; none where no gateway answers."""
+    try:
+        given = ctx.params
+        loaded = load({"data_dir": given.get("data_dir")}, os.environ, given.get("config"))
+        place = Place(loaded.settings, given.get("url"), given.get("project"), given.get("ca_file"))
+        found: list[Json] = place.run(lambda api: api.get(at(listed), limit=PAGE))["data"]
+    except (GatewayError, click.ClickException):
+        return ()
+    return found

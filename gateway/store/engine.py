@@ -24,12 +24,16 @@ class Row(Protocol):
         """Return the names."""
 
 
-class Cursor(Protocol):
-    """The result of a statement."""
+class Changes(Protocol):
+    """What statements have changed."""
 
     @property
     def rowcount(self) -> int:
         """Return how many rows were changed."""
+
+
+class Cursor(Changes, Protocol):
+    """The result of a statement."""
 
     def __iter__(self) -> Iterator[Any]:
         """Return the rows that are left, one by one."""
@@ -55,7 +59,7 @@ class DatabaseConnection(Protocol):
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> Cursor:
         """Execute a statement. Placeholders are ``?`` or ``?1``."""
 
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Cursor:
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Changes:
         """Execute a statement with each of these rows."""
 
     def begin(self) -> None:

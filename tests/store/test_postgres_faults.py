@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from psycopg.types.json import Json
 
 from gateway.app import running
 from gateway.bootstrap import first_start
@@ -139,6 +143,30 @@ async def test_a_gateway_that_is_paused_holds_up_no_other(server: PostgresServer
             with pytest.raises(PostgresError):
                 paused.execute("COMMIT")
         assert await store.read(lambda view: key_sql.meta(view, "begun")) is None
+
+
+async def test_a_gateway_that_is_paused_in_a_list_holds_up_no_other(server: PostgresServer) -> None:
+    """It stops between two rows of one list of statements, where the server may have the first by then."""
+    address = new_database(server, "paused_in_a_list")
+    goes_on = threading.Event()
+
+    def pause(value: str) -> str:
+        goes_on.wait()
+        return json.dumps(value)
+
+    with closing(PostgresConnection(address)) as paused:
+        async with Store(address, Context()) as store:
+            paused.begin()
+            rows = (("first", "1"), ("second", "2"), ("third", "3"), ("last", Json("4", dumps=pause)))
+            insert = "INSERT INTO meta (key, value) VALUES (?, ?)"
+            adding = asyncio.get_running_loop().run_in_executor(None, lambda: paused.executemany(insert, rows))
+            try:
+                await store.write(lambda tx: key_sql.set_meta(tx, "other", "2"))
+            finally:
+                goes_on.set()
+            with pytest.raises(PostgresError):
+                await adding
+            assert await store.read(lambda view: key_sql.meta(view, "first")) is None
 
 
 @pytest.mark.skipif(not may_mount(), reason="mounting a small file system takes root")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gateway.core.postgres_address import PostgresAddress
     from gateway.store.readers import Deadline
 
+T = TypeVar("T")
+
 WRITE_LOCK: Final = 0x6761_7465
 """Key of the advisory lock that a write holds to its end. The transaction owns it, so it works behind PgBouncer."""
 IDLE_MS: Final = 5_000
@@ -38,6 +40,8 @@ _BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PLACEHOLDER: Final = re.compile(r"\?([0-9]*)|%")
 ROWS_A_SECOND: Final = 100
 """A slow server executes so many statements of a list in a second, so a long list may take longer."""
+TOGETHER: Final = 500
+"""So many statements of a list go to the server as one message."""
 _BAD_VALUE: Final = "22000"
 """The ``sqlstate`` for a value that psycopg itself refuses, such as a text with a NUL."""
 _BROKEN: Final = "the connection was lost"
@@ -53,6 +57,12 @@ _REFUSALS: Final = (
     ("0A000", re.compile("certificate|SSL")),
 )
 """The ``sqlstate`` by words of the message: libpq gives none when a connection is refused."""
+
+
+class Changes(NamedTuple):
+    """What a list of statements did."""
+
+    rowcount: int
 
 
 class PostgresConnection:
@@ -90,7 +100,7 @@ class PostgresConnection:
                 raise PostgresError(str(error), _IN_DOUBT) from error
             raise
 
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> psycopg.Cursor[Any]:
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Changes:
         """Execute a statement with each of these rows.
 
         Raises:
@@ -108,12 +118,10 @@ class PostgresConnection:
             PostgresError: as above.
         """
 
-        def copy(raw: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
-            cursor = raw.cursor()
-            with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN".encode()) as copying:
+        def copy(raw: psycopg.Connection[Any]) -> None:
+            with raw.cursor().copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN".encode()) as copying:
                 for row in rows:
                     copying.write_row(row)
-            return cursor
 
         self._run(copy, len(rows) / ROWS_A_SECOND)
 
@@ -215,9 +223,7 @@ class PostgresConnection:
     def _is_lost(self) -> bool:
         return self._raw is not None and (self._raw.closed or self._raw.broken)
 
-    def _run(
-        self, call: Callable[[psycopg.Connection[Any]], psycopg.Cursor[Any]], more: float = 0
-    ) -> psycopg.Cursor[Any]:
+    def _run(self, call: Callable[[psycopg.Connection[Any]], T], more: float = 0) -> T:
         patience = None if self._is_long or self.patience is None else self.patience + more
         try:
             raw = self._raw
@@ -286,7 +292,24 @@ def translated(sql: str) -> tuple[str, bool]:
     return (_PLACEHOLDER.sub(replaced, sql) if "?" in sql else sql), numbered
 
 
-def _many(raw: psycopg.Connection[Any], statement: str, rows: Iterable[Sequence[Any]]) -> psycopg.Cursor[Any]:
-    cursor = raw.cursor()
-    cursor.executemany(statement, rows)
-    return cursor
+def _many(raw: psycopg.Connection[Any], statement: str, rows: Sequence[Sequence[Any]]) -> Changes:
+    """Send the statements of many rows as one message.
+
+    psycopg would send one message a row (pipeline). No timeout of the server runs between these, so a gateway that is
+    paused there would hold the registry's lock until it goes on.
+    """
+    cursor = psycopg.ClientCursor(raw)
+    changed = 0
+    for begin in range(0, len(rows), TOGETHER):
+        part = rows[begin : begin + TOGETHER]
+        cursor.execute(";".join(cursor.mogrify(statement, row) for row in part).encode())
+        changed += _row_count(cursor)
+    return Changes(changed)
+
+
+def _row_count(cursor: psycopg.Cursor[Any]) -> int:
+    """Return how many rows all statements of a message changed."""
+    changed = cursor.rowcount
+    while cursor.nextset():
+        changed += cursor.rowcount
+    return changed

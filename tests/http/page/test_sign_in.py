@@ -1,43 +1,12 @@
 """Sign-in with OpenID Connect in a real browser, at a real provider: by role, and out again."""
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-
 import pytest
 
 from gateway.domain import sessions
+from tests.http.page.sign_in import at_the_page, through_the_provider
 from tests.http.page.test_accessibility import overflowing, violations
-from tests.http.sign_in.support import Site, site
-from tests.support.page import PHONE, PageUser, open_page
-
-
-@pytest.fixture
-async def place(tmp_path: Path, issuer: str) -> AsyncIterator[Site]:
-    """A gateway and a real provider, with three people."""
-    async with site(tmp_path, issuer) as running:
-        for sub, group in (("ann", "operators"), ("vic", "viewers"), ("eve", "others")):
-            await running.provider.person(sub, name=f"{sub.title()} Example", groups=[group])
-        yield running
-
-
-@asynccontextmanager
-async def at_the_page(place: Site, view: str = "") -> AsyncIterator[PageUser]:
-    """A browser without a session, with the page open."""
-    async with open_page(place.api.url, place.provider.issuer) as visitor:
-        await visitor.tab.goto(f"{place.api.url}/{view}")
-        await visitor.sees("Sign in with 127.0.0.1", ".signin")
-        yield visitor
-
-
-async def through_the_provider(place: Site, visitor: PageUser, sub: str) -> None:
-    """Click the way to the provider, sign in there, and come back."""
-    await visitor.tab.run("document.getElementById('provider').click()")
-    await visitor.at(f"{place.provider.issuer}/oauth2/authorize")
-    await visitor.tab.run(f"document.querySelector('input[name=sub]').value = {json.dumps(sub)}")
-    await visitor.tab.run("document.querySelector('input[name=sub]').form.submit()")
-    await visitor.at(place.api.url)
+from tests.http.sign_in.support import Site
+from tests.support.page import PHONE
 
 
 async def test_an_operator_signs_in_and_acts(place: Site) -> None:

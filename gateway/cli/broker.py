@@ -14,6 +14,7 @@ from gateway.errors import InvalidRequestError, UnavailableError
 
 if TYPE_CHECKING:
     from gateway.setup.broker_init import InitOutcome
+    from gateway.setup.options import DeploymentPlan
 
 EPILOG: Final = """\b
 Examples:
@@ -21,6 +22,9 @@ Examples:
   gateway broker init /srv/device-gateway --host 0.0.0.0 --name gateway.lan
   gateway broker init /srv/device-gateway --host 0.0.0.0 --name mqtt.example.org \\
       --cert-file fullchain.pem --key-file privkey.pem         with a certificate from elsewhere
+  gateway broker init /srv/device-gateway --host 0.0.0.0 --name mqtt.example.org --cell cell_1 \\
+      --database postgresql://gateway@db1,db2/registry --database-password-file password \\
+      --cert-file fullchain.pem --key-file privkey.pem         a cell, one of several machines
 
 Called once more it brings the set up to date, with the options of the last time where none are given: certificates
 that are about to end are renewed, and what you have changed is left alone. 'gateway docs mosquitto' has the whole way.
@@ -99,10 +103,14 @@ def _uid_of(user: str) -> int:
 @click.option("--user", metavar="USER", help="Whom the gateway runs as.  [default: you, or as root device-gateway]")
 @click.option("--broker-user", metavar="USER", help="Whom Mosquitto runs as.  [default: you, or as root mosquitto]")
 @click.option("--insecure-listen/--no-insecure-listen", default=None, help="Let other machines in without TLS.")
+@click.option("--cell", metavar="ID", help="Name of this broker among several that share a registry on PostgreSQL.")
+@click.option("--gateway-id", metavar="ID", help="Name of its gateway, another one for each.  [default: gw_CELL]")
+@click.option("--database", metavar="URL", help="Registry of the cells: postgresql://USER@HOST/DATABASE.")
+@click.option("--database-password-file", metavar="FILE", help="Password of that user; it is copied into DIR.")
 @click.option("--force", is_flag=True, help="Overwrite what you have changed, too.")
 @click.option("--json", "as_json", is_flag=True, help="What was done, as JSON.")
 def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
-    """Write what a Mosquitto beside it needs.
+    """Write what a Mosquitto beside it needs; with --cell that of one cell among several machines.
 
     Into DIR: configuration, who may do what, passwords, certificates, settings of the gateway that fit, and units
     for systemd. Nothing outside of DIR is touched, and nothing is started.
@@ -132,11 +140,19 @@ def _document(outcome: InitOutcome) -> dict[str, Any]:
         "directory": str(made.directory),
         "broker": {"host": made.listen.host, "port": made.listen.port, "tls": made.tls, "names": list(made.names)},
         "http": str(made.http),
+        "cell": _cell(made),
         "settings": str(made.directory / "gateway" / "gateway.toml"),
         "accounts": str(outcome.accounts) if outcome.accounts.exists() else None,
         "problems": list(outcome.problems),
         "files": [{"path": name, "state": state} for name, state in sorted(outcome.files.items())],
     }
+
+
+def _cell(made: DeploymentPlan) -> dict[str, str] | None:
+    cell = made.cell
+    if cell is None:
+        return None
+    return {"broker_id": cell.broker_id, "gateway_id": cell.gateway_id, "database": str(cell.database.url)}
 
 
 def _show(outcome: InitOutcome) -> None:

@@ -15,6 +15,7 @@ from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.errors import UnavailableError
 from gateway.runtime.owned_files import Owner, check_place, make_folder, own, read, replace
 from gateway.setup import certificates, runnable
+from gateway.setup.cell import OF_ONE_AUTHORITY, PASSWORD_NAME
 from gateway.setup.file_manifest import FileManifest
 from gateway.setup.file_templates import DeploymentPaths, texts
 from gateway.setup.options import DeploymentPlan, InitOptions, deployment_plan
@@ -64,6 +65,7 @@ def initialise(directory: Path, wish: InitOptions, *, force: bool = False) -> In
 
 def _written(made: DeploymentPlan, wish: InitOptions, ledger: FileManifest) -> InitOutcome:
     _make_folders(made)
+    _database_password(made, ledger)
     passwords, new = _accounts(made, ledger)
     if made.tls != "none":
         make = certificates.of_authority if made.tls == "trial" else certificates.of_files
@@ -73,7 +75,19 @@ def _written(made: DeploymentPlan, wish: InitOptions, ledger: FileManifest) -> I
     _password_file(made, passwords, ledger)
     _locks_file(made)
     ledger.save(wish.to_json())
-    return InitOutcome(made, ledger.states, made.directory / ACCOUNTS, new, tuple(runnable.problems(made)))
+    return InitOutcome(made, ledger.states, made.directory / ACCOUNTS, new, tuple(_problems(made)))
+
+
+def _database_password(made: DeploymentPlan, ledger: FileManifest) -> None:
+    if made.cell is not None and made.cell.password is not None:
+        owner = _owner(made, 0o640, None, made.gateway.gid)
+        content = f"{made.cell.password.get_secret_value()}\n".encode()
+        ledger.note(PASSWORD_NAME, certificates.copied(made.directory / PASSWORD_NAME, content, owner))
+
+
+def _problems(made: DeploymentPlan) -> list[str]:
+    several_authorities = made.cell is not None and made.tls == "trial"
+    return runnable.problems(made) + ([OF_ONE_AUTHORITY] if several_authorities else [])
 
 
 def _certificates_wanted(made: DeploymentPlan) -> tuple[dict[str, Owner], dict[str, Owner]]:

@@ -38,7 +38,7 @@ def of_authority(site: DeploymentPlan, wanted: dict[str, Owner], trusted: dict[s
     authority = Authority(folder)
     pem = authority.files.certificate.read_bytes()
     return {name: _renewed(authority, site, name, owner) for name, owner in wanted.items()} | {
-        name: _copied(site.directory / name, pem, owner) for name, owner in trusted.items()
+        name: copied(site.directory / name, pem, owner) for name, owner in trusted.items()
     }
 
 
@@ -60,7 +60,7 @@ def of_files(site: DeploymentPlan, wanted: dict[str, Owner], trusted: dict[str, 
     content = chain.read_bytes().rstrip() + b"\n" + key.read_bytes()
     files = {name: (content, owner) for name, owner in wanted.items()}
     files |= {name: (each.read_bytes(), owner) for each in authority for name, owner in trusted.items()}
-    return {name: _copied(site.directory / name, *each) for name, each in files.items()}
+    return {name: copied(site.directory / name, *each) for name, each in files.items()}
 
 
 def _renewed(authority: Authority, site: DeploymentPlan, name: str, owner: Owner) -> State:
@@ -96,7 +96,8 @@ def _names(chain: Path) -> set[str]:
     return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
 
 
-def _copied(file: Path, content: bytes, owner: Owner) -> State:
+def copied(file: Path, content: bytes, owner: Owner) -> State:
+    """Write a copy that belongs to ``owner``, and return its outcome."""
     there = read(file)
     state: State = "written" if there is None else "updated"
     if there == content:

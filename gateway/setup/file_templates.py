@@ -13,6 +13,7 @@ import broker_config
 from broker_config import local
 from gateway.core.addresses import Address
 from gateway.runtime.owned_files import Owner
+from gateway.setup.cell import settings_text
 
 if TYPE_CHECKING:
     from gateway.setup.options import DeploymentPlan
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _LOWEST_FREE_PORT: Final = 1024
 _HOMES: Final = ("/home", "/root", "/run/user")
 _PUBLIC: Final = Owner(0o644)
+_UNLIMITED: Final = "\n# The database may be away for longer than systemd would try.\nStartLimitIntervalSec=0"
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def _values(site: DeploymentPlan, places: DeploymentPaths, password: str) -> dic
         "reload_socket": str(places.reload_socket),
         "reload_unit": "" if _is_one_user(site) else " device-gateway-reload.service",
         "broker_capabilities": _broker_capabilities(site),
+        "cell": settings_text(site.cell, site.directory),
+        "start_limit": _UNLIMITED if site.cell else "",
         **_addresses(site, places, password),
     }
 

@@ -14,13 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.core.addresses import Address
 from gateway.errors import InvalidRequestError
 from gateway.settings.types import TopicPrefix
+from gateway.setup.cell import Cell, cell_of
 
 Tls = Literal["trial", "files", "none"]
 TLS_PORT: Final = 8883
 PLAIN_PORT: Final = 1883
 GATEWAY_USER: Final = "device-gateway"
 BROKER_USER: Final = "mosquitto"
-_FILES: Final = ("cert_file", "key_file", "ca_file")
+_FILES: Final = ("cert_file", "key_file", "ca_file", "database_password_file")
 _APT: Final = "apt-get install mosquitto"
 _USERADD: Final = "useradd --system --no-create-home --shell /usr/sbin/nologin"
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
@@ -42,6 +43,10 @@ class InitOptions:
     user: str | None = None
     broker_user: str | None = None
     insecure_listen: bool | None = None
+    cell: str | None = None
+    gateway_id: str | None = None
+    database: str | None = None
+    database_password_file: str | None = None
 
     def over(self, earlier: InitOptions) -> InitOptions:
         """Return these options, with earlier ones where nothing is given now.
@@ -102,6 +107,7 @@ class DeploymentPlan:
     gateway: SystemAccount
     broker: SystemAccount
     insecure: bool
+    cell: Cell | None = None
     privileged: bool = field(default_factory=lambda: os.geteuid() == 0)
 
     @property
@@ -147,6 +153,7 @@ def deployment_plan(directory: Path, wish: InitOptions) -> DeploymentPlan:
         gateway=accounts[0],
         broker=accounts[1],
         insecure=bool(wish.insecure_listen),
+        cell=cell_of(wish),
     )
     _refuse_open_listeners(made)
     _refuse_other_users(made)

@@ -20,6 +20,7 @@ from tests.e2e.program import GUARD_SECONDS, Program, run, script, started
 from tests.support import wire
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
+from tests.support.postgres import database, execute, server
 from tests.support.wait import eventually
 
 ME = getpass.getuser()
@@ -122,6 +123,23 @@ async def test_a_reset_works_with_the_written_files(tmp_path: Path, prefix: str)
         assert findings["certificates: broker's certificate"]["level"] == "ok"
         assert await site.gateway.stop() == 0
         assert await site.broker.stop() == 0
+
+
+async def test_a_cell_works_with_the_written_files(tmp_path: Path) -> None:
+    """Mosquitto and gateway start with a registry on PostgreSQL, under the ids that were asked for."""
+    where, word = database(tmp_path), tmp_path / "word"
+    word.write_text("known-to-the-server\n")
+    cell = ("--cell", "cell_1", "--database", where.url, "--database-password-file", str(word))
+    async with beside(tmp_path, *cell) as site, httpx.AsyncClient(base_url=site.url) as http:
+        ready = (await http.get("/ready")).json()
+        assert {each["name"]: each["owner"] for each in ready["leases"]}["broker:cell_1"] == "gw_cell_1"
+
+        async def serves() -> bool:
+            return bool((await http.get("/ready")).json()["ready"])
+
+        await eventually(serves, "the gateway is ready")
+        assert '"online"' in await site.integrator_hears("gateways/+/status")
+        assert execute(server(), "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", where.database) != [(0,)]
 
 
 async def test_a_certificate_of_another_authority_is_used(tmp_path: Path) -> None:

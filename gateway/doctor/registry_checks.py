@@ -18,6 +18,7 @@ from gateway.store import (
     DATABASE_NAME,
     View,
     account_sql,
+    device_count_sql,
     epoch_sql,
     gauge_sql,
     job_sql,
@@ -130,6 +131,7 @@ def contents(view: View, size: int, key_file: Path | None) -> Iterator[Finding]:
     yield _api_keys(view)
     yield _mqtt_passwords(fleet.without_mqtt_password)
     yield _leaked_keys(view)
+    yield _counts(view)
     yield _jobs(view)
     yield from _future(view)
 
@@ -237,6 +239,20 @@ def _leaked_keys(view: View) -> Finding:
             "'gateway signing-keys devices KID' the devices ('gateway docs runbook').",
         )
     return REGISTRY.ok("signing keys", "no device obeys one that leaked")
+
+
+def _counts(view: View) -> Finding:
+    """Report projects whose kept counts of devices differ from their devices."""
+    wrong = device_count_sql.differing(device_count_sql.kept(view), device_count_sql.counted(view))
+    if wrong:
+        return REGISTRY.error(
+            "counts",
+            f"{count(len(wrong), 'project')} with kept counts that are not those of the devices",
+            "The rows were changed by another program, or this is a bug: report it. 'gateway registry recount' counts "
+            "again, also while a gateway runs.",
+            *wrong,
+        )
+    return REGISTRY.ok("counts", "the kept counts of devices are right")
 
 
 def _jobs(view: View) -> Finding:

@@ -63,7 +63,7 @@ class CachedDevice:
 
     __slots__ = (
         "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
-        "owed", "pk", "project_id", "radio", "said", "storage_full", "tells", "threshold", "token_state",
+        "owed", "pk", "project_id", "radio", "said", "storage_full", "stored", "tells", "threshold", "token_state",
     )  # fmt: skip
 
     def __init__(self, sender: SenderRecord) -> None:
@@ -74,6 +74,7 @@ class CachedDevice:
         self.tells = bound_at is not None and self.token_state != _RESET_ONLY
         """Whether its reports are stored. Of a device that belongs to no user only its presence is."""
         self.low_battery, self.storage_full = bool(low), bool(full)
+        self.stored = self.counted
         self.owed: frozenset[str] = frozenset(owed.split(",")) if owed else _NOTHING
         """Types of events of which the last was suppressed."""
         self.said: tuple[Any, ...] = tuple(said)
@@ -84,6 +85,11 @@ class CachedDevice:
         """The link of its messages since this was read."""
         self.news = False
         """Whether the state must be mirrored to integrators again."""
+
+    @property
+    def counted(self) -> tuple[bool, bool, bool]:
+        """Return what kept counts depend on. ``stored`` is what the registry holds of it."""
+        return self.online, self.low_battery, self.storage_full
 
 
 class DeviceCache:

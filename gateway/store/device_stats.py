@@ -5,42 +5,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.models.devices import DeviceStats
-from gateway.store import tag_sql
+from gateway.store import device_count_sql, tag_sql
+from gateway.store.device_count_sql import DeviceCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.store.transaction import View
 
-_STATES: Final = """count(*) AS total, count(*) FILTER (WHERE h.connection = 'online') AS online,
-    count(*) - count(h.device_pk) AS never_seen, coalesce(sum(h.low_battery), 0) AS low_battery,
-    coalesce(sum(h.storage_full), 0) AS storage_full"""
+_TAGGED: Final = """count(*) AS total, 0 AS bound, count(h.device_pk) AS seen,
+    count(*) FILTER (WHERE h.connection = 'online') AS online, count(*) FILTER (WHERE h.low_battery = 1) AS low_battery,
+    count(*) FILTER (WHERE h.storage_full = 1) AS storage_full"""
 
 
 def count(view: View, project_id: str, tags: Sequence[str] = ()) -> DeviceStats:
-    """Return how many devices there are that have all of these tags, by state; deleted ones do not count."""
-    total, online, never_seen, low_battery, storage_full = _states(view, project_id, tags)
+    """Return how many devices there are that have all of these tags, by state; deleted ones do not count.
+
+    Without tags it reads kept counts, with tags every device that has them.
+    """
+    counts = _tagged(view, project_id, tags) if tags else device_count_sql.of_project(view, project_id)
     return DeviceStats(
         project_id=project_id,
-        total_count=total,
-        online_count=online,
-        offline_count=total - online - never_seen,
-        never_seen_count=never_seen,
-        low_battery_count=low_battery,
-        storage_full_count=storage_full,
-        pending_reset_count=_pending_resets(view, project_id, tags),
+        total_count=counts.total,
+        online_count=counts.online,
+        offline_count=counts.seen - counts.online,
+        never_seen_count=counts.total - counts.seen,
+        low_battery_count=counts.low_battery,
+        storage_full_count=counts.storage_full,
+        pending_reset_count=counts.pending_resets,
     )
 
 
-def _states(view: View, project_id: str, tags: Sequence[str]) -> Sequence[int]:
-    if not tags:
-        living = (
-            "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.project_id = ? AND d.deleted_at IS NULL"
-        )
-        return tuple(view.all(f"SELECT {_STATES} {living}", project_id)[0])
+def _tagged(view: View, project_id: str, tags: Sequence[str]) -> DeviceCounts:
     tagged = tag_sql.tagged(project_id, tag_sql.rarest_first(view, project_id, tags))
     source = f"FROM {tagged.source} LEFT JOIN health h ON h.device_pk = t.device_pk"
-    return tuple(view.all(f"SELECT {_STATES} {source} WHERE {' AND '.join(tagged.clauses)}", *tagged.values)[0])
+    row = view.all(f"SELECT {_TAGGED} {source} WHERE {' AND '.join(tagged.clauses)}", *tagged.values)[0]
+    return DeviceCounts(*row)._replace(pending_resets=_pending_resets(view, project_id, tags))
 
 
 def _pending_resets(view: View, project_id: str, tags: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.store import token_sql
+from gateway.store import device_count_sql, token_sql
 
 if TYPE_CHECKING:
     from gateway.store.transaction import View
@@ -43,14 +43,17 @@ def open_commands(view: View) -> list[OpenCommands]:
 
 
 def fleet(view: View) -> FleetGauges:
-    """Return the numbers of devices. It reads every device, so it is too slow for every second."""
-    row = view.one(
-        """SELECT count(*), count(d.bound_at), count(*) FILTER (WHERE h.connection = 'online'),
-            count(*) - count(h.device_pk), coalesce(sum(h.low_battery), 0), coalesce(sum(h.storage_full), 0)
-            FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.deleted_at IS NULL"""
+    """Return the numbers of devices, from kept counts."""
+    counts = device_count_sql.of_all(view)
+    return FleetGauges(
+        devices=counts.total,
+        bound=counts.bound,
+        online=counts.online,
+        never_seen=counts.total - counts.seen,
+        low_battery=counts.low_battery,
+        storage_full=counts.storage_full,
+        without_mqtt_password=token_sql.without_mqtt_password(view),
     )
-    counted = FleetGauges() if row is None else FleetGauges(*row)
-    return counted._replace(without_mqtt_password=token_sql.without_mqtt_password(view))
 
 
 def outbox(view: View) -> list[tuple[str, int, int]]:

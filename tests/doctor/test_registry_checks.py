@@ -1,15 +1,38 @@
 """What the doctor finds in a registry, where a function call shows it."""
 
+import json
 from pathlib import Path
 
+import pytest
+
+from gateway.cli import main
 from gateway.doctor.findings import Finding, Level
 from gateway.doctor.registry_checks import contents
 from tests.domain.job_support import make, turns
 from tests.domain.support import World
 
 
+def _finding(world: World, name: str) -> Finding:
+    return {each.name: each for each in contents(world.view, 1_000_000, None)}[name]
+
+
 def _jobs(world: World) -> Finding:
-    return {each.name: each for each in contents(world.view, 1_000_000, None)}["jobs"]
+    return _finding(world, "jobs")
+
+
+def test_wrong_counts_of_devices_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the command that counts again; after it the counts are right."""
+    with World(tmp_path) as world:
+        world.bound()
+        assert _finding(world, "counts").level is Level.OK
+        world.connection.execute("UPDATE device_counts SET bound = bound + 1")
+        wrong = _finding(world, "counts")
+        assert wrong.level is Level.ERROR
+        assert world.project_id in str(wrong)
+        assert "gateway registry recount" in str(wrong)
+        assert main(["registry", "recount", "--data-dir", str(tmp_path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"devices": 1, "mended": [world.project_id]}
+        assert _finding(world, "counts").level is Level.OK
 
 
 def test_jobs_whose_counts_differ_from_their_targets_are_named(tmp_path: Path) -> None:

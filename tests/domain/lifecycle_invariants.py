@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from gateway.store import command_sql, device_sql, outbox_sql, token_sql
+from gateway.store import command_sql, device_count_sql, device_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.dialect import SQLITE
@@ -52,6 +52,11 @@ class LifecycleInvariants(RuleBasedStateMachine):
         shutil.rmtree(self.data_dir)
 
     # --- what always holds --------------------------------------------------------------------------------------------
+
+    @invariant()
+    def kept_counts_are_those_of_the_devices(self) -> None:
+        """Whatever is registered, bound, heard, reset or deleted."""
+        assert device_count_sql.kept(self.world.view) == device_count_sql.counted(self.world.view)
 
     @invariant()
     def one_open_command_of_a_type(self) -> None:

@@ -12,7 +12,8 @@ from gateway.cli import main
 from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import ConflictError, StoreError
 from gateway.runtime.postgres_server import PostgresServer
-from gateway.store import DATABASE_NAME, moving, open_existing
+from gateway.store import DATABASE_NAME, View, device_count_sql, moving, open_existing
+from gateway.store.device_count_sql import DeviceCounts
 from gateway.store.location import postgres_engine
 from gateway.store.moving import LEFT, Contents, Move
 from gateway.store.opening import open_sqlite
@@ -71,6 +72,10 @@ def test_every_table_is_moved(server: PostgresServer, source: Path, capsys: pyte
         assert connection.execute(insert).fetchall()[0][0] == HEARTBEATS + 2
         assert connection.execute("SELECT nextval('outbox_seq')").fetchall()[0][0] == 2
         assert connection.execute("SELECT next_event()").fetchall()[0][0] == 2
+        counts = device_count_sql.kept(View(connection))
+        assert counts == {"proj_1": DeviceCounts(total=1, seen=1, online=1)}
+        connection.execute("UPDATE health SET connection = 'offline', low_battery = 1")
+        assert device_count_sql.kept(View(connection)) == {"proj_1": DeviceCounts(total=1, seen=1, low_battery=1)}
     assert main(["keys", "list", "--database", address.url]) == 0
     assert "key_1" in capsys.readouterr().out
     assert main(words) == 5

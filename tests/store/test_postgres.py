@@ -35,6 +35,10 @@ INDEXES = {
         WHERE c.relkind = 'i' AND n.nspname = 'public'
         AND c.relname NOT IN (SELECT conname FROM pg_constraint)""",
 }
+TRIGGERS = {
+    "sqlite": "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal",
+}
 ENGINE_INDEXES = {"idx__sqlite_migrations_migration_set_name", "devices_by_text"}
 WRITES = 40
 
@@ -48,11 +52,16 @@ def _indexes(connection: DatabaseConnection) -> set[str]:
     return {row[0] for row in connection.execute(INDEXES[connection.dialect.name])} - ENGINE_INDEXES
 
 
+def _triggers(connection: DatabaseConnection) -> set[tuple[str, str]]:
+    return {(row[0], row[1]) for row in connection.execute(TRIGGERS[connection.dialect.name])}
+
+
 def test_both_engines_have_the_same_tables(tmp_path: Path) -> None:
-    """Table by table and column by column; indexes by their names."""
+    """Table by table and column by column; indexes and triggers by their names."""
     with closing(SqliteEngine(tmp_path).open()) as here, closing(open_registry(database(tmp_path))) as there:
         assert _columns(here) == _columns(there)
         assert _indexes(here) == _indexes(there)
+        assert _triggers(here) == _triggers(there) != set()
 
 
 async def test_two_gateways_write_at_once(tmp_path: Path) -> None:

@@ -5,7 +5,20 @@ change of the schema is a new step at the end of the newest file. The order of t
 steps. ``docs/store.md`` describes the tables. Times are milliseconds since the epoch, documents are JSON text.
 """
 
-from gateway.store.migrations import steps_001_to_010, steps_011_to_020, steps_021_to_030, steps_031_to_040
+from gateway.store.migrations import (
+    steps_001_to_010,
+    steps_011_to_020,
+    steps_021_to_030,
+    steps_031_to_040,
+    steps_041_to_050,
+)
 from gateway.store.migrations.step import STEPS
 
-__all__ = ["STEPS", "steps_001_to_010", "steps_011_to_020", "steps_021_to_030", "steps_031_to_040"]
+__all__ = [
+    "STEPS",
+    "steps_001_to_010",
+    "steps_011_to_020",
+    "steps_021_to_030",
+    "steps_031_to_040",
+    "steps_041_to_050",
+]

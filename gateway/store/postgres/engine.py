@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
 from gateway.errors import ConflictError, NotFoundError, StoreError
+from gateway.store import device_count_sql
 from gateway.store.errors import OPENED, PostgresError, store_error
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.postgres.steps import STEP_TABLE, STEPS, names
 from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
-from gateway.store.transaction import rollback
+from gateway.store.transaction import Context, Tx, rollback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,8 @@ OLDEST_SERVER: Final = 150_000
 """PostgreSQL 15 (contract, section 6), as ``server_version_num`` has it."""
 
 
+_COUNTED: Final = ("devices", "health", "commands")
+"""Tables whose triggers keep the counts of devices. A move copies without them: each row would update one row."""
 MOVING: Final = "zz_moving_"
 """Begins the name of a step that no gateway knows: it keeps them from a registry that is not complete."""
 
@@ -94,7 +97,9 @@ class PostgresEngine:
         return connection
 
     def finish_move(self, connection: PostgresConnection) -> None:
-        """Open the target of a move to gateways, in the transaction that is open."""
+        """Open the target of a move to gateways, in the transaction that is open: its devices are counted now."""
+        _let_triggers(connection, "ENABLE")
+        device_count_sql.recount(Tx(connection, Context()))
         connection.execute(f"DELETE FROM {STEP_TABLE} WHERE name LIKE ?", (f"{MOVING}%",))  # noqa: S608 - a constant
 
     def open_writer(self) -> PostgresConnection:
@@ -198,6 +203,12 @@ def _require_target(connection: PostgresConnection, address: PostgresAddress, st
         connection.execute(f"INSERT INTO {STEP_TABLE} (name) VALUES (?)", (MOVING + state,))  # noqa: S608 - a constant
         connection.execute("COMMIT")
     _apply_missing(connection)
+    _let_triggers(connection, "DISABLE")
+
+
+def _let_triggers(connection: PostgresConnection, verb: str) -> None:
+    for table in _COUNTED:
+        connection.execute(f"ALTER TABLE {table} {verb} TRIGGER USER")
 
 
 def _require_empty(connection: PostgresConnection, address: PostgresAddress) -> None:

@@ -1,0 +1,78 @@
+"""Schema steps 41 to 50: kept counts of devices, indexes of filters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.store.migrations.step import execute_each, step
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+_OPEN_RESETS: Final = """(SELECT count(*) FROM commands WHERE device_pk = NEW.pk AND type = 'factory_reset'
+    AND status IN ('pending', 'delivered'))"""
+_OF_DEVICE: Final = f"""UPDATE device_counts SET total = total {{0}} 1, bound = bound {{0}} (NEW.bound_at IS NOT NULL),
+    seen = seen {{0}} (SELECT count(*) FROM health WHERE device_pk = NEW.pk),
+    online = online {{0}} (SELECT count(*) FROM health WHERE device_pk = NEW.pk AND connection = 'online'),
+    low_battery = low_battery {{0}} (SELECT count(*) FROM health WHERE device_pk = NEW.pk AND low_battery = 1),
+    storage_full = storage_full {{0}} (SELECT count(*) FROM health WHERE device_pk = NEW.pk AND storage_full = 1),
+    pending_resets = pending_resets {{0}} {_OPEN_RESETS} WHERE project_id = NEW.project_id"""  # noqa: S608 - constants
+"""Counts of a whole device: those of a device that is deleted go, those of a restored one come back."""
+_LIVING: Final = "(SELECT project_id FROM devices WHERE pk = NEW.device_pk AND deleted_at IS NULL)"
+
+
+@step
+def m042_device_counts(db: Database) -> None:
+    """Create the counts of each project's devices, and the triggers that keep them.
+
+    A trigger fires only where a counted value changes, so most heartbeats write no count. No trigger is needed for
+    deleted rows: devices, their health and their commands stay.
+    """
+    execute_each(
+        db,
+        """CREATE TABLE device_counts (
+            project_id TEXT PRIMARY KEY, total INTEGER NOT NULL DEFAULT 0, bound INTEGER NOT NULL DEFAULT 0,
+            seen INTEGER NOT NULL DEFAULT 0, online INTEGER NOT NULL DEFAULT 0,
+            low_battery INTEGER NOT NULL DEFAULT 0, storage_full INTEGER NOT NULL DEFAULT 0,
+            pending_resets INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID""",
+        """INSERT INTO device_counts (project_id, total, bound, seen, online, low_battery, storage_full, pending_resets)
+            SELECT p.id, count(d.pk), count(d.bound_at), count(h.device_pk),
+                count(*) FILTER (WHERE h.connection = 'online'), count(*) FILTER (WHERE h.low_battery = 1),
+                count(*) FILTER (WHERE h.storage_full = 1),
+                (SELECT count(*) FROM commands c CROSS JOIN devices e WHERE c.type = 'factory_reset'
+                    AND c.status IN ('pending', 'delivered') AND e.pk = c.device_pk AND e.project_id = p.id
+                    AND e.deleted_at IS NULL)
+            FROM projects p LEFT JOIN devices d ON d.project_id = p.id AND d.deleted_at IS NULL
+            LEFT JOIN health h ON h.device_pk = d.pk GROUP BY p.id""",
+        """CREATE TRIGGER count_project AFTER INSERT ON projects BEGIN
+            INSERT INTO device_counts (project_id) VALUES (NEW.id); END""",
+        """CREATE TRIGGER count_device AFTER INSERT ON devices WHEN NEW.deleted_at IS NULL BEGIN
+            UPDATE device_counts SET total = total + 1, bound = bound + (NEW.bound_at IS NOT NULL)
+                WHERE project_id = NEW.project_id; END""",
+        """CREATE TRIGGER count_binding AFTER UPDATE OF bound_at ON devices WHEN OLD.deleted_at IS NULL
+            AND (OLD.bound_at IS NULL) <> (NEW.bound_at IS NULL) BEGIN
+            UPDATE device_counts SET bound = bound + (NEW.bound_at IS NOT NULL) - (OLD.bound_at IS NOT NULL)
+                WHERE project_id = NEW.project_id; END""",
+        f"""CREATE TRIGGER count_deletion AFTER UPDATE OF deleted_at ON devices WHEN OLD.deleted_at IS NULL
+            AND NEW.deleted_at IS NOT NULL BEGIN {_OF_DEVICE.format("-")}; END""",
+        f"""CREATE TRIGGER count_restoration AFTER UPDATE OF deleted_at ON devices WHEN OLD.deleted_at IS NOT NULL
+            AND NEW.deleted_at IS NULL BEGIN {_OF_DEVICE.format("+")}; END""",
+        f"""CREATE TRIGGER count_first_health AFTER INSERT ON health BEGIN
+            UPDATE device_counts SET seen = seen + 1, online = online + (NEW.connection = 'online'),
+                low_battery = low_battery + (NEW.low_battery = 1), storage_full = storage_full + (NEW.storage_full = 1)
+                WHERE project_id = {_LIVING}; END""",  # noqa: S608 - constants
+        f"""CREATE TRIGGER count_health AFTER UPDATE OF connection, low_battery, storage_full ON health
+            WHEN OLD.connection <> NEW.connection OR OLD.low_battery <> NEW.low_battery
+                OR OLD.storage_full <> NEW.storage_full BEGIN
+            UPDATE device_counts SET online = online + (NEW.connection = 'online') - (OLD.connection = 'online'),
+                low_battery = low_battery + (NEW.low_battery = 1) - (OLD.low_battery = 1),
+                storage_full = storage_full + (NEW.storage_full = 1) - (OLD.storage_full = 1)
+                WHERE project_id = {_LIVING}; END""",  # noqa: S608 - constants
+        f"""CREATE TRIGGER count_reset AFTER INSERT ON commands
+            WHEN NEW.type = 'factory_reset' AND NEW.status IN ('pending', 'delivered') BEGIN
+            UPDATE device_counts SET pending_resets = pending_resets + 1 WHERE project_id = {_LIVING}; END""",  # noqa: S608 - constants
+        f"""CREATE TRIGGER count_end_of_reset AFTER UPDATE OF status ON commands WHEN NEW.type = 'factory_reset'
+            AND (OLD.status IN ('pending', 'delivered')) <> (NEW.status IN ('pending', 'delivered')) BEGIN
+            UPDATE device_counts SET pending_resets = pending_resets + (NEW.status IN ('pending', 'delivered'))
+                - (OLD.status IN ('pending', 'delivered')) WHERE project_id = {_LIVING}; END""",  # noqa: S608 - constants
+    )

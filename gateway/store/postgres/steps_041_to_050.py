@@ -1,0 +1,100 @@
+"""Schema steps 41 to 50 on PostgreSQL (:mod:`gateway.store.postgres.steps`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_OF_DEVICE: Final = """UPDATE device_counts SET total = total {0} 1, bound = bound {0} (NEW.bound_at IS NOT NULL)::int,
+    seen = seen {0} (SELECT count(*) FROM health WHERE device_pk = NEW.pk),
+    online = online {0} (SELECT count(*) FROM health WHERE device_pk = NEW.pk AND connection = 'online'),
+    low_battery = low_battery {0} (SELECT count(*) FROM health WHERE device_pk = NEW.pk AND low_battery = 1),
+    storage_full = storage_full {0} (SELECT count(*) FROM health WHERE device_pk = NEW.pk AND storage_full = 1),
+    pending_resets = pending_resets {0} (SELECT count(*) FROM commands WHERE device_pk = NEW.pk
+        AND type = 'factory_reset' AND status IN ('pending', 'delivered')) WHERE project_id = NEW.project_id"""
+_LIVING: Final = "(SELECT project_id FROM devices WHERE pk = NEW.device_pk AND deleted_at IS NULL)"
+
+
+def _trigger(name: str, fires: str, when: str, statement: str) -> tuple[str, str]:
+    """Return the statements for a trigger of each row and its function, which have the same name."""
+    return (
+        f"""CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN {statement}; RETURN NULL; END $$""",
+        f"CREATE TRIGGER {name} AFTER {fires} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {name}()",
+    )
+
+
+P042: Final = (
+    """CREATE TABLE device_counts (
+        project_id text COLLATE "C" PRIMARY KEY, total bigint NOT NULL DEFAULT 0, bound bigint NOT NULL DEFAULT 0,
+        seen bigint NOT NULL DEFAULT 0, online bigint NOT NULL DEFAULT 0, low_battery bigint NOT NULL DEFAULT 0,
+        storage_full bigint NOT NULL DEFAULT 0, pending_resets bigint NOT NULL DEFAULT 0) WITH (fillfactor = 10)""",
+    """INSERT INTO device_counts (project_id, total, bound, seen, online, low_battery, storage_full, pending_resets)
+        SELECT p.id, count(d.pk), count(d.bound_at), count(h.device_pk),
+            count(*) FILTER (WHERE h.connection = 'online'), count(*) FILTER (WHERE h.low_battery = 1),
+            count(*) FILTER (WHERE h.storage_full = 1),
+            (SELECT count(*) FROM commands c CROSS JOIN devices e WHERE c.type = 'factory_reset'
+                AND c.status IN ('pending', 'delivered') AND e.pk = c.device_pk AND e.project_id = p.id
+                AND e.deleted_at IS NULL)
+        FROM projects p LEFT JOIN devices d ON d.project_id = p.id AND d.deleted_at IS NULL
+        LEFT JOIN health h ON h.device_pk = d.pk GROUP BY p.id""",
+    *_trigger("count_project", "INSERT ON projects", "true", "INSERT INTO device_counts (project_id) VALUES (NEW.id)"),
+    *_trigger(
+        "count_device",
+        "INSERT ON devices",
+        "NEW.deleted_at IS NULL",
+        """UPDATE device_counts SET total = total + 1, bound = bound + (NEW.bound_at IS NOT NULL)::int
+            WHERE project_id = NEW.project_id""",
+    ),
+    *_trigger(
+        "count_binding",
+        "UPDATE OF bound_at ON devices",
+        "OLD.deleted_at IS NULL AND (OLD.bound_at IS NULL) <> (NEW.bound_at IS NULL)",
+        """UPDATE device_counts SET bound = bound + (NEW.bound_at IS NOT NULL)::int - (OLD.bound_at IS NOT NULL)::int
+            WHERE project_id = NEW.project_id""",
+    ),
+    *_trigger(
+        "count_deletion",
+        "UPDATE OF deleted_at ON devices",
+        "OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL",
+        _OF_DEVICE.format("-"),
+    ),
+    *_trigger(
+        "count_restoration",
+        "UPDATE OF deleted_at ON devices",
+        "OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL",
+        _OF_DEVICE.format("+"),
+    ),
+    *_trigger(
+        "count_first_health",
+        "INSERT ON health",
+        "true",
+        f"""UPDATE device_counts SET seen = seen + 1, online = online + (NEW.connection = 'online')::int,
+            low_battery = low_battery + (NEW.low_battery = 1)::int,
+            storage_full = storage_full + (NEW.storage_full = 1)::int WHERE project_id = {_LIVING}""",  # noqa: S608 - constants
+    ),
+    *_trigger(
+        "count_health",
+        "UPDATE OF connection, low_battery, storage_full ON health",
+        """OLD.connection <> NEW.connection OR OLD.low_battery <> NEW.low_battery
+            OR OLD.storage_full <> NEW.storage_full""",
+        f"""UPDATE device_counts SET
+            online = online + (NEW.connection = 'online')::int - (OLD.connection = 'online')::int,
+            low_battery = low_battery + (NEW.low_battery = 1)::int - (OLD.low_battery = 1)::int,
+            storage_full = storage_full + (NEW.storage_full = 1)::int - (OLD.storage_full = 1)::int
+            WHERE project_id = {_LIVING}""",  # noqa: S608 - constants
+    ),
+    *_trigger(
+        "count_reset",
+        "INSERT ON commands",
+        "NEW.type = 'factory_reset' AND NEW.status IN ('pending', 'delivered')",
+        f"UPDATE device_counts SET pending_resets = pending_resets + 1 WHERE project_id = {_LIVING}",  # noqa: S608 - constants
+    ),
+    *_trigger(
+        "count_end_of_reset",
+        "UPDATE OF status ON commands",
+        """NEW.type = 'factory_reset'
+            AND (OLD.status IN ('pending', 'delivered')) <> (NEW.status IN ('pending', 'delivered'))""",
+        f"""UPDATE device_counts SET pending_resets = pending_resets + (NEW.status IN ('pending', 'delivered'))::int
+            - (OLD.status IN ('pending', 'delivered'))::int WHERE project_id = {_LIVING}""",  # noqa: S608 - constants
+    ),
+)

@@ -65,6 +65,7 @@ class ReadinessCheck:
         valid = not any(each.expired for each in self._certificates)
         return {
             "ready": serves and valid and self._store.trouble is None,
+            "gateway": self._membership.report(),
             "registry": {"error": self._store.trouble},
             "broker": {
                 "kind": self._broker_kind,

@@ -22,8 +22,11 @@ async def doubt(api: ApiClient) -> str | None:
     facts = await api.readiness()
     if facts is None:
         return None if api.remote else "no gateway runs on this data directory"
-    if facts["broker"]["connected"]:
-        return None
+    lease = next((each for each in facts.get("leases", ()) if each["name"].startswith("broker:")), None)
+    if facts["broker"]["connected"] or (lease is not None and not lease["held"] and lease["owner"] is not None):
+        return None  # a gateway that stands by has no session; the owner stores who is there
+    if lease is not None and lease["error"]:
+        return "no gateway serves the broker"
     error = facts["broker"].get("error")
     return "the gateway is not connected to its broker" + (f" ({output.cell(error)})" if error else "")
 

@@ -51,6 +51,10 @@ class Membership:
         """
         await self.registration.begin(is_alone=self.is_alone)
 
+    def report(self) -> dict[str, Any]:
+        """Return what ``/ready`` says of this gateway."""
+        return {"id": self.registration.holder.gateway_id, "alone": self.is_alone}
+
     def states(self, found: Leases) -> list[dict[str, Any]]:
         """Return what ``/ready`` says of each lease of this gateway; the age in seconds."""
         rows = {row.name: row for row in found.rows}

@@ -97,6 +97,13 @@ class OutboxDepth(Outbound):
     oldest_seconds: int = Field(description="How long the oldest change has waited, in seconds.")
 
 
+class AnsweringGateway(Outbound):
+    """The gateway that answers."""
+
+    id: str = Field(description="Its `gateway_id`.")
+    alone: bool = Field(description="Whether no other gateway can serve its registry: SQLite.")
+
+
 class LeaseState(Outbound):
     """What one gateway of a registry does at a time: serve a broker, or do the work of the whole fleet."""
 
@@ -122,6 +129,7 @@ class Readiness(Outbound):
     """Whether the gateway can do all of its work now, and the facts behind that."""
 
     ready: bool = Field(description="Whether every part is ready.")
+    gateway: AnsweringGateway = Field(description="Which gateway answers; several may serve one registry.")
     registry: RegistryState = Field(description="Whether the last write to the registry succeeded.")
     broker: BrokerLink = Field(description="The link to the broker.")
     access: BrokerAccess = Field(description="Accounts and sessions at the broker.")

@@ -17,7 +17,7 @@ from device_sim import GatewayApi, SimulatedDevice
 from gateway.core.postgres_address import PostgresAddress
 from gateway.runtime.postgres_server import PostgresServer
 from tests.e2e.gateway_process import GatewayProcess
-from tests.e2e.program import GUARD_SECONDS, run, script, started
+from tests.e2e.program import GUARD_SECONDS, clean_environment, run, script, started
 from tests.e2e.support import Site, mosquitto, mosquitto_options, running
 from tests.support.measured import MEASURED, Measured
 from tests.support.mosquitto import Mosquitto
@@ -64,6 +64,7 @@ class Pair:
         async def standing() -> bool:
             with contextlib.suppress(httpx.TransportError):
                 report = (await site.http.get("/ready")).json()
+                assert report["gateway"] == {"id": site.gateway.name, "alone": False}
                 return bool(report["ready"]) and not report["leases"][0]["held"]
             return False
 
@@ -120,6 +121,10 @@ async def _both_are_listed(pair: Pair, lease: dict[str, Any]) -> None:
     assert [each["gateway_id"] for each in found["gateways"]] == ["gw_1", "gw_2"]
     owners = {each["name"]: (each["owner"], each["epoch"]) for each in found["leases"]}
     assert owners[BROKER] == (lease["owner"], lease["epoch"])
+    standby = next(each for each in (pair.one, pair.other) if each.gateway.name != lease["owner"])
+    there = clean_environment(GATEWAY_API_KEY=standby.key, GATEWAY_URL=standby.gateway.url)
+    listed = await run(script("gateway"), "devices", "list", environment=there)
+    assert (listed.code, listed.err) == (0, ""), "it knows who is online, although it has no session"
 
 
 async def test_a_take_over_loses_nothing(tmp_path: Path, record_property: Measured) -> None:

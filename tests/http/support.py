@@ -266,6 +266,7 @@ async def serving(
         "ready": True,
         "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
         "access": {"managed_by": "mosquitto", "error": None},
+        "gateway": {"id": "gw_1", "alone": True},
         "registry": {"error": None},
         "leases": [
             {"name": name, "held": True, "owner": "gw_1", "epoch": 1, "age_seconds": 60, "error": None}

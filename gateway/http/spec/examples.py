@@ -125,6 +125,7 @@ _READY: Final[dict[str, Any]] = {
     "ready": True,
     "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
     "access": {"managed_by": "mosquitto", "error": None},
+    "gateway": {"id": "gw_01JD3M0000000000000000000A", "alone": False},
     "registry": {"error": None},
     "leases": [
         {

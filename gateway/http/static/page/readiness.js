@@ -1,7 +1,7 @@
-// Follows `/ready`: whether the gateway has its broker, without which nothing that is shown of presence is known.
+// Follows `/ready`: which gateway answers, and whether the broker is served, without which presence is not known.
 
-import { put } from "./dom.js";
-import { named } from "./names.js";
+import { put, say } from "./dom.js";
+import { named, visible } from "./names.js";
 import { Paced } from "./paced.js";
 
 const URL_READY = new URL("ready", document.baseURI);
@@ -20,7 +20,7 @@ export class Readiness {
 
   /** Whether a device that counts as online is there; true until the gateway says otherwise. */
   get hasBroker() {
-    return this.#facts?.broker?.connected ?? true;
+    return this.#facts == null || this.#facts.broker.connected || isServedByAnother(this.#facts);
   }
 
   look() {
@@ -45,7 +45,8 @@ export class Readiness {
   }
 
   #show() {
-    const wrong = this.#facts != null && !this.#facts.ready && words(this.#facts);
+    this.#showGateway();
+    const wrong = this.#facts != null && words(this.#facts);
     const text = JSON.stringify(wrong);
     if (byId("unready").dataset.text === text) return; // a screen reader reads it once
     byId("unready").dataset.text = text;
@@ -55,6 +56,18 @@ export class Readiness {
       sentence(strong, rest), error ? sentence(null, "It says: ", named(error)) : null,
     ]));
   }
+
+  /** Where several gateways serve the registry: which one answers. */
+  #showGateway() {
+    const { id, alone = true } = this.#facts?.gateway ?? {};
+    byId("answers").hidden = alone;
+    say(byId("answers"), alone ? "" : visible(id));
+  }
+}
+
+/** Another gateway holds the lease of this one's broker: it is connected there, and this one stands by. */
+function isServedByAnother({ leases = [] }) {
+  return leases.some((each) => each.name.startsWith("broker:") && !each.held && each.owner != null);
 }
 
 function sentence(strong, ...rest) {
@@ -64,8 +77,19 @@ function sentence(strong, ...rest) {
   return node;
 }
 
-/** What is wrong, each as `[what, what that means, the gateway's own words]`. */
-function words({ broker, registry, access, certificates = [] }) {
+/** What is wrong, each as `[what, what that means, the gateway's own words]`; null: nothing is. */
+function words(facts) {
+  const unowned = facts.leases?.filter((each) => each.error).map(ofLease) ?? [];
+  if (facts.ready) return unowned.length ? unowned : null;
+  return unowned.length && !facts.registry?.error ? unowned : ofPart(facts);
+}
+
+function ofLease({ name, error }) {
+  if (name === "fleet") return ["No gateway does the work of the fleet.", "Jobs, webhooks and expiry wait.", error];
+  return ["No gateway serves the broker.", "Which devices are online is not known. What is asked for here is kept, and reaches devices when a gateway serves the broker.", error];
+}
+
+function ofPart({ broker, registry, access, certificates = [] }) {
   if (registry?.error) return [["The registry cannot be written.", "Nothing can be changed now.", registry.error]];
   if (!broker.connected) {
     return [["The gateway is not connected to its broker.", "Which devices are online is not known. What is asked for here is kept, and reaches devices when the broker is back.", broker.error]];

@@ -14,6 +14,9 @@ have npm || missing="$missing npm"
 have promtool || missing="$missing prometheus"
 have systemd-analyze || missing="$missing systemd"
 have rabbitmq-server || missing="$missing rabbitmq-server"
+have openssl || missing="$missing openssl"
+have haproxy || missing="$missing haproxy"
+have pgbouncer || missing="$missing pgbouncer"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && have apt-get; then
@@ -24,7 +27,7 @@ if [ "$(id -u)" = 0 ] && have apt-get; then
     # shellcheck disable=SC2086
     apt-get -qq install -y --no-install-recommends $missing >/dev/null
     if have service; then
-        for each in mosquitto prometheus rabbitmq-server; do service $each stop >/dev/null 2>&1 || true; done
+        for each in mosquitto prometheus rabbitmq-server haproxy pgbouncer; do service $each stop >/dev/null 2>&1 || true; done
     fi
     # Erlang's port mapper came with RabbitMQ and outlives it; it stays if another program uses it.
     case "$missing" in *rabbitmq*) epmd -kill >/dev/null 2>&1 || true ;; esac

@@ -14,8 +14,8 @@ from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
 from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.errors import UnavailableError
 from gateway.runtime.owned_files import Owner, check_place, make_folder, own, read, replace
-from gateway.setup import certificates, runnable
-from gateway.setup.cell import OF_ONE_AUTHORITY, PASSWORD_NAME
+from gateway.setup import cell, certificates, runnable
+from gateway.setup.cell import PASSWORD_NAME
 from gateway.setup.file_manifest import FileManifest
 from gateway.setup.file_templates import DeploymentPaths, texts
 from gateway.setup.options import DeploymentPlan, InitOptions, deployment_plan
@@ -75,7 +75,9 @@ def _written(made: DeploymentPlan, wish: InitOptions, ledger: FileManifest) -> I
     _password_file(made, passwords, ledger)
     _locks_file(made)
     ledger.save(wish.to_json())
-    return InitOutcome(made, ledger.states, made.directory / ACCOUNTS, new, tuple(_problems(made)))
+    return InitOutcome(
+        made, ledger.states, made.directory / ACCOUNTS, new, (*runnable.problems(made), *cell.problems(made))
+    )
 
 
 def _database_password(made: DeploymentPlan, ledger: FileManifest) -> None:
@@ -83,11 +85,6 @@ def _database_password(made: DeploymentPlan, ledger: FileManifest) -> None:
         owner = _owner(made, 0o640, None, made.gateway.gid)
         content = f"{made.cell.password.get_secret_value()}\n".encode()
         ledger.note(PASSWORD_NAME, certificates.copied(made.directory / PASSWORD_NAME, content, owner))
-
-
-def _problems(made: DeploymentPlan) -> list[str]:
-    several_authorities = made.cell is not None and made.tls == "trial"
-    return runnable.problems(made) + ([OF_ONE_AUTHORITY] if several_authorities else [])
 
 
 def _certificates_wanted(made: DeploymentPlan) -> tuple[dict[str, Owner], dict[str, Owner]]:

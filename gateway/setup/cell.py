@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,13 +15,18 @@ from gateway.runtime.private_files import read_secret_line
 from gateway.settings.types import BrokerId
 
 if TYPE_CHECKING:
-    from gateway.setup.options import InitOptions
+    from gateway.setup.options import DeploymentPlan, InitOptions
 
 PASSWORD_NAME: Final = "gateway/database-password"  # noqa: S105 - the name of a file
-OF_ONE_AUTHORITY: Final = (
+_ONE_AUTHORITY: Final = (
     "This cell has a trial authority, and devices that change between cells have to trust those of all cells. Give all "
     "cells a certificate of one authority (--cert-file, --key-file, --ca-file), or copy DIR/authority of the first "
     "cell before you run this for the next one."
+)
+_ELSEWHERE: Final = (
+    "The gateway connects to its broker as {name}, and that name does not lead to this machine: it would serve the "
+    "broker of another cell. Add the line '127.0.0.1 {name}' to /etc/hosts, or give a further --name that the "
+    "certificate holds and that leads to this machine."
 )
 _TOGETHER: Final = ("database", "database_password_file", "gateway_id")
 
@@ -88,6 +94,29 @@ def _database(text: str) -> PostgresAddress:
     if any(each in address.url for each in '"\\\n'):
         raise InvalidRequestError("--database: should have no quotation mark and no backslash.")
     return address
+
+
+def problems(site: DeploymentPlan) -> list[str]:
+    """Return what would go wrong in a cell, a sentence or two for each; empty when all is well."""
+    if site.cell is None or site.tls == "none":
+        return []
+    if site.tls == "trial":
+        return [_ONE_AUTHORITY]
+    name = site.broker_host
+    if _is_here(name):
+        return []
+    return [_ELSEWHERE.format(name=name)]
+
+
+def _is_here(host: str) -> bool:
+    """Return whether the host is an address of this machine: only such an address can be bound."""
+    try:
+        family, kind, _, _, (address, *_) = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def settings_text(cell: Cell | None, directory: Path) -> str:

@@ -117,9 +117,12 @@ class DeploymentPlan:
 
     @property
     def broker_host(self) -> str:
-        """Return the name by which the gateway connects to the broker: one that its certificate holds."""
+        """Return the name by which the gateway connects to the broker: one that its certificate holds.
+
+        In a cell the first name may lead to a load balancer, so the last one is taken.
+        """
         if self.tls == "files":
-            return self.names[0]
+            return self.names[-1 if self.cell else 0]
         if self.listen.is_wildcard:
             return "::1" if ":" in self.listen.host else "127.0.0.1"
         return self.listen.host

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from gateway.core.addresses import BrokerUrl
 from gateway.errors import GatewayError
 from gateway.settings.loading import load
 from gateway.setup.broker_init import initialise
 from gateway.setup.file_manifest import NAME as MANIFEST
 from gateway.setup.options import InitOptions
 from tests.setup.support import SETTINGS, contents, init, lines
+from tests.support.certificates import make_authority
 
 PASSWORD = "the-word-of-the-database"
 URL = "postgresql://gateway@db1,db2/registry"
@@ -78,6 +80,21 @@ def test_cells_can_share_a_trial_authority(tmp_path: Path) -> None:
     assert (one / "ca.pem").read_bytes() == (other / "ca.pem").read_bytes()
     assert (one / "mosquitto/server.pem").read_bytes() != (other / "mosquitto/server.pem").read_bytes()
     assert "database_password_file" not in (other / SETTINGS).read_text()
+
+
+def test_the_gateway_of_a_cell_connects_to_its_own_broker(tmp_path: Path) -> None:
+    """Devices receive the first name, which leads to a load balancer; the gateway takes the last one."""
+    authority = make_authority(tmp_path / "ca")
+    pair = authority.server("own", ["gateway.invalid", "localhost"])
+    chain, key = str(pair.certificate), str(pair.key)
+    files: dict[str, Any] = {"cert_file": chain, "key_file": key, "ca_file": str(authority.files.certificate)}
+    good = init(tmp_path / "good", cell="a", database=URL, names=("gateway.invalid", "localhost"), **files)
+    settings = load({}, {}, tmp_path / "good" / SETTINGS).settings
+    assert isinstance(settings.broker, BrokerUrl)
+    assert (settings.broker.address.host, str(settings.mqtt_advertise)) == ("localhost", "gateway.invalid:8883")
+    assert good.problems == ()
+    lost = init(tmp_path / "lost", cell="a", database=URL, names=("gateway.invalid",), **files)
+    assert [each for each in lost.problems if "'127.0.0.1 gateway.invalid' to /etc/hosts" in each]
 
 
 @pytest.mark.parametrize(

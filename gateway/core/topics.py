@@ -124,6 +124,10 @@ class Topics:
         """Return the topic of the gateway's own online message and last will."""
         return f"{self.prefix}gateways/{gateway_id}/status"
 
+    def is_gateway_status(self, topic: str) -> bool:
+        """Return whether this is the status topic of a gateway, of this or another registry."""
+        return topic.startswith(f"{self.prefix}gateways/") and topic.endswith("/status")
+
     @property
     def marks(self) -> str:
         """Return the topic of the marks that the gateway sends to itself."""

@@ -118,7 +118,12 @@ class BrokerConnection:
         self._connected_at = math.inf
 
     async def run(self) -> None:
-        """Stay connected until cancelled. Pauses between tries grow, with jitter, until a connection was steady."""
+        """Stay connected until cancelled. Pauses between tries grow, with jitter, until a connection was steady.
+
+        It runs once for each time that this process owns the broker. Another gateway may have owned it in between.
+        """
+        self.status, self._was_steady = LinkStatus(), False
+        self._peers.begin()
         while True:
             self._connected_at = math.inf
             self._lost(await _end_of(asyncio.create_task(self._live(), name="broker connection")))

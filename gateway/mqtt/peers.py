@@ -93,6 +93,10 @@ class Peers:
         self._to_answer: asyncio.Queue[GatewayMark] = asyncio.Queue(_ASKED)
         self._established = False
 
+    def begin(self) -> None:
+        """Begin to serve the broker, perhaps again: the status on the own topic may be of an owner in between."""
+        self._established = False
+
     def mark(self, name: str, answers: str | None = None) -> bytes:
         """Return the payload of a mark. Other gateways answer every mark that is no answer."""
         if answers is None:
@@ -225,8 +229,8 @@ class Peers:
 
     def _is_foreign(self, message: Message) -> bool:
         """Return whether this is the status of another gateway, not of an earlier process on this registry."""
-        if not message.topic.endswith("/status") or not message.payload:
-            return False
+        if not self._topics.is_gateway_status(message.topic) or not message.payload:
+            return False  # of a device: the session may hold retained messages that an earlier owner asked for
         said = _read(message.payload)
         if message.topic != self._topics.gateway_status(self._identity.gateway_id):
             return True

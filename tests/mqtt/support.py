@@ -173,6 +173,10 @@ class MqttTestbed:
         if settled:
             await self.settled()
 
+    def resume(self) -> None:
+        """Let the parts of a gateway that was stopped run again, as when the process owns the broker once more."""
+        self._start(self.access_syncer.run(), self.connection.run())
+
     def _start(self, *work: Coroutine[Any, Any, None]) -> None:
         self._tasks = [asyncio.create_task(each) for each in work]
 

@@ -16,6 +16,8 @@ from gateway.store import Context, Rules, Store
 from gateway.store.wakeups import Wakeups
 from tests.mqtt.proxy import Proxy
 from tests.mqtt.support import QUICK, RESET, MqttTestbed, on_every_broker, on_mosquitto, open_testbed
+from tests.support import wire
+from tests.support.mosquitto import GATEWAY_PASSWORD
 from tests.support.wait import eventually
 
 SLOW = Pauses(first_seconds=1.0, longest_seconds=2.0)
@@ -104,6 +106,41 @@ async def test_a_restarted_gateway_does_not_count_as_its_own_peer(kind: str, tmp
             testbed.proxy.cut()
             await testbed.settled()
             await testbed.stop()
+
+
+@on_every_broker
+async def test_an_owner_in_between_blocks_no_former_owner(kind: str, tmp_path: Path) -> None:
+    """A process that owns the broker again serves it at once, though another one has left its status there."""
+    async with open_testbed(kind, tmp_path) as testbed:
+        testbed.share()
+        testbed.pauses = replace(QUICK, longest_seconds=60.0)
+        await testbed.start()
+        device = await testbed.bound()
+        await testbed.settled()
+        await testbed.stop()
+        said = {"status": "online", "instance": "in between", "started_at": "2000-01-01T00:00:00.000Z"}
+        async with testbed.admin() as admin:
+            await admin.publish("gateways/gw_test/status", json.dumps(said).encode(), retain=True)
+        await testbed.reset(device)
+        testbed.resume()
+        await testbed.settled()
+        assert list(await testbed.retained()) == [device.topic(f"commands/{RESET}")]
+
+
+@on_mosquitto
+async def test_the_status_of_a_device_is_none_of_a_gateway(kind: str, tmp_path: Path) -> None:
+    """The owner before was cut off while it read what is retained; its session brings that to the next one."""
+    async with open_testbed(kind, tmp_path) as testbed:
+        testbed.share()
+        async with testbed.admin() as admin:
+            await admin.publish("devices/dev_A/status", b'{"status": "online"}', retain=True)
+        async with wire.Wire.open("127.0.0.1", testbed.broker.port) as before:
+            answer = await before.connect("gw_test", "gateway", GATEWAY_PASSWORD, clean=False)
+            assert answer == wire.ACCEPTED
+            await before.subscribe("devices/+/status")
+            assert (await before.read_publish()).retain
+        await testbed.start()
+        assert testbed.proxy.connects == 1
 
 
 @on_every_broker

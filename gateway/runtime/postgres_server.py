@@ -54,7 +54,7 @@ class PostgresServer:
             self.folder = _new_folder(stack, "pg-")
             if _is_root():
                 shutil.chown(self.folder, USER)
-            self._run("initdb", "--no-sync", "-A", "trust", "-U", ADMINISTRATOR, "--encoding=UTF8", "-D", self.data)
+            self._make_data()
             self.start()
             stack.callback(self.stop, "immediate")
             self._stack = stack.pop_all()
@@ -90,6 +90,10 @@ class PostgresServer:
     def address(self, database: str = "postgres", user: str = ADMINISTRATOR) -> PostgresAddress:
         """Return the address of a database there."""
         return PostgresAddress(f"postgresql://{user}@/{database}?host={self.folder}&sslmode=disable")
+
+    def _make_data(self) -> None:
+        """Make the data directory."""
+        self._run("initdb", "--no-sync", "-A", "trust", "-U", ADMINISTRATOR, "--encoding=UTF8", "-D", self.data)
 
     def _run(self, program: str, *arguments: str | Path, quiet: bool = False) -> None:
         """Run a program of PostgreSQL. A server that it starts would keep a pipe open, so its output is dropped."""

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,6 +10,9 @@ from contextlib import closing, contextmanager
 import httpx
 
 from device_sim.device import JOURNAL
+from gateway.core.clock import to_rfc3339
+from gateway.store import open_reader
+from gateway.store.engine import DatabaseConnection
 from tests.e2e.chaos_operator import RESET, Token
 from tests.e2e.chaos_world import AUDITOR, SETTLE_SECONDS, ChaosWorld
 from tests.e2e.program import error_lines
@@ -34,55 +36,70 @@ FETCH_SECONDS = SETTLE_SECONDS + 60
 
 
 @contextmanager
-def registry(world: ChaosWorld) -> Iterator[sqlite3.Connection]:
+def registry(world: ChaosWorld) -> Iterator[DatabaseConnection]:
     """The database itself, to be read."""
-    file = (world.gateway.data / "gateway.db").as_uri()
-    with closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as database:
-        database.row_factory = sqlite3.Row
+    with closing(open_reader(world.registry)) as database:
         yield database
 
 
 async def wait_until_all_done(world: ChaosWorld) -> None:
     """What a device can still fetch it has fetched: no reset is open for a token that lies in a device's flash."""
     await world.settled()
-    await eventually(lambda: not _can_be_fetched(world), "open resets are fetched", guard_seconds=FETCH_SECONDS)
+    left: list[str] = []
+
+    def all_fetched() -> bool:
+        left[:] = _can_be_fetched(world)
+        return not left
+
+    try:
+        await eventually(all_fetched, "open resets are fetched", guard_seconds=FETCH_SECONDS)
+    finally:
+        for each in left:
+            world.log(f"was not fetched: {each}")
     await world.settled()
 
 
 def _can_be_fetched(world: ChaosWorld) -> list[str]:
-    held = {(each.device_id, each.generation) for each in (device.binding for device in world.devices) if each}
+    held = {
+        (each.device_id, each.generation): f"{device.serial}, which is {device.state}: {device.facts[-8:]}"
+        for device in world.devices
+        if (each := device.binding)
+    }
     with registry(world) as database:
         rows = database.execute(
             f"""SELECT c.id, d.id AS device_id, c.binding_generation FROM commands c
                 JOIN devices d ON d.pk = c.device_pk WHERE c.type = 'factory_reset' AND c.{_OPEN}"""  # noqa: S608 - our own words
         ).fetchall()
-    return [row["id"] for row in rows if (row["device_id"], row["binding_generation"]) in held]
+    found = [(row["id"], held.get((row["device_id"], row["binding_generation"]))) for row in rows]
+    return [f"{command_id} by {holder}" for command_id, holder in found if holder]
 
 
 async def wait_until_all_arrived(world: ChaosWorld) -> None:
     """What the broker still held for the gateway is committed: a last message has been acknowledged behind it."""
-    async with world.broker.client(AUDITOR) as auditor:
-        await auditor.publish(_LAST_WORD, b"{}")
+    for cell in world.cells:
+        async with cell.broker.client(AUDITOR) as auditor:
+            await auditor.publish(_LAST_WORD, b"{}")
     await eventually(
-        lambda: any(heard.topic == _LAST_WORD for heard in world.line.acknowledged),
+        lambda: [heard.topic for heard in world.acknowledged()].count(_LAST_WORD) >= len(world.cells),
         "the gateway has taken everything",
         guard_seconds=SETTLE_SECONDS,
     )
 
 
 async def both_sides_agree(world: ChaosWorld) -> None:
-    """Retained messages on the broker = open commands in SQLite, to the last byte of the grant."""
+    """Retained messages on each broker = open commands in the registry, to the last byte of the grant."""
     with registry(world) as database:
         rows = database.execute(
             f"""SELECT d.id AS device_id, c.type, c.id, c.grant_token FROM commands c
                 JOIN devices d ON d.pk = c.device_pk WHERE c.{_OPEN}"""  # noqa: S608 - our own words
         ).fetchall()
     wanted = {f"devices/{row['device_id']}/commands/{row['type']}": (row["id"], row["grant_token"]) for row in rows}
-    async with world.broker.client(AUDITOR) as auditor:
-        await auditor.subscribe("devices/+/commands/+", _MARK)
-        await auditor.publish(_MARK, b"")
-        held = {each.topic: json.loads(each.payload) for each in await auditor.read_until(_MARK)}
-    assert {where: (each["id"], each["grant_token"]) for where, each in held.items()} == wanted
+    for cell in world.cells:
+        async with cell.broker.client(AUDITOR) as auditor:
+            await auditor.subscribe("devices/+/commands/+", _MARK)
+            await auditor.publish(_MARK, b"")
+            held = {each.topic: json.loads(each.payload) for each in await auditor.read_until(_MARK)}
+        assert {where: (each["id"], each["grant_token"]) for where, each in held.items()} == wanted
 
 
 def resets_are_kept(world: ChaosWorld) -> None:
@@ -112,7 +129,7 @@ def _ends_are_told(world: ChaosWorld, known: dict[str, str]) -> None:
                 assert ended[command_id] == (status == its_status), f"{command_id} is {its_status}: {ended}"
 
 
-def _events(database: sqlite3.Connection, kind: str) -> list[dict[str, object]]:
+def _events(database: DatabaseConnection, kind: str) -> list[dict[str, object]]:
     rows = database.execute(
         "SELECT e.data, d.id FROM events e JOIN devices d ON d.pk = e.device_pk WHERE e.type = ? ORDER BY e.seq",
         (kind,),
@@ -160,7 +177,7 @@ def what_was_acknowledged_is_stored(world: ChaosWorld) -> None:
     """
     stored = _stored(world)
     steady = {device.binding.device_id: device.serial for device in world.steady if device.binding}
-    acknowledged = {beat for heard in world.line.acknowledged if (beat := heard.heartbeat) and beat[0] in steady}
+    acknowledged = {beat for heard in world.acknowledged() if (beat := heard.heartbeat) and beat[0] in steady}
     assert acknowledged - stored == set()
     if not world.broker_may_forget:
         confirmed = {(one, at) for one, serial in steady.items() for at in world.diaries[serial].confirmed}
@@ -171,17 +188,17 @@ def what_was_acknowledged_is_stored(world: ChaosWorld) -> None:
 def _stored(world: ChaosWorld) -> set[tuple[str, str]]:
     with registry(world) as database:
         rows = database.execute(
-            "SELECT d.id, strftime('%Y-%m-%dT%H:%M:%fZ', h.sent_at / 1000.0, 'unixepoch') FROM heartbeats h"
-            " JOIN devices d ON d.pk = h.device_pk WHERE h.sent_at IS NOT NULL"
+            """SELECT d.id, h.sent_at FROM heartbeats h JOIN devices d ON d.pk = h.device_pk
+                WHERE h.sent_at IS NOT NULL"""
         )
-        return {(row[0], row[1]) for row in rows}
+        return {(row[0], to_rfc3339(row[1])) for row in rows}
 
 
 def only_what_was_committed_was_published(world: ChaosWorld) -> None:
     """Every command that ever went to the broker is in the registry."""
     with registry(world) as database:
         known = {row[0] for row in database.execute("SELECT id FROM commands")}
-    assert world.line.commands - known == set()
+    assert world.published() - known == set()
 
 
 async def dead_tokens_open_nothing(world: ChaosWorld) -> None:
@@ -207,9 +224,9 @@ async def _opens_nothing(world: ChaosWorld, client: httpx.AsyncClient, token: To
     for method, path in (("POST", "heartbeat"), ("GET", "commands/pending"), ("POST", "token/refresh")):
         answer = await client.request(method, f"/v1/devices/me/{path}", headers=headers)
         assert answer.status_code == httpx.codes.UNAUTHORIZED, f"{method} {path}: {answer.text}"
-    assert (
-        await world.broker.connect_answer(token.device_id, token.device_id, mqtt_password_of(token.secret)) in _REFUSED
-    )
+    for cell in world.cells:
+        password = mqtt_password_of(token.secret)
+        assert await cell.broker.connect_answer(token.device_id, token.device_id, password) in _REFUSED
 
 
 def the_database_is_whole(world: ChaosWorld) -> None:
@@ -222,6 +239,6 @@ def the_database_is_whole(world: ChaosWorld) -> None:
 def no_unexpected_errors(world: ChaosWorld) -> None:
     """No answer of the gateway's own failure, and no exception in any of its logs."""
     assert world.ledger.failures == []
-    for log in (*world.logs, world.gateway.err):
+    for log in (*world.logs, *(member.gateway.err for member in world.members)):
         assert "Traceback" not in error_lines(log), log
         assert '"level": "critical"' not in log, log

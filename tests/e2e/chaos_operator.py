@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,10 +44,14 @@ class Ledger:
 
 
 class RetryingTransport(httpx.AsyncBaseTransport):
-    """HTTP as a good client speaks it: each POST under an `Idempotency-Key`, and, if patient, until it is answered."""
+    """HTTP as a good client speaks it: each POST under an `Idempotency-Key`, and, if patient, until it is answered.
 
-    def __init__(self, ledger: Ledger, rng: random.Random) -> None:
+    With several gateways each try goes to one of them, whichever.
+    """
+
+    def __init__(self, ports: Sequence[int], ledger: Ledger, rng: random.Random) -> None:
         self._inner = httpx.AsyncHTTPTransport()
+        self._ports = ports
         self._ledger = ledger
         self._rng = rng
 
@@ -72,6 +77,8 @@ class RetryingTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
+        if len(self._ports) > 1:
+            request.url = request.url.copy_with(port=self._rng.choice(self._ports))
         answer = await self._inner.handle_async_request(request)
         await answer.aread()
         if answer.is_server_error and answer.status_code not in _AGAIN:
@@ -80,11 +87,11 @@ class RetryingTransport(httpx.AsyncBaseTransport):
 
 
 class ChaosApi(GatewayApi):
-    """The calls of operators and companion apps, over such a line."""
+    """The calls of operators and companion apps, over such lines."""
 
-    def __init__(self, url: str, key: str, ledger: Ledger, rng: random.Random) -> None:
-        super().__init__(url, key)
-        self._transport = RetryingTransport(ledger, rng)
+    def __init__(self, ports: Sequence[int], key: str, ledger: Ledger, rng: random.Random) -> None:
+        super().__init__(f"http://127.0.0.1:{ports[0]}", key)
+        self._transport = RetryingTransport(ports, ledger, rng)
 
     def _get_client(self) -> httpx.AsyncClient:
         if self._client is None:

@@ -20,8 +20,9 @@ import httpx
 
 from device_sim import DirectoryFlash, Fact, NoFaults, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
+from gateway.store.location import Location
 from tests.e2e.chaos_operator import ChaosApi, Ledger, Operator
-from tests.e2e.chaos_proxies import RecordingBrokerProxy
+from tests.e2e.chaos_proxies import DeliveredMessage, RecordingBrokerProxy
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import started
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
@@ -51,18 +52,34 @@ class DeviceRecord:
 
 
 @dataclass
+class Member:
+    """A gateway, its own line to the broker, the one on which it is called, and those to its database."""
+
+    gateway: GatewayProcess
+    line: RecordingBrokerProxy
+    http: Proxy
+    database: tuple[Proxy, ...] = ()
+
+
+@dataclass
+class Cell:
+    """A broker, and the line on which devices reach it."""
+
+    broker: Mosquitto
+    air: MqttProxy
+
+
+@dataclass
 class ChaosWorld:
-    """The parts of a round."""
+    """The parts of a round: one gateway and one broker, or a cluster."""
 
     seed: int
     folder: Path
-    gateway: GatewayProcess
-    broker: Mosquitto
-    line: RecordingBrokerProxy
-    air: MqttProxy
-    http: Proxy
+    members: list[Member]
+    cells: list[Cell]
+    registry: Location
     key: str
-    ledger: Ledger
+    ledger: Ledger = field(default_factory=Ledger)
     steady: list[SimulatedDevice] = field(default_factory=list)
     troubled: list[SimulatedDevice] = field(default_factory=list)
     apis: dict[str, ChaosApi] = field(default_factory=dict)
@@ -88,36 +105,48 @@ class ChaosWorld:
 
     def lines(self) -> list[Proxy]:
         """Everything that can be cut."""
-        return [self.line, self.air, self.http]
+        of_members = [line for each in self.members for line in (each.line, each.http, *each.database)]
+        return [*of_members, *(cell.air for cell in self.cells)]
 
-    async def kill_gateway(self) -> None:
+    def acknowledged(self) -> list[DeliveredMessage]:
+        """What gateways have answered for with a PUBACK."""
+        return [heard for member in self.members for heard in member.line.acknowledged]
+
+    def published(self) -> set[str]:
+        """The ids of the commands that gateways have published."""
+        return {command for member in self.members for command in member.line.commands}
+
+    async def kill(self, gateway: GatewayProcess) -> None:
         """`kill -9`, its log kept."""
-        await self.gateway.kill()
-        self.logs.append(self.gateway.err)
+        await gateway.kill()
+        self.logs.append(gateway.err)
 
     def api(self, purpose: str) -> ChaosApi:
-        """Return an API client that calls through the failing line."""
-        return ChaosApi(f"http://127.0.0.1:{self.http.port}", self.key, self.ledger, self.rng(f"http {purpose}"))
+        """Return an API client that calls over the failing lines, each time another gateway."""
+        ports = [member.http.port for member in self.members]
+        return ChaosApi(ports, self.key, self.ledger, self.rng(f"http {purpose}"))
 
-    def operator(self, device: SimulatedDevice) -> Operator:
+    def operator(self, device: SimulatedDevice, when: str = "") -> Operator:
         """Return the operator of this device."""
-        rng = self.rng(f"operator of {device.serial}")
+        rng = self.rng(f"operator of {device.serial}{when}")
         return Operator(device, self.apis[device.serial], self.ledger, rng)
 
     @asynccontextmanager
     async def direct(self) -> AsyncIterator[httpx.AsyncClient]:
         """Return an API client that calls past all lines."""
         headers = {"Authorization": f"Bearer {self.key}"}
-        async with httpx.AsyncClient(base_url=self.gateway.url, headers=headers, timeout=30.0) as client:
+        url = self.members[0].gateway.url
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30.0) as client:
             yield client
 
     async def settled(self) -> None:
-        """Wait until the gateway says that the broker is in step and nothing is due."""
+        """Wait until every gateway says that the broker is in step and nothing is due."""
         async with self.direct() as client:
 
             async def in_step() -> bool:
-                answer = (await client.get("/ready")).json()
-                return bool(answer["ready"]) and answer["outbox"]["depth"] == 0
+                urls = [f"{member.gateway.url}/ready" for member in self.members]
+                answers = [(await client.get(url)).json() for url in urls]
+                return all(bool(each["ready"]) and each["outbox"]["depth"] == 0 for each in answers)
 
             await eventually(in_step, "the gateway is ready and its outbox empty", guard_seconds=SETTLE_SECONDS)
 
@@ -135,43 +164,64 @@ class ChaosWorld:
 @asynccontextmanager
 async def running_round(folder: Path, seed: int) -> AsyncIterator[ChaosWorld]:
     """Start broker and gateway, make devices with an empty flash, and stop everything at the end."""
-    version: MqttVersion = "5" if seed % 2 else "3.1.1"
+    version = version_of(seed)
     async with contextlib.AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(_mosquitto(folder))
-        line = await stack.enter_async_context(RecordingBrokerProxy(lambda: broker.port))
-        air = await stack.enter_async_context(MqttProxy(lambda: broker.port))
-        gateway = GatewayProcess(folder / "gateway", *_options(broker, line, air, version))
-        http = await stack.enter_async_context(Proxy(lambda: int(gateway.url.rpartition(":")[2])))
-        await stack.enter_async_context(started(gateway))
-        key = gateway.new_key()
-        world = ChaosWorld(seed, folder, gateway, broker, line, air, http, key, Ledger())
+        cell = await stack.enter_async_context(running_cell(folder))
+        member = await stack.enter_async_context(prepared_member(folder / "gateway", cell, version))
+        await stack.enter_async_context(started(member.gateway))
+        world = ChaosWorld(seed, folder, [member], [cell], member.gateway.data, member.gateway.new_key())
         world.log(f"the round begins; the gateway speaks MQTT {version}")
-        world.steady = [await _device(world, stack, f"STEADY{number}", version) for number in range(STEADY)]
-        world.troubled = [await _device(world, stack, f"TROUBLED{number}", version) for number in range(TROUBLED)]
+        await add_devices(world, stack, STEADY, TROUBLED)
         yield world
 
 
+def version_of(seed: int) -> MqttVersion:
+    """What gateway and devices speak in this round."""
+    return "5" if seed % 2 else "3.1.1"
+
+
+async def add_devices(
+    world: ChaosWorld, stack: contextlib.AsyncExitStack, steady: int, troubled: int, interval: float = _BEAT_SECONDS
+) -> None:
+    """Make so many devices that are left alone, and so many that are reset and fail."""
+    for names, devices, count in (("STEADY", world.steady, steady), ("TROUBLED", world.troubled, troubled)):
+        for number in range(count):
+            devices.append(await _device(world, stack, f"{names}{number}", interval))
+
+
 @asynccontextmanager
-async def _mosquitto(folder: Path) -> AsyncIterator[Mosquitto]:
+async def running_cell(folder: Path) -> AsyncIterator[Cell]:
+    """Start a broker, with a user that may do everything."""
     async with Mosquitto(folder, users={AUDITOR: "auditor-password"}) as broker:
         with broker.files.acl.open("a") as acl:
             acl.write(f"\nuser {AUDITOR}\ntopic readwrite #\n")
         await broker.apply_users()
-        yield broker
+        async with MqttProxy(lambda: broker.port) as air:
+            yield Cell(broker, air)
 
 
-def _options(broker: Mosquitto, line: Proxy, air: Proxy, version: str) -> list[str]:
+@asynccontextmanager
+async def prepared_member(
+    folder: Path, cell: Cell, version: str, *options: str, by: tuple[str, ...] = ()
+) -> AsyncIterator[Member]:
+    """Lay the lines of a gateway, which is not started yet."""
+    async with RecordingBrokerProxy(lambda: cell.broker.port) as line:
+        gateway = GatewayProcess(folder, *_options(cell, line, version), *options, by=by)
+        async with Proxy(lambda: int(gateway.url.rpartition(":")[2])) as http:
+            yield Member(gateway, line, http)
+
+
+def _options(cell: Cell, line: Proxy, version: str) -> list[str]:
+    broker = cell.broker
     return [
         *("--broker", f"mqtt://gateway:{GATEWAY_PASSWORD}@127.0.0.1:{line.port}", "--mqtt-version", version),
-        *("--mqtt-advertise", f"127.0.0.1:{air.port}", "--rate-limit-per-minute", "0"),
+        *("--mqtt-advertise", f"127.0.0.1:{cell.air.port}", "--rate-limit-per-minute", "0"),
         *("--mosquitto-password-file", str(broker.password_file), "--mosquitto-pid-file", str(broker.pid_file)),
         *("--bind-broker-wait-seconds", "0.5"),
     ]
 
 
-async def _device(
-    world: ChaosWorld, stack: contextlib.AsyncExitStack, serial: str, version: MqttVersion
-) -> SimulatedDevice:
+async def _device(world: ChaosWorld, stack: contextlib.AsyncExitStack, serial: str, interval: float) -> SimulatedDevice:
     diary = world.diaries[serial] = DeviceRecord()
     world.apis[serial] = await stack.enter_async_context(world.api(serial))
     rng = world.rng(serial)
@@ -187,14 +237,15 @@ async def _device(
         serial=serial,
         flash=DirectoryFlash(world.folder / "flash" / serial),
         api=world.apis[serial],
-        interval=_BEAT_SECONDS,
+        interval=interval,
         rng=rng,
         on_fact=hear,
         options=Options(
             faults=NoFaults() if serial.startswith("STEADY") else _faults(rng),
-            mqtt_version=version,
+            mqtt_version=version_of(world.seed),
             backoff_first=0.05,
             backoff_longest=0.3,
+            backoff_refused=1.0,
         ),
     )
     return device

@@ -62,6 +62,6 @@ async def _audited(world: ChaosWorld) -> None:
     audit.what_was_acknowledged_is_stored(world)
     audit.only_what_was_committed_was_published(world)
     await audit.dead_tokens_open_nothing(world)
-    assert await world.gateway.stop() == 0
+    assert await world.members[0].gateway.stop() == 0
     audit.the_database_is_whole(world)
     audit.no_unexpected_errors(world)

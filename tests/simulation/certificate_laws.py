@@ -9,14 +9,16 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.store import Row
+from gateway.store.engine import DatabaseConnection
 from tests.simulation.integrator import Finding
 
+Readable: TypeAlias = sqlite3.Connection | DatabaseConnection
 FINAL: Final = ("executed", "failed", "expired", "cancelled")
 _ONE: Final = "each final reset has one certificate, in the same commit"
 _CHAIN: Final = "the chain of certificates is unbroken"
@@ -25,7 +27,7 @@ _PERSON: Final = "a certificate names no person"
 _END_USER: Final = re.compile(r"\beu_[A-Za-z0-9]+")
 
 
-def check_commit(view: sqlite3.Connection, ledger: list[Row]) -> Iterator[Finding]:
+def check_commit(view: Readable, ledger: list[Row]) -> Iterator[Finding]:
     """Each reset that this commit ends has its certificate in it, and what it adds continues the chain."""
     added = [row for row in ledger if row["what"] == "certificate"]
     ended = [row["id"] for row in ledger if row["what"] == "command" and row["new"] in FINAL]
@@ -44,7 +46,7 @@ def check_commit(view: sqlite3.Connection, ledger: list[Row]) -> Iterator[Findin
         yield from _check(view, row["id"], is_superseded=row["old"] in superseded)
 
 
-def _check(view: sqlite3.Connection, certificate_id: str, *, is_superseded: bool) -> Iterator[Finding]:
+def _check(view: Readable, certificate_id: str, *, is_superseded: bool) -> Iterator[Finding]:
     row = view.execute("SELECT * FROM certificates WHERE id = ?", (certificate_id,)).fetchone()
     claims = _claims(row["jws"])
     before = view.execute(
@@ -63,7 +65,7 @@ def _check(view: sqlite3.Connection, certificate_id: str, *, is_superseded: bool
         yield 7, _PERSON, f"{row['id']} has {named.group()}"
 
 
-def check_chains(view: sqlite3.Connection) -> Iterator[Finding]:
+def check_chains(view: Readable) -> Iterator[Finding]:
     """At the end: no gap, digests of the bytes that are there, a first certificate for each final reset."""
     previous: dict[str, tuple[int, str | None]] = {}
     for row in view.execute("SELECT * FROM certificates ORDER BY project_id, seq"):
@@ -74,17 +76,17 @@ def check_chains(view: sqlite3.Connection) -> Iterator[Finding]:
     unequal = view.execute(
         """SELECT c.id, c.status, count(f.id) AS certificates FROM commands c
             LEFT JOIN certificates f ON f.command_id = c.id AND f.kind = 'first' WHERE c.type = 'factory_reset'
-            GROUP BY c.id HAVING count(f.id) <> (c.status NOT IN ('pending', 'delivered'))"""
+            GROUP BY c.id HAVING count(f.id) <> CASE WHEN c.status IN ('pending', 'delivered') THEN 0 ELSE 1 END"""
     )
     for row in unequal:
         yield 7, _ONE, f"{row['id']} is {row['status']} and has {row['certificates']}"
 
 
-def _command(view: sqlite3.Connection, command_id: str) -> Any:
+def _command(view: Readable, command_id: str) -> Any:
     return view.execute("SELECT type, status FROM commands WHERE id = ?", (command_id,)).fetchone()
 
 
-def _is_signed(view: sqlite3.Connection, row: Row) -> bool:
+def _is_signed(view: Readable, row: Row) -> bool:
     key = view.execute("SELECT public_key FROM signing_keys WHERE kid = ?", (row["kid"],)).fetchone()
     head, body, signature = row["jws"].split(".")
     try:

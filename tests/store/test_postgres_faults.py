@@ -29,6 +29,7 @@ from gateway.store.postgres import connection as postgres_connection
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.transaction import Tx, View
 from tests.support.postgres import execute, new_database
+from tests.support.postgres_pair import children
 from tests.support.small_disk import full, may_mount, small_disk
 from tests.support.wait import eventually
 
@@ -235,7 +236,7 @@ def _crashed(server: PostgresServer) -> Iterator[None]:
 @contextmanager
 def _frozen(server: PostgresServer) -> Iterator[None]:
     """Stop all processes of the server (SIGSTOP): the kernel goes on to take what is sent to them."""
-    pids = [server.pid, *_children(server.pid)]
+    pids = [server.pid, *children(server.pid)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -243,15 +244,3 @@ def _frozen(server: PostgresServer) -> Iterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-
-
-def _children(parent: int) -> list[int]:
-    found = []
-    for each in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = each.read_text("ascii", "replace")
-        except OSError:
-            continue
-        if int(text.rpartition(")")[2].split()[1]) == parent:
-            found.append(int(each.parent.name))
-    return found

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -87,6 +88,10 @@ class Proxy:
             raise asyncio.IncompleteReadError(b"", None)
         return piece
 
+    async def connect_onwards(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the server behind the proxy."""
+        return await asyncio.open_connection("127.0.0.1", self._target_port())
+
     def record_incoming(self, line: ProxiedConnection, towards: Direction, piece: bytes) -> None:
         """Hear of a piece before it is passed on."""
 
@@ -107,7 +112,7 @@ class Proxy:
         writer.transport.abort()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port())
+        server_reader, server_writer = await self.connect_onwards()
         self._open.add(server_writer)
         line = ProxiedConnection()
         pumps = [
@@ -144,6 +149,18 @@ class Proxy:
         writer.write(piece[: len(piece) // 2])
         await writer.drain()
         raise ConnectionAbortedError
+
+
+class SocketProxy(Proxy):
+    """Forwards to a socket in the file system."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(lambda: 0)
+        self._target = target
+
+    async def connect_onwards(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the socket."""
+        return await asyncio.open_unix_connection(self._target)
 
 
 class MqttProxy(Proxy):

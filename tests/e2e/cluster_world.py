@@ -1,0 +1,122 @@
+"""A cluster under chaos: three gateways, a PostgreSQL primary with its synchronous standby, lines between all of them.
+
+operators ──http──▶ gateways ──lines──▶ Mosquitto ◀──air── devices
+                        └──────lines──▶ primary ──▶ standby
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.chaos_world import (
+    SETTLE_SECONDS,
+    Cell,
+    ChaosWorld,
+    Member,
+    add_devices,
+    prepared_member,
+    running_cell,
+    version_of,
+)
+from tests.e2e.program import started
+from tests.support.postgres import execute
+from tests.support.postgres_pair import PairedServer, PostgresPair
+from tests.support.proxy import SocketProxy
+from tests.support.wait import eventually
+
+LEASE_SECONDS = 3
+HOUR_SECONDS = 3_600
+
+_DATABASE = "registry"
+_DISK_KIB = 384 * 1024
+_SHIFTED = Path(__file__).with_name("clock_set_back.py")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many devices are left alone, how many are reset and fail, and how often they say something (seconds).
+
+    `clock_off`: the clock of one gateway is an hour off.
+    """
+
+    steady: int = 4
+    troubled: int = 8
+    interval: float = 0.3
+    gateways: int = 3
+    clock_off: bool = True
+
+
+@dataclass
+class ClusterWorld(ChaosWorld):
+    """The parts of the cluster."""
+
+    pair: PostgresPair = field(default_factory=PostgresPair)
+
+    async def settled(self) -> None:
+        """Wait until every gateway is ready, and one of them serves each broker."""
+        await super().settled()
+        await eventually(self.serving, "a gateway serves each broker", guard_seconds=SETTLE_SECONDS)
+
+    async def serving(self) -> list[Member]:
+        """Return the gateways that serve a broker; none while a broker has no owner."""
+        found = []
+        async with httpx.AsyncClient(timeout=30.0) as client:
+            for member in self.members:
+                with contextlib.suppress(httpx.TransportError):
+                    report = (await client.get(f"{member.gateway.url}/ready")).json()
+                    if any(each["held"] for each in report["leases"] if each["name"].startswith("broker:")):
+                        found.append(member)
+        return found if len(found) == len(self.cells) else []
+
+
+@asynccontextmanager
+async def running_cluster(folder: Path, seed: int, scale: Scale) -> AsyncIterator[ClusterWorld]:
+    """Start everything, make devices with an empty flash, and stop everything at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        cell = await stack.enter_async_context(running_cell(folder))
+        pair = stack.enter_context(PostgresPair(disk_kib=_DISK_KIB))
+        execute(pair.primary, f"CREATE DATABASE {_DATABASE}")
+        await pair.replicates()
+        world = ClusterWorld(seed, folder, [], [cell], pair.address(_DATABASE), "", pair=pair)
+        clocks: list[tuple[str, ...]] = [()] * scale.gateways
+        if scale.clock_off:
+            clocks[world.rng("clock").randrange(scale.gateways)] = _clock_off(world)
+        for number, by in enumerate(clocks):
+            world.members.append(await stack.enter_async_context(_member(world, cell, number, by)))
+            world.key = world.key or await asyncio.to_thread(world.members[0].gateway.new_key)
+        world.log(f"{scale.gateways} gateways run")
+        await add_devices(world, stack, scale.steady, scale.troubled, scale.interval)
+        yield world
+
+
+def _clock_off(world: ClusterWorld) -> tuple[str, ...]:
+    """Return the program that gives a gateway a wrong clock."""
+    seconds = world.rng("clock").choice((HOUR_SECONDS, -HOUR_SECONDS))
+    world.log(f"the clock of one gateway is {-seconds} s off")
+    return sys.executable, str(_SHIFTED), str(seconds)
+
+
+@asynccontextmanager
+async def _member(world: ClusterWorld, cell: Cell, number: int, by: tuple[str, ...]) -> AsyncIterator[Member]:
+    async with contextlib.AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(_database_line(server)) for server in world.pair.servers]
+        hosts = ",".join(f"127.0.0.1:{line.port}" for line in lines)
+        options = (
+            *("--database", f"postgresql://gateway@{hosts}/{_DATABASE}?sslmode=disable"),
+            *("--gateway-id", f"gw_{number}", "--lease-seconds", str(LEASE_SECONDS)),
+        )
+        folder = world.folder / f"gw_{number}"
+        member = await stack.enter_async_context(prepared_member(folder, cell, version_of(world.seed), *options, by=by))
+        member.gateway.name, member.database = f"gw_{number}", tuple(lines)
+        await stack.enter_async_context(started(member.gateway))
+        yield member
+
+
+def _database_line(server: PairedServer) -> SocketProxy:
+    return SocketProxy(server.folder / ".s.PGSQL.5432")

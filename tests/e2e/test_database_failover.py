@@ -1,0 +1,129 @@
+"""The database fails over: the primary is killed under load, its synchronous standby is promoted."""
+
+import asyncio
+import contextlib
+import time
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.cli.cluster import report
+from gateway.core.clock import system_clock
+from gateway.core.postgres_address import PostgresAddress
+from gateway.store import View, open_reader
+from tests.e2e import chaos_audit as audit
+from tests.e2e.chaos_events import EventReader
+from tests.e2e.chaos_world import Member, at_work
+from tests.e2e.cluster_world import ClusterWorld, Scale, running_cluster
+from tests.e2e.program import run, script
+from tests.support.measured import MEASURED, Measured
+from tests.support.wait import eventually
+
+SMALL = Scale(steady=3, troubled=3, interval=0.2, gateways=2, clock_off=False)
+SETTLES_SECONDS = 60.0
+"""Guard for what ends with a promotion on a busy machine; no statement about speed."""
+
+
+@pytest.mark.guarantee("G1", "G2")
+async def test_a_promoted_standby_has_all_that_was_confirmed(tmp_path: Path, record_property: Measured) -> None:
+    """Every 200 and every PUBACK is kept, the gateways go on by themselves, and nothing is lost or happens twice."""
+    async with running_cluster(tmp_path, 1, SMALL) as world:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(at_work(*(device.run() for device in world.devices)))
+            for device in world.steady:
+                await world.operator(device).pair()
+            reader = EventReader(world)
+            async with at_work(reader.run(), *(world.operator(device).run() for device in world.troubled)):
+                await _works(world)
+                _shows_the_standby(world)
+                await _fails_over(world, record_property)
+                await world.pair.rebuild()
+                await _works(world)
+                _shows_the_standby(world)
+            async with at_work(reader.run()):
+                await audit.wait_until_all_done(world)
+                await reader.has_heard_all()
+        await audit.wait_until_all_arrived(world)
+        await world.settled()
+        await audit.both_sides_agree(world)
+        audit.resets_are_kept(world)
+        audit.no_device_wiped_twice(world)
+        audit.what_was_acknowledged_is_stored(world)
+        audit.only_what_was_committed_was_published(world)
+        audit.no_unexpected_errors(world)
+        for member in world.members:
+            assert await member.gateway.stop() == 0
+
+
+async def _fails_over(world: ClusterWorld, record_property: Measured) -> None:
+    """Kill the primary, wait until each gateway has noticed, promote, and measure how long they take from there."""
+    await asyncio.to_thread(world.pair.kill_primary)
+    for member in world.members:
+        await eventually(_notices(member), f"{member.gateway.name} notices it", guard_seconds=SETTLES_SECONDS)
+    await _a_standby_is_refused(world)
+    await asyncio.to_thread(world.pair.promote)
+    began, heard = time.monotonic(), len(world.acknowledged())
+    waits = [
+        eventually(_accepts(world, member), f"{member.gateway.name} accepts writes", guard_seconds=SETTLES_SECONDS)
+        for member in world.members
+    ]
+    await asyncio.gather(*waits)
+    record_property(MEASURED, f"both gateways wrote again {time.monotonic() - began:.1f} s after the promotion")
+    await eventually(
+        lambda: len(world.acknowledged()) > heard, "a heartbeat is acknowledged", guard_seconds=SETTLES_SECONDS
+    )
+    record_property(MEASURED, f"a heartbeat was acknowledged {time.monotonic() - began:.1f} s after the promotion")
+
+
+def _notices(member: Member) -> Any:
+    return lambda: member.gateway.logged("store.failing")
+
+
+def _accepts(world: ClusterWorld, member: Member) -> Any:
+    headers = {"Authorization": f"Bearer {world.key}"}
+    body = {"serial_number": f"AFTER-{member.gateway.name}"}
+
+    async def accepts() -> bool:
+        async with httpx.AsyncClient(base_url=member.gateway.url, headers=headers, timeout=30.0) as client:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await client.post("/v1/devices", json=body)
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    return answer.is_success
+        return False
+
+    return accepts
+
+
+async def _works(world: ClusterWorld) -> None:
+    """Wait until more heartbeats were acknowledged, and more resets accepted."""
+    heard, resets = len(world.acknowledged()), len(world.ledger.resets)
+    await eventually(
+        lambda: len(world.acknowledged()) > heard + 20 and len(world.ledger.resets) > resets + 2,
+        "the cluster works",
+        guard_seconds=SETTLES_SECONDS,
+    )
+
+
+def _shows_the_standby(world: ClusterWorld) -> None:
+    """`gateway cluster` sees the primary, and the standby for which each commit waits."""
+    with closing(open_reader(world.registry)) as connection:
+        database = report(View(connection), system_clock())["database"]
+    (standby,) = database["standbys"]
+    assert (database["role"], standby["state"], standby["sync_state"]) == ("primary", "streaming", "sync")
+    assert standby["name"] == world.pair.standby.folder.name
+
+
+async def _a_standby_is_refused(world: ClusterWorld) -> None:
+    """A tool that finds the standby alone says so, in a line."""
+    url = world.pair.standby.address(_database(world)).url
+    said = await run(script("gateway"), "cluster", "--database", url)
+    assert (said.code, "read-only standby" in said.err, "Traceback" in said.err) == (1, True, False), said.err
+    assert said.out == ""
+
+
+def _database(world: ClusterWorld) -> str:
+    assert isinstance(world.registry, PostgresAddress)
+    return world.registry.database

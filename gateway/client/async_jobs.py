@@ -7,7 +7,7 @@ from typing import Final, Unpack
 
 from gateway.client.arguments import JobOptions, Json, path
 from gateway.client.async_transport import AsyncTransport
-from gateway.models.jobs import Job, JobDevice, JobDeviceList, JobList, JobPreview
+from gateway.models.jobs import Job, JobDevice, JobDeviceList, JobList, JobPreview, JobProgress
 
 MOST_TARGETS_SHOWN: Final = 100
 
@@ -38,6 +38,10 @@ class AsyncJobCalls(AsyncTransport):
     async def get_job(self, job_id: str) -> Job:
         """Return a job."""
         return await self._get(Job, path("jobs", job_id))
+
+    async def get_job_progress(self, job_id: str, *, points: int | None = None) -> JobProgress:
+        """Return how many devices of a job were done, and had failed, over time."""
+        return await self._get(JobProgress, path("jobs", job_id, "progress"), points=points)
 
     async def list_job_devices(
         self, job_id: str, *, outcome: list[str] | None = None, limit: int | None = None, cursor: str | None = None

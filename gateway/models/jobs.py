@@ -79,6 +79,14 @@ class ListJobDevices(BaseModel):
     cursor: Cursor = None
 
 
+class ShowJobProgress(BaseModel):
+    """Query of ``GET /jobs/{id}/progress``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    points: Annotated[int, Field(ge=2, le=1_000, description="At most so many points.")] = 200
+
+
 class JobCounts(Outbound):
     """Targets by their outcome now. What is missing from the total waits for its turn."""
 
@@ -172,6 +180,20 @@ class JobDeviceList(Outbound):
     data: list[JobDevice] = Field(description="The page.")
     has_more: HasMore
     next_cursor: NextCursor
+
+
+class JobProgressPoint(Outbound):
+    """How far a job was."""
+
+    at: str = Field(description="The moment.")
+    done: int = Field(description="Targets whose outcome was final by then.")
+    failed: int = Field(description="Those of them that had failed.")
+
+
+class JobProgress(Outbound):
+    """The progress of a job over time, from its start to now or to its end."""
+
+    data: list[JobProgressPoint] = Field(description="Oldest first; a point where something has changed.")
 
 
 class JobPreviewDevice(Outbound):

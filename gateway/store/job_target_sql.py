@@ -9,7 +9,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.models.jobs import COUNTED, Outcome, SkipReason
+from gateway.models.jobs import COUNTED, ENDS, Outcome, SkipReason
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
@@ -58,6 +58,14 @@ class ListedTarget(NamedTuple):
     serial_number: str | None
 
 
+class ProgressPoint(NamedTuple):
+    """How many targets were final ``at`` a moment (milliseconds since the epoch), and how many of them had failed."""
+
+    at: int
+    done: int
+    failed: int
+
+
 _TARGETS: Final = f"SELECT {columns(TargetRecord, 't')} FROM job_targets t"  # noqa: S608 - our own columns
 _LISTED: Final = f"""SELECT {columns(ListedTarget, "t", device_id="d.id", serial_number="d.serial_number")}
     FROM job_targets t LEFT JOIN devices d ON d.pk = t.device_pk"""  # noqa: S608 - the same
@@ -70,6 +78,9 @@ _WITH_OUTCOME: Final = """WHERE t.job_id = ? AND (t.outcome, t.position) > (?, ?
 With ``outcome = ?`` both engines may read along the primary key instead. At the end of a job of 100,000 targets that
 took 0.17 s for each turn.
 """
+
+
+_FINAL: Final = ", ".join(f"'{each}'" for each in ENDS)
 
 
 def insert(tx: Tx, job_id: str, first: int, targets: Sequence[NewTarget]) -> None:
@@ -126,6 +137,29 @@ def cancel_waiting(tx: Tx, job_id: str, limit: int) -> int:
             (SELECT t.position FROM job_targets t {_WITH_OUTCOME})""",  # noqa: S608 - a constant
         *(tx.now, job_id, job_id, Outcome.WAITING, -1, Outcome.WAITING, limit),
     ).rowcount
+
+
+def progress(view: View, job_id: str, start: int, points: int) -> list[ProgressPoint]:
+    """Return how far the job was at each of at most so many moments since its ``start``, oldest first.
+
+    Targets that were final before, such as unknown devices, count at the first. This reads all targets of the job.
+    """
+    ended = f"FROM job_targets t WHERE t.job_id = ? AND t.outcome IN ({_FINAL})"
+    last: int | None = view.value(f"SELECT max(t.changed_at) {ended}", job_id)
+    if last is None:
+        return []
+    width = max(1, -(-(last - start + 1) // points))
+    rows = view.all(
+        f"""SELECT CASE WHEN t.changed_at < ? THEN 0 ELSE (t.changed_at - ?) / ? END AS period,
+                count(*) AS done, sum(CASE WHEN t.outcome = 'failed' THEN 1 ELSE 0 END) AS failed
+            {ended} GROUP BY 1 ORDER BY 1""",
+        *(start, start, width, job_id),
+    )
+    found, done, failed = [], 0, 0
+    for row in rows:
+        done, failed = done + row["done"], failed + row["failed"]
+        found.append(ProgressPoint(min(start + (row["period"] + 1) * width, max(start, last)), done, failed))
+    return found
 
 
 def page(view: View, job_id: str, outcomes: Collection[Outcome], after: int, limit: int) -> list[ListedTarget]:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from gateway.core import ids
+from gateway.core.clock import to_rfc3339
 from gateway.domain import job_creation, job_pace, jobs
 from gateway.http.callers import READ, WRITE
 from gateway.http.operation import AnyOperation, Operation, RequestContext
@@ -14,10 +15,20 @@ from gateway.http.resources.devices import bad_cursor
 from gateway.http.responses import ApiResponse
 from gateway.models.fields import Empty
 from gateway.models.job_requests import CreateJob
-from gateway.models.jobs import Job, JobDeviceList, JobList, JobPreview, ListJobDevices, ListJobs
+from gateway.models.jobs import (
+    Job,
+    JobDeviceList,
+    JobList,
+    JobPreview,
+    JobProgress,
+    JobProgressPoint,
+    ListJobDevices,
+    ListJobs,
+    ShowJobProgress,
+)
 from gateway.store import Tx, View, job_list, job_sql, job_target_sql
 from gateway.store.job_sql import JobRecord
-from gateway.store.job_target_sql import NewTarget
+from gateway.store.job_target_sql import NewTarget, ProgressPoint
 
 TAG: Final = "jobs"
 MOST_BODY_BYTES: Final = 4 * 2**20
@@ -101,6 +112,18 @@ async def list_job_devices(call: RequestContext, query: ListJobDevices) -> ApiRe
     )
 
 
+async def get_job_progress(call: RequestContext, query: ShowJobProgress) -> ApiResponse:
+    """``GET /v1/jobs/{job_id}/progress``."""
+
+    def read(view: View) -> list[ProgressPoint]:
+        job = _require(view, call)
+        return [] if job.started_at is None else job_target_sql.progress(view, job.id, job.started_at, query.points)
+
+    found = await call.work.scan(read)
+    data = [JobProgressPoint(at=to_rfc3339(each.at), done=each.done, failed=each.failed) for each in found]
+    return ApiResponse(JobProgress(data=data))
+
+
 async def pause_job(call: RequestContext, _: Empty) -> ApiResponse:
     """``POST /v1/jobs/{job_id}/pause``."""
     return await call.work.commit(lambda tx: _changed(tx, jobs.pause(tx, *_named(call))))
@@ -174,6 +197,18 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         takes=ListJobDevices,
         handler=list_job_devices,
         answers={200: JobDeviceList},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/jobs/{job_id}/progress",
+        summary="Get the progress of a job over time",
+        description="How many targets were done, and how many had failed, since the start of the job. Empty as long as "
+        "nothing is done.",
+        tag=TAG,
+        access=READ,
+        takes=ShowJobProgress,
+        handler=get_job_progress,
+        answers={200: JobProgress},
     ),
     Operation(
         method="POST",

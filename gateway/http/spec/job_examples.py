@@ -58,6 +58,12 @@ JOB_EXAMPLES: Final[dict[str, Any]] = {
     "cancel_job": _JOB | {"status": "cancelled", "finished_at": "2026-11-20T08:20:00.000Z", "rate_per_minute": None},
     "JobList": {"data": [_JOB], "has_more": False, "next_cursor": None},
     "JobDeviceList": {"data": [_EXECUTED, _SKIPPED], "has_more": False, "next_cursor": None},
+    "JobProgress": {
+        "data": [
+            {"at": "2026-11-20T08:16:00.000Z", "done": 31, "failed": 0},
+            {"at": "2026-11-20T08:17:00.000Z", "done": 60, "failed": 2},
+        ]
+    },
     "JobPreview": {
         "total": 2,
         "counts": {"would_queue": 1, "not_found": 1},

@@ -41,7 +41,9 @@ NEXT: Final[Mapping[str, Mapping[str, Parameters]]] = {
     "list_pending_commands": _all({**_SAME_DEVICE, "command_id": _FIRST}, "acknowledge_command"),
     "create_command": _all(_COMMAND, "get_command", "acknowledge_command", "cancel_command", "delete_command"),
     "list_commands": _all({**_SAME_DEVICE, "command_id": _FIRST}, "get_command", "cancel_command"),
-    "create_job": _all(_JOB, "get_job", "list_job_devices", "pause_job", "resume_job", "cancel_job"),
+    "create_job": _all(
+        _JOB, "get_job", "list_job_devices", "get_job_progress", "pause_job", "resume_job", "cancel_job"
+    ),
     "create_webhook": _all(
         _WEBHOOK,
         "get_webhook",

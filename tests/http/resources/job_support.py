@@ -1,5 +1,6 @@
 """Jobs of a test over HTTP, in short words."""
 
+from datetime import datetime
 from typing import Any
 
 from gateway.workers.jobs import JobWorker
@@ -33,6 +34,17 @@ async def fleet(api: Api, number: int) -> list[str]:
 async def show(api: Api, job: Json) -> Json:
     """The job as it is now."""
     return body(await api.back_end.get(f"/v1/jobs/{job['id']}"), 200)
+
+
+async def progress(api: Api, job: Json, query: str = "") -> list[tuple[int, int, int]]:
+    """Whole seconds since the start, what was done and what had failed by then, at each point."""
+    started = (await show(api, job))["started_at"]
+    data = body(await api.back_end.get(f"/v1/jobs/{job['id']}/progress{query}"), 200)["data"]
+    return [(round(_seconds_between(started, each["at"])), each["done"], each["failed"]) for each in data]
+
+
+def _seconds_between(one: str, other: str) -> float:
+    return (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds()
 
 
 async def targets(api: Api, job: Json, query: str = "") -> list[tuple[str, str, str | None]]:

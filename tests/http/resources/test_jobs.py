@@ -1,8 +1,11 @@
 """Jobs over HTTP: created, looked at, paused, resumed, cancelled."""
 
+from functools import partial
+
+from gateway.core.clock import HOUR_MS, to_rfc3339
 from gateway.domain import devices, job_creation
-from gateway.store import health_sql
-from tests.http.resources.job_support import create, fleet, show, targets, work
+from gateway.store import Tx, health_sql
+from tests.http.resources.job_support import create, fleet, progress, show, targets, work
 from tests.http.support import Api, body, error
 from tests.support.faults import refuse
 from tests.support.receipts import receipt_of
@@ -172,6 +175,34 @@ async def test_lists_are_paged_and_filtered(api: Api) -> None:
     assert len(await targets(api, job)) == 5
     for wrong in ("/v1/jobs?cursor=dev_1", f"/v1/jobs/{job['id']}/devices?cursor=x", "/v1/jobs?status=open"):
         error(await api.back_end.get(wrong), 400, "invalid_request")
+
+
+def _run(sql: str, values: tuple[object, ...], tx: Tx) -> None:
+    tx.run(sql, *values)
+
+
+async def test_the_progress_of_a_job_over_time(api: Api) -> None:
+    """From its start on, in at most so many points; the last has all that is done. Unknown devices count at once."""
+    first, second, third = await fleet(api, 3)
+    job = await create(api, ["dev_a", first, second, third], action="reboot")
+    assert (await progress(api, job))[0][1:] == (1, 0)
+    ended = """UPDATE job_targets SET outcome = ?, changed_at = (SELECT started_at FROM jobs WHERE id = ?) + ?
+        WHERE job_id = ? AND position = ?"""
+    for seconds, position, outcome in ((60, 1, "executed"), (120, 2, "failed"), (240, 3, "delivered")):
+        values = (outcome, job["id"], seconds * 1000, job["id"], position)
+        await api.store.write(partial(_run, ended, values))
+    assert [each[1:] for each in await progress(api, job)] == [(1, 0), (2, 0), (3, 1)]
+    assert [each[0] for each in await progress(api, job)][1:] == [60, 120]
+    assert [each[1:] for each in await progress(api, job, "?points=2")] == [(2, 0), (3, 1)]
+    for wrong in ("1", "1001", "x"):
+        told = error(await api.back_end.get(f"/v1/jobs/{job['id']}/progress?points={wrong}"), 400, "invalid_request")
+        assert "points" in told["message"]
+
+
+async def test_a_job_that_has_not_started_has_no_progress(api: Api) -> None:
+    """Unknown devices of it are done all the same, but no time has begun."""
+    job = await create(api, ["dev_a", *await fleet(api, 1)], start_at=to_rfc3339(api.clock() + HOUR_MS))
+    assert await progress(api, job) == []
 
 
 async def test_jobs_of_another_project_are_not_found(api: Api) -> None:

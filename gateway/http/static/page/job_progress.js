@@ -1,13 +1,10 @@
 // The progress of a job over time: how many are done, and how many have failed.
 
 import { Chart } from "./chart.js";
-import { el, say } from "./dom.js";
+import { el } from "./dom.js";
 import { number } from "./format.js";
-import { FINAL, doneOf, isOver } from "./job_words.js";
+import { doneOf, isOver } from "./job_words.js";
 
-const PAGE = 100;
-/** A small job is drawn from the times of its devices; a larger one from when it was first looked at. */
-const MOST_READ = 1_000;
 const MOST_POINTS = 400;
 const LEAST_MS = 20_000;
 
@@ -19,9 +16,8 @@ export class JobProgress {
     Object.assign(this, { api, id });
     const hover = (time) => this.charts.forEach((chart) => chart.hover(time));
     this.charts = [["Done", number], ["Failed", number]].map(([title, shown]) => new Chart(title, shown, hover));
-    this.since = el("p", { class: "quiet" });
     this.node = el("section", { class: "panel plots", "aria-labelledby": "progress" },
-      el("h2", { id: "progress" }, "Progress over time"), el("div", { class: "charts" }, this.charts.map((chart) => chart.node)), this.since);
+      el("h2", { id: "progress" }, "Progress over time"), el("div", { class: "charts" }, this.charts.map((chart) => chart.node)));
   }
 
   async tell(job, signal) {
@@ -40,26 +36,12 @@ export class JobProgress {
     return this.#points.map((point) => ({ at: point.at, value: point[name] }));
   }
 
-  /** What happened before the page was opened, as far as it can be known. */
+  /** What happened before the page was opened. */
   async #history(job, signal) {
-    const started = Date.parse(job.started_at);
-    this.#points = [{ at: started, done: 0, failed: 0 }];
-    const isSmall = job.counts.total <= MOST_READ;
-    say(this.since, isSmall || Date.now() - started < LEAST_MS ? "" : "A straight line to the moment when this page was opened; from then on as it happens.");
-    if (isSmall && doneOf(job.counts)) thinned(steps(await this.#ended(signal), started)).forEach((each) => this.#points.push(each));
+    const { data } = await this.api.get(`jobs/${this.id}/progress`, { points: MOST_POINTS }, signal);
+    const before = data.map(({ at, done, failed }) => ({ at: Date.parse(at), done, failed }));
+    this.#points = [{ at: Date.parse(job.started_at), done: 0, failed: 0 }, ...before];
     return true;
-  }
-
-  /** The devices that are done, with the time of each. */
-  async #ended(signal) {
-    const found = [];
-    let cursor = null;
-    do {
-      const page = await this.api.get(`jobs/${this.id}/devices`, { outcome: FINAL, limit: PAGE, cursor }, signal);
-      found.push(...page.data);
-      cursor = page.next_cursor;
-    } while (cursor != null);
-    return found;
   }
 
   #add(point) {
@@ -72,13 +54,6 @@ export class JobProgress {
 
 /** The next even number, at least 2: half of it stands at the middle line. */
 const even = (count) => Math.max(2, count + (count % 2));
-
-/** The counts after each of these devices. */
-function steps(targets, started) {
-  const sorted = targets.map((each) => [Math.max(started, Date.parse(each.changed_at ?? 0)), each.outcome]).sort(([one], [other]) => one - other);
-  let failed = 0;
-  return sorted.map(([at, outcome], index) => ({ at, done: index + 1, failed: (failed += outcome === "failed") }));
-}
 
 /** Every second, third … point, so that few are left; the last one stays. */
 function thinned(points) {

@@ -50,8 +50,8 @@ class PostgresServer:
 
     def __enter__(self) -> Self:
         with self._stack as stack:
-            self._programs = _programs(stack)
-            self.folder = _new_folder(stack, "pg-")
+            self._programs = programs(stack)
+            self.folder = new_folder(stack, "pg-")
             if _is_root():
                 shutil.chown(self.folder, USER)
             self._make_data()
@@ -113,7 +113,7 @@ class PostgresServer:
             raise UnavailableError(f"PostgreSQL's {program} failed: {said.strip()[-500:]}")
 
 
-def _programs(stack: ExitStack) -> Path:
+def programs(stack: ExitStack) -> Path:
     """Return the folder of PostgreSQL's programs; a copy where the user who runs them could not read them."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None:
@@ -124,14 +124,14 @@ def _programs(stack: ExitStack) -> Path:
     package = Path(found.origin or "").parent
     if not _is_root() or _is_open(package):
         return package / _PROGRAMS
-    copied = _new_folder(stack, "pg-programs-")
+    copied = new_folder(stack, "pg-programs-")
     copied.chmod(0o755)  # a private folder lies above the package, such as root's home
     for name in (PACKAGE, f"{PACKAGE}.libs"):
         shutil.copytree(package.parent / name, copied / name, symlinks=True)
     return copied / PACKAGE / _PROGRAMS
 
 
-def _new_folder(stack: ExitStack, prefix: str) -> Path:
+def new_folder(stack: ExitStack, prefix: str) -> Path:
     """Return a temporary folder that the server's user can reach."""
     usual = Path(tempfile.gettempdir())
     place = usual if not _is_root() or _is_open(usual) else _ANY_TEMPORARY

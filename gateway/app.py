@@ -42,12 +42,13 @@ from gateway.runtime.private_files import is_open_to_others, require_own_directo
 from gateway.runtime.sealing import vault_of
 from gateway.settings.loading import Loaded, Settings
 from gateway.settings.types import EMBEDDED
-from gateway.store import Context, Store, account_sql, key_sql
+from gateway.store import Context, Store, account_sql, broker_sql, key_sql
 from gateway.store.sqlite.lock import exclusive
 from gateway.store.wakeups import Wakeups
 from gateway.tls.certificates import Files, Renewal, ServerCertificate
 from gateway.webhooks.sender import WebhookSender
 from gateway.webhooks.worker import WebhookWorker
+from gateway.workers.away_brokers import AwayBrokers
 from gateway.workers.change_poller import ChangePoller
 from gateway.workers.expiry import ExpiryWorker
 from gateway.workers.jobs import JobWorker
@@ -216,6 +217,7 @@ async def _fleet_work(store: Store, wakeups: Wakeups, sender: WebhookSender, tak
         for each in (
             ExpiryWorker(store).run(),
             KeyDelivery(store).run(),
+            AwayBrokers(store).run(),
             JobWorker(store, taken_in).run(),
             WebhookWorker(store, wakeups, sender).run(),
         ):
@@ -241,7 +243,7 @@ def _services(
         store=registry.store,
         topics=registry.topics,
         broker_address=lambda: (broker.advertised.host, broker.advertised.port, broker.tls),
-        synced=partial(_synced, registry, broker),
+        synced=partial(_synced, registry),
         readiness=readiness.report,
         scrape=Scrape(registry.metrics, registry.store, settings.data_dir, readiness.report).text,
         metrics=registry.metrics,
@@ -275,9 +277,16 @@ def _people(settings: Settings, store: Store) -> People | None:
     return people_of(store, settings)
 
 
-async def _synced(registry: Registry, broker: Broker, device_pk: int, seconds: float) -> bool:
-    """Wait until a device can connect with a new token; ``False`` if that takes longer, or cannot be known."""
-    return await registry.wakeups.synced(registry.store, device_pk, seconds) and broker.access.knows_new_tokens
+async def _synced(registry: Registry, device_pk: int, seconds: float) -> bool:
+    """Wait until a device can connect with a new token at each broker that has an owner.
+
+    Return ``False`` if that takes longer, or cannot be known.
+    """
+    store = registry.store
+    if not await registry.wakeups.synced(store, device_pk, seconds):
+        return False
+    awaited = await store.read_small(lambda view: broker_sql.awaited(view, store.context.clock()))
+    return all(each.knows_tokens for each in awaited)
 
 
 async def _serve_http(

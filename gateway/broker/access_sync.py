@@ -164,7 +164,7 @@ class AccessSyncer:
     async def _rows(self) -> bool:
         """Work each row off once. Return whether none is left to be checked again."""
         after, settled = 0, True
-        while rows := await self._store.read(partial(_due, after=after)):
+        while rows := await self._store.read(partial(_due, after=after, broker=self._store.context.broker)):
             again = {row.seq for row in await self.access.sync(rows)}
             done = [row for row in rows if row.seq not in again]
             await self._store.write(lambda tx, done=done: _done(tx, done))  # type: ignore[misc]
@@ -200,5 +200,5 @@ def _done(tx: Tx, rows: list[OutboxRow]) -> None:
     outbox_sql.done(tx, [row.seq for row in rows])
 
 
-def _due(view: View, after: int) -> list[OutboxRow]:
-    return outbox_sql.pending(view, outbox_sql.CREDENTIAL, BATCH, after=after)
+def _due(view: View, after: int, broker: int) -> list[OutboxRow]:
+    return outbox_sql.pending(view, outbox_sql.CREDENTIAL, BATCH, after=after, broker=broker)

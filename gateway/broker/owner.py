@@ -8,18 +8,20 @@ Each part is made again for each epoch of the lease, so nothing is left of an ea
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.broker.access_sync import AccessSyncer
 from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.file_watch import PasswordFileWatch
 from gateway.core.backoff import Pauses
-from gateway.domain import backlog
+from gateway.domain import backlog, brokers
 from gateway.domain.backlog import BacklogRequests
 from gateway.domain.presence import PresenceWorker
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver, LinkStatus
 from gateway.outbound.outlets import outlets
 from gateway.settings.types import AUTO
+from gateway.store import broker_sql
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.core.topics import Topics
     from gateway.observability.metrics import Metrics
     from gateway.settings.loading import Settings
-    from gateway.store import Store
+    from gateway.store import Store, Tx
     from gateway.store.wakeups import Wakeups
 
 _NOT_TOLD = "The broker has not been told yet who may connect."
@@ -83,11 +85,14 @@ class BrokerOwner:
     async def taken_in(self, seconds: float) -> bool:
         """Wait until all is committed that the broker had received; return False when that took longer.
 
-        A gateway that stands by asks the owner, by way of the registry.
+        A gateway that stands by asks the owner, by way of the registry; with several brokers each owner is asked.
         """
-        if self._connection is not None:
-            return await self._connection.barrier.passed(seconds)
-        return await backlog.ask(self._store, seconds)
+        broker, instant = self._store.context.broker, self._store.context.clock()
+        if self._connection is None or await self._store.read(
+            partial(backlog.is_shared, broker=broker, instant=instant)
+        ):
+            return await backlog.ask(self._store, seconds)
+        return await self._connection.barrier.passed(seconds)
 
     async def work(self, store: Store) -> None:
         """Do all that the owner does, until cancelled; ``store`` checks the lease.
@@ -95,6 +100,7 @@ class BrokerOwner:
         Raises:
             ExceptionGroup: a part failed.
         """
+        await store.write(self._begin)
         if isinstance(self._broker.access, MosquittoAccess):
             self._broker.access.begin()
         access = self._access = AccessSyncer(store, self._wakeups, self._broker.access)
@@ -113,11 +119,20 @@ class BrokerOwner:
         finally:
             self._connection = self._access = None
 
+    def _begin(self, tx: Tx) -> None:
+        self._store.context.link.broker = brokers.begin(
+            tx, self._settings.broker_id, knows_tokens=self._broker.access.knows_new_tokens
+        )
+
     def _parts(self, store: Store) -> tuple[BrokerConnection, PresenceWorker]:
         """Return the connection, and the worker that forgives devices the silence before each connect."""
 
         async def listening() -> None:
+            await store.write(self._begin)
             await presence.forgive()
+
+        async def lost() -> None:
+            await store.write(lambda tx: broker_sql.note_lost(tx, tx.context.broker))
 
         connection = BrokerConnection(
             self._broker.upstream,
@@ -131,6 +146,7 @@ class BrokerOwner:
                 self._metrics.refused,
                 self._broker.access.first_uses,
                 listening,
+                lost,
                 lambda: self._lease.is_held,
             ),
             outlets=outlets(self._settings, store, self._topics, self._wakeups),

@@ -11,12 +11,12 @@ import structlog
 from gateway.cluster.lease import RELEASE_SECONDS
 from gateway.core.clock import to_rfc3339
 from gateway.errors import AlreadyRunningError, GatewayError, StoreError
-from gateway.store import lease_sql
+from gateway.store import broker_sql, lease_sql
 from gateway.store.lease_sql import Holder
 
 if TYPE_CHECKING:
     from gateway.cluster.lease import Term
-    from gateway.store import Store
+    from gateway.store import Store, Tx
     from gateway.store.lease_sql import GatewayRecord
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class Registration:
         if is_alone:
             await self._store.write(lease_sql.forget_all)
         seen: int | None = None
-        while not await self._store.write(lambda tx: lease_sql.register(tx, self._gateway, self._term.ms)):
+        while not await self._store.write(self._register):
             other = await self._store.read(lambda view: lease_sql.registered(view, self.holder.gateway_id))
             if other is not None and seen not in (None, other.seen_at):
                 raise _refusal(other)
@@ -57,6 +57,13 @@ class Registration:
                 log.info("gateway.waits", gateway_id=other.gateway_id, seconds=self._term.seconds, reason=_WAITS)
                 seen = other.seen_at
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _register(self, tx: Tx) -> bool:
+        """Register, and make the broker known: from this commit on, changes are marked for it."""
+        if not lease_sql.register(tx, self._gateway, self._term.ms):
+            return False
+        tx.context.link.broker = broker_sql.join(tx, self._gateway.broker_id)
+        return True
 
     async def run(self) -> None:
         """Renew the registration until cancelled, then remove it.

@@ -1,18 +1,20 @@
 """Backlog requests: other processes, such as ``gateway commands cancel``, ask the gateway to read the broker's backlog.
 
-The command line has no connection to the broker. It increments a number in the registry. The gateway passes its barrier
-(:mod:`gateway.mqtt.barrier`) and writes that number down as done.
+The command line has no connection to the broker. It increments a number in the registry. The owner of each broker
+passes its barrier (:mod:`gateway.mqtt.barrier`) and writes that number down as done there. A device may have answered
+at any broker, so each whose owner is connected is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from gateway.errors import StoreError
-from gateway.store import key_sql
+from gateway.store import broker_sql, key_sql
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,8 +36,15 @@ def asked(view: View) -> int:
     return int(key_sql.meta(view, ASKED) or 0)
 
 
-def _taken_in(view: View) -> int:
-    return int(key_sql.meta(view, _TAKEN_IN) or 0)
+def _taken_in(view: View, instant: int) -> int:
+    """Return up to which request all brokers have been read that have an owner."""
+    awaited = [each.pk for each in broker_sql.awaited(view, instant)]
+    return min((int(broker_sql.fact(view, pk, _TAKEN_IN) or 0) for pk in awaited), default=0)
+
+
+def is_shared(view: View, broker: int, instant: int) -> bool:
+    """Return whether another broker than this one has an owner, or a device may have answered there."""
+    return any(each.pk != broker for each in broker_sql.awaited(view, instant))
 
 
 def _ask(tx: Tx) -> int:
@@ -45,11 +54,11 @@ def _ask(tx: Tx) -> int:
 
 
 async def ask(store: Store, seconds: float) -> bool:
-    """Make the gateway on this registry read its backlog; return False when that took longer."""
+    """Make the gateways on this registry read their backlogs; return False when that took longer."""
     number = await store.write(_ask)
     try:
         async with asyncio.timeout(seconds):
-            while await store.read(_taken_in) < number:  # noqa: ASYNC110 - another process does it
+            while await store.read(partial(_taken_in, instant=store.context.clock())) < number:  # noqa: ASYNC110 - another process does it
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError:
         return False
@@ -72,6 +81,8 @@ class BacklogRequests:
             try:
                 number = await self._store.read(asked)
                 if await self._take_in(LONGEST_SECONDS):
-                    await self._store.write(lambda tx, number=number: key_sql.set_meta(tx, _TAKEN_IN, str(number)))  # type: ignore[misc]
+                    await self._store.write(
+                        lambda tx, number=number: broker_sql.set_fact(tx, tx.context.broker, _TAKEN_IN, str(number))
+                    )  # type: ignore[misc]
             except StoreError as error:
                 log.warning("backlog.not_served", reason=error.message)

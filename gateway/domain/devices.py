@@ -21,7 +21,18 @@ from gateway.models.bindings import Jwk
 from gateway.models.devices import RegisterDevice
 from gateway.models.resets import ResetDevice
 from gateway.models.states import CommandStatus, TokenState
-from gateway.store import Tx, View, binding_sql, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
+from gateway.store import (
+    Tx,
+    View,
+    binding_sql,
+    broker_sql,
+    command_sql,
+    device_sql,
+    event_sql,
+    health_sql,
+    outbox_sql,
+    token_sql,
+)
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.token_sql import TokenRecord
@@ -144,7 +155,8 @@ def _may_bind(tx: Tx, device: DeviceRecord) -> None:
             'was reset by hand, bind with "supersede_reset": true, which cancels it.',
             details={"command_id": command.id, "status": command.status},
         )
-    if outbox_sql.has(tx, outbox_sql.COMMAND, device.pk, RESET):
+    awaited = [each.pk for each in broker_sql.awaited(tx, tx.now)]
+    if outbox_sql.has(tx, outbox_sql.COMMAND, device.pk, RESET, brokers=awaited):
         raise UnavailableError(
             "The broker still holds an old reset of this device and cannot be reached to clear it. Nothing was bound. "
             "Try again once the broker is back (GET /ready tells)."

@@ -118,13 +118,15 @@ def _left_behind(view: View, here: Position, noted: Position) -> str | None:
     return f"its event {noted.event_seq} is {known}, and was {noted.event_id} in the registry that was here"
 
 
-def lost_history(view: View, last_status: Position | None, held: Iterable[bytes]) -> tuple[str, int] | None:
-    """Return how the broker shows that this registry was put back, and the highest generation known from that.
+def lost_history(
+    view: View, last_status: Position | None, held: Iterable[bytes], broker: int
+) -> tuple[str, int] | None:
+    """Return how this broker shows that this registry was put back, and the highest generation known from that.
 
     ``last_status`` is what the broker kept of the last gateway of this id, ``held`` the retained commands. A command
     that this gateway signed in this epoch was committed before it was published, so the registry must know it.
     """
-    reason = _behind_the_broker(view, last_status)
+    reason = _behind_the_broker(view, last_status, broker)
     known = known_by(last_status)
     for claims in _unknown_commands(view, held):
         reason = reason or f"the broker holds {claims['jti']}, which this gateway signed and the registry does not know"
@@ -132,11 +134,11 @@ def lost_history(view: View, last_status: Position | None, held: Iterable[bytes]
     return None if reason is None else (reason, known)
 
 
-def _behind_the_broker(view: View, last_status: Position | None) -> str | None:
+def _behind_the_broker(view: View, last_status: Position | None, broker: int) -> str | None:
     here = epoch_sql.position(view)
     if here is None or last_status is None or last_status.registry_id != here.registry_id:
         return None
-    if last_status.epoch_id in epoch_sql.past(view) or not epoch_sql.is_announced(view):
+    if last_status.epoch_id in epoch_sql.past(view) or not epoch_sql.is_announced(view, broker):
         return None
     if last_status.epoch_id != here.epoch_id:
         return "the broker was served in another epoch of it since"

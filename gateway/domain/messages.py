@@ -221,7 +221,7 @@ def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
     known = device_sql.any_by_id(tx, topic.device_id) if isinstance(topic, topics.StatusTopic) else None
     if known is None or known.deleted_at is None:
         return False
-    outbox_sql.mark_topic(tx, known.pk, outbox_sql.STATUS)
+    outbox_sql.mark_topic(tx, known.pk, outbox_sql.STATUS, broker=tx.context.broker)
     return True
 
 

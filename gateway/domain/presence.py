@@ -3,6 +3,9 @@
 Time in which the gateway did not receive counts for no device. That may be an outage of the gateway or of its broker, a
 pause of the process, or a step of the clock. Before a device is set offline, the gateway has read everything that the
 broker received from devices until then (contract, section 3).
+
+The owner of a broker judges the devices that were heard there last, since it alone knows whether all is read. When a
+broker has had no owner for long, the other owners judge its devices, too.
 """
 
 from __future__ import annotations
@@ -74,7 +77,8 @@ class PresenceWorker:
         """
         now = self._store.context.clock()
         if self._heard_until is None:
-            self._heard_until = await self._store.read(partial(_last_heard, silence_ms=self._silence_ms)) or now
+            find = partial(_last_heard, silence_ms=self._silence_ms, broker=self._store.context.broker)
+            self._heard_until = await self._store.read(find) or now
         gap = now - self._heard_until
         if gap >= least_ms and gap * _NOTICEABLE >= self._silence_ms:
             moved = 0
@@ -114,10 +118,12 @@ class PresenceWorker:
 
     def _is_due(self, view: View, *, until: int) -> bool:
         now = self._store.context.clock()
-        return health_sql.presence_is_due(view, min(until, now), heartbeats.latest_due(self._store.context.rules, now))
+        return health_sql.presence_is_due(
+            view, min(until, now), heartbeats.latest_due(self._store.context.rules, now), self._store.context.broker
+        )
 
 
-def _last_heard(view: View, *, silence_ms: int) -> int | None:
-    """Return the time of the newest message of any device: until then an earlier process was receiving."""
-    latest = health_sql.latest_deadline(view)
+def _last_heard(view: View, *, silence_ms: int, broker: int) -> int | None:
+    """Return the time of the newest message at this broker: until then an earlier process was receiving."""
+    latest = health_sql.latest_deadline(view, broker)
     return None if latest is None else latest - silence_ms

@@ -68,6 +68,8 @@ class ConnectionObserver:
     first_uses: FirstUses | None = None
     listening: Callable[[], Awaitable[None]] = _nothing
     """Awaited at each connect, before anything is received."""
+    lost: Callable[[], Awaitable[None]] = _nothing
+    """Awaited after each loss of the connection."""
     may_connect: Callable[[], bool] = lambda: True
     """Returns whether this gateway owns the broker now. It is called before and after each connect."""
 
@@ -127,6 +129,8 @@ class BrokerConnection:
         while True:
             self._connected_at = math.inf
             self._lost(await _end_of(asyncio.create_task(self._live(), name="broker connection")))
+            with suppress(StoreError):  # the store has logged that
+                await self._observer.lost()
             lasted = asyncio.get_running_loop().time() - self._connected_at
             self._was_steady = lasted >= self._steady_seconds and self._ended_by is not OtherGatewayError
             pause = self._pause(lasted)

@@ -90,9 +90,9 @@ class Lineage:
         """
         if self._judged:
             return
-        payloads, last = list(held.values()), self._last
-        found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads))
-        if found is not None or not await self._store.read_small(epoch_sql.is_announced):
+        payloads, last, broker = list(held.values()), self._last, self._store.context.broker
+        found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads, broker))
+        if found is not None or not await self._store.read_small(lambda view: epoch_sql.is_announced(view, broker)):
             await self._store.write(lambda tx: _settled(tx, found))
             self._wakeups.notify_events()  # so that the file beside the registry is written too
         self._judged = True
@@ -101,7 +101,7 @@ class Lineage:
 def _settled(tx: Tx, found: tuple[str, int] | None) -> None:
     if found is not None:
         epoch.begin_after_loss(tx, *found)
-    epoch_sql.announce(tx)
+    epoch_sql.announce(tx, tx.context.broker)
 
 
 def _position_in(payload: bytes) -> Position | None:

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from gateway.core.received_json import parse_json
 from gateway.models.mqtt import GatewayMark
 from gateway.mqtt.session import LinkError, ReceivedMessage, Session
-from gateway.store import key_sql
+from gateway.store import broker_sql
 
 if TYPE_CHECKING:
     from gateway.core.topics import Topics
@@ -83,6 +83,7 @@ class Peers:
     ) -> None:
         self._store = store
         self._topics = topics
+        self._broker = store.context.broker
         self._identity = identity
         self._met_younger = met_younger
         self._asked: deque[str] = deque(maxlen=_ASKED)
@@ -180,7 +181,7 @@ class Peers:
             LinkError: the connection is gone.
         """
         if not self._known:
-            self._statuses = await self._store.read(lambda view: _loaded(key_sql.meta(view, _SEEN)))
+            self._statuses = await self._store.read(lambda view: _loaded(broker_sql.fact(view, self._broker, _SEEN)))
             self._known = True
         self._asked.clear()  # an answer to an earlier question may come again, and its gateway be gone
         filters = [self._topics.gateway_status("+"), self._topics.marks]
@@ -218,7 +219,7 @@ class Peers:
         if changed or unseen:
             self._statuses |= found
             kept = dict(list(self._statuses.items())[-_REMEMBERED:])
-            await self._store.write(lambda tx: key_sql.set_meta(tx, _SEEN, _dumped(kept)))
+            await self._store.write(lambda tx: broker_sql.set_fact(tx, self._broker, _SEEN, _dumped(kept)))
         for topic in changed:
             said = _read(found[topic])
             self._meet(topic.split("/")[-2], str(said.get("started_at")), str(said.get("instance")))

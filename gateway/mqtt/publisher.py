@@ -1,4 +1,4 @@
-"""Publisher of the outbox: keeps the broker's retained messages in step with the registry.
+"""Publisher of the outbox: keeps the retained messages of one broker in step with the registry.
 
 For each row it reads what is committed at that moment (the open command, or nothing) and publishes that retained. It
 drops the row when the broker has it, unless it was marked again meanwhile. No row is worked on twice at once, so the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
@@ -59,6 +60,7 @@ class Publisher:
         self._topics = topics
         self._wakeups = wakeups
         self._clear = clear
+        self._broker = store.context.broker
 
     async def run(self, session: Session) -> None:
         """Publish until the connection is gone.
@@ -66,8 +68,8 @@ class Publisher:
         Raises:
             LinkError: it is gone, or the broker refused something; what was not accepted stays in the outbox.
         """
-        if await self._store.read_small(outbox_sql.paced):
-            await self._store.write(outbox_sql.resume_pace)
+        if await self._store.read_small(partial(outbox_sql.paced, broker=self._broker)):
+            await self._store.write(self._resume_pace)
         link = self._store.context.link
         link.is_up = True
         try:
@@ -80,14 +82,18 @@ class Publisher:
 
     async def _more(self) -> None:
         """Wait for a commit that marked something, or for the next turn."""
-        turn, context = await self._store.read_small(outbox_sql.next_due), self._store.context
+        turn = await self._store.read_small(partial(outbox_sql.next_due, broker=self._broker))
+        context = self._store.context
         seconds = None if turn is None else (turn - context.clock()) / SECOND_MS
         if seconds is not None and seconds > outbox_sql.step_ms(context.rules) / SECOND_MS:  # the clock was set back
-            await self._store.write(outbox_sql.resume_pace)
+            await self._store.write(self._resume_pace)
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
                 await self._wakeups.wait_for(outbox_sql.COMMAND)
+
+    def _resume_pace(self, tx: Tx) -> None:
+        outbox_sql.resume_pace(tx, self._broker)
 
     async def drain(self, session: Session) -> int:
         """Publish one batch; return how many rows it had."""
@@ -158,7 +164,7 @@ class Publisher:
         return due
 
     def _due(self, view: View) -> list[_Due]:
-        rows = outbox_sql.due(view, self._store.context.clock(), BATCH)
+        rows = outbox_sql.due(view, self._store.context.clock(), BATCH, self._broker)
         return [self._command(view, row) if row.kind == outbox_sql.COMMAND else self._topic(view, row) for row in rows]
 
     def _command(self, view: View, row: OutboxRow) -> _Due:
@@ -171,11 +177,11 @@ class Publisher:
 
     def _topic(self, view: View, row: OutboxRow) -> _Due:
         topic = self._topics.status(row.device_id)
-        return _Due(row.seq, row.kind, topic, status(view, row), device_id=row.device_id)
+        return _Due(row.seq, row.kind, topic, status(view, row, self._broker), device_id=row.device_id)
 
 
-def status(view: View, row: OutboxRow) -> bytes | None:
-    """Return what the broker is to hold on a device's status topic, or None while the device publishes there.
+def status(view: View, row: OutboxRow, broker: int) -> bytes | None:
+    """Return what this broker is to hold on a device's status topic, or None while the device publishes there.
 
     A device whose token opens nothing cannot publish its offline message. Not every broker publishes the will of a
     client that it cuts (Mosquitto does not on SIGHUP).
@@ -185,7 +191,7 @@ def status(view: View, row: OutboxRow) -> bytes | None:
     if not token_sql.live(view, row.device_pk):
         return OFFLINE
     # A device that was just bound has published nothing there yet. What lies there is of its last binding.
-    return None if health_sql.is_at_broker(view, row.device_pk) else b""
+    return None if health_sql.is_at_broker(view, row.device_pk, broker) else b""
 
 
 def payload(command: CommandRecord) -> bytes:

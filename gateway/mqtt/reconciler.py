@@ -2,7 +2,8 @@
 
 After each connect the gateway reads what the broker holds on the command topics, and marks in the outbox whatever
 differs. Some brokers do not return all that they hold (:mod:`gateway.mqtt.retained_scan`). There every open command is
-published again, and every topic that was closed lately is cleared unseen; after a restore every topic of every device.
+published again, and every topic that was closed since a week before the last comparison is cleared unseen; after a
+restore every topic of every device.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gateway.core.command_types import CommandType
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import Session
-from gateway.store import Store, Tx, command_sql, device_sql, epoch_sql, outbox_sql
+from gateway.store import Store, Tx, broker_sql, command_sql, device_sql, epoch_sql, outbox_sql
 
 log = structlog.get_logger()
 
@@ -45,13 +46,21 @@ class Reconciler:
         self.held.clear()
         told = await self._census.run(session)
         names, held, count = self._topics, dict(self.held), len(self.held)
-        strangers, marked = await self._store.write(lambda tx: compare(tx, names, held, trustworthy=told))
+        broker = self._store.context.broker
+        strangers, marked = await self._store.write(
+            lambda tx: compare(tx, names, held, trustworthy=told, broker=broker)
+        )
         await session.publish_retained([(topic, b"") for topic in strangers])
         log.info("broker.reconciled", held=count, marked=marked, strangers=strangers[:10], wildcard_retained=told)
 
 
-def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy: bool) -> tuple[list[str], int]:
-    """Mark every command topic that differs. Return topics of devices that are not ours, and how many were marked."""
+def compare(
+    tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy: bool, broker: int
+) -> tuple[list[str], int]:
+    """Mark every command topic that differs at this broker.
+
+    Return topics of devices that are not ours, and how many were marked.
+    """
     differing: set[tuple[int, str]] = set()
     for row in command_sql.open_of_all(tx):
         topic = names.command(row.device_id, row.type)
@@ -66,12 +75,14 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
         else:
             differing.add((device.pk, place.type))
     if not trustworthy:
-        differing |= {(row.device_pk, row.type) for row in command_sql.closed_since(tx, tx.now - LATELY_MS)}
-        if not epoch_sql.is_announced(tx):  # what a lost registry published is not known
+        since = broker_sql.compared_at(tx, broker, tx.now) - LATELY_MS
+        differing |= {(row.device_pk, row.type) for row in command_sql.closed_since(tx, since)}
+        if not epoch_sql.is_announced(tx, broker):  # what a lost registry published is not known
             differing |= {(row.pk, kind) for row in device_sql.names_after(tx, 0, _ALL) for kind in CommandType}
-        for device_pk in device_sql.deleted_since(tx, tx.now - LATELY_MS):
-            outbox_sql.mark_topic(tx, device_pk, outbox_sql.STATUS)
-    differing -= outbox_sql.turns(tx, tx.now)  # a bulk reset keeps its pace
+        for device_pk in device_sql.deleted_since(tx, since):
+            outbox_sql.mark_topic(tx, device_pk, outbox_sql.STATUS, broker=broker)
+    differing -= outbox_sql.turns(tx, tx.now, broker)  # a bulk reset keeps its pace
     for device_pk, command_type in sorted(differing):
-        outbox_sql.mark_command(tx, device_pk, command_type)
+        outbox_sql.mark_command(tx, device_pk, command_type, broker=broker)
+    broker_sql.note_compared(tx, broker)
     return strangers, len(differing)

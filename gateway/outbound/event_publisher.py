@@ -1,8 +1,8 @@
 """Event publisher: ``devices/{id}/events/{type}`` as CloudEvents, at least once (contract, sections 3 and 5).
 
-The audit trail is the outbox. One number in the registry says how far it was published; it is written once a second
-while events go out. What was published since then is published again after a crash. Subscribers know an event by its
-``id``.
+The audit trail is the outbox. One number for each broker says how far it was published there; it is written once a
+second while events go out. What was published since then is published again after a crash. Subscribers know an event by
+its ``id``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Container
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import structlog
@@ -21,7 +22,7 @@ from gateway.domain.messages import Message
 from gateway.errors import StoreError
 from gateway.models.mqtt import CloudEvent
 from gateway.mqtt.session import PublishRefusedError, Session
-from gateway.store import Store, Tx, View, account_sql, event_sql, key_sql
+from gateway.store import Store, Tx, View, account_sql, broker_sql, event_sql
 from gateway.store.event_sql import EventWithDevice
 from gateway.store.wakeups import Wakeups
 
@@ -47,6 +48,7 @@ class EventPublisher:
         self._names = names
         self._wakeups = wakeups
         self._enabled = enabled
+        self._broker = store.context.broker
         self._source = f"/gateways/{store.context.rules.gateway_id}"
         self._told = 0
         self._saved = 0
@@ -79,11 +81,11 @@ class EventPublisher:
 
     def _enabled_since(self, tx: Tx) -> int:
         if not self._enabled:
-            key_sql.forget_meta(tx, event_sql.FEED_CURSOR)
+            broker_sql.forget_fact(tx, self._broker, event_sql.FEED_CURSOR)
             return 0
-        known = key_sql.meta(tx, event_sql.FEED_CURSOR)
+        known = broker_sql.fact(tx, self._broker, event_sql.FEED_CURSOR)
         told = event_sql.newest(tx) if known is None else int(known)
-        key_sql.set_meta(tx, event_sql.FEED_CURSOR, str(told))
+        broker_sql.set_fact(tx, self._broker, event_sql.FEED_CURSOR, str(told))
         return told
 
     async def _tell(self, session: Session) -> None:
@@ -133,7 +135,8 @@ class EventPublisher:
     async def _save(self) -> None:
         if self._told != self._saved:
             told = self._told
-            await self._store.write(lambda tx: key_sql.set_meta(tx, event_sql.FEED_CURSOR, str(told)), urgent=False)
+            save = partial(broker_sql.set_fact, pk=self._broker, key=event_sql.FEED_CURSOR, value=str(told))
+            await self._store.write(save, urgent=False)
             self._saved, self._saved_at = told, asyncio.get_running_loop().time()
 
     def _messages(self, event: EventWithDevice, read: Container[str]) -> list[tuple[str, bytes]]:

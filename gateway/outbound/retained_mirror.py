@@ -19,7 +19,7 @@ from gateway.core.clock import DAY_MS
 from gateway.errors import StoreError
 from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
-from gateway.store import Store, Tx, View, device_sql, key_sql, outbox_sql
+from gateway.store import Store, Tx, View, broker_sql, device_sql, outbox_sql
 from gateway.store.device_sql import DeviceRecord
 
 log = structlog.get_logger()
@@ -70,6 +70,7 @@ class RetainedMirror:
         self.name = f"mirror {leaf.detail}"
         self._store = store
         self._leaf = leaf
+        self._broker = store.context.broker
         self._tick = tick_seconds
         self._is_mirrored = outbox_sql.is_mirrored(store.context.rules, leaf.detail)
         self._held: dict[str, tuple[str, bytes]] = {}
@@ -121,7 +122,7 @@ class RetainedMirror:
         return due
 
     def _some_due(self, view: View, after: int, up_to: int) -> list[_Due]:
-        rows = outbox_sql.mirror_rows(view, self._leaf.detail, after, up_to, PIECE)
+        rows = outbox_sql.mirror_rows(view, self._leaf.detail, after, up_to, PIECE, broker=self._broker)
         shown = self._leaf.projects(view) if rows else None
         return [(row.seq, self._message(device_sql.by_pk(view, row.device_pk), shown)) for row in rows]
 
@@ -156,15 +157,15 @@ class RetainedMirror:
     async def _keep_place(self) -> None:
         """Record the topics before the first message, so that they can be found and cleared later."""
         if not self._place_kept:
-            known = await self._store.read(lambda view: key_sql.meta(view, self._fact))
+            known = await self._store.read(lambda view: broker_sql.fact(view, self._broker, self._fact))
             if known != self._place:
-                await self._store.write(lambda tx: key_sql.set_meta(tx, self._fact, self._place))
+                await self._store.write(lambda tx: broker_sql.set_fact(tx, self._broker, self._fact, self._place))
             self._place_kept = True
 
     async def _move(self, session: Session, place: str) -> None:
         """Clear the topics under an earlier name, or when they are switched off; record the present ones."""
         self._place_kept = False
-        known = await self._store.read(lambda view: key_sql.meta(view, self._fact)) or ""
+        known = await self._store.read(lambda view: broker_sql.fact(view, self._broker, self._fact)) or ""
         if known == place:
             return
         cleared = await self._clear(session, known) if known else 0
@@ -176,9 +177,9 @@ class RetainedMirror:
         return f"mirror_{self._leaf.detail}"
 
     def _remember(self, tx: Tx, place: str) -> None:
-        key_sql.set_meta(tx, self._fact, place)
+        broker_sql.set_fact(tx, self._broker, self._fact, place)
         if not self._is_mirrored:
-            outbox_sql.drop_mirror(tx, self._leaf.detail)
+            outbox_sql.drop_mirror(tx, self._leaf.detail, broker=self._broker)
 
     async def _clear(self, session: Session, place: str) -> int:
         after, cleared = 0, 0
@@ -243,7 +244,9 @@ class RetainedMirror:
 
     async def _mark(self, pks: Sequence[int]) -> int:
         if pks:
-            await self._store.write(partial(_mark, pks=pks, detail=self._leaf.detail), urgent=False)
+            await self._store.write(
+                partial(_mark, pks=pks, detail=self._leaf.detail, broker=self._broker), urgent=False
+            )
         return len(pks)
 
 
@@ -260,9 +263,8 @@ def _records(view: View, device_ids: Sequence[str]) -> list[DeviceRecord]:
     return [row for row in found if row is not None]
 
 
-def _mark(tx: Tx, pks: Sequence[int], detail: str) -> None:
-    for pk in pks:
-        outbox_sql.mark_mirror(tx, pk, detail)
+def _mark(tx: Tx, pks: Sequence[int], detail: str, broker: int) -> None:
+    outbox_sql.mark_all_mirrors(tx, pks, detail, broker=broker)
 
 
 def _digest(payload: bytes) -> bytes:

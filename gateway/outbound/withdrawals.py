@@ -13,7 +13,7 @@ import structlog
 
 from gateway.errors import StoreError
 from gateway.mqtt.session import PublishRefusedError, SubscriptionRefusedError
-from gateway.store import device_sql, key_sql
+from gateway.store import broker_sql, device_sql
 
 if TYPE_CHECKING:
     from gateway.domain.messages import Message
@@ -35,6 +35,7 @@ class Withdrawals:
     def __init__(self, store: Store, leaf: DiscoveryTopic) -> None:
         self._store = store
         self._leaf = leaf
+        self._broker = store.context.broker
         self._is_mirrored = leaf.detail in store.context.rules.mirrored
         self._came = asyncio.Event()
 
@@ -58,7 +59,7 @@ class Withdrawals:
         try:
             if (
                 not self._is_mirrored
-                and await self._store.read(lambda view: key_sql.meta(view, self._leaf.fact)) is None
+                and await self._store.read(lambda view: broker_sql.fact(view, self._broker, self._leaf.fact)) is None
             ):
                 return
             await session.subscribe(self._leaf.status_topics)

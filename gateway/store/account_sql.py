@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.credentials import BROKER_PASSWORD, broker_entry, hash_secret, mint, same_hash
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.store import outbox_sql
+from gateway.store import broker_sql, outbox_sql
 from gateway.store.key_sql import meta, set_meta
 from gateway.store.records import columns
 
@@ -31,13 +31,14 @@ KNOWN: Final = (INTEGRATOR, HOME_ASSISTANT)
 """Accounts in Mosquitto's file of access rules as it ships."""
 _NAME: Final = re.compile(rf"integrator(_[a-z0-9_]{{1,40}})?|{HOME_ASSISTANT}")
 _SALT_BYTES: Final = 12
+_CUT: Final = "sessions_cut:"
+"""A fact of a broker, with the name of an account: of which password no earlier one has a session left."""
 
 
 class AccountRecord(NamedTuple):
     """An account at the broker that is no device; times are milliseconds since the epoch.
 
-    ``project_id`` is ``None`` for an account that reads all projects. ``old_sessions_cut`` is 1 once no session of an
-    earlier password is left, else 0.
+    ``project_id`` is ``None`` for an account that reads all projects.
     """
 
     name: str
@@ -45,7 +46,6 @@ class AccountRecord(NamedTuple):
     broker_entry: str
     created_at: int
     revoked_at: int | None
-    old_sessions_cut: int
     project_id: str | None
 
     def __repr__(self) -> str:
@@ -146,10 +146,10 @@ def _give_password(tx: Tx, name: str, project_id: str | None) -> str:
     tx.run(
         """INSERT INTO broker_accounts (name, hash, broker_entry, created_at, project_id) VALUES (?, ?, ?, ?, ?)
             ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, broker_entry = excluded.broker_entry,
-            created_at = excluded.created_at, project_id = excluded.project_id, revoked_at = NULL,
-            old_sessions_cut = 0""",
+            created_at = excluded.created_at, project_id = excluded.project_id, revoked_at = NULL""",
         *(name, hash_secret(password), broker_entry(password, tx.entropy(_SALT_BYTES)), tx.now, project_id),
     )
+    broker_sql.forget_everywhere(tx, f"{_CUT}{name}")
     _changed(tx)
     return password
 
@@ -159,12 +159,20 @@ def _changed(tx: Tx) -> None:
 
 
 def note_cut(tx: Tx, accounts: Iterable[AccountRecord]) -> None:
-    """Note that no session of an earlier password is left, unless the account got another one meanwhile."""
+    """Note that no session of a password before these is left at this broker."""
     for account in accounts:
-        tx.run(
-            "UPDATE broker_accounts SET old_sessions_cut = 1 WHERE name = ? AND created_at = ?",
-            *(account.name, account.created_at),
-        )
+        broker_sql.set_fact(tx, tx.context.broker, f"{_CUT}{account.name}", str(account.created_at))
+
+
+def is_cut(view: View, account: AccountRecord, broker: int) -> bool:
+    """Return whether no session of an earlier password is left at this broker."""
+    return broker_sql.fact(view, broker, f"{_CUT}{account.name}") == str(account.created_at)
+
+
+def forget_cuts(tx: Tx) -> None:
+    """Forget that sessions of earlier passwords were cut."""
+    for account in everyone(tx):
+        broker_sql.forget_everywhere(tx, f"{_CUT}{account.name}")
 
 
 def changes(view: View) -> int:

@@ -1,4 +1,4 @@
-"""SQL of sessions at a broker that authenticates through the gateway: the last credential of each client id.
+"""SQL of sessions at brokers that authenticate through the gateway: the last credential of each client id.
 
 A broker keeps one session per client id, and a new one takes over the old one. So the credential admitted last under a
 client id is the session's. A device's credential is its token, an integrator's the time of its password.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core import ids
 from gateway.models.fields import MAX_NUMBER
 from gateway.store import account_sql
+from gateway.store.broker_sql import FIRST
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
@@ -19,54 +20,59 @@ MOST_CLIENTS: Final = 1_000
 """Number of clients kept per integrator, those admitted last. Others count as unknown."""
 
 
-def credential_of(view: View, client_id: str) -> int | None:
-    """Return the credential of this session, or None when it is not known."""
-    found: int | None = view.value("SELECT credential FROM broker_sessions WHERE client_id = ?", client_id)
+def credential_of(view: View, client_id: str, broker: int = FIRST) -> int | None:
+    """Return the credential of this session at this broker, or None when it is not known."""
+    found: int | None = view.value(
+        "SELECT credential FROM broker_sessions WHERE broker_pk = ? AND client_id = ?", broker, client_id
+    )
     return found
 
 
 def note(tx: Tx, client_id: str, username: str, credential: int) -> bool:
     """Record this credential for the client, if it is still good; return whether it is."""
-    if not is_good(tx, username, credential):
+    broker = tx.context.broker
+    if not is_good(tx, username, credential, broker):
         return False
     tx.run(
-        """INSERT INTO broker_sessions (client_id, username, credential, let_in_at) VALUES (?, ?, ?, ?)
-            ON CONFLICT (client_id) DO UPDATE SET username = excluded.username, credential = excluded.credential,
-            let_in_at = excluded.let_in_at""",
-        *(client_id, username, credential, tx.now),
+        """INSERT INTO broker_sessions (broker_pk, client_id, username, credential, let_in_at) VALUES (?, ?, ?, ?, ?)
+            ON CONFLICT (broker_pk, client_id) DO UPDATE SET username = excluded.username,
+            credential = excluded.credential, let_in_at = excluded.let_in_at""",
+        *(broker, client_id, username, credential, tx.now),
     )
     tx.run(
-        """DELETE FROM broker_sessions WHERE username = ?1 AND client_id IN (SELECT client_id FROM broker_sessions
-            WHERE username = ?1 ORDER BY let_in_at DESC, client_id <> ?2 LIMIT ?4 OFFSET ?3)""",
-        *(username, client_id, MOST_CLIENTS, MAX_NUMBER),
+        """DELETE FROM broker_sessions WHERE broker_pk = ?5 AND username = ?1
+            AND client_id IN (SELECT client_id FROM broker_sessions WHERE broker_pk = ?5 AND username = ?1
+                ORDER BY let_in_at DESC, client_id <> ?2 LIMIT ?4 OFFSET ?3)""",
+        *(username, client_id, MOST_CLIENTS, MAX_NUMBER, broker),
     )
     return True
 
 
-def is_good(view: View, username: str, credential: int | None) -> bool:
-    """Return whether a session of this user that was admitted with this credential still has its rights.
+def is_good(view: View, username: str, credential: int | None, broker: int = FIRST) -> bool:
+    """Return whether a session of this user that this broker admitted with this credential still has its rights.
 
     An integrator's unknown session has them once all sessions of earlier passwords were cut.
     """
     if ids.is_id(ids.DEVICE, username):
         return credential is not None and _is_live(view, username, credential)
     account = account_sql.find(view, username)
-    return account is not None and not is_old(account, credential)
+    return account is not None and not is_old(view, account, credential, broker)
 
 
-def is_old(account: account_sql.AccountRecord, credential: int | None) -> bool:
+def is_old(view: View, account: account_sql.AccountRecord, credential: int | None, broker: int) -> bool:
     """Return whether this session may have begun with another password than the account's present one."""
     if account.revoked_at is not None:
         return True
-    return not account.old_sessions_cut if credential is None else credential != account.created_at
+    return not account_sql.is_cut(view, account, broker) if credential is None else credential != account.created_at
 
 
-def with_good_token(view: View) -> set[str]:
-    """Return the devices whose session began with a token that is not revoked."""
+def with_good_token(view: View, broker: int) -> set[str]:
+    """Return the devices whose session at this broker began with a token that is not revoked."""
     rows = view.all(
         """SELECT d.id FROM broker_sessions s JOIN tokens t ON t.id = s.credential
             JOIN devices d ON d.pk = t.device_pk AND d.id = s.client_id
-            WHERE d.deleted_at IS NULL AND t.state <> 'revoked'"""
+            WHERE s.broker_pk = ? AND d.deleted_at IS NULL AND t.state <> 'revoked'""",
+        broker,
     )
     return {row["id"] for row in rows}
 
@@ -74,7 +80,7 @@ def with_good_token(view: View) -> set[str]:
 def forget_all(tx: Tx) -> None:
     """Forget every session: those admitted after a registry's copy was made are not in the copy."""
     tx.run("DELETE FROM broker_sessions")
-    tx.run("UPDATE broker_accounts SET old_sessions_cut = 0")
+    account_sql.forget_cuts(tx)
 
 
 def _is_live(view: View, device_id: str, token_id: int) -> bool:

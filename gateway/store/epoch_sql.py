@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gateway.store import broker_sql
 from gateway.store.key_sql import EPOCH_BASE, meta, set_meta
 from gateway.store.outbox_sql import STATE, mark_all_mirrors
 
@@ -109,14 +110,14 @@ def reason(view: View) -> str:
     return meta(view, EPOCH_REASON) or ""
 
 
-def is_announced(view: View) -> bool:
-    """Return whether the present epoch was published to a broker."""
-    return meta(view, ANNOUNCED_EPOCH) == meta(view, EPOCH_ID)
+def is_announced(view: View, broker: int) -> bool:
+    """Return whether the present epoch was published to this broker."""
+    return broker_sql.fact(view, broker, ANNOUNCED_EPOCH) == meta(view, EPOCH_ID)
 
 
-def announce(tx: Tx) -> None:
-    """Note that the present epoch was published to a broker."""
-    set_meta(tx, ANNOUNCED_EPOCH, meta(tx, EPOCH_ID) or "")
+def announce(tx: Tx, broker: int) -> None:
+    """Note that the present epoch was published to this broker."""
+    broker_sql.set_fact(tx, broker, ANNOUNCED_EPOCH, meta(tx, EPOCH_ID) or "")
 
 
 def set_epoch(tx: Tx, epoch_id: str, base: int, reason: str) -> None:

@@ -172,7 +172,7 @@ def prune(tx: Tx, before: int, limit: int) -> int:
     """Delete up to ``limit`` events that are older than ``before``; return how many.
 
     Events that are still to be sent stay: those that a webhook has not picked up, those of pending deliveries, and
-    those that were not published over MQTT.
+    those that were not published at each broker that is followed.
     """
     return tx.run(
         """DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e WHERE e.created_at < ?1
@@ -180,7 +180,8 @@ def prune(tx: Tx, before: int, limit: int) -> int:
             AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.project_id = e.project_id AND w.cursor < e.seq
                 AND NOT EXISTS (SELECT 1 FROM webhook_gaps g WHERE g.webhook_id = w.id
                     AND g.after_seq < e.seq AND e.seq <= coalesce(g.up_to, e.seq)))
-            AND e.seq <= coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE key = ?3), e.seq)
+            AND e.seq <= coalesce((SELECT min(CAST(f.value AS BIGINT)) FROM broker_facts f JOIN brokers b
+                ON b.pk = f.broker_pk WHERE f.key = ?3 AND b.left_out_at IS NULL), e.seq)
             ORDER BY e.created_at LIMIT ?2)""",
         *(before, limit, FEED_CURSOR),
     ).rowcount

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.store.broker_sql import FIRST
 from gateway.store.device_cache import CachedDevice, SenderRecord
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.records import DeviceName
@@ -30,18 +31,20 @@ NEWEST: Final = (
 
 _PAYLOAD_KEPT: Final = 256
 _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
-    low_battery, storage_full, history_id, history_day, connection_type, at_broker, {", ".join(NEWEST)})
-    VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
+    low_battery, storage_full, history_id, history_day, connection_type, at_broker, broker_pk,
+    {", ".join(NEWEST)})
+    VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
     ON CONFLICT (device_pk) DO UPDATE SET last_heartbeat_at = excluded.last_heartbeat_at, connection = 'online',
     offline_due_at = excluded.offline_due_at, last_seen_by = coalesce(excluded.last_seen_by, health.last_seen_by),
     low_battery = excluded.low_battery, storage_full = excluded.storage_full,
     history_id = excluded.history_id, history_day = excluded.history_day, connection_type = excluded.connection_type,
     at_broker = excluded.at_broker,
+    broker_pk = CASE excluded.at_broker WHEN 1 THEN excluded.broker_pk ELSE health.broker_pk END,
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
 
 _UPDATE: Final = f"""UPDATE health SET last_heartbeat_at = ?, offline_due_at = ?,
     last_seen_by = coalesce(?, last_seen_by), history_id = ?, history_day = ?, connection_type = ?, at_broker = ?,
-    {", ".join(f"{name} = ?" for name in NEWEST)} WHERE device_pk = ?"""  # noqa: S608 - our own columns
+    broker_pk = coalesce(?, broker_pk), {", ".join(f"{name} = ?" for name in NEWEST)} WHERE device_pk = ?"""  # noqa: S608 - our own columns
 """For a device that stays online and as well as it was. It names no counted column, so no trigger looks at the row."""
 
 
@@ -80,17 +83,18 @@ def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, CachedDe
 def store_newest(tx: Tx, heard: Iterable[CachedDevice], *, at_broker: bool) -> None:
     """Store the newest state of these devices, which are online now.
 
-    ``at_broker``: the heartbeats came over MQTT.
+    ``at_broker``: the heartbeats came over MQTT, from the broker of this process.
     """
-    times = (tx.now, tx.now + tx.rules.silence_ms)
+    times, broker = (tx.now, tx.now + tx.rules.silence_ms), tx.context.broker
     same: list[tuple[Any, ...]] = []
     changed: list[tuple[Any, ...]] = []
     for of in heard:
-        reported = (of.history_id, of.history_day, of.links, at_broker, *of.said)
+        history = (of.history_id, of.history_day, of.links, at_broker)
         if of.online and of.stored == of.counted:
-            same.append((*times, of.radio, *reported, of.pk))
+            same.append((*times, of.radio, *history, broker if at_broker else None, *of.said, of.pk))
         else:
-            changed.append((of.pk, *times, of.radio, of.low_battery, of.storage_full, *reported))
+            judged = (of.radio, of.low_battery, of.storage_full)
+            changed.append((of.pk, *times, *judged, *history, broker, *of.said))
             of.stored = (True, of.low_battery, of.storage_full)
     for statement, rows in ((_UPDATE, same), (_UPSERT, changed)):
         if rows:
@@ -104,22 +108,24 @@ def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
 
 
 def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
-    """Set the device online, until ``offline_due_at`` unless it sends something."""
+    """Set the device online, at this broker, until ``offline_due_at`` unless it sends something."""
     tx.run(
-        """INSERT INTO health (device_pk, connection, offline_due_at, at_broker) VALUES (?1, 'online', ?2, 1)
-            ON CONFLICT (device_pk) DO UPDATE SET connection = 'online', offline_due_at = ?2, at_broker = 1""",
-        device_pk,
-        offline_due_at,
+        """INSERT INTO health (device_pk, connection, offline_due_at, at_broker, broker_pk)
+            VALUES (?1, 'online', ?2, 1, ?3) ON CONFLICT (device_pk) DO UPDATE SET connection = 'online',
+            offline_due_at = ?2, at_broker = 1, broker_pk = ?3""",
+        *(device_pk, offline_due_at, tx.context.broker),
     )
 
 
 def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
-    """Set the device offline at ``offline_due_at`` unless it sends something: it, or its last will, says offline."""
+    """Set the device offline at ``offline_due_at`` unless it sends something: it, or its last will, says offline.
+
+    That counts only from the broker on which the device was heard last: another one is late (contract, section 6).
+    """
     tx.run(
         f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at", "?")}, at_broker = 0
-            WHERE device_pk = ? AND connection = 'online'""",  # noqa: S608 - constants
-        offline_due_at,
-        device_pk,
+            WHERE device_pk = ? AND connection = 'online' AND broker_pk = ?""",  # noqa: S608 - constants
+        *(offline_due_at, device_pk, tx.context.broker),
     )
 
 
@@ -127,15 +133,15 @@ def left_broker(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     """Do the same for an ``offline`` that the broker retains, if the device's last message came over MQTT."""
     tx.run(
         f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at", "?")}, at_broker = 0
-            WHERE device_pk = ? AND connection = 'online' AND at_broker = 1""",  # noqa: S608 - constants
-        offline_due_at,
-        device_pk,
+            WHERE device_pk = ? AND connection = 'online' AND at_broker = 1 AND broker_pk = ?""",  # noqa: S608 - constants
+        *(offline_due_at, device_pk, tx.context.broker),
     )
 
 
-def is_at_broker(view: View, device_pk: int) -> bool:
-    """Return whether the device's last message came over MQTT and was not an offline message."""
-    return bool(view.value("SELECT at_broker FROM health WHERE device_pk = ?", device_pk))
+def is_at_broker(view: View, device_pk: int, broker: int) -> bool:
+    """Return whether the device's last message came over MQTT, at this broker, and was not an offline message."""
+    found = view.value("SELECT at_broker FROM health WHERE device_pk = ? AND broker_pk = ?", device_pk, broker)
+    return bool(found)
 
 
 def forget_broker(tx: Tx, device_pk: int) -> None:
@@ -143,14 +149,16 @@ def forget_broker(tx: Tx, device_pk: int) -> None:
     tx.run("UPDATE health SET at_broker = 0 WHERE device_pk = ?", device_pk)
 
 
-def latest_deadline(view: View) -> int | None:
-    """Return the latest deadline of any device."""
-    found: int | None = view.value("SELECT max(offline_due_at) FROM health WHERE connection = 'online'")
+def latest_deadline(view: View, broker: int = FIRST) -> int | None:
+    """Return the latest deadline of any device that was heard at this broker last."""
+    found: int | None = view.value(
+        "SELECT max(offline_due_at) FROM health WHERE connection = 'online' AND broker_pk = ?", broker
+    )
     return found
 
 
 def postpone(tx: Tx, *, after: int, by: int, limit: int) -> tuple[int, int | None]:
-    """Move the deadlines of online devices, but never beyond that of a device that was just heard.
+    """Move the deadlines of devices that are online at this broker, but never beyond that of one that was just heard.
 
     Take the next ``limit`` after the row number ``after``; return how many were moved, and the last row number or None.
     """
@@ -161,35 +169,46 @@ def postpone(tx: Tx, *, after: int, by: int, limit: int) -> tuple[int, int | Non
     latest = tx.now + tx.rules.silence_ms
     moved = tx.run(
         f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at + ?", "?")}
-            WHERE device_pk > ? AND device_pk <= ? AND connection = 'online' AND offline_due_at < ?""",  # noqa: S608 - constants
-        *(by, latest, after, last, latest),
+            WHERE device_pk > ? AND device_pk <= ? AND connection = 'online' AND offline_due_at < ?
+                AND broker_pk = ?""",  # noqa: S608 - constants
+        *(by, latest, after, last, latest, tx.context.broker),
     )
     return moved.rowcount, last
 
 
-def presence_is_due(view: View, now: int, latest: int) -> bool:
-    """Return whether a device is overdue, or has a deadline that is too late."""
+_JUDGED: Final = "(SELECT pk FROM brokers WHERE pk = ?1 OR left_out_at IS NOT NULL)"
+"""The broker whose owner judges silence, and those that have had no owner for long: it judges their devices, too."""
+
+
+def presence_is_due(view: View, now: int, latest: int, broker: int = FIRST) -> bool:
+    """Return whether a device that this broker's owner judges is overdue, or has a deadline that is too late."""
     found = view.one(
-        """SELECT 1 WHERE EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= ?)
-            OR EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at > ?)""",
-        *(now, latest),
+        f"""SELECT 1 WHERE EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= ?2
+                AND broker_pk IN {_JUDGED})
+            OR EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at > ?3
+                AND broker_pk IN {_JUDGED})""",  # noqa: S608 - constants
+        *(broker, now, latest),
     )
     return found is not None
 
 
 def wait_no_longer(tx: Tx, latest: int, until: int) -> None:
-    """Set deadlines beyond ``latest`` to ``until``."""
-    tx.run("UPDATE health SET offline_due_at = ? WHERE connection = 'online' AND offline_due_at > ?", until, latest)
+    """Set deadlines beyond ``latest`` to ``until``, of the devices that this broker's owner judges."""
+    tx.run(
+        f"""UPDATE health SET offline_due_at = ?2 WHERE connection = 'online' AND offline_due_at > ?3
+            AND broker_pk IN {_JUDGED}""",  # noqa: S608 - constants
+        *(tx.context.broker, until, latest),
+    )
 
 
-def overdue(view: View, now: int, limit: int) -> list[DeviceName]:
-    """Return devices whose deadline has passed."""
-    return view.records(
+def overdue(tx: Tx, now: int, limit: int) -> list[DeviceName]:
+    """Return devices whose deadline has passed, of those that this broker's owner judges."""
+    return tx.records(
         DeviceName,
-        """SELECT d.pk, d.id, d.project_id FROM health h JOIN devices d ON d.pk = h.device_pk
-            WHERE h.connection = 'online' AND h.offline_due_at <= ? LIMIT ?""",
-        now,
-        limit,
+        f"""SELECT d.pk, d.id, d.project_id FROM health h JOIN devices d ON d.pk = h.device_pk
+            WHERE h.connection = 'online' AND h.offline_due_at <= ?2 AND h.broker_pk IN {_JUDGED}
+            LIMIT ?3""",  # noqa: S608 - constants
+        *(tx.context.broker, now, limit),
     )
 
 

@@ -140,6 +140,9 @@ class Move:
 
     def _run(self, source: SqliteConnection, target: PostgresConnection) -> Moved:
         tables, resumed = list(_tables(source)), False
+        target.begin()
+        target.execute("DELETE FROM brokers WHERE NOT EXISTS (SELECT 1 FROM broker_facts)")  # one comes with the schema
+        target.execute("COMMIT")
         for each in tables:
             resumed |= self._copy(each, source, target)
         compared = {each.name: self._compared(each, source, target) for each in tables}

@@ -6,6 +6,9 @@ moment. So a row can be handled twice without harm, an old state is never publis
 committed is never published at all.
 
 A row may wait for its turn, so that a bulk reset reaches the fleet at a steady pace: ``not_before`` is 0 for at once.
+
+A row belongs to one broker. A change marks it for each broker of the registry (:mod:`gateway.store.broker_sql`), and
+the owner of each works its own rows off. So what one broker has says nothing of another.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import SECOND_MS
+from gateway.store.broker_sql import FIRST, FOLLOWED
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from gateway.store.transaction import Rules, Tx, View
 
@@ -64,26 +68,33 @@ _ROWS: Final = (
 )
 
 
+_INTO: Final = "INTO outbox (kind, device_pk, detail, created_at, not_before, broker_pk)"
 _REPLACING: Final = {
-    "sqlite": "INSERT OR REPLACE INTO outbox {}",
-    "postgresql": """INSERT INTO outbox {} ON CONFLICT (kind, device_pk, detail) DO UPDATE SET
+    "sqlite": f"INSERT OR REPLACE {_INTO} {{}}",
+    "postgresql": f"""INSERT {_INTO} {{}} ON CONFLICT (device_pk, kind, detail, broker_pk) DO UPDATE SET
         seq = nextval('outbox_seq'), created_at = excluded.created_at, not_before = excluded.not_before""",
 }
-"""Inserts rows, or gives those that exist a new number."""
+"""Inserts the rows of a query, or gives those that exist a new number."""
+_MIRRORED: Final = "CAST(? AS TEXT), {}, CAST(? AS TEXT), CAST(? AS BIGINT), 0, b.pk"
 
 
-def _replacing(tx: Tx, rows: str) -> str:
-    return _REPLACING[tx.dialect.name].format(rows)
+def _replacing(tx: Tx, rows: str, broker: int | None = None) -> str:
+    """Return the statement for these rows, at every broker or at one; ``rows`` ends before the names of brokers."""
+    followed = FOLLOWED if broker is None else f"{FOLLOWED} AND b.pk = {broker}"
+    return _REPLACING[tx.dialect.name].format(rows.format(followed))
 
 
-def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
-    """Mark the retained topic of this command type as out of step; it may wait until ``not_before``."""
-    _mark(tx, COMMAND, device_pk, command_type, not_before)
+def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0, broker: int | None = None) -> None:
+    """Mark the retained topic of this command type as out of step; it may wait until ``not_before``.
+
+    Here and below: ``broker`` is the one where it is, None for all.
+    """
+    _mark(tx, COMMAND, device_pk, command_type, not_before, broker)
 
 
-def mark_topic(tx: Tx, device_pk: int, leaf: str) -> None:
+def mark_topic(tx: Tx, device_pk: int, leaf: str, *, broker: int | None = None) -> None:
     """Mark another retained topic of the device as out of step: ``devices/{id}/{leaf}``."""
-    _mark(tx, TOPIC, device_pk, leaf)
+    _mark(tx, TOPIC, device_pk, leaf, broker=broker)
 
 
 def mark_mirror(tx: Tx, device_pk: int, *details: str) -> None:
@@ -95,37 +106,26 @@ def mark_mirror(tx: Tx, device_pk: int, *details: str) -> None:
         mark_all_mirrors(tx, [device_pk], detail)
 
 
-def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
+def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str, *, broker: int | None = None) -> None:
     """Do the same for many devices."""
     if not is_mirrored(tx.rules, detail):
         return
     pks = list(device_pks)
-    tx.run_many(
-        _replacing(tx, "(kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)"),
-        [(MIRROR, device_pk, detail, tx.now) for device_pk in pks],
-    )
+    some = f"SELECT {_MIRRORED.format('CAST(? AS BIGINT)')} {{}}"
+    tx.run_many(_replacing(tx, some, broker), [(MIRROR, device_pk, detail, tx.now) for device_pk in pks])
     if detail == STATE and tx.one(f"{_READ_PROJECTS} LIMIT 1") is not None:
-        tx.run(
-            _replacing(
-                tx,
-                f"""(kind, device_pk, detail, created_at) SELECT ?, d.pk, ?, CAST(? AS BIGINT)
-                    FROM ({tx.dialect.numbers}) AS changed JOIN devices d ON d.pk = changed.value
-                    WHERE d.project_id IN ({_READ_PROJECTS})""",  # noqa: S608 - constants
-            ),
-            *(MIRROR, PROJECT_STATE, tx.now, json.dumps(pks)),
-        )
+        changed = f"({tx.dialect.numbers}) AS changed JOIN devices d ON d.pk = changed.value"
+        _mark_projects(tx, f"{changed} AND d.project_id IN ({_READ_PROJECTS})", json.dumps(pks), broker)
 
 
 def mark_project(tx: Tx, project_id: str) -> None:
     """Mark each device of a project that has got its first integrator, or has lost its last."""
-    tx.run(
-        _replacing(
-            tx,
-            """(kind, device_pk, detail, created_at) SELECT ?, pk, ?, CAST(? AS BIGINT) FROM devices
-                WHERE project_id = ? AND deleted_at IS NULL""",
-        ),
-        *(MIRROR, PROJECT_STATE, tx.now, project_id),
-    )
+    _mark_projects(tx, "(SELECT pk FROM devices WHERE project_id = ? AND deleted_at IS NULL) AS d", project_id, None)
+
+
+def _mark_projects(tx: Tx, devices: str, value: str, broker: int | None) -> None:
+    rows = f"SELECT {_MIRRORED.format('d.pk')} FROM {devices} JOIN (SELECT b.pk {{}}) AS b ON TRUE WHERE TRUE"  # noqa: S608
+    tx.run(_replacing(tx, rows, broker), MIRROR, PROJECT_STATE, tx.now, value)
 
 
 def is_mirrored(rules: Rules, detail: str) -> bool:
@@ -139,54 +139,57 @@ def newest(view: View) -> int:
     return seq or 0
 
 
-def mirror_rows(view: View, detail: str, after: int, up_to: int, limit: int) -> list[MirrorRow]:
+def mirror_rows(
+    view: View, detail: str, after: int, up_to: int, limit: int, *, broker: int = FIRST
+) -> list[MirrorRow]:
     """Return the oldest of these rows, after the one number and up to the other."""
     return view.records(
         MirrorRow,
-        """SELECT seq, device_pk FROM outbox WHERE kind = ? AND not_before = 0 AND detail = ? AND seq > ? AND seq <= ?
-            ORDER BY seq LIMIT ?""",
-        *(MIRROR, detail, after, up_to, limit),
+        """SELECT seq, device_pk FROM outbox WHERE broker_pk = ? AND kind = ? AND not_before = 0 AND detail = ?
+            AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?""",
+        *(broker, MIRROR, detail, after, up_to, limit),
     )
 
 
-def drop_mirror(tx: Tx, detail: str) -> None:
+def drop_mirror(tx: Tx, detail: str, *, broker: int = FIRST) -> None:
     """Drop the rows of a topic that the settings no longer have mirrored."""
-    tx.run("DELETE FROM outbox WHERE kind = ? AND detail = ?", MIRROR, detail)
+    tx.run("DELETE FROM outbox WHERE broker_pk = ? AND kind = ? AND detail = ?", broker, MIRROR, detail)
 
 
-def waits(view: View, device_pk: int) -> bool:
-    """Return whether anything that the device itself depends on is out of step."""
-    found = view.one("SELECT 1 FROM outbox WHERE device_pk = ? AND kind <> ? LIMIT 1", device_pk, MIRROR)
-    return found is not None
+def waits(view: View, device_pk: int, brokers: Collection[int] | None = None) -> bool:
+    """Return whether anything that the device itself depends on is out of step at these brokers; None: at any."""
+    rows = view.all("SELECT broker_pk FROM outbox WHERE device_pk = ? AND kind <> ?", device_pk, MIRROR)
+    return any(brokers is None or row["broker_pk"] in brokers for row in rows)
 
 
-def mark_credential(tx: Tx, device_pk: int) -> None:
+def mark_credential(tx: Tx, device_pk: int, *, broker: int | None = None) -> None:
     """Mark that the device's access has changed."""
-    _mark(tx, CREDENTIAL, device_pk, "")
+    _mark(tx, CREDENTIAL, device_pk, "", broker=broker)
 
 
-def _mark(tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0) -> None:
+def _mark(
+    tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0, broker: int | None = None
+) -> None:
     tx.outbox_kinds.add(kind)
-    known = "(SELECT not_before FROM outbox WHERE kind = ?1 AND device_pk = ?2 AND detail = ?3)"
-    turn = tx.dialect.least("?5", f"coalesce({known}, ?5)")
+    known = """(SELECT o.not_before FROM outbox o
+        WHERE o.kind = ?1 AND o.device_pk = ?2 AND o.detail = ?3 AND o.broker_pk = b.pk)"""
+    turn = tx.dialect.least("CAST(?5 AS BIGINT)", f"coalesce({known}, ?5)")
     # The row gets a new number. A publisher that is at work on the old one then leaves the new one in place. A
     # row that was already due does not become due later by a second mark.
-    tx.run(
-        _replacing(tx, f"(kind, device_pk, detail, created_at, not_before) VALUES (?1, ?2, ?3, ?4, {turn})"),
-        kind,
-        device_pk,
-        detail,
-        tx.now,
-        not_before,
-    )
+    rows = f"SELECT CAST(?1 AS TEXT), CAST(?2 AS BIGINT), CAST(?3 AS TEXT), CAST(?4 AS BIGINT), {turn}, b.pk {{}}"
+    tx.run(_replacing(tx, rows, broker), kind, device_pk, detail, tx.now, not_before)
 
 
 def next_turn(tx: Tx) -> int:
     """Return when the next command of a bulk reset may go out: one step after the last that waits, or after now.
 
-    Any earlier one has gone out by now or is one of those, so the pace holds over concurrent calls.
+    Any earlier one has gone out by now or is one of those, so the pace holds over concurrent calls, at each broker.
     """
-    latest: int | None = tx.value("SELECT max(not_before) FROM outbox WHERE kind = ?", COMMAND)
+    latest: int | None = tx.value(
+        """SELECT max((SELECT max(o.not_before) FROM outbox o WHERE o.broker_pk = b.pk AND o.kind = ?))
+            FROM brokers b""",
+        COMMAND,
+    )
     return max(tx.now, latest or 0) + step_ms(tx.rules)
 
 
@@ -195,50 +198,49 @@ def step_ms(rules: Rules) -> int:
     return math.ceil(SECOND_MS / rules.bulk_reset_per_second)
 
 
-def paced(view: View) -> bool:
-    """Return whether commands wait for their turn, or have missed it."""
-    return view.one("SELECT 1 FROM outbox WHERE kind = ? AND not_before > 0 LIMIT 1", COMMAND) is not None
+def paced(view: View, broker: int = FIRST) -> bool:
+    """Return whether commands wait for their turn at this broker, or have missed it."""
+    waiting = "SELECT 1 FROM outbox WHERE broker_pk = ? AND kind = ? AND not_before > 0 LIMIT 1"
+    return view.one(waiting, broker, COMMAND) is not None
 
 
-def resume_pace(tx: Tx) -> None:
+def resume_pace(tx: Tx, broker: int = FIRST) -> None:
     """Give the first of the commands that missed their turns a turn now; the others follow at the old distance.
 
     While nothing could be published, their turns went by. Without this they would all go out at once. And where the
     clock was set back, the first would wait for longer than a step.
     """
-    first: int | None = tx.value("SELECT min(not_before) FROM outbox WHERE kind = ? AND not_before > 0", COMMAND)
+    paced = "broker_pk = ? AND kind = ? AND not_before > 0"
+    first: int | None = tx.value(f"SELECT min(not_before) FROM outbox WHERE {paced}", broker, COMMAND)  # noqa: S608
     if first is not None:
         later = min(max(first, tx.now), tx.now + step_ms(tx.rules)) - first
-        tx.run("UPDATE outbox SET not_before = not_before + ? WHERE kind = ? AND not_before > 0", later, COMMAND)
+        tx.run(f"UPDATE outbox SET not_before = not_before + ? WHERE {paced}", later, broker, COMMAND)  # noqa: S608
 
 
-def due(view: View, now: int, limit: int) -> list[OutboxRow]:
-    """Return rows of retained topics whose turn has come."""
+def due(view: View, now: int, limit: int, broker: int = FIRST) -> list[OutboxRow]:
+    """Return rows of retained topics whose turn has come at this broker."""
     rows: list[OutboxRow] = []
     for kind in (COMMAND, TOPIC):
         rows += view.records(
             OutboxRow,
-            f"{_ROWS} WHERE o.kind = ? AND o.not_before <= ? ORDER BY o.not_before, o.seq LIMIT ?",
-            kind,
-            now,
-            limit - len(rows),
+            f"""{_ROWS} WHERE o.broker_pk = ? AND o.kind = ? AND o.not_before <= ?
+                ORDER BY o.not_before, o.seq LIMIT ?""",
+            *(broker, kind, now, limit - len(rows)),
         )
     return rows
 
 
-def next_due(view: View) -> int | None:
-    """Return when the next row of a retained topic has its turn (0: at once), or None."""
-    next_of = (
-        view.value("SELECT not_before FROM outbox WHERE kind = ? ORDER BY not_before LIMIT 1", kind)
-        for kind in (COMMAND, TOPIC)
-    )
+def next_due(view: View, broker: int = FIRST) -> int | None:
+    """Return when the next row of a retained topic has its turn at this broker (0: at once), or None."""
+    first = "SELECT not_before FROM outbox WHERE broker_pk = ? AND kind = ? ORDER BY not_before LIMIT 1"
+    next_of = (view.value(first, broker, kind) for kind in (COMMAND, TOPIC))
     return min((turn for turn in next_of if turn is not None), default=None)
 
 
-def pending(view: View, kind: str, limit: int, *, after: int = 0) -> list[OutboxRow]:
-    """Return the oldest rows of this kind after this number."""
-    statement = f"{_ROWS} WHERE o.kind = ? AND o.seq > ? ORDER BY o.seq LIMIT ?"
-    return view.records(OutboxRow, statement, kind, after, limit)
+def pending(view: View, kind: str, limit: int, *, after: int = 0, broker: int = FIRST) -> list[OutboxRow]:
+    """Return the oldest rows of this kind after this number, at this broker."""
+    statement = f"{_ROWS} WHERE o.broker_pk = ? AND o.kind = ? AND o.seq > ? ORDER BY o.seq LIMIT ?"
+    return view.records(OutboxRow, statement, broker, kind, after, limit)
 
 
 def done(tx: Tx, seqs: list[int]) -> None:
@@ -246,23 +248,44 @@ def done(tx: Tx, seqs: list[int]) -> None:
     tx.run_many("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
 
 
-def has(view: View, kind: str, device_pk: int, detail: str = "") -> bool:
-    """Return whether this is out of step."""
-    found = view.one("SELECT 1 FROM outbox WHERE kind = ? AND device_pk = ? AND detail = ?", kind, device_pk, detail)
-    return found is not None
+def has(view: View, kind: str, device_pk: int, detail: str = "", *, brokers: Collection[int] | None = None) -> bool:
+    """Return whether this is out of step at these brokers; None: at any."""
+    marked = "SELECT broker_pk FROM outbox WHERE kind = ? AND device_pk = ? AND detail = ?"
+    return any(brokers is None or row["broker_pk"] in brokers for row in view.all(marked, kind, device_pk, detail))
 
 
-def turns(view: View, now: int) -> set[tuple[int, str]]:
-    """Return device and type of each command whose turn is still to come."""
-    rows = view.all("SELECT device_pk, detail FROM outbox WHERE kind = ? AND not_before > ?", COMMAND, now)
+def turns(view: View, now: int, broker: int = FIRST) -> set[tuple[int, str]]:
+    """Return device and type of each command whose turn at this broker is still to come."""
+    rows = view.all(
+        "SELECT device_pk, detail FROM outbox WHERE broker_pk = ? AND kind = ? AND not_before > ?",
+        *(broker, COMMAND, now),
+    )
     return {(row["device_pk"], row["detail"]) for row in rows}
 
 
-def depth(view: View) -> tuple[int, int | None]:
-    """Return how many rows wait, and since when the oldest is due (milliseconds since the epoch).
+def depth(view: View, broker: int = FIRST) -> tuple[int, int | None]:
+    """Return how many rows wait for this broker, and since when the oldest is due (milliseconds since the epoch).
 
     Mirrored state does not count: it follows once a second.
     """
     due = view.dialect.greatest("created_at", "not_before")
-    row = view.one(f"SELECT count(*), min({due}) FROM outbox WHERE kind <> ?", MIRROR)  # noqa: S608 - our own columns
+    row = view.one(
+        f"SELECT count(*), min({due}) FROM outbox WHERE broker_pk = ? AND kind <> ?",  # noqa: S608 - our own columns
+        *(broker, MIRROR),
+    )
     return (0, None) if row is None else (row[0], row[1])
+
+
+_LEFT_OUT: Final = "broker_pk IN (SELECT pk FROM brokers WHERE left_out_at IS NOT NULL)"
+
+
+def has_left_out(view: View) -> bool:
+    """Return whether there are rows of brokers that are left out."""
+    return view.one(f"SELECT 1 FROM outbox WHERE {_LEFT_OUT} LIMIT 1") is not None  # noqa: S608 - constants
+
+
+def drop_left_out(tx: Tx, limit: int) -> list[OutboxRow]:
+    """Drop up to so many rows of brokers that are left out; return them."""
+    rows = tx.records(OutboxRow, f"{_ROWS} WHERE o.{_LEFT_OUT} LIMIT ?", limit)
+    done(tx, [row.seq for row in rows])
+    return rows

@@ -63,6 +63,10 @@ RESETS: Final = f"""SELECT {columns(ResetRecord, "r", device_id="d.id")}
     FROM resets r JOIN devices d ON d.pk = r.device_pk"""  # noqa: S608 - our own columns
 
 
+_NOT_MARKED: Final = """NOT EXISTS (SELECT 1 FROM outbox o WHERE o.device_pk = resets.device_pk AND o.kind = '{}'
+    AND o.detail IN ('', 'factory_reset') AND o.broker_pk <> ?)"""
+
+
 def find(view: View, command_id: str) -> ResetRecord | None:
     """Return the reset with this command."""
     return view.record(ResetRecord, f"{RESETS} WHERE r.command_id = ?", command_id)
@@ -86,20 +90,26 @@ def set_delivered(tx: Tx, command_id: str) -> None:
 
 
 def set_sessions_closed(tx: Tx, device_pks: Iterable[int]) -> None:
-    """Record that the broker has closed the sessions of devices whose resets have ended."""
+    """Record that each broker has closed the sessions of devices whose resets have ended.
+
+    A device of which another broker has yet to follow is left out.
+    """
     tx.run_many(
-        """UPDATE resets SET sessions_closed_at = ? WHERE device_pk = ? AND token_revoked_at IS NOT NULL
-            AND sessions_closed_at IS NULL""",
-        [(tx.now, device_pk) for device_pk in device_pks],
+        f"""UPDATE resets SET sessions_closed_at = ? WHERE device_pk = ? AND token_revoked_at IS NOT NULL
+            AND sessions_closed_at IS NULL AND {_NOT_MARKED.format("credential")}""",  # noqa: S608 - constants
+        [(tx.now, device_pk, tx.context.broker) for device_pk in device_pks],
     )
 
 
 def set_retained_cleared(tx: Tx, device_ids: Iterable[str]) -> None:
-    """Record that the broker has cleared the retained commands of resets that have ended."""
+    """Record that each broker has cleared the retained commands of resets that have ended.
+
+    A device of which another broker has yet to follow is left out.
+    """
     tx.run_many(
-        """UPDATE resets SET retained_cleared_at = ? WHERE device_pk = (SELECT pk FROM devices WHERE id = ?)
-            AND finished_at IS NOT NULL AND retained_cleared_at IS NULL""",
-        [(tx.now, device_id) for device_id in device_ids],
+        f"""UPDATE resets SET retained_cleared_at = ? WHERE device_pk = (SELECT pk FROM devices WHERE id = ?)
+            AND finished_at IS NOT NULL AND retained_cleared_at IS NULL AND {_NOT_MARKED.format("command")}""",  # noqa: S608 - constants
+        [(tx.now, device_id, tx.context.broker) for device_id in device_ids],
     )
 
 

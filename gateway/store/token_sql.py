@@ -140,6 +140,12 @@ def without_mqtt_password(view: View) -> int:
     return found
 
 
+def changed_since(view: View, since: int) -> list[int]:
+    """Return row numbers of devices with a token that was minted or revoked since then."""
+    rows = view.all("SELECT DISTINCT device_pk FROM tokens WHERE created_at >= ?1 OR revoked_at >= ?1", since)
+    return [row["device_pk"] for row in rows]
+
+
 def live(view: View, device_pk: int) -> list[TokenRecord]:
     """Return the good tokens of the device, the newest first."""
     return view.records(

@@ -15,6 +15,7 @@ from gateway.core.ids import Ids
 from gateway.core.randomness import Entropy, system_entropy
 from gateway.runtime.sealing import Vault
 from gateway.runtime.tracing import Traced
+from gateway.store.broker_sql import FIRST
 from gateway.store.errors import DATABASE_ERRORS, MINTED, concerns_all, id_was_taken, store_error
 from gateway.store.measurements import Measure
 from gateway.store.records import R, make_records
@@ -57,9 +58,13 @@ class Rules:
 
 @dataclass
 class LinkState:
-    """Whether this process publishes at the moment. The publisher sets it; writes that queue commands read it."""
+    """The broker of this process, by its number, and whether this process publishes there at the moment.
+
+    The registration sets ``broker``. The publisher sets ``is_up``, and writes that queue commands read it.
+    """
 
     is_up: bool = False
+    broker: int = FIRST
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class Context:
     """Whether this is a gateway: its process does not have the user who once was at the command line."""
     vault: Vault = field(default_factory=Vault)
     """Opens and seals signing keys and webhook secrets."""
+
+    @property
+    def broker(self) -> int:
+        """Return the number of the broker that this process is configured for."""
+        return self.link.broker
 
 
 class View:

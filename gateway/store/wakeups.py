@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from functools import partial
 from typing import Final
 
-from gateway.store import Store, StoreListener, outbox_sql
+from gateway.store import Store, StoreListener, View, broker_sql, outbox_sql
 
 EVERY: Final = frozenset((outbox_sql.COMMAND, outbox_sql.TOPIC, outbox_sql.CREDENTIAL))
 
@@ -65,13 +66,23 @@ class Wakeups(StoreListener):
         self._progress = asyncio.Event()
 
     async def synced(self, store: Store, device_pk: int, seconds: float) -> bool:
-        """Wait until nothing of this device is out of step. Return False when that takes longer than ``seconds``."""
+        """Wait until nothing of this device is out of step, at each broker that has an owner.
+
+        Return False when that takes longer than ``seconds``.
+        """
         try:
             async with asyncio.timeout(seconds):
                 while True:
                     progress = self._progress
-                    if not await store.read_small(lambda view: outbox_sql.waits(view, device_pk)):
+                    if await store.read_small(partial(_in_step, device_pk=device_pk, instant=store.context.clock())):
                         return True
                     await progress.wait()
         except TimeoutError:
             return False
+
+
+def _in_step(view: View, *, device_pk: int, instant: int) -> bool:
+    awaited = broker_sql.awaited(view, instant)
+    if not awaited or any(each.left_out_at is not None for each in awaited):  # its new owner has not begun yet
+        return False
+    return not outbox_sql.waits(view, device_pk, [each.pk for each in awaited])

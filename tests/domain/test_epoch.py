@@ -17,6 +17,7 @@ from gateway.bootstrap import first_start
 from gateway.domain import epoch
 from gateway.settings.loading import Settings
 from gateway.store import DATABASE_NAME, View, open_database, token_sql
+from gateway.store.broker_sql import FIRST
 from gateway.store.epoch_sql import Position, position
 from gateway.store.position_file import POSITION_NAME, read_position, write_position
 from gateway.store.sqlite.lock import exclusive
@@ -103,7 +104,7 @@ def test_sequence_numbers_rise_over_an_epoch(world: World) -> None:
     world.connection.execute("DELETE FROM meta WHERE key = 'epoch_base'")
     world.connection.execute("DELETE FROM commands WHERE id = ?", (command.id,))
     held = json.dumps({"id": command.id, "grant_token": command.grant_token}).encode()
-    found = epoch.lost_history(world.view, None, [held])
+    found = epoch.lost_history(world.view, None, [held], FIRST)
     assert found is not None
     assert found[1] == 2**30 + 1
     assert begin(world, known=found[1]).base > 2**30 + epoch.STEP

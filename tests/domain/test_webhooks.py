@@ -11,7 +11,7 @@ from gateway.domain import webhooks
 from gateway.domain.webhooks import DeliveryOutcome
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.models.webhooks import CreateWebhook, UpdateWebhook
-from gateway.store import Context, Row, delivery_sql, event_sql, key_sql, webhook_sql
+from gateway.store import Context, Row, broker_sql, delivery_sql, event_sql, key_sql, webhook_sql
 from tests.domain.support import ACTOR, NOON, World
 
 GOOD = DeliveryOutcome(204)
@@ -211,10 +211,10 @@ def test_events_that_were_not_published_are_not_pruned(world: World) -> None:
     for number in range(3):
         world.register(f"SN-{number}")
     told = world.view.value("SELECT min(seq) FROM events")
-    world.run(key_sql.set_meta, event_sql.FEED_CURSOR, str(told))
+    world.run(broker_sql.set_fact, broker_sql.FIRST, event_sql.FEED_CURSOR, str(told))
     world.now += 400 * DAY
     assert world.run(event_sql.prune, world.now - 365 * DAY, 100) == 1
-    world.run(key_sql.forget_meta, event_sql.FEED_CURSOR)
+    world.run(broker_sql.forget_fact, broker_sql.FIRST, event_sql.FEED_CURSOR)
     assert world.run(event_sql.prune, world.now - 365 * DAY, 100) == 2
 
 

@@ -63,7 +63,7 @@ def ids(messages: list[wire.Message]) -> list[str]:
 
 async def is_position_stored(testbed: MqttTestbed) -> bool:
     """Whether the registry says that all events were told."""
-    known = await testbed.rows("SELECT value FROM meta WHERE key = 'events_told'")
+    known = await testbed.rows("SELECT value FROM broker_facts WHERE key = 'events_told'")
     newest = await testbed.rows("SELECT max(seq) FROM events")
     return bool(known and newest and int(known[0][0]) == newest[0][0])
 
@@ -144,7 +144,7 @@ async def test_after_a_kill_events_are_published_at_least_once(tmp_path: Path) -
         events = await recorded_events(testbed)
         assert ids(await received_events(witness, events[-1])) == events
         await testbed.stop()
-        await testbed.store.write(lambda tx: tx.run("UPDATE meta SET value = '0' WHERE key = 'events_told'").rowcount)
+        await testbed.store.write(lambda tx: tx.run("UPDATE broker_facts SET value = '0' WHERE key = 'events_told'").rowcount)
         await testbed.start()
         assert ids(await received_events(witness, events[-1])) == events
 
@@ -170,7 +170,7 @@ async def test_events_while_disabled_are_left_out(tmp_path: Path) -> None:
         await testbed.start()
 
         async def begun() -> bool:
-            return bool(await testbed.rows("SELECT value FROM meta WHERE key = 'events_told'"))
+            return bool(await testbed.rows("SELECT value FROM broker_facts WHERE key = 'events_told'"))
 
         await eventually(begun, "it has noted where it begins")
         await testbed.bound("SN-2")

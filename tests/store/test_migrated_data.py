@@ -98,7 +98,7 @@ def test_pending_events_keep_their_position(tmp_path: Path) -> None:
         rows = [tuple(row) for row in connection.execute("SELECT seq, kind, detail FROM outbox ORDER BY seq")]
         facts = [
             tuple(row)
-            for row in connection.execute("SELECT key, value FROM meta WHERE key LIKE '%\\_state' ESCAPE '\\'")
+            for row in connection.execute("SELECT key, value FROM broker_facts WHERE key LIKE '%\\_state' ESCAPE '\\'")
         ]
         connection.execute("INSERT INTO outbox (kind, device_pk, detail, created_at) VALUES ('topic', 1, 'status', 3)")
         newest = connection.execute("SELECT max(seq) FROM outbox").fetchone()[0]

@@ -63,6 +63,7 @@ def test_every_table_is_moved(server: PostgresServer, source: Path, capsys: pyte
         **dict.fromkeys(told["tables"], 1),
         "heartbeats": HEARTBEATS + 1,
         "outbox": 0,
+        "brokers": 2,
     }
     assert told["replaced"] == 1
     assert files(source) == before

@@ -86,7 +86,9 @@ class AuthDecisions:
         credential = identity.token_id
         if credential is None:
             return True
-        known = await self._store.read(lambda view: broker_session_sql.credential_of(view, client.client_id))
+        known = await self._store.read(
+            lambda view: broker_session_sql.credential_of(view, client.client_id, self._broker)
+        )
         if known != credential and not await self._store.write(
             lambda tx: broker_session_sql.note(tx, client.client_id, client.username, credential)
         ):
@@ -124,6 +126,10 @@ class AuthDecisions:
             log.info("broker.access_refused", username=loggable(client.username), action=action, topic=topic[:256])
         return good
 
+    @property
+    def _broker(self) -> int:
+        return self._store.context.broker
+
     def _may_be_called(self, role: Role, client: BrokerClient) -> bool:
         """Return whether the account may use the client id. Brokers keep sessions by client id alone."""
         username, client_id = client.username, client.client_id
@@ -137,8 +143,8 @@ class AuthDecisions:
         """Return what the registry says of the credential of this session."""
         credential = self._admissions.token_of(client.client_id)
         if credential is None:
-            credential = broker_session_sql.credential_of(view, client.client_id)
-        if not broker_session_sql.is_good(view, client.username, credential):
+            credential = broker_session_sql.credential_of(view, client.client_id, self._broker)
+        if not broker_session_sql.is_good(view, client.username, credential, self._broker):
             return None
         if ids.is_id(ids.DEVICE, client.username):
             return ClientIdentity(Role.DEVICE, client.username, credential)

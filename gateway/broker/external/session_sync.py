@@ -97,35 +97,42 @@ class SessionSync:
         return await self._store.read(lambda view: self._strays_of(view, there))
 
     def _strays_of(self, view: View, there: set[BrokerClient]) -> set[BrokerClient]:
-        may = broker_session_sql.with_good_token(view)
+        may = broker_session_sql.with_good_token(view, self._broker)
         devices = {client for client in there if ids.is_id(ids.DEVICE, client.username) and client.username not in may}
         known = {row.name: row for row in account_sql.everyone(view)}
         integrators = (client for client in there | self._admissions.clients() if client.username in known)
         old = {
             client
             for client in integrators
-            if broker_session_sql.is_old(known[client.username], self._made(view, client))
+            if broker_session_sql.is_old(view, known[client.username], self._made(view, client), self._broker)
         }
         return old | {client for client in devices if self._is_stray(view, client)}
 
     def _is_stray(self, view: View, client: BrokerClient) -> bool:
         if ids.is_id(ids.DEVICE, client.username):
-            return not broker_session_sql.is_good(view, client.username, self._made(view, client))
+            return not broker_session_sql.is_good(view, client.username, self._made(view, client), self._broker)
         account = account_sql.find(view, client.username)
-        return account is not None and broker_session_sql.is_old(account, self._made(view, client))
+        return account is not None and broker_session_sql.is_old(view, account, self._made(view, client), self._broker)
 
     def _made(self, view: View, client: BrokerClient) -> int | None:
         """Return the credential of its session: a device's token, or the time of an integrator's password."""
         known = self._admissions.token_of(client.client_id)
-        return broker_session_sql.credential_of(view, client.client_id) if known is None else known
+        return broker_session_sql.credential_of(view, client.client_id, self._broker) if known is None else known
 
     async def _is_enforced(self) -> bool:
         """Record the accounts that have no old session left. Return whether that is all of them."""
-        waiting = [row for row in await self._store.read(account_sql.everyone) if not row.old_sessions_cut]
+        waiting = await self._store.read(self._with_old_sessions)
         done = [row for row in waiting if self._admissions.is_settled(row.name)]
         if done:
             await self._store.write(lambda tx: account_sql.note_cut(tx, done))
         return len(done) == len(waiting)
+
+    def _with_old_sessions(self, view: View) -> list[account_sql.AccountRecord]:
+        return [row for row in account_sql.everyone(view) if not account_sql.is_cut(view, row, self._broker)]
+
+    @property
+    def _broker(self) -> int:
+        return self._store.context.broker
 
     async def _cut(self, cutter: ClientDisconnector, client: BrokerClient) -> bool:
         if not await self._store.read(lambda view: self._is_stray(view, client)):

@@ -18,7 +18,7 @@ from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks
 from gateway.errors import UnavailableError
 from gateway.mqtt.probe import ProbeError, ProbeTarget
-from gateway.store import Store, account_sql, epoch_sql, key_sql, token_sql
+from gateway.store import Store, account_sql, broker_sql, epoch_sql, token_sql
 from gateway.store.outbox_sql import OutboxRow
 
 log = structlog.get_logger()
@@ -167,13 +167,16 @@ class MosquittoAccess:
         """
         if self._in_force.newest.get(LOCKS) != self._own.get(LOCKS):
             await self._introduce_locks()
-        away, before = await locks.examine(), await self._store.read(lambda view: key_sql.meta(view, SWEPT))
+        away, before = (
+            await locks.examine(),
+            await self._store.read(lambda view: broker_sql.fact(view, self._store.context.broker, SWEPT)),
+        )
         if away and started != before:
             devices = self._in_force.sure.keys() - self._own.keys() - {SENTINEL}
             log.info("broker.sessions_swept", away=away, users=len(devices))
             await locks.sweep(devices)
         if started != before:
-            await self._store.write(lambda tx: key_sql.set_meta(tx, SWEPT, started))
+            await self._store.write(lambda tx: broker_sql.set_fact(tx, tx.context.broker, SWEPT, started))
 
     async def _introduce_locks(self) -> None:
         """Add the account of the locks, and change nothing else."""

@@ -1,8 +1,8 @@
-"""Schema steps 31 to 40: evidence of resets, the data of end users, leases, tags, jobs and sign-in."""
+"""Schema steps 31 to 40: evidence of resets, the data of end users, leases, tags, jobs, sign-in and brokers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.store.migrations.step import execute_each, step
 
@@ -240,3 +240,60 @@ def m038_thinned_heartbeats(db: Database) -> None:
             PRIMARY KEY (device_pk, hour, generation)) STRICT, WITHOUT ROWID""",
         "CREATE INDEX thinned_heartbeats_by_age ON thinned_heartbeats (hour)",
     )
+
+
+@step
+def m039_brokers(db: Database) -> None:
+    """Create the brokers of a registry, and let the outbox, sessions and presence name one of them.
+
+    What was there belongs to the first broker. It has the id that its owner used last. ``added_at`` is null until a
+    gateway registers for it: the first one may give it another id.
+    """
+    execute_each(
+        db,
+        """CREATE TABLE brokers (
+            pk INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, added_at INTEGER, compared_at INTEGER,
+            away_since INTEGER, left_out_at INTEGER,
+            connected INTEGER NOT NULL DEFAULT 0 CHECK (connected IN (0, 1)),
+            knows_tokens INTEGER NOT NULL DEFAULT 1 CHECK (knows_tokens IN (0, 1))) STRICT""",
+        """INSERT INTO brokers (pk, id, added_at) SELECT 1,
+            coalesce((SELECT substr(name, 8) FROM leases WHERE name LIKE 'broker:%' ORDER BY taken_at DESC LIMIT 1),
+                'default'), (SELECT max(taken_at) FROM leases WHERE name LIKE 'broker:%')""",
+        """CREATE TABLE broker_facts (
+            broker_pk INTEGER NOT NULL REFERENCES brokers (pk), key TEXT NOT NULL, value TEXT NOT NULL,
+            PRIMARY KEY (broker_pk, key)) STRICT, WITHOUT ROWID""",
+        f"INSERT INTO broker_facts (broker_pk, key, value) SELECT 1, key, value FROM meta WHERE key IN {_OF_BROKER}",  # noqa: S608 - constants
+        f"DELETE FROM meta WHERE key IN {_OF_BROKER}",  # noqa: S608 - constants
+        """INSERT INTO broker_facts (broker_pk, key, value) SELECT 1, 'sessions_cut:' || name,
+            CAST(created_at AS TEXT) FROM broker_accounts WHERE old_sessions_cut = 1""",
+        "ALTER TABLE broker_accounts DROP COLUMN old_sessions_cut",
+        """CREATE TABLE outbox_new (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic', 'mirror')),
+            device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL,
+            not_before INTEGER NOT NULL DEFAULT 0, broker_pk INTEGER NOT NULL DEFAULT 1,
+            UNIQUE (device_pk, kind, detail, broker_pk)) STRICT""",
+        """INSERT INTO outbox_new (seq, kind, device_pk, detail, created_at, not_before)
+            SELECT seq, kind, device_pk, detail, created_at, not_before FROM outbox""",
+        "DROP TABLE outbox",
+        "ALTER TABLE outbox_new RENAME TO outbox",
+        "CREATE INDEX outbox_due ON outbox (broker_pk, kind, not_before, seq)",
+        """CREATE TABLE broker_sessions_new (
+            broker_pk INTEGER NOT NULL DEFAULT 1, client_id TEXT NOT NULL, username TEXT NOT NULL,
+            credential INTEGER NOT NULL, let_in_at INTEGER NOT NULL, PRIMARY KEY (broker_pk, client_id)) STRICT, WITHOUT ROWID""",
+        """INSERT INTO broker_sessions_new (broker_pk, client_id, username, credential, let_in_at)
+            SELECT 1, client_id, username, credential, let_in_at FROM broker_sessions""",
+        "DROP TABLE broker_sessions",
+        "ALTER TABLE broker_sessions_new RENAME TO broker_sessions",
+        "CREATE INDEX broker_sessions_by_user ON broker_sessions (username, broker_pk, let_in_at)",
+        "ALTER TABLE health ADD COLUMN broker_pk INTEGER NOT NULL DEFAULT 1",
+        "DROP INDEX health_due",
+        "CREATE INDEX health_due ON health (offline_due_at, broker_pk) WHERE connection = 'online'",
+    )
+
+
+_OF_BROKER: Final = (
+    "('events_told', 'peer_statuses', 'backlog_taken_in', 'epoch_announced', 'mirror_state', 'mirror_project_state', "
+    "'mirror_discovery', 'mosquitto_swept')"
+)
+"""Facts of the registry that are facts of its broker."""

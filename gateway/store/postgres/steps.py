@@ -183,6 +183,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p036_people": steps_031_to_040.P036,
     "p037_event_actor": steps_031_to_040.P037,
     "p038_thinned_heartbeats": steps_031_to_040.P038,
+    "p039_brokers": steps_031_to_040.P039,
     "p042_device_counts": steps_041_to_050.P042,
 }
 """Statements by the name of their step, in order."""

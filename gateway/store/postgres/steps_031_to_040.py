@@ -174,3 +174,44 @@ P038: Final = (
         PRIMARY KEY (device_pk, hour, generation))""",
     "CREATE INDEX thinned_heartbeats_by_age ON thinned_heartbeats (hour)",
 )
+_OF_BROKER: Final = (
+    "('events_told', 'peer_statuses', 'backlog_taken_in', 'epoch_announced', 'mirror_state', 'mirror_project_state', "
+    "'mirror_discovery', 'mosquitto_swept')"
+)
+P039: Final = (
+    """CREATE TABLE brokers (
+        pk bigint PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE, added_at bigint, compared_at bigint,
+        away_since bigint, left_out_at bigint,
+        connected bigint NOT NULL DEFAULT 0 CHECK (connected IN (0, 1)),
+        knows_tokens bigint NOT NULL DEFAULT 1 CHECK (knows_tokens IN (0, 1)))""",
+    """INSERT INTO brokers (pk, id, added_at) SELECT 1,
+        coalesce((SELECT substr(name, 8) FROM leases WHERE name LIKE 'broker:%' ORDER BY taken_at DESC LIMIT 1),
+            'default'), (SELECT max(taken_at) FROM leases WHERE name LIKE 'broker:%')""",
+    """CREATE TABLE broker_facts (
+        broker_pk bigint NOT NULL REFERENCES brokers (pk), key text COLLATE "C" NOT NULL,
+        value text COLLATE "C" NOT NULL, PRIMARY KEY (broker_pk, key))""",
+    f"INSERT INTO broker_facts (broker_pk, key, value) SELECT 1, key, value FROM meta WHERE key IN {_OF_BROKER}",  # noqa: S608 - constants
+    f"DELETE FROM meta WHERE key IN {_OF_BROKER}",  # noqa: S608 - constants
+    """INSERT INTO broker_facts (broker_pk, key, value) SELECT 1, 'sessions_cut:' || name,
+        CAST(created_at AS text) FROM broker_accounts WHERE old_sessions_cut = 1""",
+    "ALTER TABLE broker_accounts DROP COLUMN old_sessions_cut",
+    "ALTER TABLE outbox ADD COLUMN broker_pk bigint NOT NULL DEFAULT 1",
+    "ALTER TABLE outbox DROP CONSTRAINT outbox_kind_device_pk_detail_key",
+    "ALTER TABLE outbox ADD UNIQUE (device_pk, kind, detail, broker_pk)",
+    "DROP INDEX outbox_due",
+    "DROP INDEX outbox_by_device",
+    "CREATE INDEX outbox_due ON outbox (broker_pk, kind, not_before, seq)",
+    "ALTER TABLE broker_sessions RENAME TO broker_sessions_old",
+    "ALTER INDEX broker_sessions_pkey RENAME TO broker_sessions_old_pkey",
+    "DROP INDEX broker_sessions_by_user",
+    """CREATE TABLE broker_sessions (
+        broker_pk bigint NOT NULL DEFAULT 1, client_id text COLLATE "C" NOT NULL, username text COLLATE "C" NOT NULL,
+        credential bigint NOT NULL, let_in_at bigint NOT NULL, PRIMARY KEY (broker_pk, client_id))""",
+    """INSERT INTO broker_sessions (broker_pk, client_id, username, credential, let_in_at)
+        SELECT 1, client_id, username, credential, let_in_at FROM broker_sessions_old""",
+    "DROP TABLE broker_sessions_old",
+    "CREATE INDEX broker_sessions_by_user ON broker_sessions (username, broker_pk, let_in_at)",
+    "ALTER TABLE health ADD COLUMN broker_pk bigint NOT NULL DEFAULT 1",
+    "DROP INDEX health_due",
+    "CREATE INDEX health_due ON health (offline_due_at, broker_pk) WHERE connection = 'online'",
+)

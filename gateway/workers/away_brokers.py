@@ -1,0 +1,54 @@
+"""Worker of the fleet: notes which brokers are away, and leaves out those that are for long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway.domain import brokers
+from gateway.errors import StoreError
+from gateway.store import Store, View
+from gateway.store.lease_sql import LeaseLostError
+
+log = structlog.get_logger()
+
+INTERVAL_SECONDS: Final = 5.0
+
+
+class AwayBrokers:
+    """Checks every few seconds, and writes only when there is something to write."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self) -> None:
+        """Check until cancelled.
+
+        Raises:
+            LeaseLostError: another gateway does this by now.
+        """
+        while True:
+            try:
+                await self.look()
+            except LeaseLostError:
+                raise
+            except StoreError as error:
+                if error.message != self._store.trouble:  # the store has logged that already
+                    log.error("brokers.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
+            except Exception:  # a bug of ours must not stop the gateway
+                log.exception("brokers.failed")
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def look(self) -> None:
+        """Note what has changed, and drop the rows of brokers that are left out."""
+        if await self._store.read(self._needs_care):
+            for broker_id in await self._store.write(brokers.care, urgent=False):
+                log.warning("broker.left_out", broker_id=broker_id, message="It is compared in full when it is back.")
+        if await self._store.read(brokers.has_rows_to_drop):
+            while await self._store.write(brokers.drop_rows, urgent=False):
+                pass
+
+    def _needs_care(self, view: View) -> bool:
+        return brokers.needs_care(view, self._store.context.clock())

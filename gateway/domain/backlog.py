@@ -42,6 +42,10 @@ def _taken_in(view: View, instant: int) -> int:
     return min((int(broker_sql.fact(view, pk, _TAKEN_IN) or 0) for pk in awaited), default=0)
 
 
+def _note_taken_in(tx: Tx, number: int) -> None:
+    broker_sql.set_fact(tx, tx.context.broker, _TAKEN_IN, str(number))
+
+
 def is_shared(view: View, broker: int, instant: int) -> bool:
     """Return whether another broker than this one has an owner, or a device may have answered there."""
     return any(each.pk != broker for each in broker_sql.awaited(view, instant))
@@ -81,8 +85,6 @@ class BacklogRequests:
             try:
                 number = await self._store.read(asked)
                 if await self._take_in(LONGEST_SECONDS):
-                    await self._store.write(
-                        lambda tx, number=number: broker_sql.set_fact(tx, tx.context.broker, _TAKEN_IN, str(number))
-                    )  # type: ignore[misc]
+                    await self._store.write(partial(_note_taken_in, number=number))
             except StoreError as error:
                 log.warning("backlog.not_served", reason=error.message)

@@ -2,7 +2,7 @@
 
 After each connect the gateway reads what the broker holds on the command topics, and marks in the outbox whatever
 differs. Some brokers do not return all that they hold (:mod:`gateway.mqtt.retained_scan`). There every open command is
-published again, and every topic that was closed since a week before the last comparison is cleared unseen; after a
+published again. Every topic that was closed since a week before the last comparison is cleared unseen, and after a
 restore every topic of every device.
 """
 

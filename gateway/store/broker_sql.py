@@ -1,8 +1,8 @@
 """SQL of the brokers of a registry (contract, section 6).
 
 A broker joins when a gateway first registers for it. From that commit on, each write marks what is out of step for it
-too. A write holds the registry's lock to its commit, so it either sees the broker, or was committed before the broker
-joined; then the first comparison with the broker finds what it changed.
+too. A write holds the registry's lock to its commit. So it sees the broker, or it was committed before that joined.
+What it changed then, the first comparison with the broker finds.
 
 A broker that has had no owner for long is left out: nothing is marked for it. Its next owner compares everything.
 Times are milliseconds since the epoch, by the clock of the database.
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.store.records import columns
+from gateway.store.records import FIRST_BROKER, columns
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
 
-FIRST: Final = 1
+FIRST: Final = FIRST_BROKER
 """The first broker of each registry, known by this number."""
 FOLLOWED: Final = "FROM brokers b WHERE b.left_out_at IS NULL"
 """The brokers for which changes are marked."""
@@ -68,8 +68,8 @@ def _of(view: View, instant: int) -> str:
 def awaited(view: View, instant: int) -> list[BrokerRecord]:
     """Return the brokers that must be in step before a caller may go on: those whose owner is connected.
 
-    While there is none, these are all that have an owner; without an owner all that are followed. One of them may be
-    back in a moment.
+    While no broker has one, these are all that have an owner; without an owner all that are followed. One of them may
+    be back in a moment.
     """
     every = brokers(view, instant)
     there = [each for each in every if not each.is_away] or [each for each in every if each.owner is not None]

@@ -171,8 +171,8 @@ def recent(view: View, device_pk: int, kind: str, since: int, until: int) -> int
 def prune(tx: Tx, before: int, limit: int) -> int:
     """Delete up to ``limit`` events that are older than ``before``; return how many.
 
-    Events that are still to be sent stay: those that a webhook has not picked up, those of pending deliveries, and
-    those that were not published at each broker that is followed.
+    Events that are still to be sent stay. A webhook has not picked them up, their delivery is pending, or a broker that
+    is followed does not have them yet.
     """
     return tx.run(
         """DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e WHERE e.created_at < ?1

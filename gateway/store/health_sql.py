@@ -120,7 +120,7 @@ def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
 def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     """Set the device offline at ``offline_due_at`` unless it sends something: it, or its last will, says offline.
 
-    That counts only from the broker on which the device was heard last: another one is late (contract, section 6).
+    That counts only from the broker of its last message: another broker is late (contract, section 6).
     """
     tx.run(
         f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at", "?")}, at_broker = 0

@@ -139,9 +139,7 @@ def newest(view: View) -> int:
     return seq or 0
 
 
-def mirror_rows(
-    view: View, detail: str, after: int, up_to: int, limit: int, *, broker: int = FIRST
-) -> list[MirrorRow]:
+def mirror_rows(view: View, detail: str, after: int, up_to: int, limit: int, *, broker: int = FIRST) -> list[MirrorRow]:
     """Return the oldest of these rows, after the one number and up to the other."""
     return view.records(
         MirrorRow,
@@ -167,9 +165,7 @@ def mark_credential(tx: Tx, device_pk: int, *, broker: int | None = None) -> Non
     _mark(tx, CREDENTIAL, device_pk, "", broker=broker)
 
 
-def _mark(
-    tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0, broker: int | None = None
-) -> None:
+def _mark(tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0, broker: int | None = None) -> None:
     tx.outbox_kinds.add(kind)
     known = """(SELECT o.not_before FROM outbox o
         WHERE o.kind = ?1 AND o.device_pk = ?2 AND o.detail = ?3 AND o.broker_pk = b.pk)"""

@@ -6,12 +6,15 @@ database holds: times are milliseconds since the epoch, documents are JSON text.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 R = TypeVar("R", bound=NamedTuple)
+
+FIRST_BROKER: Final = 1
+"""The number of the first broker of each registry."""
 
 
 class DeviceKey(Protocol):

@@ -15,10 +15,9 @@ from gateway.core.ids import Ids
 from gateway.core.randomness import Entropy, system_entropy
 from gateway.runtime.sealing import Vault
 from gateway.runtime.tracing import Traced
-from gateway.store.broker_sql import FIRST
 from gateway.store.errors import DATABASE_ERRORS, MINTED, concerns_all, id_was_taken, store_error
 from gateway.store.measurements import Measure
-from gateway.store.records import R, make_records
+from gateway.store.records import FIRST_BROKER, R, make_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,7 +63,7 @@ class LinkState:
     """
 
     is_up: bool = False
-    broker: int = FIRST
+    broker: int = FIRST_BROKER
 
 
 @dataclass(frozen=True)

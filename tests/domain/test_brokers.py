@@ -210,7 +210,7 @@ def test_the_last_broker_is_never_left_out(world: World) -> None:
 
 
 def test_a_short_absence_changes_nothing(world: World) -> None:
-    """And a broker that is back begins to count anew."""
+    """And a broker that is back begins to count again."""
     own(world, "default")
     own(world, "brk_b")
     disown(world, "brk_b")

@@ -5,6 +5,7 @@ from pathlib import Path
 from gateway.core.command_types import CommandType
 from gateway.domain import devices
 from gateway.mqtt.reconciler import compare
+from gateway.store.broker_sql import FIRST
 from gateway.store.device_sql import DeviceRecord
 from tests.mqtt.devices import Device, heartbeat_payload
 from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
@@ -185,7 +186,7 @@ async def test_without_retained_wildcards_the_status_is_cleared_by_name(tmp_path
         await testbed.store.write(lambda tx: tx.run("DELETE FROM outbox"))
         for trustworthy, expected in ((True, []), (False, [lately.pk])):
             await testbed.store.write(
-                lambda tx, told=trustworthy: compare(tx, testbed.topics, {}, trustworthy=told)  # type: ignore[misc]
+                lambda tx, told=trustworthy: compare(tx, testbed.topics, {}, trustworthy=told, broker=FIRST)  # type: ignore[misc]
             )
             rows = await testbed.rows("SELECT device_pk FROM outbox WHERE kind = 'topic' AND detail = 'status'")
             assert [row[0] for row in rows] == expected

@@ -144,7 +144,9 @@ async def test_after_a_kill_events_are_published_at_least_once(tmp_path: Path) -
         events = await recorded_events(testbed)
         assert ids(await received_events(witness, events[-1])) == events
         await testbed.stop()
-        await testbed.store.write(lambda tx: tx.run("UPDATE broker_facts SET value = '0' WHERE key = 'events_told'").rowcount)
+        await testbed.store.write(
+            lambda tx: tx.run("UPDATE broker_facts SET value = '0' WHERE key = 'events_told'").rowcount
+        )
         await testbed.start()
         assert ids(await received_events(witness, events[-1])) == events
 

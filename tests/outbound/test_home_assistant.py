@@ -12,7 +12,7 @@ from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.home_assistant import DiscoveryTopic
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.withdrawals import Withdrawals
-from gateway.store import key_sql
+from gateway.store import broker_sql
 from tests.mqtt.support import HANGS_SECONDS, MqttTestbed, on_every_broker, open_testbed
 from tests.support.wait import eventually
 
@@ -134,7 +134,9 @@ async def test_the_end_of_announcements_reaches_a_home_assistant_that_was_offlin
     async with open_testbed(kind, tmp_path) as testbed:
         device = await testbed.bound()
         await testbed.store.write(
-            lambda tx: key_sql.set_meta(tx, DiscoveryTopic.fact, "homeassistant/device/{device_id}/config")
+            lambda tx: broker_sql.set_fact(
+                tx, tx.context.broker, DiscoveryTopic.fact, "homeassistant/device/{device_id}/config"
+            )
         )
         testbed.outlets = [partial(make_announcer, testbed), partial(make_withdrawer, testbed)]
         await testbed.start()

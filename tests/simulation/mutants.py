@@ -61,9 +61,9 @@ def mutant(name: str, *invariants: int) -> Callable[[Callable[[], Iterator[None]
 def _no_outbox_row() -> Iterator[None]:
     real = outbox_sql.mark_command
 
-    def mark(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
+    def mark(tx: Tx, device_pk: int, command_type: str, **where: Any) -> None:
         if command_sql.open_of_type(tx, device_pk, command_type) is None:
-            real(tx, device_pk, command_type, not_before=not_before)
+            real(tx, device_pk, command_type, **where)
 
     with patch.object(outbox_sql, "mark_command", mark):
         yield
@@ -73,9 +73,9 @@ def _no_outbox_row() -> Iterator[None]:
 def _not_cleared() -> Iterator[None]:
     real = outbox_sql.mark_command
 
-    def mark(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
+    def mark(tx: Tx, device_pk: int, command_type: str, **where: Any) -> None:
         if command_sql.open_of_type(tx, device_pk, command_type) is not None:
-            real(tx, device_pk, command_type, not_before=not_before)
+            real(tx, device_pk, command_type, **where)
 
     with patch.object(outbox_sql, "mark_command", mark):
         yield

@@ -176,8 +176,11 @@ def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
         "SELECT * FROM outbox WHERE kind = 'command' AND device_pk = 1 AND detail = 'reboot'",
         "SELECT * FROM events WHERE device_pk = 1 ORDER BY seq DESC LIMIT 100",
         "SELECT * FROM devices WHERE project_id = 'p' AND serial_number = 's'",
-        "SELECT * FROM outbox WHERE kind = 'command' AND not_before <= 5 ORDER BY not_before, seq LIMIT 10",
-        "SELECT max(not_before) FROM outbox WHERE kind = 'command'",
+        (
+            "SELECT * FROM outbox WHERE broker_pk = 1 AND kind = 'command' AND not_before <= 5 "
+            "ORDER BY not_before, seq LIMIT 10"
+        ),
+        "SELECT max(not_before) FROM outbox WHERE broker_pk = 1 AND kind = 'command'",
         "SELECT 1 FROM outbox WHERE device_pk = 1 LIMIT 1",
         "SELECT first_id FROM history_days WHERE device_pk = 1 AND day > 5 ORDER BY day LIMIT 1",
         "SELECT count(*) FROM devices WHERE project_id = 'p' AND deleted_at IS NULL",

@@ -280,7 +280,8 @@ def m039_brokers(db: Database) -> None:
         "CREATE INDEX outbox_due ON outbox (broker_pk, kind, not_before, seq)",
         """CREATE TABLE broker_sessions_new (
             broker_pk INTEGER NOT NULL DEFAULT 1, client_id TEXT NOT NULL, username TEXT NOT NULL,
-            credential INTEGER NOT NULL, let_in_at INTEGER NOT NULL, PRIMARY KEY (broker_pk, client_id)) STRICT, WITHOUT ROWID""",
+            credential INTEGER NOT NULL, let_in_at INTEGER NOT NULL, PRIMARY KEY (broker_pk, client_id))
+            STRICT, WITHOUT ROWID""",
         """INSERT INTO broker_sessions_new (broker_pk, client_id, username, credential, let_in_at)
             SELECT 1, client_id, username, credential, let_in_at FROM broker_sessions""",
         "DROP TABLE broker_sessions",

@@ -11,6 +11,7 @@ from gateway.broker.external.disconnect_clients import disconnector_of
 from gateway.broker.external.session_sync import SessionSync
 from gateway.settings.broker_api import BrokerApi
 from gateway.store import account_sql
+from gateway.store.broker_sql import FIRST
 from tests.broker.revocation_times import (
     TRIES,
     assert_cut_in_time,
@@ -162,8 +163,9 @@ async def test_an_integrator_rotated_while_the_gateway_was_away_is_cut_at_its_st
 
 
 async def _is_enforced(testbed: MqttTestbed) -> bool:
-    rows = await testbed.store.read(account_sql.everyone)
-    return all(row.old_sessions_cut for row in rows)
+    return await testbed.store.read(
+        lambda view: all(account_sql.is_cut(view, row, FIRST) for row in account_sql.everyone(view))
+    )
 
 
 async def test_revocation_is_in_time_after_an_api_outage(

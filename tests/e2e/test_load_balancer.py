@@ -1,4 +1,7 @@
-"""The HAProxy of `broker_config/cells` before two gateways of one broker: HTTP by readiness, MQTT by TCP."""
+"""The HAProxy of `broker_config/cells` before two of its cells: HTTP by readiness, MQTT by TCP.
+
+The cells run with the settings of the compose file, on one registry on PostgreSQL.
+"""
 
 import contextlib
 import re
@@ -15,10 +18,11 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.tls.certificates import client_context
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import GUARD_SECONDS, Program, clean_environment, started
-from tests.e2e.support import mosquitto_options, running
+from tests.e2e.support import running
+from tests.e2e.test_cell_files import compose
+from tests.e2e.test_container import environment as image_environment
 from tests.support import wire
 from tests.support.cells import CELLS, NAME, Secrets, own_secrets, program
-from tests.support.mosquitto import INTEGRATOR_PASSWORD, Mosquitto
 from tests.support.ports import free_port
 from tests.support.postgres import database, unreachable
 from tests.support.wait import eventually
@@ -27,6 +31,11 @@ HERE = "127.0.0.1"
 HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 """Of the cells. At the last one nothing listens."""
 _MOST_REFUSED = 300
+_GIVEN_AS_OPTIONS = {
+    *("GATEWAY_DATA_DIR", "GATEWAY_HTTP", "GATEWAY_MQTT", "GATEWAY_MQTT_ADVERTISE", "GATEWAY_ENCRYPTION_KEY_FILE"),
+    *("GATEWAY_DATABASE", "GATEWAY_DATABASE_PASSWORD_FILE"),
+}
+_SESSIONS = re.compile(r'haproxy_server_current_sessions\{proxy="mqtt_of_ready_gateways",server="cell_(\d)"\} (\d+)')
 _SERVER = re.compile(r'haproxy_server_status\{proxy="(\w+)",server="(\w+)",state="UP"\} (\d)')
 
 
@@ -63,18 +72,29 @@ def haproxy_environment(secrets: Secrets, ports: Ports, hosts: tuple[str, ...] =
 
 @dataclass
 class Balanced:
-    """Two gateways behind the load balancer, and a client of that."""
+    """Two cells behind the load balancer, and a client of that."""
 
-    gateways: tuple[GatewayProcess, GatewayProcess]
+    cells: tuple[GatewayProcess, GatewayProcess]
+    secrets: Secrets
     http: httpx.AsyncClient
     api: GatewayApi
     ports: Ports
 
+    async def metrics(self) -> str:
+        """What the load balancer says of itself."""
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"http://{HERE}:{self.ports.status}/metrics")).text
+
     async def up(self, backend: str) -> set[str]:
         """The servers of a backend that the load balancer uses."""
-        async with httpx.AsyncClient() as client:
-            text = (await client.get(f"http://{HERE}:{self.ports.status}/metrics")).text
-        return {server for proxy, server, is_up in _SERVER.findall(text) if proxy == backend and is_up == "1"}
+        found = _SERVER.findall(await self.metrics())
+        return {server for proxy, server, is_up in found if proxy == backend and is_up == "1"}
+
+    async def cell_of_device(self) -> int:
+        """The number of the cell that holds the one connection of a device."""
+        found = dict(_SESSIONS.findall(await self.metrics()))
+        (number,) = [int(number) for number, sessions in found.items() if sessions == "1"]
+        return number
 
     async def uses(self, *servers: str) -> None:
         """Wait until the load balancer sends requests to these gateways alone."""
@@ -87,61 +107,74 @@ class Balanced:
         await eventually(is_so, f"the load balancer uses {servers}", guard_seconds=2 * GUARD_SECONDS)
 
     async def mqtt_answer(self) -> int:
-        """What the broker behind the load balancer answers to an integrator."""
-        async with wire.Wire.open(HERE, self.ports.public_mqtt) as client:
-            return await client.connect("integrator", "integrator", INTEGRATOR_PASSWORD)
+        """What a broker behind the load balancer answers to a client that it does not know."""
+        tls = client_context(self.secrets.authority)
+        async with wire.Wire.open("localhost", self.ports.public_mqtt, tls=tls) as client:
+            return await client.connect("unknown", "unknown", "a-password")
+
+
+def cell_environment(name: str, secrets: Secrets) -> dict[str, str]:
+    """The settings of a cell in the compose file, with files and addresses of this test."""
+    given = {**image_environment(), **compose()["services"][name]["environment"]}
+    files = {key: value.replace("/run/secrets", str(secrets.gateway)) for key, value in given.items()}
+    return clean_environment(**{key: value for key, value in files.items() if key not in _GIVEN_AS_OPTIONS})
 
 
 @asynccontextmanager
 async def balanced(folder: Path, where: PostgresAddress) -> AsyncIterator[Balanced]:
-    """One Mosquitto that listens at both addresses, two gateways with its lease among them, and HAProxy."""
+    """Two of the three cells, each with the Mosquitto that it runs, and HAProxy."""
     secrets, ports = own_secrets(folder / "secrets"), Ports.free()
-    listeners = "\n".join(f"listener {ports.mqtt} {host}\nuse_username_as_clientid true" for host in HOSTS[:2])
-    chain = str(secrets.gateway / "tls.pem")
-    files = ("--http-cert-file", chain, "--http-key-file", f"{chain}.key")
-    rates = ("--refused-credentials-per-minute", "0", "--rate-limit-per-minute", "0", "--lease-seconds", "2")
     async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(Mosquitto(folder, settings=listeners))
-        gateways = []
+        cells = []
         for number, host in enumerate(HOSTS[:2], start=1):
-            registry = ("--database", where.url, "--gateway-id", f"gw_{number}", *files, *rates)
-            told = ("--http", f"{host}:{ports.http}", "--mqtt-advertise", f"{HERE}:{ports.public_mqtt}")
-            gateway = GatewayProcess(folder / f"gw_{number}", *registry, *mosquitto_options(broker), *told)
-            await stack.enter_async_context(started(gateway))
-            gateways.append(gateway)
+            key_file = str(secrets.gateway / "encryption.key")
+            options = ("--database", where.url, "--encryption-key-file", key_file, "--lease-seconds", "2")
+            at = ("--http", f"{host}:{ports.http}", "--mqtt", f"{host}:{ports.mqtt}")
+            told = ("--mqtt-advertise", f"localhost:{ports.public_mqtt}")
+            environment = cell_environment(f"cell-{number}", secrets)
+            cell = GatewayProcess(folder / f"cell_{number}", *options, *at, *told, environment=environment)
+            await stack.enter_async_context(started(cell))
+            cells.append(cell)
         environment = haproxy_environment(secrets, ports)
         line = (program("haproxy", "haproxy"), "-db", "-f", str(CELLS / "haproxy.cfg"))
         await stack.enter_async_context(started(Program(folder, "haproxy", *line, environment=environment)))
         tls = client_context(secrets.authority)
-        key, url = gateways[0].new_key(), f"https://localhost:{ports.public_http}"
+        key, url = cells[0].new_key(), f"https://localhost:{ports.public_http}"
         headers = {"Authorization": f"Bearer {key}"}
         client = httpx.AsyncClient(base_url=url, headers=headers, verify=tls, timeout=GUARD_SECONDS)
         http = await stack.enter_async_context(client)
         api = await stack.enter_async_context(GatewayApi(url, key, tls=tls))
-        yield Balanced((gateways[0], gateways[1]), http, api, ports)
+        yield Balanced((cells[0], cells[1]), secrets, http, api, ports)
 
 
-async def test_requests_go_to_gateways_that_are_ready(tmp_path: Path) -> None:
-    """A device lives behind it. A gateway that dies, or a database that is away, is noticed, and comes back."""
+async def test_devices_and_requests_go_to_cells_that_are_ready(tmp_path: Path) -> None:
+    """A device whose cell stops is served by the other one. A database that is away is noticed, and comes back."""
     where = database(tmp_path)
     async with balanced(tmp_path, where) as site:
-        one = site.gateways[0]
         await site.uses("cell_1", "cell_2")
-        options = Options(backoff_first=0.05, backoff_longest=0.5)
+        options = Options(backoff_first=0.05, backoff_longest=0.5, ca_file=str(site.secrets.authority))
         device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=site.api, interval=0.2, options=options)
         binding = await device.provision(end_user_id="eu_1")
-        assert (binding.mqtt.host, binding.mqtt.port) == (HERE, site.ports.public_mqtt)
+        assert (binding.mqtt.host, binding.mqtt.port) == ("localhost", site.ports.public_mqtt)
         async with running(device):
             await device.wait_for_fact("heartbeat")
-
-            await one.kill()
-            await site.uses("cell_2")
+            left = await site.cell_of_device()
+            assert await site.cells[left - 1].stop() == 0
+            (other,) = {1, 2} - {left}
+            await site.uses(f"cell_{other}")
             answers = [await site.http.get(f"/v1/devices/{binding.device_id}") for _ in range(10)]
             assert {each.status_code for each in answers} == {200}
             assert (await site.http.post(f"/v1/devices/{binding.device_id}/reset")).status_code == httpx.codes.OK
             await device.wait_for("unprovisioned")
 
-        await one.restart()
+            async def executed() -> bool:
+                commands = (await site.http.get(f"/v1/devices/{binding.device_id}/commands")).json()["data"]
+                return [each["status"] for each in commands] == ["executed"]
+
+            await eventually(executed, "the reset is executed")
+        assert device.counts["reset_begun"] == 1
+
+        await site.cells[left - 1].restart()
         await site.uses("cell_1", "cell_2")
 
         with unreachable(where):
@@ -149,7 +182,7 @@ async def test_requests_go_to_gateways_that_are_ready(tmp_path: Path) -> None:
             away = await site.http.get("/v1/devices")
             assert (away.status_code, away.headers["retry-after"]) == (503, "5")
             assert away.json()["error"]["code"] == "unavailable"
-            assert await site.mqtt_answer() == wire.ACCEPTED, "MQTT goes on while no gateway is ready"
+            assert await site.mqtt_answer() == wire.NOT_AUTHORISED, "a broker answers while no gateway is ready"
         await site.uses("cell_1", "cell_2")
 
         wrong = {"Authorization": "Bearer sk_live_wrong"}

@@ -31,7 +31,7 @@ EVERY_SECONDS: Final = 1.0
 _GATEWAYS: Final = ("GATEWAY", "HOST", "HTTP", "BROKER", "VERSION", "STARTED", "SEEN")
 _LEASES: Final = ("LEASE", "OWNER", "EPOCH", "TAKEN", "ENDS IN")
 _OUTBOX: Final = ("OUTBOX", "ROWS", "OLDEST")
-_STANDBYS: Final = ("STANDBY", "STATE", "SYNC", "LAG")
+_STANDBYS: Final = ("STANDBY", "STATE", "SYNC", "LAG MS", "BEHIND")
 
 
 @click.command(cls=SettingsCommand, name="cluster", epilog=EPILOG)
@@ -77,6 +77,8 @@ def report(view: View, instant: int) -> dict[str, Any]:
             "engine": database.engine,
             "version": database.version,
             "role": database.role,
+            "waits_for": database.waits_for,
+            "is_stuck": database.is_stuck,
             "standbys": [each._asdict() for each in database.standbys],
         },
     }
@@ -122,6 +124,8 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
     click.echo(f"\nDatabase: {database['engine']} {database['version']}, {database['role']}")
     if database["standbys"]:
         output.table(_STANDBYS, (list(each.values()) for each in database["standbys"]))
+    if database["is_stuck"]:
+        output.note(f"Commits wait for a standby ('{database['waits_for']}'), and none is there to confirm them.")
     for each in found["leases"]:
         if each["owner"] is None:
             output.note(f"No gateway holds the lease '{each['name']}' now.")

@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.doctor import registry_checks
 from gateway.doctor.findings import Area, Finding, Level
-from gateway.doctor.host_checks import REGISTRY
+from gateway.doctor.host_checks import REGISTRY, size_text
 from gateway.errors import UnavailableError
-from gateway.store import View, open_reader
+from gateway.store import View, open_reader, replication_sql
 from gateway.store.errors import DATABASE_ERRORS, OPENED, store_error
 from gateway.store.readers import READERS
+from gateway.store.replication_sql import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.settings.loading import Settings
+    from gateway.store.replication_sql import DatabaseState
 
 DATABASE: Final = Area("database")
 OLDEST: Final = 150_000
 _GATEWAY_CONNECTIONS: Final = READERS + 1
 _LOSES: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 """Settings of the server, each with the value that loses what was accepted when the machine fails."""
+_BEHIND_BYTES: Final = 64 * 2**20
+"""A standby that has more of the log to apply would take over late."""
 
 
 def database(settings: Settings) -> Iterator[Finding]:
@@ -44,6 +48,7 @@ def _inside(view: View, settings: Settings) -> Iterator[Finding]:
     number = int(view.value("SHOW server_version_num"))
     yield _version(view, number)
     yield from _durability(view)
+    yield from _standbys(replication_sql.state(view))
     yield _rights(view)
     yield _connections(view)
     if not view.connection.applied_steps():
@@ -84,6 +89,25 @@ def _durability(view: View) -> Iterator[Finding]:
         yield DATABASE.warning(
             "autovacuum", "it is off, so tables grow with each change", "Set autovacuum = on in postgresql.conf."
         )
+
+
+def _standbys(database: DatabaseState) -> Iterator[Finding]:
+    """Check the standbys of the server."""
+    if database.is_stuck:
+        yield DATABASE.error(
+            "standby",
+            f"each commit waits for a standby ('{database.waits_for}'), and none is there to confirm it",
+            "Start the standby, or make another one; to go on without it, empty synchronous_standby_names and reload.",
+        )
+    for each in database.standbys:
+        says = f"{each.name} is {each.sync_state} and has {size_text(each.behind_bytes or 0)} to apply"
+        if each.sync_state == UNKNOWN:
+            remedy = "To see whether it keeps up: GRANT pg_monitor TO the user of the setting 'database'."
+            yield DATABASE.warning("standby", f"{each.name} follows; this user may not see how far", remedy)
+        elif (each.behind_bytes or 0) > _BEHIND_BYTES:
+            yield DATABASE.warning("standby", says, "Look at the standby's log, its disk and the network to it.")
+        else:
+            yield DATABASE.ok("standby", says)
 
 
 def _rights(view: View) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,7 +14,8 @@ from gateway.core.clock import SECOND_MS
 from gateway.core.command_types import CommandType
 from gateway.models.jobs import JobStatus
 from gateway.observability.metrics import Gauges, Metrics
-from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql, job_sql
+from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql, job_sql, replication_sql
+from gateway.store.replication_sql import DatabaseState
 
 KEPT_SECONDS: Final = 1.0
 FLEET_SECONDS: Final = 15
@@ -27,6 +29,7 @@ class _Registry(NamedTuple):
     deliveries: int
     jobs: dict[str, int]
     database_bytes: int | None
+    database: DatabaseState
 
 
 class Scrape:
@@ -73,6 +76,7 @@ class Scrape:
         _broker(gauges, report)
         _leases(gauges, report["leases"])
         _disk(gauges, self._data_dir, found.database_bytes)
+        _standbys(gauges, found.database)
         return self._metrics.text(gauges)
 
     async def _counted(self, now: int) -> gauge_sql.FleetGauges:
@@ -89,6 +93,7 @@ def _read(view: View) -> _Registry:
         gauge_sql.deliveries_waiting(view),
         job_sql.by_status(view),
         gauge_sql.database_bytes(view),
+        replication_sql.state(view),
     )
 
 
@@ -160,6 +165,17 @@ def _disk(gauges: Gauges, data_dir: Path, database_bytes: int | None) -> None:
         return
     for name, suffix in (("database_bytes", ""), ("database_wal_bytes", "-wal")):
         gauges.set(name, f"Size of {DATABASE_NAME}{suffix}.", _size(data_dir / f"{DATABASE_NAME}{suffix}"))
+
+
+def _standbys(gauges: Gauges, database: DatabaseState) -> None:
+    states = Counter(each.sync_state for each in database.standbys)
+    counts = [((name,), float(states[name])) for name in sorted({"async", "sync", *states})]
+    gauges.set_by("database_standbys", "Standbys that follow the database.", ["sync_state"], counts)
+    gauges.set("database_commits_stuck", "Whether commits wait for a standby that is not there.", database.is_stuck)
+    behind = max((each.behind_bytes or 0 for each in database.standbys), default=0)
+    gauges.set("database_standby_behind_bytes", "How much the last standby has yet to apply.", behind)
+    lag = max((each.lag_ms or 0 for each in database.standbys), default=0)
+    gauges.set("database_standby_lag_seconds", "How late the last standby applies what was committed.", lag / SECOND_MS)
 
 
 def _size(path: Path) -> int:

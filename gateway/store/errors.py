@@ -95,6 +95,10 @@ _REMEDIES: Final[Mapping[str, str]] = {
 }
 _ANYTHING_AT_A_SERVER: Final = f"Look into the log of the PostgreSQL server. {_AGAIN}"
 _AWAY: Final = f"The PostgreSQL server cannot be reached: check that it runs, and the setting 'database'. {_AGAIN}"
+_STANDBY: Final = (
+    "The server is a read-only standby: name the primary in the setting 'database', or all hosts. If the primary has "
+    f"failed, promote the standby. {_AGAIN}"
+)
 _IN_DOUBT: Final = "08007"
 _REMEDIES_BY_STATE: Final[Mapping[str, str]] = {
     "08": _AWAY,
@@ -102,7 +106,7 @@ _REMEDIES_BY_STATE: Final[Mapping[str, str]] = {
     _IN_DOUBT: "The connection was lost during the commit. Send the same request again, with the same Idempotency-Key.",
     "0A000": "No TLS connection was made: name the authority of the server's certificate (sslrootcert=FILE in the "
     "setting 'database'), and the host by the name in that certificate.",
-    "25006": f"The server is a read-only standby: name the primary in the setting 'database', or all hosts. {_AGAIN}",
+    "25006": _STANDBY,
     "28": "The server refuses this user or password: check the user in the setting 'database', its password "
     "('database_password_file', PGPASSWORD or PGPASSFILE), and the server's pg_hba.conf.",
     "3D000": "The server has no such database: create it ('createdb'), or name another one in the setting 'database'.",
@@ -130,7 +134,7 @@ class StorageHealth:
         told = store_error(error, failed)
         if not self._lasts and self.reason != told.message:  # once, not for every write that fails by it
             self.reason, self._lasts = told.message, remedy(error) is _DAMAGED
-            self._is_away = remedy(error) is _AWAY
+            self._is_away = remedy(error) in (_AWAY, _STANDBY)
             log.error("store.failing", reason=told.message)
         return told
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.store.dialect import POSTGRESQL
 
@@ -10,34 +10,58 @@ if TYPE_CHECKING:
     from gateway.store.transaction import View
 
 
+UNKNOWN: Final = "unknown"
+"""What the database user may not see: it needs the role ``pg_monitor`` for that."""
+_WAITED_FOR: Final = ("sync", "quorum", UNKNOWN)
+
+
 class Standby(NamedTuple):
-    """A standby of the server. ``lag_ms`` is how far behind it applies what was committed, None when it is idle."""
+    """A standby of the server.
+
+    ``lag_ms`` is how far behind it applies what was committed, as it said last; None when it is idle.
+    ``behind_bytes`` is how much of the log it has yet to apply. It grows while the standby says nothing.
+    """
 
     name: str
     state: str
     sync_state: str
     lag_ms: int | None
+    behind_bytes: int | None
 
 
 class DatabaseState(NamedTuple):
-    """The database: its engine, its version, whether it takes writes, and its standbys."""
+    """The database: its engine, its version, whether it takes writes, and its standbys.
+
+    ``waits_for`` names the standbys for which a commit waits; empty: for none.
+    """
 
     engine: str
     version: str
     role: str
+    waits_for: str
     standbys: list[Standby]
+
+    @property
+    def is_stuck(self) -> bool:
+        """Return whether commits wait for a standby, and no standby is there that could confirm them."""
+        return bool(self.waits_for) and not any(each.sync_state in _WAITED_FOR for each in self.standbys)
 
 
 def state(view: View) -> DatabaseState:
     """Return the state of the database. Standbys are those that the database user may see."""
     engine = view.dialect.name
     if engine != POSTGRESQL.name:
-        return DatabaseState(engine, view.value("SELECT sqlite_version()"), "primary", [])
+        return DatabaseState(engine, view.value("SELECT sqlite_version()"), "primary", "", [])
+    in_recovery = view.value("SELECT pg_is_in_recovery()")
+    written = "pg_last_wal_replay_lsn()" if in_recovery else "pg_current_wal_lsn()"
     standbys = view.records(
         Standby,
-        """SELECT application_name AS name, coalesce(state, 'unknown') AS state,
-            coalesce(sync_state, 'unknown') AS sync_state, (extract(epoch FROM replay_lag) * 1000)::bigint AS lag_ms
-            FROM pg_stat_replication ORDER BY application_name""",
+        f"""SELECT application_name AS name, coalesce(state, '{UNKNOWN}') AS state,
+            coalesce(sync_state, '{UNKNOWN}') AS sync_state,
+            (extract(epoch FROM replay_lag) * 1000)::bigint AS lag_ms,
+            pg_wal_lsn_diff({written}, replay_lsn)::bigint AS behind_bytes
+            FROM pg_stat_replication ORDER BY application_name""",  # noqa: S608 - our own words
     )
-    role = "standby" if view.value("SELECT pg_is_in_recovery()") else "primary"
-    return DatabaseState(engine, view.value("SHOW server_version"), role, standbys)
+    role = "standby" if in_recovery else "primary"
+    waits_for: str = view.value("SHOW synchronous_standby_names")
+    return DatabaseState(engine, view.value("SHOW server_version"), role, waits_for, standbys)

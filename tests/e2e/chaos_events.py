@@ -52,6 +52,8 @@ class EventReader:
             for number, (heard, event) in enumerate(zip_longest(self.heard, wanted)):
                 if heard != event:
                     self._world.log(f"event {number} of {len(wanted)} is {event}, heard was {heard}")
+                    for row in _rows(self._world, event, heard):
+                        self._world.log(str(row))
                     break
         assert self.heard == wanted
         self._world.log(f"{len(self.heard)} events were streamed, each once and in order")
@@ -62,6 +64,12 @@ class EventReader:
     def _wanted(self) -> list[str]:
         listed = _events(self._world)
         return listed[listed.index(self._first) + 1 :]
+
+
+def _rows(world: ChaosWorld, *ids: str | None) -> list[tuple[object, ...]]:
+    with registry(world) as database:
+        query = "SELECT seq, id, project_id, type, created_at, data FROM events WHERE id = ?"
+        return [tuple(row) for each in ids for row in database.execute(query, (each or "",))]
 
 
 def _events(world: ChaosWorld) -> list[str]:

@@ -53,12 +53,18 @@ class FleetTeam:
 
 async def wait_until_jobs_end(world: ChaosWorld) -> None:
     """No job has work left that does not wait for a device."""
+    left: list[object] = []
 
     def nothing_left() -> bool:
         with registry(world) as database:
-            return not list(job_history.find_unfinished(database, int(time.time() * 1_000)))
+            left[:] = job_history.find_unfinished(database, int(time.time() * 1_000))
+        return not left
 
-    await eventually(nothing_left, "the jobs have ended or wait for devices", guard_seconds=SETTLE_SECONDS)
+    try:
+        await eventually(nothing_left, "the jobs have ended or wait for devices", guard_seconds=SETTLE_SECONDS)
+    finally:
+        for each in left:
+            world.log(f"has not ended: {each}")
 
 
 def jobs_are_in_order(world: ChaosWorld, team: FleetTeam) -> None:

@@ -38,11 +38,11 @@ async def test_a_promoted_standby_has_all_that_was_confirmed(tmp_path: Path, rec
             reader = EventReader(world)
             async with at_work(reader.run(), *(world.operator(device).run() for device in world.troubled)):
                 await _works(world)
-                _shows_the_standby(world)
+                await _shows_the_standby(world)
                 await _fails_over(world, record_property)
                 await world.pair.rebuild()
                 await _works(world)
-                _shows_the_standby(world)
+                await _shows_the_standby(world)
             async with at_work(reader.run()):
                 await audit.wait_until_all_done(world)
                 await reader.has_heard_all()
@@ -107,13 +107,17 @@ async def _works(world: ClusterWorld) -> None:
     )
 
 
-def _shows_the_standby(world: ClusterWorld) -> None:
-    """`gateway cluster` sees the primary, and the standby for which each commit waits."""
+async def _shows_the_standby(world: ClusterWorld) -> None:
+    """`gateway cluster` and the metrics see the standby for which each commit waits."""
     with closing(open_reader(world.registry)) as connection:
         database = report(View(connection), system_clock())["database"]
     (standby,) = database["standbys"]
     assert (database["role"], standby["state"], standby["sync_state"]) == ("primary", "streaming", "sync")
     assert standby["name"] == world.pair.standby.folder.name
+    async with httpx.AsyncClient(timeout=30.0) as client:
+        metrics = (await client.get(f"{world.members[0].gateway.url}/metrics")).text
+    assert 'gateway_database_standbys{sync_state="sync"} 1.0' in metrics.splitlines()
+    assert "gateway_database_commits_stuck 0.0" in metrics.splitlines()
 
 
 async def _a_standby_is_refused(world: ClusterWorld) -> None:

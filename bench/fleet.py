@@ -74,7 +74,7 @@ async def measure(registry: Registry, folder: Path) -> Round:
     pace = {"GATEWAY_BULK_RESET_PER_SECOND": str(PER_SECOND)}
     async with (
         restartable(folder, registry.broker_entries) as mosquitto,
-        gateway(registry.copy(folder / "data"), mosquitto.broker, pace) as server,
+        gateway(registry.copy(folder / "data").data_dir, mosquitto.broker, pace) as server,
         _crowd(registry, mosquitto, folder / "crowd.json") as crowd,
     ):
         await crowd.tell("beat")

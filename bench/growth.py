@@ -12,7 +12,6 @@ import sqlite3
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -119,7 +118,7 @@ async def _measure(registry: Registry, folder: Path, each: int, first: int) -> s
         ingest.loading(registry, broker, each, first) as load,
     ):
         started = time.monotonic()
-        async with ingest.subject_on(registry.data_dir, broker) as subject:
+        async with ingest.subject_on(registry, broker) as subject:
             ready = time.monotonic() - started
             before, held = subject.cpu_seconds(), _highest(registry.data_dir)
             await load.tell("go")
@@ -146,7 +145,7 @@ async def _run(devices: int, history: int, rounds: int, each: int, directory: Pa
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=directory) as name:
         folder, before = Path(name), Usage.now()
         small = prepare(folder / "small", SENDERS)
-        large = replace(small, data_dir=small.copy(folder / "large"))
+        large = small.copy(folder / "large")
         spread(large.data_dir, devices // SENDERS)
         fill_devices(large.data_dir, devices)
         fill_history(large.data_dir, history)

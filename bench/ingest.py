@@ -1,13 +1,13 @@
-"""Ingest of heartbeats into SQLite: QoS 1, 1,000 devices, acknowledged after the commit, counted afterwards.
+"""Ingest of heartbeats: QoS 1, 1,000 devices, acknowledged after the commit, counted afterwards.
 
-The floor is ``mosquitto_sub`` at the same subscription under the same load; its output is discarded.
+On SQLite the floor is ``mosquitto_sub`` at the same subscription under the same load; its output is discarded. On
+PostgreSQL it is :mod:`bench.bare_ingest`, and the gateway on SQLite stands beside it in each round.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -21,11 +21,11 @@ from bench.figures import Figure, Pair, at_least, at_most
 from bench.load import Order, Sent
 from bench.process import HANGS_SECONDS, BenchError, Program, program
 from bench.registry import Registry
-from bench.subject import PASSWORD_VARIABLE
+from bench.subject import FILTER, PASSWORD_VARIABLE
 from broker_config import local
-from gateway.store import DATABASE_NAME
+from gateway.store import View, open_reader
+from gateway.store.location import Location
 
-FILTER: Final = "devices/+/heartbeat"
 MOST_EACH: Final = 100
 """Most heartbeats per device. The broker queues 100,000 messages (``max_queued_messages``) per subscriber and drops
 more."""
@@ -45,49 +45,91 @@ class Taken:
 
 @dataclass(frozen=True)
 class Round:
-    """Both sides of one round."""
+    """The sides of one round."""
 
     gateway: Taken
     floor: Taken
+    sqlite: Taken | None = None
+    """The gateway on SQLite, where the round was on PostgreSQL."""
 
 
-async def measure(registry: Registry, folder: Path, each: int) -> Round:
+async def measure(registry: Registry, folder: Path, each: int, sqlite: Registry | None = None) -> Round:
     """Run one round: ``each`` heartbeats from each device, once to the gateway and once to the floor.
+
+    ``sqlite``: a registry for the gateway on SQLite beside them.
 
     Raises:
         BenchError: a step failed, or a message was lost.
     """
-    beside = await floor(registry, folder / "floor", each)
-    return Round(await _gateway(registry, folder / "gateway", each), beside)
+    if sqlite is None:
+        beside = await floor(registry, folder / "floor", each)
+        return Round(await _gateway(registry, folder / "gateway", each), beside)
+    beside = await _bare(registry, folder / "floor", each)
+    taken = await _gateway(registry, folder / "gateway", each)
+    return Round(taken, beside, await _gateway(sqlite, folder / "sqlite", each))
 
 
 def figures(rounds: list[Round], each: int, devices: int) -> list[Figure]:
     """Return the lines of the table."""
-    rates = [Pair(one.gateway.messages_per_second, one.floor.messages_per_second) for one in rounds]
-    cpu = [Pair(one.gateway.cpu_seconds / (each * devices) * _PER) for one in rounds]
-    offered = [Pair(one.gateway.offered_per_second, one.floor.offered_per_second) for one in rounds]
+
+    def cpu(taken: Taken) -> float:
+        return taken.cpu_seconds / (each * devices) * _PER
+
+    rates = tuple(Pair(one.gateway.messages_per_second, one.floor.messages_per_second) for one in rounds)
+    offered = tuple(Pair(one.gateway.offered_per_second, one.floor.offered_per_second) for one in rounds)
+    beside = [(one.gateway, one.sqlite) for one in rounds if one.sqlite is not None]
+    if not beside:
+        used = tuple(Pair(cpu(one.gateway)) for one in rounds)
+        return [
+            Figure("heartbeats stored", "1/s", "mosquitto_sub", rates, at_least(0.95)),
+            Figure(f"CPU for {_PER:,} of them", "s", "", used, at_most(3, of="gateway")),
+            Figure("load the broker took meanwhile", "1/s", "mosquitto_sub", offered),
+        ]
+    used = tuple(Pair(cpu(here), cpu(there)) for here, there in beside)
     return [
-        Figure("heartbeats stored", "1/s", "mosquitto_sub", tuple(rates), at_least(0.95)),
-        Figure(f"CPU for {_PER:,} of them", "s", "", tuple(cpu), at_most(3, of="gateway")),
-        Figure("load the broker took meanwhile", "1/s", "mosquitto_sub", tuple(offered)),
+        Figure("heartbeats stored on PostgreSQL", "1/s", "bare loop", rates, at_least(0.8)),
+        Figure(f"gateway CPU for {_PER:,} of them", "s", "the gateway on SQLite", used, at_most(1.5)),
+        Figure("load the broker took meanwhile", "1/s", "bare loop", offered),
     ]
 
 
 async def _gateway(registry: Registry, folder: Path, each: int) -> Taken:
-    data_dir = registry.copy(folder / "data")
+    copied = registry.copy(folder / "data")
     total = each * len(registry.devices)
     async with (
         mosquitto(folder, registry.broker_entries) as broker,
-        subject_on(data_dir, broker) as subject,
+        subject_on(copied, broker) as subject,
         loading(registry, broker, each) as load,
     ):
         before = subject.cpu_seconds()
         await load.tell("go")
         async with asyncio.TaskGroup() as group:
-            held = group.create_task(stored(data_dir, subject, total))
+            held = group.create_task(stored(copied.location, subject, total))
             sent = group.create_task(sent_by(load))
         cpu_seconds = subject.cpu_seconds() - before
-    _check_count(data_dir, total)
+    _check_count(copied.location, total)
+    return _taken(total, sent.result(), held.result(), cpu_seconds)
+
+
+async def _bare(registry: Registry, folder: Path, each: int) -> Taken:
+    """Run one round of the floor on PostgreSQL."""
+    assert registry.databases, "a registry on PostgreSQL"
+    database, total = registry.databases.new(), each * len(registry.devices)
+    async with mosquitto(folder, registry.broker_entries) as broker:
+        command = (sys.executable, "-m", "bench.bare_ingest", database.url, str(broker.port), str(total))
+        async with (
+            program(*command, environ={PASSWORD_VARIABLE: broker.password}) as subject,
+            loading(registry, broker, each) as load,
+        ):
+            await subject.tell(" ".join(name for name, _ in registry.devices))
+            await broker.subscribed(FILTER)
+            before = subject.cpu_seconds()
+            await load.tell("go")
+            async with asyncio.TaskGroup() as group:
+                held = group.create_task(stored(database, subject, total))
+                sent = group.create_task(sent_by(load))
+            cpu_seconds = subject.cpu_seconds() - before
+            await subject.ended()
     return _taken(total, sent.result(), held.result(), cpu_seconds)
 
 
@@ -131,10 +173,10 @@ async def loading(registry: Registry, broker: Broker, each: int, first: int = 0)
 
 
 @asynccontextmanager
-async def subject_on(data_dir: Path, broker: Broker) -> AsyncIterator[Program]:
+async def subject_on(registry: Registry, broker: Broker) -> AsyncIterator[Program]:
     """Run the gateway's ingest; it is connected and ready in the block."""
-    command = (sys.executable, "-m", "bench.subject", str(data_dir), str(broker.port))
-    async with program(*command, environ={PASSWORD_VARIABLE: broker.password}) as subject:
+    command = (sys.executable, "-m", "bench.subject", str(registry.data_dir), str(broker.port))
+    async with program(*command, environ={PASSWORD_VARIABLE: broker.password, **registry.environ}) as subject:
         await subject.line("ready")
         yield subject
 
@@ -147,11 +189,11 @@ async def _subscriber(broker: Broker, total: int) -> AsyncIterator[Program]:
         yield subscriber
 
 
-async def stored(data_dir: Path, subject: Program, total: int) -> float:
+async def stored(location: Location, subject: Program, total: int) -> float:
     """Return when (monotonic clock) the last row was committed. Rows are only added, so the highest id shows it."""
-    with closing(_open(data_dir)) as registry:
+    with closing(open_reader(location)) as registry:
         deadline = time.monotonic() + HANGS_SECONDS
-        while (so_far := _highest(registry)) < total:
+        while (so_far := highest(View(registry))) < total:
             subject.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"{so_far} of {total} heartbeats were stored within {HANGS_SECONDS:g} s")
@@ -159,16 +201,13 @@ async def stored(data_dir: Path, subject: Program, total: int) -> float:
     return time.monotonic()
 
 
-def _highest(registry: sqlite3.Connection) -> int:
-    return int(registry.execute("SELECT coalesce(max(id), 0) FROM heartbeats").fetchone()[0])
+def highest(registry: View) -> int:
+    """Return the highest number of a heartbeat."""
+    return int(registry.value("SELECT coalesce(max(id), 0) FROM heartbeats"))
 
 
-def _check_count(data_dir: Path, total: int) -> None:
-    with closing(_open(data_dir)) as registry:
-        stored = registry.execute("SELECT count(*) FROM heartbeats").fetchone()[0]
+def _check_count(location: Location, total: int) -> None:
+    with closing(open_reader(location)) as registry:
+        stored = View(registry).value("SELECT count(*) FROM heartbeats")
     if stored != total:
         raise BenchError(f"{total} heartbeats were sent and acknowledged, {stored} are stored")
-
-
-def _open(data_dir: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{(data_dir / DATABASE_NAME).as_uri()}?mode=ro", uri=True)

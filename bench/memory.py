@@ -37,7 +37,7 @@ async def measure(registry: Registry, folder: Path) -> Round:
         floor = await _at_rest(server)
     async with gateway_stack(registry, folder / "beside") as server:
         beside = await _at_rest(server)
-    async with gateway(registry.copy(folder / "embedded"), None) as server:
+    async with gateway(registry.copy(folder / "embedded").data_dir, None) as server:
         return Round(beside, await _at_rest(server), floor)
 
 

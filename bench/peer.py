@@ -19,11 +19,10 @@ from typing import Final
 import aiomqtt
 
 from bench.broker import GATEWAY_USER, HOST
-from bench.subject import PASSWORD_VARIABLE
+from bench.subject import FILTER, PASSWORD_VARIABLE
 from broker_config import local
 from gateway.models.heartbeats import Heartbeat
 
-FILTER: Final = "devices/+/heartbeat"
 _BATCH: Final = 500
 _IDLE_SECONDS: Final = 0.02
 

@@ -21,7 +21,7 @@ from bench.broker import GATEWAY_USER, mosquitto
 from bench.machine import Usage, this_machine
 from bench.process import Program, program
 from bench.registry import Registry, prepare
-from bench.subject import PASSWORD_VARIABLE
+from bench.subject import FILTER, PASSWORD_VARIABLE
 from gateway.store import DATABASE_NAME
 
 DEVICES: Final = 1_000
@@ -90,7 +90,7 @@ async def _measured(peer: Peer, registry: Registry, folder: Path, each: int) -> 
             ingest.loading(registry, broker, each) as load,
         ):
             await subject.line("ready")
-            await broker.subscribed(ingest.FILTER)
+            await broker.subscribed(FILTER)
             return await _taken(subject, load, data_dir, total)
 
 

@@ -174,7 +174,7 @@ async def _beside_mosquitto(registry: Registry, folder: Path) -> AsyncIterator[t
 
 @asynccontextmanager
 async def _with_its_own(registry: Registry, folder: Path) -> AsyncIterator[tuple[Server, int]]:
-    async with gateway(registry.copy(folder / "data"), None) as server:
+    async with gateway(registry.copy(folder / "data").data_dir, None) as server:
         at = (await server.process.line("MQTT")).split()[0]
         yield server, int(at.rpartition(":")[2])
 

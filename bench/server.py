@@ -75,9 +75,9 @@ async def _ready(port: int) -> None:
 
 
 @asynccontextmanager
-async def bare(database: Path, broker: Broker) -> AsyncIterator[Server]:
-    """Run the bare handler on a separate database."""
-    command = (sys.executable, "-m", "bench.bare", str(database), str(broker.port))
+async def bare(database: str, broker: Broker) -> AsyncIterator[Server]:
+    """Run the bare handler on a separate database: the path of a file of SQLite, or a URL."""
+    command = (sys.executable, "-m", "bench.bare", database, str(broker.port))
     async with program(*command, environ={PASSWORD_VARIABLE: broker.password}) as process:
         yield Server(process, int(await process.line("HTTP")), broker)
 
@@ -85,18 +85,18 @@ async def bare(database: Path, broker: Broker) -> AsyncIterator[Server]:
 @asynccontextmanager
 async def gateway_stack(registry: Registry, folder: Path) -> AsyncIterator[Server]:
     """Run a gateway with its own Mosquitto, on a new copy of the registry."""
-    async with (
-        mosquitto(folder, registry.broker_entries) as broker,
-        gateway(registry.copy(folder / "data"), broker) as server,
-    ):
-        yield server
+    async with mosquitto(folder, registry.broker_entries) as broker:
+        copied = registry.copy(folder / "data")
+        async with gateway(copied.data_dir, broker, copied.environ) as server:
+            yield server
 
 
 @asynccontextmanager
 async def bare_stack(registry: Registry, folder: Path) -> AsyncIterator[Server]:
     """Run the bare handler with its own Mosquitto, which knows the same devices."""
+    database = str(folder / "bare.db") if registry.databases is None else registry.databases.new().url
     async with (
         mosquitto(folder, registry.broker_entries) as broker,
-        bare(folder / "bare.db", broker) as server,
+        bare(database, broker) as server,
     ):
         yield server

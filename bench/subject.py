@@ -1,7 +1,7 @@
 """Ingest alone: the gateway's registry and its connection to the broker, without the rest of the gateway.
 
-``python -m bench.subject DATA_DIR PORT`` reads the broker's password from the environment. It prints ``ready`` when it
-has subscribed and reconciled, and runs until SIGTERM.
+``python -m bench.subject DATA_DIR PORT`` reads the broker's password, and the URL of a database on PostgreSQL, from the
+environment. It prints ``ready`` when it has subscribed and reconciled, and runs until SIGTERM.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ from gateway.store import Context, Rules, Store
 from gateway.store.wakeups import Wakeups
 
 PASSWORD_VARIABLE: Final = "BENCH_BROKER_PASSWORD"  # noqa: S105 - the name of a variable
+DATABASE_VARIABLE: Final = "GATEWAY_DATABASE"
+FILTER: Final = "devices/+/heartbeat"
 
 
 async def main(data_dir: Path, port: int, loop_priority: LoopPriority) -> None:
     """Run the parts in the same composition as ``gateway serve``."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
+    database = os.environ.get(DATABASE_VARIABLE)
+    settings = load({"data_dir": str(data_dir)} | ({"database": database} if database else {}), {}).settings
+    gateway_id, _ = first_start(settings)
     wakeups = Wakeups()
     context = Context(rules=Rules(gateway_id=gateway_id, device_messages_per_second=50))
-    async with Store(data_dir, context, wakeups, loop_priority=loop_priority) as store:
+    async with Store(settings.registry, context, wakeups, loop_priority=loop_priority) as store:
         connection = _connection(port, store, wakeups)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")

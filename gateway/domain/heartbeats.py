@@ -34,8 +34,6 @@ from gateway.store import (
 from gateway.store.device_cache import CachedDevice, SenderRecord
 from gateway.store.heartbeat_sql import Beat
 
-PART: Final = 20
-"""Devices whose newest state is written at a time: about a fifth of a millisecond, twice that when all have changed."""
 ONLINE: Final = "device.online"
 _LOW: Final = "device.low_battery"
 _FULL: Final = "device.storage_full"
@@ -100,10 +98,11 @@ class HeartbeatBatch:
     def settle(self) -> None:
         """Write the newest state of each device, before other code reads it and at the end."""
         devices = list(self._devices.values())
-        for begin in range(0, len(devices), PART):
+        part = self._tx.dialect.together
+        for begin in range(0, len(devices), part):
             if begin:  # between two parts: a single heartbeat, such as one over HTTP, does not yield
                 self._yield_to_urgent()
-            self._settle(devices[begin : begin + PART])
+            self._settle(devices[begin : begin + part])
         self._devices.clear()
 
     def _settle(self, devices: Sequence[CachedDevice]) -> None:

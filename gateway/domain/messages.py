@@ -38,10 +38,8 @@ from gateway.store.heartbeat_sql import Beat
 from gateway.store.records import DeviceKey
 
 MAX_PAYLOAD_BYTES: Final = 65_536
-PART: Final = 20
-"""Messages between two checks whether a client waits for the loop: about a fifth of a millisecond."""
 LEAST: Final = 100
-"""The most messages that an urgent write, such as a reset, waits for: a millisecond or two."""
+"""The most messages that an urgent write, such as a reset, waits for on SQLite: a millisecond or two."""
 _AUDITED_PER_MINUTE: Final = 10
 _REFUSED: Final = "acknowledgement.refused"
 _SOURCE_SHOWN: Final = 256
@@ -150,7 +148,8 @@ def process_batch(batch: Batch, incoming: Sequence[Incoming], names: topics.Topi
     """Store messages, part after part, until an urgent write waits.
 
     Return how many of the first were stored, and the answers for the devices' ``errors`` topics. A part is parsed when
-    its turn comes, here in the writer's thread: the event loop has clients to serve. Heartbeats that say nothing of
+    its turn comes, here in the writer's thread: the event loop has clients to serve. After each part (on SQLite a fifth
+    of a millisecond) the batch checks whether a client waits. Heartbeats that say nothing of
     commands are stored together, if their device sends nothing else in this part. So the order of one device's messages
     is kept; that between devices has no meaning.
     """
@@ -160,7 +159,7 @@ def process_batch(batch: Batch, incoming: Sequence[Incoming], names: topics.Topi
     devices.open(tx.connection)
     while count < len(incoming) and not (count >= LEAST and batch.should_stop()):
         batch.yield_to_urgent()
-        part = incoming[count : count + PART]
+        part = incoming[count : count + tx.dialect.together]
         together, alone = _partition(batch, [_parsed(names, each) for each in part if each is not None])
         beats.take(together)
         if alone:

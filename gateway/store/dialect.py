@@ -18,7 +18,9 @@ class SqlDialect:
     ``item``, whose members :meth:`member` returns. ``newest_event`` returns the number of the newest event that was
     ever committed.
     ``database_bytes`` returns its size where the server knows it. ``like`` compares without regard to the case of A
-    to Z. ``share`` after a query keeps its rows as they are until the end of the transaction.
+    to Z. ``share`` after a query keeps its rows as they are until the end of the transaction. ``together`` is how many
+    messages of devices are stored by the same statements. On SQLite a few cost little. On PostgreSQL each statement is
+    a round trip.
     """
 
     name: str
@@ -29,6 +31,7 @@ class SqlDialect:
     database_bytes: str
     like: str
     share: str
+    together: int
     _now: str
     _contains: str
     _least: str
@@ -81,6 +84,7 @@ SQLITE: Final = SqlDialect(
     newest_event="SELECT seq FROM sqlite_sequence WHERE name = 'events'",
     like="LIKE",
     share="",
+    together=20,
     _now="{}",
     _contains="instr(lower({}), ?) > 0",
     _least="min",
@@ -100,6 +104,7 @@ POSTGRESQL: Final = SqlDialect(
     database_bytes="SELECT pg_database_size(current_database())",
     like="ILIKE",
     share=" FOR SHARE",
+    together=500,
     _now="(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
     _contains="strpos(lower({}), ?) > 0",
     _least="least",

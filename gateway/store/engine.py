@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from gateway.store.dialect import SqlDialect
     from gateway.store.readers import Deadline
+    from gateway.store.row_statement import RowStatement
 
 
 class Row(Protocol):
@@ -61,6 +62,9 @@ class DatabaseConnection(Protocol):
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Changes:
         """Execute a statement with each of these rows."""
+
+    def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
+        """Execute a statement about rows of one table; return how many it changed."""
 
     def begin(self) -> None:
         """Begin a transaction that writes, alone or in the order that the engine guarantees."""

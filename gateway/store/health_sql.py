@@ -11,40 +11,52 @@ from gateway.store.broker_sql import FIRST
 from gateway.store.device_cache import CachedDevice, SenderRecord
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.records import DeviceName
+from gateway.store.row_statement import INTEGER, NUMBER, TEXT, Insertion, Update
 
 if TYPE_CHECKING:
     from gateway.store.batch import Batch
     from gateway.store.dialect import SqlDialect
     from gateway.store.transaction import Tx, View
 
-NEWEST: Final = (
-    "battery_percent",
-    "storage_used_mb",
-    "storage_total_mb",
-    "signal_strength_dbm",
-    "recording_state",
-    "device_name",
-    "pending_recordings",
-    "flags",
-)
+_NEWEST: Final = {
+    "battery_percent": NUMBER,
+    "storage_used_mb": NUMBER,
+    "storage_total_mb": NUMBER,
+    "signal_strength_dbm": NUMBER,
+    "recording_state": TEXT,
+    "device_name": TEXT,
+    "pending_recordings": INTEGER,
+    "flags": INTEGER,
+}
+NEWEST: Final = tuple(_NEWEST)
 """Columns of ``health`` with the newest reported values."""
 
 _PAYLOAD_KEPT: Final = 256
-_UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
-    low_battery, storage_full, history_id, history_day, connection_type, at_broker, broker_pk,
-    {", ".join(NEWEST)})
-    VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
-    ON CONFLICT (device_pk) DO UPDATE SET last_heartbeat_at = excluded.last_heartbeat_at, connection = 'online',
-    offline_due_at = excluded.offline_due_at, last_seen_by = coalesce(excluded.last_seen_by, health.last_seen_by),
-    low_battery = excluded.low_battery, storage_full = excluded.storage_full,
-    history_id = excluded.history_id, history_day = excluded.history_day, connection_type = excluded.connection_type,
-    at_broker = excluded.at_broker,
-    broker_pk = CASE excluded.at_broker WHEN 1 THEN excluded.broker_pk ELSE health.broker_pk END,
-    {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
-
-_UPDATE: Final = f"""UPDATE health SET last_heartbeat_at = ?, offline_due_at = ?,
-    last_seen_by = coalesce(?, last_seen_by), history_id = ?, history_day = ?, connection_type = ?, at_broker = ?,
-    broker_pk = coalesce(?, broker_pk), {", ".join(f"{name} = ?" for name in NEWEST)} WHERE device_pk = ?"""  # noqa: S608 - our own columns
+_TIMES: Final = {"last_heartbeat_at": INTEGER, "offline_due_at": INTEGER}
+_COUNTED: Final = {"low_battery": INTEGER, "storage_full": INTEGER}
+_REPORTED: Final = {
+    "history_id": INTEGER,
+    "history_day": INTEGER,
+    "connection_type": TEXT,
+    "at_broker": INTEGER,
+    "broker_pk": INTEGER,
+    **_NEWEST,
+}
+_CHANGED: Final = Insertion(
+    "health",
+    {"device_pk": INTEGER, **_TIMES, "last_seen_by": TEXT, **_COUNTED, **_REPORTED},
+    constants={"connection": "'online'"},
+    conflict=f"""ON CONFLICT (device_pk) DO UPDATE SET connection = 'online',
+    last_seen_by = coalesce(excluded.last_seen_by, health.last_seen_by),
+    {", ".join(f"{name} = excluded.{name}" for name in (*_TIMES, *_COUNTED, *_REPORTED) if name != "broker_pk")},
+    broker_pk = CASE excluded.at_broker WHEN 1 THEN excluded.broker_pk ELSE health.broker_pk END""",
+)
+_SAME: Final = Update(
+    "health",
+    {**_TIMES, "last_seen_by": TEXT, **_REPORTED},
+    "device_pk",
+    kept=("last_seen_by", "broker_pk"),
+)
 """For a device that stays online and as well as it was. It names no counted column, so no trigger looks at the row."""
 
 
@@ -96,9 +108,8 @@ def store_newest(tx: Tx, heard: Iterable[CachedDevice], *, at_broker: bool) -> N
             judged = (of.radio, of.low_battery, of.storage_full)
             changed.append((of.pk, *times, *judged, *history, broker, *of.said))
             of.stored = (True, of.low_battery, of.storage_full)
-    for statement, rows in ((_UPDATE, same), (_UPSERT, changed)):
-        if rows:
-            tx.run_many(statement, rows)
+    tx.run_rows(_SAME, same)
+    tx.run_rows(_CHANGED, changed)
 
 
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:

@@ -8,12 +8,15 @@ each such page into the log. A row here touches the end of the table, and the en
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import DAY_MS, from_datetime, to_rfc3339
 from gateway.models.heartbeats import Heartbeat, HeartbeatRecord
 from gateway.store.device_sql import moment
+from gateway.store.row_statement import INTEGER, NUMBER, TEXT, Insertion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,19 +25,26 @@ if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
 
 _SAMPLES: Final = 256
-_INSERT: Final = """INSERT INTO heartbeats (id, previous, device_pk, received_at, sent_at, battery_percent,
-    storage_used_mb, storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings,
-    flags, radio) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
-_said: Final = itemgetter(
-    "battery_percent",
-    "storage_used_mb",
-    "storage_total_mb",
-    "signal_strength_dbm",
-    "firmware_version",
-    "device_state",
-    "pending_recordings",
-    "flags",
+_SAID: Final = {
+    "battery_percent": NUMBER,
+    "storage_used_mb": NUMBER,
+    "storage_total_mb": NUMBER,
+    "signal_strength_dbm": NUMBER,
+    "firmware_version": TEXT,
+    "device_state": TEXT,
+    "pending_recordings": INTEGER,
+    "flags": INTEGER,
+}
+_KEYS: Final = ("id", "previous", "device_pk", "received_at", "sent_at")
+_HEARTBEATS: Final = Insertion(
+    "heartbeats", {**dict.fromkeys(_KEYS, INTEGER), **_SAID, "radio": TEXT}, conflict="ON CONFLICT DO NOTHING"
 )
+_DAYS: Final = Insertion(
+    "history_days",
+    {"device_pk": INTEGER, "day": INTEGER, "first_id": INTEGER},
+    conflict="ON CONFLICT DO NOTHING",
+)
+_said: Final = itemgetter(*_SAID)
 _PREVIOUS: Final = 1
 """Place in an inserted row of the previous end of the chain."""
 _LAST_ID: Final = """SELECT coalesce((SELECT max(id) FROM heartbeats), (SELECT max(known) FROM
@@ -83,21 +93,19 @@ def append(tx: Tx, beats: Sequence[Beat]) -> Sequence[Beat]:
 
     One with a known device and ``sent_at`` is the same one.
     """
-    tx.run("SAVEPOINT history")
-    if not _insert(tx, beats):  # rare, so only now the known ones are looked up
-        tx.run("ROLLBACK TO history")
+    if beats and not _insert(tx, beats):  # rare, so only now the known ones are looked up
         beats = _unknown(tx, beats)
         if not _insert(tx, beats):
             raise RuntimeError("a heartbeat that is new was not stored")  # rather nothing than a chain with a gap
-    tx.run("RELEASE history")
     return beats
 
 
 def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
-    """Return whether all were new. Otherwise the chains are unchanged, and the caller undoes the inserts."""
+    """Return whether all were new. Otherwise none is stored, and the chains are unchanged."""
     now, today = tx.now, tx.now // DAY_MS
     rows, days, first_today = [], [], []
-    for number, (device, heartbeat, radio) in enumerate(beats, tx.value(_LAST_ID) + 1):
+    first = tx.value(_LAST_ID) + 1
+    for number, (device, heartbeat, radio) in enumerate(beats, first):
         said = heartbeat.__dict__
         sent_at = said["sent_at"]
         if device.history_day != today:
@@ -107,29 +115,45 @@ def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
         sent = None if sent_at is None else from_datetime(sent_at)
         rows.append((number, device.history_id, device.pk, now, sent, *_said(said), radio))
         device.history_id = number
-    if tx.run_many(_INSERT, rows) != len(rows):
+    if tx.run_rows(_HEARTBEATS, rows) != len(rows):
+        tx.run("DELETE FROM heartbeats WHERE id >= ?", first)
         for beat, row in zip(reversed(beats), reversed(rows), strict=True):
             beat.device.history_id = row[_PREVIOUS]
         for device, day in first_today:
             device.history_day = day
         return False
-    tx.run_many("INSERT INTO history_days (device_pk, day, first_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", days)
+    tx.run_rows(_DAYS, days)
     return True
 
 
-def _unknown(tx: Tx, beats: Iterable[Beat]) -> list[Beat]:
+def _unknown(tx: Tx, beats: Sequence[Beat]) -> list[Beat]:
     """Return those that are neither stored nor among those before them."""
-    seen: set[tuple[int, int]] = set()
+    seen = _stored(tx, beats)
     new = []
     for beat in beats:
-        sent_at = beat.heartbeat.sent_at
-        if sent_at is not None:
-            this = (from_datetime(sent_at), beat.device.pk)
-            if this in seen or tx.one("SELECT 1 FROM heartbeats WHERE sent_at = ? AND device_pk = ?", *this):
-                continue
+        this = _key(beat)
+        if this not in seen:
+            new.append(beat)
+        if this is not None:
             seen.add(this)
-        new.append(beat)
     return new
+
+
+def _stored(view: View, beats: Iterable[Beat]) -> set[tuple[int, int]]:
+    """Return the keys of those that are stored."""
+    item = partial(view.dialect.member, "given.item")
+    rows = view.all(
+        f"""SELECT b.sent_at, b.device_pk FROM ({view.dialect.lists}) AS given JOIN heartbeats b
+            ON b.sent_at = CAST({item(0)} AS BIGINT) AND b.device_pk = CAST({item(1)} AS BIGINT)""",  # noqa: S608 - our own expressions
+        json.dumps([key for beat in beats if (key := _key(beat))]),
+    )
+    return {(sent_at, device_pk) for sent_at, device_pk in rows}
+
+
+def _key(beat: Beat) -> tuple[int, int] | None:
+    """Return what a repeated heartbeat has in common with the first one; None where nothing tells."""
+    sent_at = beat.heartbeat.sent_at
+    return None if sent_at is None else (from_datetime(sent_at), beat.device.pk)
 
 
 class Period(NamedTuple):

@@ -111,21 +111,24 @@ def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str, *, broker: 
     if not is_mirrored(tx.rules, detail):
         return
     pks = list(device_pks)
-    some = f"SELECT {_MIRRORED.format('CAST(? AS BIGINT)')} {{}}"
-    tx.run_many(_replacing(tx, some, broker), [(MIRROR, device_pk, detail, tx.now) for device_pk in pks])
+    if not pks:
+        return
+    listed = json.dumps(pks)
+    _mark_mirrors(tx, detail, f"(SELECT value AS pk FROM ({tx.dialect.numbers}) AS listed) AS d", listed, broker)  # noqa: S608 - a constant
     if detail == STATE and tx.one(f"{_READ_PROJECTS} LIMIT 1") is not None:
         changed = f"({tx.dialect.numbers}) AS changed JOIN devices d ON d.pk = changed.value"
-        _mark_projects(tx, f"{changed} AND d.project_id IN ({_READ_PROJECTS})", json.dumps(pks), broker)
+        _mark_mirrors(tx, PROJECT_STATE, f"{changed} AND d.project_id IN ({_READ_PROJECTS})", listed, broker)
 
 
 def mark_project(tx: Tx, project_id: str) -> None:
     """Mark each device of a project that has got its first integrator, or has lost its last."""
-    _mark_projects(tx, "(SELECT pk FROM devices WHERE project_id = ? AND deleted_at IS NULL) AS d", project_id, None)
+    living = "(SELECT pk FROM devices WHERE project_id = ? AND deleted_at IS NULL) AS d"
+    _mark_mirrors(tx, PROJECT_STATE, living, project_id, None)
 
 
-def _mark_projects(tx: Tx, devices: str, value: str, broker: int | None) -> None:
+def _mark_mirrors(tx: Tx, detail: str, devices: str, value: str, broker: int | None) -> None:
     rows = f"SELECT {_MIRRORED.format('d.pk')} FROM {devices} JOIN (SELECT b.pk {{}}) AS b ON TRUE WHERE TRUE"  # noqa: S608
-    tx.run(_replacing(tx, rows, broker), MIRROR, PROJECT_STATE, tx.now, value)
+    tx.run(_replacing(tx, rows, broker), MIRROR, detail, tx.now, value)
 
 
 def is_mirrored(rules: Rules, detail: str) -> bool:

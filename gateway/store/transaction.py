@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from gateway.store.engine import Cursor, DatabaseConnection, Row
+    from gateway.store.row_statement import RowStatement
 
 T = TypeVar("T")
 
@@ -155,6 +156,10 @@ class Tx(View):
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Execute one statement with each of these rows; return how many rows it changed."""
         return self.connection.executemany(sql, rows).rowcount
+
+    def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
+        """Execute a statement about rows of one table; return how many it changed."""
+        return self.connection.run_rows(statement, rows)
 
     def measure(self, name: str, label: str, value: float = 1.0) -> None:
         """Record something for the metrics. It counts once this is committed."""

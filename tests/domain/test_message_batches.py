@@ -17,7 +17,7 @@ from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.models.heartbeats import Heartbeat
 from gateway.store import Batch, Context, Rules, Tx, open_database, outbox_sql
 from gateway.store.device_cache import DeviceCache
-from gateway.store.dialect import SQLITE
+from gateway.store.dialect import POSTGRESQL, SQLITE
 from gateway.store.measurements import Measure
 from gateway.store.postgres.steps import STEP_TABLE
 from tests.domain.support import World
@@ -165,7 +165,8 @@ def test_a_batch_has_the_effect_of_its_messages_one_by_one(batches: list[Any]) -
     with (
         tempfile.TemporaryDirectory() as one,
         tempfile.TemporaryDirectory() as other,
-        mock.patch.object(messages, "PART", PART),
+        mock.patch.dict(vars(SQLITE), together=PART),
+        mock.patch.dict(vars(POSTGRESQL), together=PART),
         mock.patch.object(messages, "LEAST", PART),
     ):
         together, alone = Fleet(Path(one)), Fleet(Path(other))

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -27,6 +29,7 @@ from gateway.store import DATABASE_NAME, Context, Store, epoch_sql, event_sql, k
 from gateway.store.errors import PostgresError
 from gateway.store.postgres import connection as postgres_connection
 from gateway.store.postgres.connection import PostgresConnection
+from gateway.store.row_statement import TEXT, Insertion, arrays
 from gateway.store.transaction import Tx, View
 from tests.support.postgres import execute, new_database
 from tests.support.postgres_pair import children
@@ -168,6 +171,30 @@ async def test_a_gateway_that_is_paused_in_a_list_holds_up_no_other(server: Post
             with pytest.raises(PostgresError):
                 await adding
             assert await store.read(lambda view: key_sql.meta(view, "first")) is None
+
+
+async def test_a_gateway_that_is_paused_in_an_insertion_holds_up_no_other(server: PostgresServer) -> None:
+    """It stops when the server has a part of the message with the rows."""
+    address = new_database(server, "paused_in_an_insertion")
+    rows = [(f"fact-{number}", "x") for number in range(1_000)]
+    facts = Insertion("meta", {"key": TEXT, "value": TEXT})
+    message = ";".join((facts.of_all, *arrays(facts, rows))).encode()
+    async with Store(address, Context()) as store:
+        with closing(_Paused(address)) as paused:
+            paused.begin()
+            paused.send(b"Q" + struct.pack("!i", len(message) + 5) + message[: len(message) // 2])
+            await store.write(lambda tx: tx.run_rows(facts, rows))
+        assert await store.read(lambda view: view.value("SELECT count(*) FROM meta WHERE key LIKE 'fact-%'")) == 1_000
+
+
+class _Paused(PostgresConnection):
+    """A connection whose process stops while it sends."""
+
+    def send(self, some: bytes) -> None:
+        """Send a part of a message."""
+        assert self._raw is not None
+        with socket.socket(fileno=os.dup(self._raw.fileno())) as line:
+            line.sendall(some)
 
 
 @pytest.mark.skipif(not may_mount(), reason="mounting a small file system takes root")

@@ -20,12 +20,14 @@ from gateway.store.errors import PostgresError
 from gateway.store.postgres.steps import STEP_TABLE, names
 from gateway.store.postgres.values import register_types, row_factory
 from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
+from gateway.store.row_statement import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from gateway.core.postgres_address import PostgresAddress
     from gateway.store.readers import Deadline
+    from gateway.store.row_statement import RowStatement
 
 T = TypeVar("T")
 
@@ -42,6 +44,8 @@ ROWS_A_SECOND: Final = 100
 """A slow server executes so many statements of a list in a second, so a long list may take longer."""
 TOGETHER: Final = 500
 """So many statements of a list go to the server as one message."""
+ROWS_TOGETHER: Final = 4_000
+"""Rows of one statement, which takes a tenth of a second for so many."""
 _BAD_VALUE: Final = "22000"
 """The ``sqlstate`` for a value that psycopg itself refuses, such as a text with a NUL."""
 _BROKEN: Final = "the connection was lost"
@@ -111,8 +115,17 @@ class PostgresConnection:
         more = len(listed) / ROWS_A_SECOND
         return self._run(lambda raw: _many(raw, statement, listed), more)
 
+    def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
+        """Execute a statement about rows of one table, for some thousand at once; return how many it changed.
+
+        Raises:
+            PostgresError: as above.
+        """
+        parts = [rows[begin : begin + ROWS_TOGETHER] for begin in range(0, len(rows), ROWS_TOGETHER)]
+        return sum(self.execute(statement.of_all, arrays(statement, part)).rowcount for part in parts)
+
     def copy_rows(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Add rows to a table by COPY.
+        """Add rows to a table by COPY, where no gateway waits for the lock.
 
         Raises:
             PostgresError: as above.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import StoreError
 from gateway.store.dialect import SQLITE
 from gateway.store.schema import SET, from_a_newer_gateway, steps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from gateway.store.readers import Deadline
+    from gateway.store.row_statement import RowStatement
 
 DATABASE_NAME: Final = "gateway.db"
 BUSY_TIMEOUT_MS: Final = 5_000
@@ -29,6 +31,10 @@ class SqliteConnection(sqlite3.Connection):
 
     dialect = SQLITE
     _schema_known_at: int | None = None
+
+    def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
+        """Execute a statement about rows of one table; return how many it changed."""
+        return self.executemany(statement.of_one, rows).rowcount if rows else 0
 
     def begin(self) -> None:
         """Begin a transaction that writes."""

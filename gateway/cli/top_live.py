@@ -15,6 +15,7 @@ from gateway.cli import event_follow, keyboard, top_screen
 from gateway.cli.api import PAGE, ApiClient, Json
 from gateway.cli.fleet_view import EVENTS, ONLY, Glance, look, project_name
 from gateway.errors import GatewayError
+from gateway.models.devices import MAX_OFFSET
 
 _BY_KEY: Final = dict(zip("anovbsr", ONLY, strict=True))
 _LOOK_SECONDS: Final = 10.0
@@ -67,7 +68,7 @@ class LiveView:
         if key in _BY_KEY:
             self.only, self.offset = _BY_KEY[key], 0
         elif key == " " and self.fleet.more:
-            self.offset += rows
+            self.offset = min(self.offset + rows, MAX_OFFSET)
         elif key == "p":
             self.offset = max(0, self.offset - rows)
         self.over = self.over or key == "q"

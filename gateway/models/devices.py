@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from gateway.models.device_settings import CHANGE_SCHEMA, ShownSettings
 from gateway.models.fields import (
-    MAX_NUMBER,
     CreatedAt,
     HasMore,
     Inbound,
@@ -23,6 +22,19 @@ from gateway.models.fields import (
 )
 from gateway.models.states import DeviceState, Radio
 from gateway.models.tags import TagFilter, Tags
+
+MAX_OFFSET: Final = 10_000
+"""Each device that is left out is read, so a larger offset is refused."""
+
+
+def _near(offset: int) -> int:
+    if offset > MAX_OFFSET:
+        raise ValueError(
+            f"should be at most {MAX_OFFSET:,}, since each device that is left out is read; send the 'next_cursor' of "
+            "a page as 'cursor' to go on from it, or narrow the list by a filter"
+        )
+    return offset
+
 
 SettingsChange = Annotated[dict[str, Any], WithJsonSchema(CHANGE_SCHEMA)]
 
@@ -66,7 +78,14 @@ class ListDevices(BaseModel):
         ),
     ] = None
     offset: Annotated[
-        int, Field(ge=0, le=MAX_NUMBER, description="How many to leave out from the beginning. Not with `cursor`.")
+        int,
+        Field(
+            ge=0,
+            description="How many to leave out from the beginning, 10,000 at most: each is read. `cursor` goes on from "
+            "any place at the cost of a page. Not with `cursor`.",
+            json_schema_extra={"maximum": MAX_OFFSET},
+        ),
+        AfterValidator(_near),
     ] = 0
     sort: Annotated[
         Literal["created_at", "updated_at", "serial_number", "name"],

@@ -39,20 +39,18 @@ def few(view: View, project_id: str, query: ListDevices) -> list[int] | None:
 
     Some of them may not pass, or may belong to another project.
     """
+    if _contradicts_itself(query):
+        return []
     for sql, values in _questions(project_id, query):
         rows = view.all(sql, *values, FEW + 1)
         if len(rows) <= FEW:
             return [row[0] for row in rows]
-    return None if query.search is None else _with_text(view, project_id, query.search)
+    return None if query.search is None else device_search.candidates(view, project_id, query.search, FEW)
 
 
-def _with_text(view: View, project_id: str, text: str) -> list[int] | None:
-    questions, found = device_search.questions(view.dialect, text, project_id), set[int]()
-    for sql, values in questions:
-        found |= {row[0] for row in view.all(f"{sql} LIMIT ?", *values, FEW + 1)}
-        if len(found) > FEW:
-            return None
-    return list(found) if questions else None
+def _contradicts_itself(query: ListDevices) -> bool:
+    """Return whether no device can pass: one that was never heard is neither online nor low on anything."""
+    return query.seen is False and (query.connection == "online" or query.condition in {"low_battery", "storage_full"})
 
 
 def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, Sequence[str]]]:

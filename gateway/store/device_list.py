@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core import serial_numbers
 from gateway.core.received_json import parse_json
-from gateway.store import device_search, tag_sql
+from gateway.store import device_count_sql, device_search, tag_sql
 from gateway.store.device_candidates import few
 from gateway.store.device_sql import COLUMNS, FROM, DeviceRecord
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.models.devices import ListDevices
+    from gateway.store.device_count_sql import DeviceCounts
     from gateway.store.transaction import View
 
 MOST_COUNTED: Final = 100_000
@@ -35,6 +36,9 @@ _LIVING: Final = "FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL
 _FILTERED: Final = "d.id, d.serial_number, d.name, d.end_user_id, d.model, d.bound_at, d.tags"
 _ORDERS: Final = {"created_at": "d.pk", "updated_at": "d.updated_at", "serial_number": "d.serial_number", "name": _NAME}
 """Orders of a list. Each has an index, in which devices with equal values lie in the order of ``pk``."""
+_IN_ORDER: Final = ("low_battery", "storage_full")
+"""Conditions whose index gives the devices in the order of their registration."""
+_PAGE_FIELDS: Final = {"limit", "cursor", "offset", "sort", "order", "total", "tag"}
 _NEWEST_FIRST: Final = ("created_at", "updated_at")
 _CONDITIONS: Final = {
     "low_battery": "h.low_battery = 1",
@@ -84,11 +88,13 @@ def page(view: View, project_id: str, query: ListDevices) -> list[ListedDevice]:
             clauses.append(f"{key} {beyond} ?")
             values.append(pk)
     order = f"{key} {direction}" if key == source.pk else f"{key} {direction}, d.pk {direction}"
-    rows = view.all(
-        f"""SELECT {COLUMNS}, {key} AS sort_key FROM {source.tables} WHERE {" AND ".join(clauses)}
-            ORDER BY {order} LIMIT ? OFFSET ?""",  # noqa: S608 - our own clauses
-        *(*values, query.limit + 1, query.offset),
-    )
+    selected = f"FROM {source.tables} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?"
+    statement = f"SELECT {COLUMNS}, {key} AS sort_key {selected}"
+    if query.offset:  # of what is left out no more is read than the filters and the order need
+        statement = f"""SELECT {COLUMNS}, c.sort_key FROM (SELECT d.pk, {key} AS sort_key {selected}) c
+            CROSS JOIN devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.pk = c.pk
+            ORDER BY c.sort_key {direction}, d.pk {direction}"""  # noqa: S608 - our own clauses
+    rows = view.all(statement, *values, query.limit + 1, query.offset)
     return [ListedDevice(DeviceRecord(*fields), sort_key) for *fields, sort_key in rows]
 
 
@@ -116,6 +122,9 @@ def _source(view: View, project_id: str, query: ListDevices) -> _Source:
             return _with_tags(tagged)
         if tag_sql.count(view, tagged, SORTED + 1) <= SORTED:
             return _among(view, project_id, query, tag_sql.some(view, tagged, SORTED))
+    if query.condition in _IN_ORDER and query.sort == "created_at":
+        tables = "health h CROSS JOIN devices d"
+        return _Source(tables, ["d.pk = h.device_pk"], [], "h.device_pk")
     return _Source(FROM.removeprefix("FROM "), *_tag_conditions(project_id, query))
 
 
@@ -155,7 +164,13 @@ def looks_at_many(query: ListDevices) -> bool:
 
 
 def total(view: View, project_id: str, query: ListDevices) -> Total:
-    """Count the devices that pass the filters, among the newest :data:`MOST_COUNTED` of the project."""
+    """Count the devices that pass the filters, among the newest :data:`MOST_COUNTED` of the project.
+
+    A filter that is counted anyway, or none, is answered from the kept counts.
+    """
+    kept = _kept(device_count_sql.of_project(view, project_id), query)
+    if kept is not None:
+        return Total(kept, exact=True)
     filters, values = _filters(view, query)
     found = few(view, project_id, query)
     if found is not None:
@@ -174,6 +189,27 @@ def total(view: View, project_id: str, query: ListDevices) -> Total:
     )
     beyond = view.one(f"SELECT d.pk {_LIVING} LIMIT 1 OFFSET ?", project_id, MOST_COUNTED)
     return Total(passed, beyond is None)
+
+
+def _kept(counts: DeviceCounts, query: ListDevices) -> int | None:
+    """Return the number of devices that pass the filters from the kept counts, or None if they do not tell it."""
+    if query.tag:
+        return None
+    given = query.model_dump(exclude=_PAGE_FIELDS, exclude_none=True)
+    by_filter = {
+        (): counts.total,
+        (("status", "bound"),): counts.bound,
+        (("status", "unbound"),): counts.total - counts.bound,
+        (("connection", "online"),): counts.online,
+        (("connection", "offline"),): counts.total - counts.online,
+        (("seen", True),): counts.seen,
+        (("seen", False),): counts.total - counts.seen,
+        (("connection", "offline"), ("seen", True)): counts.seen - counts.online,
+        (("condition", "low_battery"),): counts.low_battery,
+        (("condition", "storage_full"),): counts.storage_full,
+        (("condition", "reset_pending"),): counts.pending_resets,
+    }
+    return by_filter.get(tuple(sorted(given.items())))
 
 
 def generations(view: View, project_id: str, query: ListDevices, limit: int) -> Iterator[tuple[int, int]]:

@@ -1,9 +1,10 @@
 """Index of the text of devices by pieces of three characters: FTS5 on SQLite, ``pg_trgm`` on PostgreSQL.
 
-PostgreSQL keeps its index itself. On SQLite the table holds no text and no positions (``detail='none'``), only which
-devices contain a piece. So it is small, and what it finds is only a candidate: the text itself decides. Code that
+PostgreSQL keeps its index itself. On SQLite two tables hold no text and no positions (``detail='none'``), only which
+devices contain a piece. So they are small, and what they find is only a candidate: the text itself decides. Code that
 writes the text of a device must update the index here. A trigger cannot: SQLite lets none write into a virtual table
-while the schema is not trusted (``PRAGMA trusted_schema``).
+while the schema is not trusted (``PRAGMA trusted_schema``). End users have a separate table, since a binding and
+a reset change nothing else.
 """
 
 from __future__ import annotations
@@ -15,43 +16,66 @@ from typing import TYPE_CHECKING, Final
 from gateway.store.dialect import POSTGRESQL, SQLITE, SqlDialect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gateway.store.transaction import Tx, View
 
 _INDEXED: Final = ("id", "serial_number", "name", "tags")
 _COLUMNS: Final = (*_INDEXED, "end_user_id")
-_NAMED: Final = ", ".join(_INDEXED)
+_TEXTS: Final = "device_search"
+_END_USERS: Final = "device_search_end_users"
+_TABLES: Final = {_TEXTS: _INDEXED, _END_USERS: ("end_user_id",)}
 
 _END_USER: Final = re.compile("[A-Za-z0-9_]+")
 _PIECE: Final = 3
 _MAX_PIECES: Final = 8
 """So many pieces of a text narrow the search enough; more would be read in vain."""
+_RARE: Final = (2_000, 20_000)
+"""A piece that fewer devices have is rare. Only if no piece of a text is, the second number decides."""
+_RAREST: Final = 3
 
 
 def add(tx: Tx, device_pk: int) -> None:
-    """Add a new device."""
-    if not _has_table(tx):
-        return
-    tx.run(f"INSERT INTO device_search (rowid, {_NAMED}) SELECT pk, {_NAMED} FROM devices WHERE pk = ?", device_pk)  # noqa: S608 - constants
+    """Add a new device. FTS5 counts its rows, so one without an end user is a row of each table, too."""
+    for table in _TABLES:
+        _add(tx, table, device_pk)
 
 
 @contextmanager
 def changing(tx: Tx, device_pk: int) -> Iterator[None]:
     """Change the text of this device in the block: its old text is removed from the index, the new one is added."""
-    if _has_table(tx):
-        tx.run("DELETE FROM device_search WHERE rowid = ?", device_pk)
+    with _changing(tx, _TEXTS, device_pk):
+        yield
+
+
+@contextmanager
+def changing_end_user(tx: Tx, device_pk: int) -> Iterator[None]:
+    """Change the end user of this device in the block, as :func:`changing` does it for the other texts."""
+    with _changing(tx, _END_USERS, device_pk):
+        yield
+
+
+@contextmanager
+def _changing(tx: Tx, table: str, device_pk: int) -> Iterator[None]:
+    if _has_tables(tx):
+        tx.run(f"DELETE FROM {table} WHERE rowid = ?", device_pk)  # noqa: S608 - a constant
     yield
-    add(tx, device_pk)
+    _add(tx, table, device_pk)
+
+
+def _add(tx: Tx, table: str, device_pk: int) -> None:
+    if _has_tables(tx):
+        names = ", ".join(_TABLES[table])
+        tx.run(f"INSERT INTO {table} (rowid, {names}) SELECT pk, {names} FROM devices WHERE pk = ?", device_pk)  # noqa: S608 - constants
 
 
 def rebuild(tx: Tx) -> None:
     """Index all devices again, after other code wrote them."""
-    if _has_table(tx):
-        tx.run("INSERT INTO device_search (device_search) VALUES ('rebuild')")
+    for table in _TABLES if _has_tables(tx) else ():
+        tx.run(f"INSERT INTO {table} ({table}) VALUES ('rebuild')")  # noqa: S608 - a constant
 
 
-def _has_table(view: View) -> bool:
+def _has_tables(view: View) -> bool:
     return view.dialect is SQLITE
 
 
@@ -62,47 +86,80 @@ def condition(dialect: SqlDialect, text: str) -> tuple[str, list[str]]:
     them (100,000 names: 0.7 s). ``instr`` compares memory (0.09 s), and is slower by as much where names are ordinary.
     PostgreSQL's index serves LIKE alone.
     """
+    return _condition(dialect, text, _COLUMNS)
+
+
+def _condition(dialect: SqlDialect, text: str, columns: Sequence[str]) -> tuple[str, list[str]]:
     if dialect is POSTGRESQL or len(text) < _PIECE:
         pattern = "%" + re.sub(r"([%_!])", r"!\1", text) + "%"
-        return _any_column(f"d.{{}} {dialect.like} ? ESCAPE '!'"), [pattern] * len(_COLUMNS)
+        return _any(columns, f"d.{{}} {dialect.like} ? ESCAPE '!'"), [pattern] * len(columns)
     lowered = re.sub("[A-Z]", lambda letter: letter[0].lower(), text)
-    return _any_column(dialect.contains("d.{}")), [lowered] * len(_COLUMNS)
+    return _any(columns, dialect.contains("d.{}")), [lowered] * len(columns)
 
 
-def _any_column(comparison: str) -> str:
-    return "(" + " OR ".join(comparison.format(column) for column in _COLUMNS) + ")"
+def _any(columns: Sequence[str], comparison: str) -> str:
+    return "(" + " OR ".join(comparison.format(column) for column in columns) + ")"
 
 
-def questions(dialect: SqlDialect, text: str, project_id: str) -> list[tuple[str, list[str]]]:
-    """Return the queries for the rows of a project's devices with this text; none where no index helps.
+def candidates(view: View, project_id: str, text: str, most: int) -> list[int] | None:
+    """Return row numbers of the project's devices with this text.
 
-    On SQLite end users are compared one by one, in an index of theirs (25 ms of 100,000), if the text may be in one.
-    They are not in the index of texts, since every binding and reset would have to write it.
+    None: there are more than ``most``, or no index helps, since the text has fewer than three characters.
     """
-    pieces = expression(text)
-    if pieces is None:
-        return []
-    found, values = condition(dialect, text)
-    if dialect is POSTGRESQL:
+    pieces = _pieces(text)
+    if not pieces:
+        return None
+    found = set[int]()
+    for sql, values in _questions(view, project_id, text, pieces):
+        found |= {row[0] for row in view.all(f"{sql} LIMIT ?", *values, most + 1)}
+        if len(found) > most:
+            return None
+    return list(found)
+
+
+def _questions(view: View, project_id: str, text: str, pieces: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the queries that find them together. An end user has few kinds of characters, so often one is enough."""
+    if view.dialect is POSTGRESQL:
+        found, values = condition(view.dialect, text)
         living = "SELECT d.pk FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL"
-        return [(f"{living} AND {found}", [project_id, *values])]
-    end_users = f"""SELECT pk FROM devices
-        WHERE project_id = ? AND end_user_id IS NOT NULL AND {dialect.contains("end_user_id")}"""  # noqa: S608 - constants
-    matching = f"""SELECT d.pk FROM device_search CROSS JOIN devices d ON d.pk = device_search.rowid
-        WHERE device_search MATCH ? AND d.project_id = ? AND d.deleted_at IS NULL AND {found}"""  # noqa: S608 - constants
-    asked = [(matching, [pieces, project_id, *values])]
-    return [*asked, (end_users, [project_id, values[0]])] if _END_USER.fullmatch(text) else asked
+        yield f"{living} AND {found}", [project_id, *values]
+        return
+    for table in _TABLES if _END_USER.fullmatch(text) else (_TEXTS,):
+        rarest = _rarest(view, table, pieces)
+        if rarest:
+            found, values = _condition(view.dialect, text, _TABLES[table])
+            yield (
+                f"""SELECT d.pk FROM {table} CROSS JOIN devices d ON d.pk = {table}.rowid
+                    WHERE {table} MATCH ? AND d.project_id = ? AND d.deleted_at IS NULL AND {found}""",  # noqa: S608 - constants
+                [" AND ".join(rarest), project_id, *values],
+            )
 
 
-def expression(text: str) -> str | None:
-    """Return the index query that finds every device with this text, or None for less than three characters.
+def _rarest(view: View, table: str, pieces: list[str]) -> list[str]:
+    """Return the pieces by which to look: the rarest, or all where each is frequent; none where one does not occur.
 
-    It finds others too: those that have the pieces of the text in other places.
+    The list of a piece is read to its end, so a piece that every device has costs most and narrows least.
     """
+    for most in _RARE:
+        counts = [(_count(view, table, piece, most), piece) for piece in pieces]
+        rare = sorted(each for each in counts if each[0] < most)
+        if rare:
+            return [piece for _, piece in rare[:_RAREST]] if rare[0][0] else []
+    return pieces
+
+
+def _count(view: View, table: str, piece: str, most: int) -> int:
+    statement = f"SELECT count(*) FROM (SELECT rowid FROM {table} WHERE {table} MATCH ? LIMIT ?)"  # noqa: S608 - constants
+    counted: int = view.value(statement, piece, most)
+    return counted
+
+
+def _pieces(text: str) -> list[str]:
+    """Return the pieces of this text as FTS5's queries have them, at most :data:`_MAX_PIECES`; none of a short one."""
     every = list(dict.fromkeys(text[start : start + _PIECE] for start in range(len(text) - _PIECE + 1)))
     if len(every) > _MAX_PIECES:
         every = [every[number * (len(every) - 1) // (_MAX_PIECES - 1)] for number in range(_MAX_PIECES)]
-    return " AND ".join(map(_quoted, every)) or None
+    return [_quoted(each) for each in every]
 
 
 def _quoted(text: str) -> str:

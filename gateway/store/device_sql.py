@@ -131,14 +131,15 @@ def insert(tx: Tx, device_id: str, project_id: str, body: RegisterDevice, device
 
 def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
     """Bind (or, with ``None``, unbind) and raise the generation; return the new generation."""
-    generation: int = tx.value(
-        """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
-            binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
-        end_user_id,
-        None if end_user_id is None else tx.now,
-        tx.now,
-        pk,
-    )
+    with device_search.changing_end_user(tx, pk):
+        generation: int = tx.value(
+            """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
+                binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
+            end_user_id,
+            None if end_user_id is None else tx.now,
+            tx.now,
+            pk,
+        )
     mark_mirror(tx, pk, STATE)
     return generation
 

@@ -147,7 +147,7 @@ def _tables(site: Site) -> set[str]:
         for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             if MARK in str(database.execute(f"SELECT * FROM {table}").fetchall()):  # noqa: S608 - our own tables
                 found.add(table)
-    return found - {"device_search"}
+    return found - {"device_search", "device_search_end_users"}
 
 
 def _heartbeats(site: Site) -> int:

@@ -47,6 +47,7 @@ async def test_an_invalid_query_is_refused(caller: Caller) -> None:
         ("/v1/devices", "limit=x", "limit"),
         ("/v1/devices", "limit=", "limit"),
         ("/v1/devices", "offset=-1", "offset"),
+        ("/v1/devices", "offset=10001", "offset"),
         ("/v1/devices", "offset=99999999999999999999", "offset"),
         ("/v1/devices", "status=lost", "status"),
         ("/v1/devices", "connection=maybe", "connection"),

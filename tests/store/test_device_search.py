@@ -53,7 +53,8 @@ def small(text: str) -> str:
 def check(tx: Tx) -> None:
     """Let FTS5 compare its index with the devices. The index of PostgreSQL follows each row by itself."""
     if tx.dialect is SQLITE:
-        tx.run("INSERT INTO device_search (device_search) VALUES ('integrity-check')")
+        for table in ("device_search", "device_search_end_users"):
+            tx.run(f"INSERT INTO {table} ({table}) VALUES ('integrity-check')")  # noqa: S608 - constants
 
 
 def check_index(world: World) -> None:
@@ -135,12 +136,26 @@ def test_a_registry_without_the_index_is_indexed(world: World) -> None:
     check_index(world)
 
 
-def test_search_terms_match_anywhere_in_a_long_text() -> None:
+def test_pieces_are_from_anywhere_in_a_long_text() -> None:
     """Eight at most, the first and the last among them; a text of two characters has none."""
-    assert device_search.expression("ab") is None
-    assert device_search.expression('a"b') == '"a""b"'
-    pieces = str(device_search.expression("".join(map(chr, range(97, 123))))).split(" AND ")
+    assert device_search._pieces("ab") == []  # noqa: SLF001 - what the index is asked for
+    assert device_search._pieces('a"b') == ['"a""b"']  # noqa: SLF001 - the same
+    pieces = device_search._pieces("".join(map(chr, range(97, 123))))  # noqa: SLF001 - the same
     assert (len(pieces), pieces[0], pieces[-1]) == (8, '"abc"', '"xyz"')
+
+
+@pytest.mark.sqlite  # PostgreSQL chooses by itself
+@pytest.mark.parametrize("rare", [(1, 2), (2, 3), (4, 8), (50, 100)])
+def test_a_search_goes_by_the_rarest_pieces(
+    world: World, monkeypatch: pytest.MonkeyPatch, rare: tuple[int, int]
+) -> None:
+    """Whichever of them are frequent, the same devices are found."""
+    monkeypatch.setattr(device_search, "_RARE", rare)
+    for number in range(12):
+        world.bind(world.register(f"BP-{number:04}", name=f"Ward {number % 3} bed {number}"), f"eu_{number:06}")
+    check_index(world)
+    for text in ("BP-0007", "bp-", "ward 1 bed", "eu_000011", "000011", "bed 11", "1 bed 1", "no such", "dev_"):
+        assert found(world, search=text) == expected(world, text), text
 
 
 @pytest.mark.parametrize("beats", [0, 3])

@@ -20,8 +20,12 @@ from gateway.store.sqlite.engine import SqliteEngine
 from tests.support.postgres import database, sessions
 
 ENGINE_TABLES = {
-    *("_sqlite_migrations", "sqlite_sequence", "device_search", STEP_TABLE, "event_counter"),
-    *(f"device_search_{part}" for part in ("data", "idx", "docsize", "config")),
+    *("_sqlite_migrations", "sqlite_sequence", STEP_TABLE, "event_counter"),
+    *(
+        f"device_search{which}{part}"
+        for which in ("", "_end_users")
+        for part in ("", "_data", "_idx", "_docsize", "_config")
+    ),
 }
 """Tables that one engine alone has: its own book-keeping, numbers of events, the index of texts."""
 COLUMNS = {

@@ -1,4 +1,4 @@
-"""Schema steps 41 to 50: kept counts of devices, indexes of filters."""
+"""Schema steps 41 to 50: kept counts of devices, the index of end users."""
 
 from __future__ import annotations
 
@@ -75,4 +75,15 @@ def m042_device_counts(db: Database) -> None:
             AND (OLD.status IN ('pending', 'delivered')) <> (NEW.status IN ('pending', 'delivered')) BEGIN
             UPDATE device_counts SET pending_resets = pending_resets + (NEW.status IN ('pending', 'delivered'))
                 - (OLD.status IN ('pending', 'delivered')) WHERE project_id = {_LIVING}; END""",  # noqa: S608 - constants
+    )
+
+
+@step
+def m043_search_of_end_users(db: Database) -> None:
+    """Index end users by pieces of three characters, in a table that only bindings write."""
+    execute_each(
+        db,
+        """CREATE VIRTUAL TABLE device_search_end_users USING fts5(end_user_id, content='devices', content_rowid='pk',
+            tokenize='trigram', detail='none', columnsize=0)""",
+        "INSERT INTO device_search_end_users (device_search_end_users) VALUES ('rebuild')",
     )

@@ -185,6 +185,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p038_thinned_heartbeats": steps_031_to_040.P038,
     "p039_brokers": steps_031_to_040.P039,
     "p042_device_counts": steps_041_to_050.P042,
+    "p043_search_of_end_users": steps_041_to_050.P043,
 }
 """Statements by the name of their step, in order."""
 

@@ -98,3 +98,19 @@ P042: Final = (
             - (OLD.status IN ('pending', 'delivered'))::int WHERE project_id = {_LIVING}""",  # noqa: S608 - constants
     ),
 )
+P043: Final = (
+    *(
+        f"DROP INDEX {name}"
+        for name in (
+            *("devices_by_end_user", "devices_by_model", "devices_bound", "devices_unbound"),
+            *("health_low_battery", "health_storage_full"),
+        )
+    ),
+    "CREATE INDEX devices_by_end_user ON devices (project_id, end_user_id, pk) WHERE end_user_id IS NOT NULL",
+    "CREATE INDEX devices_by_model ON devices (project_id, model, pk) WHERE deleted_at IS NULL",
+    "CREATE INDEX devices_bound ON devices (project_id, pk) WHERE bound_at IS NOT NULL",
+    "CREATE INDEX devices_unbound ON devices (project_id, pk) WHERE bound_at IS NULL AND deleted_at IS NULL",
+    "CREATE INDEX health_low_battery ON health (device_pk) WHERE low_battery = 1",
+    "CREATE INDEX health_storage_full ON health (device_pk) WHERE storage_full = 1",
+)
+"""Each filter gives its devices in the order of the list, as SQLite's indexes do, which end in the row number."""

@@ -20,6 +20,10 @@ CREATE TABLE device_counts ( project_id TEXT PRIMARY KEY, total INTEGER NOT NULL
 CREATE VIRTUAL TABLE device_search USING fts5(id, serial_number, name, tags, content='devices', content_rowid='pk', tokenize='trigram', detail='none', columnsize=0);
 CREATE TABLE 'device_search_config'(k PRIMARY KEY, v) WITHOUT ROWID;
 CREATE TABLE 'device_search_data'(id INTEGER PRIMARY KEY, block BLOB);
+CREATE VIRTUAL TABLE device_search_end_users USING fts5(end_user_id, content='devices', content_rowid='pk', tokenize='trigram', detail='none', columnsize=0);
+CREATE TABLE 'device_search_end_users_config'(k PRIMARY KEY, v) WITHOUT ROWID;
+CREATE TABLE 'device_search_end_users_data'(id INTEGER PRIMARY KEY, block BLOB);
+CREATE TABLE 'device_search_end_users_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID;
 CREATE TABLE 'device_search_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID;
 CREATE TABLE device_tags ( project_id TEXT NOT NULL REFERENCES projects (id), tag TEXT NOT NULL, device_pk INTEGER NOT NULL REFERENCES devices (pk), PRIMARY KEY (project_id, tag, device_pk)) STRICT, WITHOUT ROWID;
 CREATE TABLE devices ( pk INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, project_id TEXT NOT NULL REFERENCES projects (id), serial_number TEXT NOT NULL, model TEXT NOT NULL, name TEXT, firmware_version TEXT, metadata TEXT, settings TEXT NOT NULL DEFAULT '{}', end_user_id TEXT, binding_generation INTEGER NOT NULL DEFAULT 0, bound_at INTEGER, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, deleted_at INTEGER, tags TEXT NOT NULL DEFAULT '', UNIQUE (project_id, serial_number)) STRICT;

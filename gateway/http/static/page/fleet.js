@@ -16,6 +16,8 @@ import { SelectionBar } from "./selection_bar.js";
 import { askTagsOfMany } from "./tag_many.js";
 
 const PAGE = 50;
+/** The API leaves out no more devices than this at the beginning of a page. */
+const MAX_OFFSET = 10_000;
 const EVERY_MS = 3_000;
 const NONE = {
   low_battery: "No device says that its battery is low.",
@@ -118,7 +120,7 @@ export class FleetView {
     this.csv.hidden = !data.length;
     this.#pages(offset, all);
     link(this.newer, offset > 0 && { ...this.#query, offset: Math.max(0, offset - PAGE) || null });
-    link(this.older, more && { ...this.#query, offset: offset + PAGE });
+    link(this.older, more && offset + PAGE <= MAX_OFFSET && { ...this.#query, offset: offset + PAGE });
     this.empty.hidden = data.length > 0;
     if (!data.length) put(this.empty, this.#nothing(stats, offset));
   }
@@ -156,9 +158,10 @@ export class FleetView {
   #pages(offset, all) {
     const pages = Math.ceil(all / PAGE);
     this.jump.hidden = pages < 2;
-    this.pageInput.max = pages;
+    const reachable = Math.min(pages, MAX_OFFSET / PAGE + 1);
+    this.pageInput.max = reachable;
     if (document.activeElement !== this.pageInput) this.pageInput.value = Math.floor(offset / PAGE) + 1;
-    say(this.pageCount, `of ${number(pages)}`);
+    say(this.pageCount, `of ${number(pages)}${reachable < pages ? `; ${number(reachable)} can be opened, so filter the list` : ""}`);
   }
 
   #jump() {

@@ -1,5 +1,7 @@
 """Command line `device-sim`: one device or a fleet, against any gateway by URL and API key."""
 
+import atexit
+import gc
 import json
 import random
 from collections import Counter
@@ -46,6 +48,7 @@ def main() -> None:
       export GATEWAY_API_KEY=sk_test_…
       device-sim run --serial SN1 --flash ./sn1 --interval 5
     """  # noqa: D301  # \b keeps click from reflowing the paragraph
+    atexit.register(gc.freeze)  # or Python looks for garbage among all that was imported when it ends
 
 
 main.add_command(conformance)

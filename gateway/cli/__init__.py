@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -122,6 +124,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code. Expected errors are a line each on stderr, without a traceback."""
+    # Else Python collects garbage among all that was imported when it ends: a sixth of the CPU time of a short command.
+    atexit.register(gc.freeze)
     try:
         return run(arguments)
     except ExceptionGroup as group:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -27,8 +28,8 @@ from tests.support.wait import eventually
 
 DISK_KIB = 16_384
 SEARCHES = 12
-SCAN = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000000) SELECT count(*) FROM n"
-"""As long as a search in a large registry takes: half a second and more."""
+SCAN = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 500000) SELECT count(*) FROM n"
+"""A part of a search in a large registry: a twentieth of a second and more."""
 
 
 @on_mosquitto
@@ -74,26 +75,22 @@ async def test_a_revoked_session_is_cut_in_time_after_a_full_disk(tmp_path: Path
 
 @asynccontextmanager
 async def searches_in_flight(testbed: MqttTestbed) -> AsyncIterator[None]:
-    """Reads that look at many rows, more than there are threads for, one after the other until the block ends."""
-    begun = 0
+    """Reads that look at many rows, more than there are threads for; they go on until the block ends."""
+    begun, over = 0, Event()
 
-    def scan(view: View) -> int:
+    def scan(view: View) -> None:
         nonlocal begun
         begun += 1
-        return int(view.value(SCAN))
+        while not over.is_set():
+            view.value(SCAN)
 
-    async def search() -> None:
-        while True:
-            await testbed.store.read(scan, Purpose.SCANS)
-
-    tasks = [asyncio.create_task(search()) for _ in range(SEARCHES)]
+    tasks = [asyncio.create_task(testbed.store.read(scan, Purpose.SCANS)) for _ in range(SEARCHES)]
     try:
         await eventually(lambda: begun >= THREADS[Purpose.SCANS], "searches are in flight")
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        over.set()
+        await asyncio.gather(*tasks)
 
 
 @on_every_broker

@@ -16,7 +16,7 @@ _LATE_WATCH = re.compile(
     r"""(\{"event": ")?Exception in callback BaseSelectorEventLoop\.add_writer(?s:.*?)Bad file descriptor("\})?\n"""
 )
 
-GUARD_SECONDS = 30.0
+GUARD_SECONDS = 60.0
 """When something takes this long it hangs; no statement about speed."""
 
 

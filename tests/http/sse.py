@@ -9,7 +9,7 @@ import httpx
 from tests.http.support import TLS, Api, Json
 
 PATH = "/v1/events/stream"
-GUARD_SECONDS = 30
+GUARD_SECONDS = 60
 
 
 class Reader:

@@ -23,7 +23,7 @@ from gateway.store.readers import THREADS
 from tests.http.support import TLS, Api, Json, body, error, serving
 from tests.support.wait import eventually
 
-GUARD_SECONDS = 30.0
+GUARD_SECONDS = 60.0
 MANY = 20_000
 SEARCH = {"search": "a" * 63 + "b"}
 HOSTILE = ("a" * 62 + "b") * 2

@@ -11,7 +11,7 @@ import mqtt5
 from gateway.mqtt.connect import BrokerAddress, Session, open_session
 
 WELCOME = mqtt5.ConnAckPacket().write()
-GUARD_SECONDS = 20.0
+GUARD_SECONDS = 60.0
 WILL = ("gateways/gw/status", b"gone")
 
 

@@ -67,7 +67,7 @@ on_mosquitto = pytest.mark.parametrize("kind", KINDS[:2])
 
 RESET = CommandType.FACTORY_RESET
 QUICK = Pauses(first_seconds=0.05, longest_seconds=0.2)
-HANGS_SECONDS = 30.0
+HANGS_SECONDS = 60.0
 
 
 @dataclass

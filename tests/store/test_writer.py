@@ -177,7 +177,7 @@ async def test_a_failing_notification_does_not_withhold_results(tmp_path: Path) 
     def bell(_: frozenset[str]) -> None:
         raise LookupError("no bell")
 
-    async with writing(tmp_path, committed=bell) as bench, asyncio.timeout(20):
+    async with writing(tmp_path, committed=bell) as bench, asyncio.timeout(60):
         await bench.writer.write(_marked_device)
     assert isinstance(broken[0]["exception"], LookupError)
 

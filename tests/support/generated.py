@@ -52,7 +52,7 @@ async def _generator() -> Path:
     with (made / ".lock").open("w") as lock:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # pytest's workers come at once
         if not (made / ".done").exists():
-            options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes")
+            options = ("--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps", "--require-hashes")
             await run(sys.executable, "-m", "pip", "install", *options, "--target", made, "-r", _PINS)
             (made / ".done").touch()
     return made

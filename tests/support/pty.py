@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tests.support.wait import eventually
 
-GUARD_SECONDS = 30.0
+GUARD_SECONDS = 60.0
 _CHUNK = 65_536
 
 

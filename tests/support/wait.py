@@ -7,7 +7,7 @@ from typing import TypeVar, overload
 
 Result = TypeVar("Result")
 
-GUARD_SECONDS = 20.0
+GUARD_SECONDS = 60.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.004, 0.025
 """Seconds between two looks."""
 _SHARE = 0.1

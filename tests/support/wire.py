@@ -27,7 +27,7 @@ CLOSED = -1
 """What `Wire.connect` returns when the server closed the connection without an answer."""
 
 SUBSCRIPTION_REFUSED = 0x80
-GUARD_SECONDS = 20.0
+GUARD_SECONDS = 60.0
 
 
 class Kind(IntEnum):

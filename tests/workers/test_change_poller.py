@@ -27,7 +27,7 @@ async def test_a_foreign_commit_notifies(tmp_path: Path) -> None:
             other.bind(device_id)
             other.reset(device_id)
             await watcher.look()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await work
 
 

@@ -142,7 +142,7 @@ async def test_stopping_does_not_wait_for_clients() -> None:
             await asyncio.Event().wait()
         return await authenticate(client_id, username, password)
 
-    async with asyncio.timeout(20), contextlib.AsyncExitStack() as clients:
+    async with asyncio.timeout(60), contextlib.AsyncExitStack() as clients:
         async with EmbeddedBroker(authenticate=slow) as broker:
             gateway = await clients.enter_async_context(connected(broker, "gateway"))
             deaf = await clients.enter_async_context(connected(broker, "dev_deaf"))

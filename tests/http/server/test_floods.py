@@ -20,7 +20,7 @@ from gateway.tls.certificates import Files, ServerCertificate
 from tests.support.certificates import HOST, make_authority, server_pair, trusting_context
 from tests.support.wait import eventually
 
-LONG_SECONDS = 30
+LONG_SECONDS = 60
 PLACES = 10
 LARGE = b"x" * (8 << 20)
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.http.server.server import HttpServer
 from tests.http.support import Api
 
-LONG_SECONDS = 30
+LONG_SECONDS = 60
 HOST = b"Host: x\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 BODY = b"3\r\nabc\r\n0\r\n\r\n"

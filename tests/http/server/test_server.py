@@ -18,7 +18,7 @@ from gateway.http.server.head_refusals import MAX_HEAD_BYTES
 from gateway.http.server.server import HttpServer
 from tests.http.support import Api
 
-LONG_SECONDS = 30
+LONG_SECONDS = 60
 
 
 async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:

@@ -23,7 +23,7 @@ CALLS: dict[str, Callable[[aiomqtt.Client], Awaitable[object]]] = {
 
 
 async def _waits(answer: asyncio.Future[str]) -> str:
-    told = await asyncio.wait_for(answer, timeout=20)
+    told = await asyncio.wait_for(answer, timeout=60)
     raise_if_cancelled()
     return told
 

@@ -101,11 +101,15 @@ bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run 
 bench-quick: $(VENV)/.dev tools ## the same in under a minute
 	$(BIN)/python -m bench --quick $(if $(ENGINE),--engine $(ENGINE)) $(if $(JSON),--json)
 
-.PHONY: bench-peers bench-growth
+.PHONY: bench-peers bench-growth bench-growth-ingest
 bench-peers: $(VENV)/.dev tools ## ingest beside what people write for it
 	$(BIN)/python -m bench.peers
 
-bench-growth: $(VENV)/.dev tools ## ingest beside a large registry; make bench-growth SIZE="--devices 1000000 --history 50000000"
+SIZES ?= 1000 100000
+bench-growth: $(VENV)/.dev tools ## every call of the API as the registry grows: make bench-growth SIZES="1000 100000 1000000"
+	$(BIN)/python -m bench.calls $(SIZES:%=--size %) --report docs/benchmarks
+
+bench-growth-ingest: $(VENV)/.dev tools ## ingest beside a large registry; SIZE="--devices 1000000 --history 50000000"
 	$(BIN)/python -m bench.growth $(SIZE)
 
 .PHONY: soak replay

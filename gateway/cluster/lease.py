@@ -151,7 +151,7 @@ class Lease:
     async def _hold(self, working: asyncio.Task[None], fence: Fence) -> None:
         """Renew until the lease is lost, or the work has ended."""
         lost = asyncio.create_task(self._lost.wait())
-        pause = self._term.renewal_seconds
+        pause = self._until_renewal()
         try:
             while True:
                 await asyncio.wait((working, lost), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
@@ -160,9 +160,14 @@ class Lease:
                 if not self.is_held:
                     log.warning("lease.lost", lease=self.name, epoch=fence.epoch)
                     return
-                pause = self._term.renewal_seconds if await self._renewed(fence) else RETRY_SECONDS
+                pause = self._until_renewal() if await self._renewed(fence) else RETRY_SECONDS
         finally:
             lost.cancel()
+
+    def _until_renewal(self) -> float:
+        """Return the pause before the next renewal, in seconds. A slow write of the last one shortens it."""
+        asked_at = self._ends - self._term.kept_seconds
+        return max(0.0, asked_at + self._term.renewal_seconds - self._term.clock())
 
     async def _renewed(self, fence: Fence) -> bool:
         """Renew. Return False when that was not possible; the lease may still be held then."""

@@ -10,8 +10,8 @@ from gateway.cluster.lease import Lease, Term
 from gateway.cluster.registration import Registration, ReplacedError
 from gateway.core.clock import system_clock
 from gateway.errors import AlreadyRunningError
-from gateway.store import Store, lease_sql, open_database
-from gateway.store.lease_sql import FLEET, GatewayRecord, Holder, LeaseLostError
+from gateway.store import Store, Tx, lease_sql, open_database
+from gateway.store.lease_sql import FLEET, Fence, GatewayRecord, Holder, LeaseLostError
 from gateway.store.location import Location
 from tests.cluster.support import ONE, OTHER, Worker, age, lease_in, note, noted, place, two_stores
 from tests.support.wait import eventually
@@ -49,6 +49,26 @@ async def test_a_clean_stop_hands_over(where: Location) -> None:
         await second.begun()
         assert (first.works, second.lease.epoch) == (False, 2)
         await second.stop()
+
+
+async def test_a_lease_that_was_taken_slowly_is_renewed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that takes most of a lease to answer lets its holder keep it: the next renewal does not wait."""
+    uptime, real, renewed = Uptime(), lease_sql.acquire, asyncio.Event()
+
+    def acquire(tx: Tx, name: str, holder: Holder, lease_ms: int) -> Fence | None:
+        uptime.seconds += 0.8 * LONG
+        return real(tx, name, holder, lease_ms)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(lease_sql, "acquire", acquire)
+    monkeypatch.setattr(lease_sql, "renew", lambda *_: bool(loop.call_soon_threadsafe(renewed.set)))
+    async with two_stores(tmp_path) as (one, _):
+        first = Worker(one, ONE, Term(LONG, uptime))
+        await first.begun()
+        await eventually(renewed.is_set, "the lease is renewed")
+        await first.stop()
 
 
 async def test_a_lease_is_renewed(where: Location) -> None:

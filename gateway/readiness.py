@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.cluster.membership import Leases, Membership, read_leases
 from gateway.mqtt.connection import LinkStatus
-from gateway.store import Purpose, Store, View, outbox_sql
+from gateway.store import Purpose, Store, View, broker_sql, gauge_sql, outbox_sql
+from gateway.store.broker_sql import BrokerRecord
 from gateway.tls.certificates import ServerCertificate
 
 
@@ -29,6 +30,15 @@ class BrokerState(Protocol):
     @property
     def access_limitation(self) -> str | None:
         """Return what can never be done about access there, or None."""
+
+
+class _Facts(NamedTuple):
+    """What the registry says: the outbox of this gateway's broker, leases, brokers, and rows by broker."""
+
+    outbox: tuple[int, int | None]
+    leases: Leases
+    brokers: list[BrokerRecord]
+    waiting: dict[int, int]
 
 
 class ReadinessCheck:
@@ -57,8 +67,9 @@ class ReadinessCheck:
         Raises:
             StoreError: the registry cannot be read.
         """
-        (depth, oldest), found = await self._store.read(self._registry, Purpose.HEALTH)
-        link, leases = self._broker.status, self._membership.states(found)
+        found = await self._store.read(self._registry, Purpose.HEALTH)
+        depth, oldest = found.outbox
+        link, leases = self._broker.status, self._membership.states(found.leases)
         stands_by = self._membership.broker.epoch is None and leases[0]["owner"] is not None
         access_error = None if stands_by else self._broker.access_error
         serves = stands_by or (link.connected and link.reconciled and access_error is None)
@@ -79,6 +90,7 @@ class ReadinessCheck:
                 "error": access_error or self._broker.access_limitation,
             },
             "leases": leases,
+            "brokers": [_broker(each, found.waiting.get(each.pk, 0)) for each in found.brokers],
             "outbox": {
                 "depth": depth,
                 "oldest_seconds": 0 if oldest is None else max(0, self._store.context.clock() - oldest) // 1000,
@@ -86,8 +98,24 @@ class ReadinessCheck:
             "certificates": [each.report() for each in self._certificates],
         }
 
-    def _registry(self, view: View) -> tuple[tuple[int, int | None], Leases]:
-        return outbox_sql.depth(view), read_leases(view, self._store.context.clock())
+    def _registry(self, view: View) -> _Facts:
+        context = self._store.context
+        return _Facts(
+            outbox_sql.depth(view, context.broker),
+            read_leases(view, context.clock()),
+            broker_sql.brokers(view, context.clock()),
+            {pk: rows for pk, (rows, _) in gauge_sql.outbox_by_broker(view).items()},
+        )
+
+
+def _broker(broker: BrokerRecord, waiting: int) -> dict[str, Any]:
+    return {
+        "id": broker.id,
+        "owner": broker.owner,
+        "connected": not broker.is_away,
+        "followed": broker.left_out_at is None,
+        "outbox": waiting,
+    }
 
 
 def reasons(report: dict[str, Any]) -> list[str]:

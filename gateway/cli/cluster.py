@@ -12,10 +12,11 @@ from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.core.clock import SECOND_MS, system_clock, to_rfc3339
 from gateway.settings import registry
-from gateway.store import View, gauge_sql, lease_sql, open_existing, replication_sql
+from gateway.store import View, broker_sql, gauge_sql, lease_sql, open_existing, replication_sql
 
 if TYPE_CHECKING:
     from gateway.settings.loading import Loaded
+    from gateway.store.broker_sql import BrokerRecord
     from gateway.store.lease_sql import GatewayRecord, LeaseRecord
     from gateway.store.location import Location
 
@@ -31,6 +32,7 @@ EVERY_SECONDS: Final = 1.0
 _GATEWAYS: Final = ("GATEWAY", "HOST", "HTTP", "BROKER", "VERSION", "STARTED", "SEEN")
 _LEASES: Final = ("LEASE", "OWNER", "EPOCH", "TAKEN", "ENDS IN")
 _OUTBOX: Final = ("OUTBOX", "ROWS", "OLDEST")
+_BROKERS: Final = ("BROKER", "OWNER", "STATE", "ROWS", "OLDEST", "COMPARED")
 _STANDBYS: Final = ("STANDBY", "STATE", "SYNC", "LAG MS", "BEHIND")
 
 
@@ -39,9 +41,9 @@ _STANDBYS: Final = ("STANDBY", "STATE", "SYNC", "LAG MS", "BEHIND")
 @click.option("--watch", is_flag=True, help="Print it again each second, until Ctrl-C.")
 @with_settings(*registry.NAMES)
 def cluster(loaded: Loaded, *, as_json: bool, watch: bool) -> None:
-    """See gateways, leases and the database.
+    """See gateways, brokers, leases and the database.
 
-    With each lease: its owner, its epoch and its age. It reads the registry, so it works while no gateway runs.
+    With each lease: its owner, its epoch and its age. With each broker: its owner, and what waits for it. It reads the registry, so it works while no gateway runs.
     """
     where = loaded.settings.registry
     _show(_read(where), as_json=as_json)
@@ -69,6 +71,7 @@ def report(view: View, instant: int) -> dict[str, Any]:
     return {
         "gateways": [_gateway(each, now) for each in lease_sql.gateways(view)],
         "leases": [_lease(each, now) for each in lease_sql.leases(view)],
+        "brokers": _brokers(view, instant, now),
         "outbox": [
             {"kind": kind, "rows": rows, "oldest_seconds": _seconds(max(0, instant - oldest))}
             for kind, rows, oldest in gauge_sql.outbox(view)
@@ -82,6 +85,31 @@ def report(view: View, instant: int) -> dict[str, Any]:
             "standbys": [each._asdict() for each in database.standbys],
         },
     }
+
+
+def _brokers(view: View, instant: int, now: int) -> list[dict[str, Any]]:
+    waiting = gauge_sql.outbox_by_broker(view)
+    found = []
+    for each in broker_sql.brokers(view, instant):
+        rows, since = waiting.get(each.pk, (0, instant))
+        found.append(
+            {
+                "broker_id": each.id,
+                "owner": each.owner,
+                "state": _state(each),
+                "rows": rows,
+                "oldest_seconds": _seconds(max(0, instant - since)),
+                "compared_seconds": None if each.compared_at is None else _seconds(now - each.compared_at),
+            }
+        )
+    return found
+
+
+def _state(broker: BrokerRecord) -> str:
+    """Return ``connected``, ``away``, or ``left out`` after ten minutes away."""
+    if broker.left_out_at is not None:
+        return "left out"
+    return "away" if broker.is_away else "connected"
 
 
 def _gateway(row: GatewayRecord, now: int) -> dict[str, Any]:
@@ -120,6 +148,8 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
     click.echo()
     output.table(_LEASES, (_cells(each, "age_seconds", "ends_in_seconds") for each in found["leases"]))
     click.echo()
+    output.table(_BROKERS, (_cells(each, "oldest_seconds", "compared_seconds") for each in found["brokers"]))
+    click.echo()
     output.table(_OUTBOX, (_cells(each, "oldest_seconds") for each in found["outbox"]))
     click.echo(f"\nDatabase: {database['engine']} {database['version']}, {database['role']}")
     if database["standbys"]:
@@ -132,4 +162,4 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _cells(facts: dict[str, Any], *seconds: str) -> list[Any]:
-    return [f"{value:g} s" if name in seconds else value for name, value in facts.items()]
+    return [f"{value:g} s" if name in seconds and value is not None else value for name, value in facts.items()]

@@ -9,7 +9,7 @@ import click
 
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.domain import epoch
+from gateway.domain import brokers, epoch
 from gateway.errors import ConflictError
 from gateway.runtime.sealing import vault_of
 from gateway.settings import registry
@@ -40,7 +40,7 @@ or through a bug. A gateway may run meanwhile; on a registry with a million devi
 
 @click.group(name="registry", epilog="\b\nExample:\n  gateway registry restored --yes")
 def registry_group() -> None:
-    """Tell what happened to the database, and mend its counts."""
+    """Tell what happened to the database, mend its counts, and remove brokers that are gone."""
 
 
 @registry_group.command(cls=SettingsCommand, name="recount", epilog=RECOUNT_EPILOG)
@@ -56,6 +56,27 @@ def recount(loaded: Loaded, *, as_json: bool) -> None:
         output.as_json(facts)
     else:
         output.details({"devices": devices, "projects with wrong counts": ", ".join(mended) or "none"})
+
+
+FORGET_EPILOG: Final = """\b
+Example:
+  gateway registry forget-broker brk_b --yes
+
+For a broker that is gone and does not come back. Stop its gateways and the broker first: it would go on accepting
+tokens that are revoked later. If it comes back, it joins as a new broker and is compared in full.
+"""
+
+
+@registry_group.command(cls=SettingsCommand, name="forget-broker", epilog=FORGET_EPILOG)
+@click.argument("broker_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@with_settings(*registry.NAMES)
+def forget_broker(loaded: Loaded, broker_id: str, *, yes: bool) -> None:
+    """Remove a broker that is gone, by its broker_id."""
+    output.confirm(f"All that is known of the broker '{broker_id}' will be deleted.", yes=yes)
+    with closing(open_existing(loaded.settings.registry)) as connection:
+        transact(connection, Context(), lambda tx: brokers.forget(tx, broker_id))
+    output.note(f"The broker '{broker_id}' is forgotten.")
 
 
 @registry_group.command(cls=SettingsCommand, name="restored", epilog=EPILOG)

@@ -18,6 +18,7 @@ from gateway.store import (
     DATABASE_NAME,
     View,
     account_sql,
+    broker_sql,
     device_count_sql,
     epoch_sql,
     gauge_sql,
@@ -128,6 +129,7 @@ def contents(view: View, size: int, key_file: Path | None) -> Iterator[Finding]:
     yield _encryption(view, key_file)
     yield from _accounts(view)
     yield from _waiting(view)
+    yield from _brokers(view)
     yield _api_keys(view)
     yield _mqtt_passwords(fleet.without_mqtt_password)
     yield _leaked_keys(view)
@@ -198,6 +200,23 @@ def _wal(file: Path) -> Finding:
             "does that: use 'gateway backup'.",
         )
     return REGISTRY.ok("write-ahead log", size_text(size))
+
+
+def _brokers(view: View) -> Iterator[Finding]:
+    """Report the brokers without a gateway, where there are several."""
+    every = broker_sql.brokers(view, system_clock())
+    if not every[1:]:
+        return
+    for each in every:
+        if each.owner is None:
+            yield REGISTRY.warning(
+                "brokers",
+                f"no gateway serves the broker '{each.id}'",
+                f"Start a gateway with --broker-id {each.id}. If the broker is gone: 'gateway registry forget-broker "
+                f"{each.id}'.",
+            )
+    if all(each.owner is not None for each in every):
+        yield REGISTRY.ok("brokers", f"{len(every)}, each with a gateway")
 
 
 def _waiting(view: View) -> Iterator[Finding]:

@@ -115,6 +115,19 @@ class LeaseState(Outbound):
     error: str | None = Field(description="That no gateway holds it now; otherwise null.")
 
 
+class RegisteredBroker(Outbound):
+    """A broker of the registry."""
+
+    id: str = Field(description="Its `broker_id`.")
+    owner: str | None = Field(description="The id of the gateway that serves it; null when none does.")
+    connected: bool = Field(description="Whether that gateway is connected to it and has compared it.")
+    followed: bool = Field(
+        description="Whether changes are marked for it. After ten minutes away they are not; it is compared in full "
+        "when it is back."
+    )
+    outbox: int = Field(description="The number of changes that wait for it.")
+
+
 class ListenerCertificate(Outbound):
     """What a listener with TLS shows its clients: ``http`` or ``mqtt``."""
 
@@ -137,7 +150,8 @@ class Readiness(Outbound):
         description="The leases of this gateway's broker and of the fleet. A gateway that stands by is ready while "
         "another one holds the lease of its broker."
     )
-    outbox: OutboxDepth = Field(description="Changes that have not reached the broker yet.")
+    brokers: list[RegisteredBroker] = Field(description="All brokers of the registry.")
+    outbox: OutboxDepth = Field(description="Changes that have not reached the broker of this gateway yet.")
     certificates: list[ListenerCertificate] = Field(
         description="The certificates that listeners present; empty where no listener speaks TLS."
     )

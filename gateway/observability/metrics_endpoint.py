@@ -18,6 +18,8 @@ from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql, job_sq
 from gateway.store.replication_sql import DatabaseState
 
 KEPT_SECONDS: Final = 1.0
+MOST_BROKERS: Final = 20
+"""With more brokers there are no metrics of each."""
 FLEET_SECONDS: Final = 15
 """Maximum age of the counts of the fleet, which read every device."""
 _KINDS: Final = ("command", "credential", "topic", "mirror")
@@ -75,6 +77,7 @@ class Scrape:
         report = await self._readiness()
         _broker(gauges, report)
         _leases(gauges, report["leases"])
+        _brokers(gauges, report["brokers"])
         _disk(gauges, self._data_dir, found.database_bytes)
         _standbys(gauges, found.database)
         return self._metrics.text(gauges)
@@ -156,6 +159,15 @@ def _leases(gauges: Gauges, leases: list[dict[str, Any]]) -> None:
     gauges.set_by("lease_owned", "Whether any gateway holds the lease.", ["kind"], owned)
     epochs = by_kind(lambda each: each["epoch"])
     gauges.set_by("lease_epoch", "How often the lease was taken, by any gateway.", ["kind"], epochs)
+
+
+def _brokers(gauges: Gauges, brokers: list[dict[str, Any]]) -> None:
+    if len(brokers) > MOST_BROKERS:
+        return
+    connected = [((str(each["id"]),), float(each["connected"])) for each in brokers]
+    waiting = [((str(each["id"]),), float(each["outbox"])) for each in brokers]
+    gauges.set_by("broker_served", "Whether a gateway is connected to the broker.", ["broker"], connected)
+    gauges.set_by("broker_outbox_rows", "What must yet be brought to the broker.", ["broker"], waiting)
 
 
 def _disk(gauges: Gauges, data_dir: Path, database_bytes: int | None) -> None:

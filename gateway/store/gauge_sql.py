@@ -63,6 +63,13 @@ def outbox(view: View) -> list[tuple[str, int, int]]:
     return [(row[0], row[1], row[2]) for row in rows]
 
 
+def outbox_by_broker(view: View) -> dict[int, tuple[int, int]]:
+    """Return by broker how many rows wait, and since when the oldest is due (milliseconds since the epoch)."""
+    due = view.dialect.greatest("created_at", "not_before")
+    rows = view.all(f"SELECT broker_pk, count(*), min({due}) FROM outbox GROUP BY broker_pk")  # noqa: S608 - our own
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
 def deliveries_waiting(view: View) -> int:
     """Return the number of pending deliveries to webhooks."""
     waiting: int = view.value("SELECT count(*) FROM deliveries WHERE status = 'pending'")

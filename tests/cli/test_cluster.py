@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from gateway.store import Context, Tx, lease_sql, open_database, transact
+from gateway.store import Context, Tx, broker_sql, lease_sql, open_database, transact
 from gateway.store.lease_sql import FLEET, GatewayRecord, Holder
 from gateway.store.location import Location
 from tests.support.postgres import database
@@ -18,6 +18,8 @@ GATEWAY = GatewayRecord("gw_a", "i", "1.0.0", "node-1", "127.0.0.1:8080", "defau
 def _fill(where: Location) -> None:
     def fill(tx: Tx) -> None:
         lease_sql.register(tx, GATEWAY, 6_000)
+        broker_sql.join(tx, "default")
+        broker_sql.leave_out(tx, broker_sql.join(tx, "brk_b"))
         lease_sql.acquire(tx, "broker:default", Holder("gw_a", "i"), 60_000)
         handed_over = lease_sql.acquire(tx, FLEET, Holder("gw_b", "j"), 60_000)
         assert handed_over is not None
@@ -40,12 +42,27 @@ def test_who_does_what(engine: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (gateway["gateway_id"], gateway["host"], gateway["http"]) == ("gw_a", "node-1", "127.0.0.1:8080")
     held = [(each["name"], each["owner"], each["epoch"]) for each in found["leases"]]
     assert held == [("broker:default", "gw_a", 1), (FLEET, None, 1)]
+    assert [(each["broker_id"], each["owner"], each["state"]) for each in found["brokers"]] == [
+        ("default", "gw_a", "away"),
+        ("brk_b", None, "left out"),
+    ]
     assert 0 < found["leases"][0]["ends_in_seconds"] <= 60
     assert (found["database"]["engine"], found["database"]["role"]) == (engine, "primary")
     assert main(["cluster", *options]) == 0
     shown = capsys.readouterr()
     assert "broker:default  gw_a" in shown.out
     assert shown.err == "No gateway holds the lease 'fleet' now.\n"
+
+
+def test_a_broker_that_is_gone_is_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One with a gateway stays, and the message says what to do first."""
+    _fill(tmp_path)
+    options = ["--yes", "--data-dir", str(tmp_path)]
+    assert main(["registry", "forget-broker", "default", *options]) != 0
+    assert "served by gw_a. Stop these gateways first" in capsys.readouterr().err
+    assert main(["registry", "forget-broker", "brk_b", *options]) == 0
+    assert main(["cluster", "--json", "--data-dir", str(tmp_path)]) == 0
+    assert [each["broker_id"] for each in json.loads(capsys.readouterr().out.strip())["brokers"]] == ["default"]
 
 
 def test_without_a_registry_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,15 @@ _READY: Final[dict[str, Any]] = {
         }
         for name in ("broker:default", "fleet")
     ],
+    "brokers": [
+        {
+            "id": "default",
+            "owner": "gw_01JD3M0000000000000000000A",
+            "connected": True,
+            "followed": True,
+            "outbox": 0,
+        }
+    ],
     "outbox": {"depth": 0, "oldest_seconds": 0},
     "certificates": [{"listener": "http", "expires_at": "2027-10-21T08:30:00.000Z", "error": None}],
 }

@@ -32,6 +32,7 @@ from gateway.store import (
     thinned_sql,
 )
 from gateway.store.device_cache import CachedDevice, SenderRecord
+from gateway.store.event_budget_sql import Budgets
 from gateway.store.heartbeat_sql import Beat
 
 ONLINE: Final = "device.online"
@@ -83,17 +84,21 @@ class HeartbeatBatch:
         told = [beat for beat in beats if beat.device.tells]
         stored = heartbeat_sql.append(self._tx, told)
         _count(self._tx, beats, len(told), len(stored))
+        budgets = event_budget_sql.Budgets(self._tx, {beat.device.pk for beat in beats})
+        firmware: dict[int, str] = {}
         now, rest = self._tx.now, iter(stored)
         to_say = next(rest, None)
         for beat in beats:
             device, heartbeat, radio = beat
             if device.last_heartbeat_at != now or not device.online:  # once in a transaction
-                mark_online(self._tx, device, radio)
+                mark_online(self._tx, budgets, device, radio)
             device.radio = radio or device.radio
             self._devices[device.pk] = device
             if beat is to_say:
-                update_state(self._tx, device, heartbeat)
+                update_state(budgets, firmware, device, heartbeat)
                 to_say = next(rest, None)
+        health_sql.store_firmware(self._tx, firmware)
+        budgets.store()
 
     def settle(self) -> None:
         """Write the newest state of each device, before other code reads it and at the end."""
@@ -122,10 +127,10 @@ def _count(tx: Tx, beats: Sequence[Beat], told: int, stored: int) -> None:
             tx.measure(measurements.HEARTBEAT, outcome, count)
 
 
-def mark_online(tx: Tx, device: CachedDevice, radio: str | None) -> None:
+def mark_online(tx: Tx, budgets: Budgets, device: CachedDevice, radio: str | None) -> None:
     """Mark the device as online, whatever its heartbeat holds."""
     if not device.online or device.owed:
-        _tell(tx, device, ONLINE, is_new=not device.online, last_seen_by=radio)
+        _tell(budgets, device, ONLINE, is_new=not device.online, last_seen_by=radio)
     device.news = device.news or not device.online or _due_again(tx, device)
     device.online, device.last_heartbeat_at = True, tx.now
 
@@ -142,8 +147,11 @@ def _due_again(tx: Tx, device: CachedDevice) -> bool:
     return bool((last + offset) // refresh_ms != (tx.now + offset) // refresh_ms)
 
 
-def update_state(tx: Tx, device: CachedDevice, heartbeat: Heartbeat) -> None:
-    """Take over what the heartbeat reports. What it leaves out stays as it was."""
+def update_state(budgets: Budgets, changed: dict[int, str], device: CachedDevice, heartbeat: Heartbeat) -> None:
+    """Take over what the heartbeat reports. What it leaves out stays as it was.
+
+    ``changed`` gets a new firmware version, by the row number of the device.
+    """
     before, said = device.said, _said(heartbeat.__dict__)
     if None in said:
         said = tuple([old if new is None else new for new, old in zip(said, before, strict=True)])
@@ -152,15 +160,16 @@ def update_state(tx: Tx, device: CachedDevice, heartbeat: Heartbeat) -> None:
     links = heartbeat.connection_type
     if links is not None and (joined := ",".join(links)) != device.links:
         device.news, device.links = True, joined
-    _judge(tx, device, heartbeat)
+    _judge(budgets, device, heartbeat)
     firmware = heartbeat.firmware_version
     if firmware is not None and firmware != device.firmware:
-        _update_firmware(tx, device, firmware)
+        changed[device.pk] = device.firmware = firmware
+        _tell(budgets, device, _UPDATED, is_new=True, firmware_version=firmware)
     elif device.owed:
-        _tell(tx, device, _UPDATED, is_new=False, firmware_version=device.firmware)
+        _tell(budgets, device, _UPDATED, is_new=False, firmware_version=device.firmware)
 
 
-def _judge(tx: Tx, device: CachedDevice, heartbeat: Heartbeat) -> None:
+def _judge(budgets: Budgets, device: CachedDevice, heartbeat: Heartbeat) -> None:
     """Judge battery and storage by all known values.
 
     A device that reports now its percentage, now its flag would otherwise seem to recover in between.
@@ -170,9 +179,9 @@ def _judge(tx: Tx, device: CachedDevice, heartbeat: Heartbeat) -> None:
     low = low_battery(state, flags, charge, device.threshold, was_low=device.low_battery)
     full = storage_full(state, flags) or (device.storage_full and not _has_room_again(device, heartbeat))
     if low:
-        _tell(tx, device, _LOW, is_new=not device.low_battery, battery_percent=heartbeat.battery_percent)
+        _tell(budgets, device, _LOW, is_new=not device.low_battery, battery_percent=heartbeat.battery_percent)
     if full:
-        _tell(tx, device, _FULL, is_new=not device.storage_full, storage_used_mb=heartbeat.storage_used_mb)
+        _tell(budgets, device, _FULL, is_new=not device.storage_full, storage_used_mb=heartbeat.storage_used_mb)
     device.low_battery, device.storage_full = low, full
 
 
@@ -187,21 +196,15 @@ def _has_room_again(device: CachedDevice, heartbeat: Heartbeat) -> bool:
     return used is not None or heartbeat.flags is not None or heartbeat.device_state is not None
 
 
-def _tell(tx: Tx, device: CachedDevice, kind: str, *, is_new: bool, **facts: Any) -> None:
+def _tell(budgets: Budgets, device: CachedDevice, kind: str, *, is_new: bool, **facts: Any) -> None:
     """Write the event of a new condition, or of one that still holds and was suppressed."""
     if is_new:
-        told = event_budget_sql.record(tx, device, kind, device.id, **facts)
+        told = budgets.record(device, kind, device.id, **facts)
     elif kind in device.owed:
-        told = event_budget_sql.make_up(tx, device, kind, device.id, **facts)
+        told = budgets.make_up(device, kind, device.id, **facts)
     else:
         return
     device.owed = device.owed - {kind} if told else device.owed | {kind}
-
-
-def _update_firmware(tx: Tx, device: CachedDevice, firmware: str) -> None:
-    health_sql.store_firmware(tx, device.pk, firmware)
-    _tell(tx, device, _UPDATED, is_new=True, firmware_version=firmware)
-    device.firmware = firmware
 
 
 def _last_command(

@@ -16,7 +16,7 @@ class SqlDialect:
     ``numbers`` and ``names`` are queries with one placeholder, a list as JSON text. They return its members in a column
     ``value``, as integers or as text. ``lists`` does so for a list of lists: its columns are ``place``, from 0 on, and
     ``item``, whose members :meth:`member` returns. ``newest_event`` returns the number of the newest event that was
-    ever committed.
+    ever committed. ``next_events`` draws as many numbers of events as a placeholder says, and returns the first.
     ``database_bytes`` returns its size where the server knows it. ``like`` compares without regard to the case of A
     to Z. ``share`` after a query keeps its rows as they are until the end of the transaction. ``together`` is how many
     messages of devices are stored by the same statements. On SQLite a few cost little. On PostgreSQL each statement is
@@ -28,6 +28,7 @@ class SqlDialect:
     names: str
     lists: str
     newest_event: str
+    next_events: str
     database_bytes: str
     like: str
     share: str
@@ -82,6 +83,7 @@ SQLITE: Final = SqlDialect(
     lists="SELECT key AS place, value AS item FROM json_each(?)",
     database_bytes="SELECT NULL",
     newest_event="SELECT seq FROM sqlite_sequence WHERE name = 'events'",
+    next_events="SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0) + 1 WHERE ? > 0",
     like="LIKE",
     share="",
     together=20,
@@ -101,6 +103,7 @@ POSTGRESQL: Final = SqlDialect(
     lists="""SELECT number - 1 AS place, value AS item
         FROM json_array_elements(?::json) WITH ORDINALITY AS listed(value, number)""",
     newest_event="SELECT seq FROM event_counter",
+    next_events="UPDATE event_counter SET seq = seq + ?1 RETURNING seq - ?1 + 1",
     database_bytes="SELECT pg_database_size(current_database())",
     like="ILIKE",
     share=" FOR SHARE",

@@ -11,8 +11,11 @@ from gateway.core.redaction import redact
 from gateway.models.events import Event
 from gateway.store import actor_names, measurements
 from gateway.store.records import columns
+from gateway.store.row_statement import INTEGER, TEXT, Insertion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.store.records import DeviceKey
     from gateway.store.transaction import Tx, View
 
@@ -42,6 +45,19 @@ class EventRecord(NamedTuple):
     data: str
 
 
+class NewEvent(NamedTuple):
+    """An event that is not stored yet: it gets its number then."""
+
+    id: str
+    project_id: str
+    device_pk: int | None
+    type: str
+    created_at: int
+    data: str
+    actor: Actor | None
+    """None for the device itself: so its events are not in the index of actors."""
+
+
 class EventWithDevice(NamedTuple):
     """An event to publish, with the id of its device: ``None`` where it happened to no device."""
 
@@ -64,6 +80,19 @@ class EventWithProject(NamedTuple):
     project: str | None
 
 
+_NUMBERED: Final = Insertion(
+    "events",
+    {
+        "seq": INTEGER,
+        "id": TEXT,
+        "project_id": TEXT,
+        "device_pk": INTEGER,
+        "type": TEXT,
+        "created_at": INTEGER,
+        "data": TEXT,
+        "actor": TEXT,
+    },
+)
 EVENTS: Final = f"SELECT {columns(EventRecord, 'e')} FROM events e"  # noqa: S608 - our own columns
 _WITH_DEVICE: Final = f"""SELECT {columns(EventWithDevice, "e", device_id="d.id")}
     FROM events e LEFT JOIN devices d ON d.pk = e.device_pk"""  # noqa: S608 - the same
@@ -73,25 +102,39 @@ _WITH_PROJECT: Final = f"""SELECT {columns(EventWithProject, "e", project="p.nam
 
 def record(tx: Tx, device: DeviceKey, kind: str, actor: Actor, **facts: Any) -> None:
     """Record that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets redacted."""
+    insert(tx, [of_device(tx, device, kind, actor, **facts)])
+
+
+def of_device(tx: Tx, device: DeviceKey, kind: str, actor: Actor, **facts: Any) -> NewEvent:
+    """Return the event that ``kind`` happened to this device, for :func:`insert` in the same transaction."""
     data = {"device_id": device.id, **_actor(tx, actor), **_origin(tx), **_blotted(facts)}
-    _write(tx, device.project_id, device.pk, kind, None if actor == device.id else actor, data)
+    return _new(tx, device.project_id, device.pk, kind, None if actor == device.id else actor, data)
 
 
 def record_administrative(tx: Tx, project_id: str, kind: str, actor: Actor, /, **facts: Any) -> None:
     """Record an event of a key, a webhook and so on; ``project_id`` may be ``REGISTRY``."""
-    _write(tx, project_id, None, kind, actor, {**_actor(tx, actor), **_origin(tx), **_blotted(facts)})
+    insert(tx, [_new(tx, project_id, None, kind, actor, {**_actor(tx, actor), **_origin(tx), **_blotted(facts)})])
 
 
-def _write(
-    tx: Tx, project_id: str, device_pk: int | None, kind: str, actor: Actor | None, data: dict[str, Any]
-) -> None:
-    """Insert an event. ``actor`` is None for the device itself: so its events are not in the index of actors."""
+def insert(tx: Tx, events: Sequence[NewEvent]) -> None:
+    """Insert events in this order. The numbers of many are drawn at once."""
+    if not events:
+        return
     tx.wrote_events = True
+    if len(events) == 1:
+        marks = ", ".join("?" * len(NewEvent._fields))
+        tx.run(f"INSERT INTO events ({', '.join(NewEvent._fields)}) VALUES ({marks})", *events[0])  # noqa: S608 - our own columns
+        return
+    first = tx.value(tx.dialect.next_events, len(events))
+    tx.run_rows(_NUMBERED, [(seq, *event) for seq, event in enumerate(events, first)])
+
+
+def _new(
+    tx: Tx, project_id: str, device_pk: int | None, kind: str, actor: Actor | None, data: dict[str, Any]
+) -> NewEvent:
     tx.measure(measurements.EVENT, kind)
-    tx.run(
-        "INSERT INTO events (id, project_id, device_pk, type, created_at, data, actor) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        *(tx.new_id(ids.EVENT), project_id, device_pk, kind, tx.now, json.dumps(data, ensure_ascii=False), actor),
-    )
+    text = json.dumps(data, ensure_ascii=False)
+    return NewEvent(tx.new_id(ids.EVENT), project_id, device_pk, kind, tx.now, text, actor)
 
 
 def _origin(tx: Tx) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.store.broker_sql import FIRST
 from gateway.store.device_cache import CachedDevice, SenderRecord
-from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
+from gateway.store.outbox_sql import DISCOVERY, STATE, mark_all_mirrors, mark_mirror
 from gateway.store.records import DeviceName
 from gateway.store.row_statement import INTEGER, NUMBER, TEXT, Insertion, Update
 
@@ -58,6 +58,8 @@ _SAME: Final = Update(
     kept=("last_seen_by", "broker_pk"),
 )
 """For a device that stays online and as well as it was. It names no counted column, so no trigger looks at the row."""
+
+_FIRMWARE: Final = Update("devices", {"firmware_version": TEXT, "updated_at": INTEGER}, "pk")
 
 
 @cache
@@ -112,10 +114,11 @@ def store_newest(tx: Tx, heard: Iterable[CachedDevice], *, at_broker: bool) -> N
     tx.run_rows(_CHANGED, changed)
 
 
-def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
-    """Store a changed firmware version."""
-    tx.run("UPDATE devices SET firmware_version = ?, updated_at = ? WHERE pk = ?", version, tx.now, device_pk)
-    mark_mirror(tx, device_pk, STATE, DISCOVERY)
+def store_firmware(tx: Tx, versions: Mapping[int, str]) -> None:
+    """Store changed firmware versions, by the row number of the device."""
+    tx.run_rows(_FIRMWARE, [(version, tx.now, device_pk) for device_pk, version in versions.items()])
+    for detail in (STATE, DISCOVERY):
+        mark_all_mirrors(tx, versions, detail)
 
 
 def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ _TICK_SECONDS: Final = 0.02
 _AT_ONCE: Final = int(PER_SECOND * _TICK_SECONDS)
 _PUBACK_BYTES: Final = 4
 _READ_BYTES: Final = 65_536
+_UNSENT_BYTES: Final = 65_536
+"""What the kernel keeps for a device that its network holds back."""
 _LARGEST_ID: Final = 65_535
 
 
@@ -26,11 +29,13 @@ class FloodingDevice:
     """Publishes at QoS 1 and by the clock: what comes late is made up for, and no PUBACK is waited for.
 
     ``offered`` counts what it has given to its network, ``taken`` the broker's PUBACKs: where the broker does not read
-    as fast, TCP holds back the rest on the device's side.
+    as fast, TCP holds back the rest on the device's side. ``held_back``: it makes no message that TCP does not take, so
+    it floods as fast as the broker reads, not by the clock.
     """
 
-    def __init__(self, device_id: str) -> None:
+    def __init__(self, device_id: str, *, held_back: bool = False) -> None:
         self._device_id = device_id
+        self._held_back = held_back
         self._topic = f"devices/{device_id}/heartbeat"
         self._numbers = itertools.count()
         self.offered = self.taken = 0
@@ -44,7 +49,8 @@ class FloodingDevice:
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(wire.connect_packet(self._device_id, self._device_id, password).encode())
         assert (await reader.readexactly(4))[3] == wire.ACCEPTED
-        parts = [asyncio.create_task(self._listen(reader)), asyncio.create_task(self._speak(writer))]
+        speak = self._speak_as_fast_as_read if self._held_back else self._speak
+        parts = [asyncio.create_task(self._listen(reader)), asyncio.create_task(speak(writer))]
         try:
             yield
         finally:
@@ -66,8 +72,18 @@ class FloodingDevice:
             await asyncio.sleep(_TICK_SECONDS)
             self.seconds = time.monotonic() - began
             while self.offered < self.seconds * PER_SECOND:
-                writer.write(b"".join(self._packets()))
-                self.offered += _AT_ONCE
+                self._offer(writer)
+
+    async def _speak_as_fast_as_read(self, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT_BYTES)
+        while True:
+            self._offer(writer)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    def _offer(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"".join(self._packets()))
+        self.offered += _AT_ONCE
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         heard = 0

@@ -106,7 +106,7 @@ async def test_a_flood_that_is_stopped_loses_nothing_that_had_its_puback(
     """Devices flat out at an ordinary SIGTERM: of each as many are stored, or more, as PUBACKs came."""
     async with running_site(tmp_path, "embedded", "--device-messages-per-second", "0") as site:
         devices = await bound(site, FLOODERS)
-        wild = [FloodingDevice(each.id) for each in devices]
+        wild = [FloodingDevice(each.id, held_back=True) for each in devices]
         async with contextlib.AsyncExitStack() as stack:
             for device, each in zip(wild, devices, strict=True):
                 await stack.enter_async_context(

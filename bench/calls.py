@@ -46,20 +46,20 @@ class Subject:
 
     size: int
     server: Server
-    http: Caller
+    api_key: str
     paths: dict[str, str]
     ready_seconds: float
     bytes_per_device: float | None
     taken: dict[str, list[float]] = field(default_factory=dict)
 
-    async def call(self, name: str) -> float:
+    async def call(self, name: str, http: Caller) -> float:
         """Call once; return the milliseconds.
 
         Raises:
             BenchError: it did not answer 200.
         """
         began = time.perf_counter()
-        status = await self.http.call("GET", self.paths[name])
+        status = await http.call("GET", self.paths[name])
         if status != OK:
             raise BenchError(f"GET {self.paths[name]} answered {status}")
         return (time.perf_counter() - began) * _MS
@@ -117,8 +117,8 @@ async def _subject(folder: Path, location: Path | PostgresAddress, size: int) ->
     size_of_one = file.stat().st_size / size if file.exists() else None
     more = {} if isinstance(location, Path) else {"GATEWAY_DATABASE": location.url}
     began = time.monotonic()
-    async with gateway(data_dir, None, more) as server, caller(server.port, api_key) as http:
-        yield Subject(size, server, http, asked, time.monotonic() - began, size_of_one)
+    async with gateway(data_dir, None, more) as server:
+        yield Subject(size, server, api_key, asked, time.monotonic() - began, size_of_one)
 
 
 def _locations(stack: ExitStack, engine: str, folder: Path, sizes: Sequence[int]) -> Iterator[Path | PostgresAddress]:
@@ -147,10 +147,13 @@ async def measure(engine: str, folder: Path, sizes: Sequence[int], rounds: int) 
                 await running.enter_async_context(_subject(folder, location, size))
                 for location, size in zip(_locations(stack, engine, folder, sizes), sizes, strict=True)
             ]
+            callers = [
+                (each, await running.enter_async_context(caller(each.server.port, each.api_key))) for each in subjects
+            ]  # connected when all are made: an idle connection would be closed
             for name in subjects[0].paths:
                 for number in range(_WARM_UP + rounds):
-                    for each in subjects:
-                        took = await each.call(name)
+                    for each, http in callers:
+                        took = await each.call(name, http)
                         if number >= _WARM_UP:
                             each.taken.setdefault(name, []).append(took)
             for each in subjects:

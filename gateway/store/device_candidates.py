@@ -37,15 +37,20 @@ _OF_PROJECT: Final = {
 def few(view: View, project_id: str, query: ListDevices) -> list[int] | None:
     """Return row numbers of at most :data:`FEW` devices, all that can pass the filters, or None when there are more.
 
-    Some of them may not pass, or may belong to another project.
+    They are those of the rarest filter. Some of them may not pass, or may belong to another project.
     """
     if _contradicts_itself(query):
         return []
+    fewest: list[int] | None = None
     for sql, values in _questions(project_id, query):
         rows = view.all(sql, *values, FEW + 1)
-        if len(rows) <= FEW:
-            return [row[0] for row in rows]
-    return None if query.search is None else device_search.candidates(view, project_id, query.search, FEW)
+        if len(rows) <= (FEW if fewest is None else len(fewest) - 1):
+            fewest = [row[0] for row in rows]
+        if fewest is not None and len(fewest) <= query.limit:
+            return fewest
+    if fewest is not None or query.search is None:
+        return fewest
+    return device_search.candidates(view, project_id, query.search, FEW)
 
 
 def _contradicts_itself(query: ListDevices) -> bool:

@@ -114,7 +114,7 @@ class _Source:
 def _source(view: View, project_id: str, query: ListDevices) -> _Source:
     """Return where a page is read from: from the few that can pass, from the index of a tag, or from all in order."""
     found = few(view, project_id, query)
-    if found is not None:
+    if found is not None and not (len(found) > query.limit and _has_index_in_order(query)):
         return _among(view, project_id, query, found)
     if query.tag:
         tagged = tag_sql.tagged(project_id, tag_sql.rarest_first(view, project_id, query.tag))
@@ -126,6 +126,13 @@ def _source(view: View, project_id: str, query: ListDevices) -> _Source:
         tables = "health h CROSS JOIN devices d"
         return _Source(tables, ["d.pk = h.device_pk"], [], "h.device_pk")
     return _Source(FROM.removeprefix("FROM "), *_tag_conditions(project_id, query))
+
+
+def _has_index_in_order(query: ListDevices) -> bool:
+    """Return whether an index gives just the devices of this list in its order, so that a page of them is enough."""
+    given = query.model_dump(exclude=_PAGE_FIELDS, exclude_none=True)
+    is_one = len(given) == 1 and not query.tag and query.sort == "created_at"
+    return is_one and (query.condition in _IN_ORDER or not given.keys().isdisjoint({"end_user_id", "model", "status"}))
 
 
 def _among(view: View, project_id: str, query: ListDevices, found: list[int]) -> _Source:

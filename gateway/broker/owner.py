@@ -88,11 +88,11 @@ class BrokerOwner:
         A gateway that stands by asks the owner, by way of the registry; with several brokers each owner is asked.
         """
         broker, instant = self._store.context.broker, self._store.context.clock()
-        if self._connection is None or await self._store.read(
-            partial(backlog.is_shared, broker=broker, instant=instant)
-        ):
+        is_shared = await self._store.read(partial(backlog.is_shared, broker=broker, instant=instant))
+        connection = self._connection  # read after the wait, in which the lease may have been lost
+        if connection is None or is_shared:
             return await backlog.ask(self._store, seconds)
-        return await self._connection.barrier.passed(seconds)
+        return await connection.barrier.passed(seconds)
 
     async def work(self, store: Store) -> None:
         """Do all that the owner does, until cancelled; ``store`` checks the lease.

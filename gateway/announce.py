@@ -21,6 +21,7 @@ from gateway.store import key_sql
 
 if TYPE_CHECKING:
     from gateway.running import Running
+    from gateway.settings.loading import Settings
 
 log = structlog.get_logger()
 
@@ -69,9 +70,17 @@ async def announce(gateway: Running) -> None:
         f"  page  {gateway.http.url}/ (sign in with an API key)",
     ]
     if not await gateway.store.read(key_sql.all_keys):
-        data_dir = shlex.quote(str(gateway.settings.data_dir))
-        lines.append(f"Make an API key: {as_called()} keys create --name NAME --data-dir {data_dir}")
+        lines.append(f"Make an API key: {as_called()} keys create --name NAME {_registry_options(gateway.settings)}")
     _say("\n".join(lines))
+
+
+def _registry_options(settings: Settings) -> str:
+    """Return the options by which another command finds this registry. They hold no password."""
+    if settings.database is None:
+        return f"--data-dir {shlex.quote(str(settings.data_dir))}"
+    file = settings.database_password_file
+    password = "" if file is None else f" --database-password-file {shlex.quote(str(file))}"
+    return f"--database {shlex.quote(settings.database.url)}{password}"
 
 
 async def announce_readiness(gateway: Running) -> None:

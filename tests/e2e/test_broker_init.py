@@ -20,7 +20,7 @@ from tests.e2e.program import GUARD_SECONDS, Program, run, script, started
 from tests.support import wire
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
-from tests.support.postgres import database, execute, server
+from tests.support.postgres import database
 from tests.support.wait import eventually
 
 ME = getpass.getuser()
@@ -139,7 +139,11 @@ async def test_a_cell_works_with_the_written_files(tmp_path: Path) -> None:
 
         await eventually(serves, "the gateway is ready")
         assert '"online"' in await site.integrator_hears("gateways/+/status")
-        assert execute(server(), "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", where.database) != [(0,)]
+        (hint,) = [line for line in site.gateway.out.splitlines() if line.startswith("Make an API key: ")]
+        made = await run("sh", "-c", hint.partition(": ")[2])
+        assert made.out.startswith("sk_"), made.err
+        headers = {"Authorization": f"Bearer {made.out.strip()}"}
+        assert (await http.get("/v1/devices", headers=headers)).status_code == httpx.codes.OK
 
 
 async def test_a_certificate_of_another_authority_is_used(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Calls of the API read the same of PostgreSQL with 100 times as many devices: counted in blocks, not in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.models.devices import ListDevices
+from gateway.store import Context, Row, Tx, View, device_count_sql, device_list, device_stats, transact
+from gateway.store.postgres.connection import PostgresConnection
+from gateway.store.postgres.engine import open_registry
+from tests.store.test_calls_stay_flat import LARGE, LISTS, MOST, MOST_OF_A_SEARCH, PROJECT, SMALL
+from tests.support.postgres import database
+
+PAGE = 400
+"""Blocks of a whole page, where the small fleet has less, and of a look at whether devices are few."""
+FROM_FEW = 8_000
+"""Blocks for the candidates of a combination: of a thousand devices each is looked at, with its health."""
+
+
+def fill(tx: Tx, devices: int) -> None:
+    """Add the devices that the test of SQLite has."""
+    tx.run("INSERT INTO projects (id, name, created_at) VALUES (?, 'ward', 1)", PROJECT)
+    _let_triggers(tx, "DISABLE")
+    tx.run(
+        """INSERT INTO devices (pk, id, project_id, serial_number, model, name, end_user_id, bound_at, created_at,
+            updated_at) SELECT pk, 'dev_' || lpad(pk::text, 7, '0'), 'proj_1', 'BP-' || lpad(pk::text, 7, '0'),
+            CASE WHEN pk <= 5 THEN 'rare' ELSE 'common' END, 'bed ' || mod(pk, 777),
+            CASE WHEN mod(pk, 10) > 0 THEN 'eu_' || lpad(pk::text, 7, '0') END,
+            CASE WHEN mod(pk, 10) > 0 THEN 1 END, 1, mod(pk, 1000) FROM generate_series(1, ?) pk""",
+        devices,
+    )
+    tx.run(
+        """INSERT INTO health (device_pk, connection, offline_due_at, low_battery)
+            SELECT pk, CASE WHEN mod(pk, 3) > 0 THEN 'online' ELSE 'offline' END, 1, (mod(pk, 100) = 1)::int
+            FROM devices WHERE mod(pk, 20) > 0"""
+    )
+    _let_triggers(tx, "ENABLE")
+    device_count_sql.recount(tx)
+
+
+def _let_triggers(tx: Tx, verb: str) -> None:
+    for table in ("devices", "health"):
+        tx.run(f"ALTER TABLE {table} {verb} TRIGGER USER")
+
+
+class Reading(View):
+    """Counts the blocks that its queries read, in memory or from the disk."""
+
+    blocks = 0
+
+    def all(self, sql: str, *values: Any) -> list[Row]:
+        """Explain the query, then answer it."""
+        self._explain(sql, values)
+        return super().all(sql, *values)
+
+    def value(self, sql: str, *values: Any) -> Any:
+        """Do the same."""
+        self._explain(sql, values)
+        return super().value(sql, *values)
+
+    def one(self, sql: str, *values: Any) -> Row | None:
+        """Do the same."""
+        self._explain(sql, values)
+        return super().one(sql, *values)
+
+    def _explain(self, sql: str, values: tuple[Any, ...]) -> None:
+        rows = self.connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", values).fetchall()
+        plan = rows[0][0][0]["Plan"]
+        self.blocks += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+def cost(connection: PostgresConnection, /, **query: Any) -> int:
+    """The blocks read for a page, and for the total if it is asked for."""
+    view, asked = Reading(connection), ListDevices.model_validate(query)
+    device_list.page(view, PROJECT, asked)
+    if asked.total:
+        device_list.total(view, PROJECT, asked)
+    return view.blocks
+
+
+@pytest.fixture(scope="module")
+def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[PostgresConnection]]:
+    """A small one and a large one."""
+    with (
+        closing(_made(tmp_path_factory.mktemp("small"), SMALL)) as small,
+        closing(_made(tmp_path_factory.mktemp("large"), LARGE)) as large,
+    ):
+        yield [small, large]
+
+
+def _made(folder: Path, devices: int) -> PostgresConnection:
+    connection = open_registry(database(folder))
+    connection.patience = None
+    transact(connection, Context(), lambda tx: fill(tx, devices))
+    connection.execute("VACUUM ANALYZE")
+    return connection
+
+
+@pytest.mark.parametrize("query", LISTS, ids=str)
+def test_a_page_reads_the_same_with_many_devices(fleets: list[PostgresConnection], query: dict[str, Any]) -> None:
+    """Few or none match, or many: no table is read from end to end."""
+    small, large = (cost(fleet, **query) for fleet in fleets)
+    most = MOST_OF_A_SEARCH if "search" in query else MOST
+    assert large <= max(most * small + PAGE, FROM_FEW * (len(query) > 1)), (small, large)
+
+
+def test_a_scan_would_be_seen(fleets: list[PostgresConnection]) -> None:
+    """A text of one character has no index: this measure shows that each device is compared."""
+    small, large = (cost(fleet, search="~") for fleet in fleets)
+    assert large > MOST_OF_A_SEARCH * small + PAGE
+
+
+def test_counts_read_the_same_with_many_devices(fleets: list[PostgresConnection]) -> None:
+    """They are kept: a row is read."""
+    for fleet, devices in zip(fleets, (SMALL, LARGE), strict=True):
+        view = Reading(fleet)
+        assert device_stats.count(view, PROJECT).total_count == devices
+        assert view.blocks < PAGE

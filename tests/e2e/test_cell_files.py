@@ -5,6 +5,7 @@ that they give are loaded as the gateway loads them.
 """
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,16 @@ def test_secrets_are_made_once(secrets: Secrets) -> None:
     key = (secrets.folder / "authority" / "ca.key").read_bytes()
     assert [each.name for each, content in before.items() if content == key] == ["ca.key"]
     assert {each.stat().st_mode & 0o077 for each in before} == {0}
+
+
+def test_secrets_get_into_no_image_and_no_commit() -> None:
+    """The image is built from a folder that holds them, so each list of files leaves them out."""
+    for name in (".dockerignore", ".gitignore"):
+        lines = (CELLS.parents[1] / name).read_text("utf-8").splitlines()
+        assert [line.strip("/") for line in lines][-1] == "broker_config/cells/secrets"
+    wheel = tomllib.loads((CELLS.parents[1] / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert "broker_config/cells/secrets" in wheel["wheel"]["exclude"]
+    assert "broker_config/cells/secrets" in wheel["sdist"]["exclude"]
 
 
 # --- Kubernetes -------------------------------------------------------------------------------------------------------

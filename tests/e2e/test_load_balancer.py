@@ -25,7 +25,7 @@ from tests.e2e.test_container import environment as image_environment
 from tests.support import wire
 from tests.support.cells import CELLS, NAME, Secrets, own_secrets, program
 from tests.support.ports import free_port
-from tests.support.postgres import database, unreachable
+from tests.support.postgres import new_database, server, unreachable
 from tests.support.wait import eventually
 
 HERE = "127.0.0.1"
@@ -135,8 +135,8 @@ async def balanced(folder: Path, where: PostgresAddress) -> AsyncIterator[Balanc
             told = ("--mqtt-advertise", f"localhost:{ports.public_mqtt}")
             environment = cell_environment(f"cell-{number}", secrets)
             cell = GatewayProcess(folder / f"cell_{number}", *options, *at, *told, environment=environment)
-            await stack.enter_async_context(started(cell))
             cells.append(cell)
+        await asyncio.gather(*(stack.enter_async_context(started(each)) for each in cells))
         environment = haproxy_environment(secrets, ports)
         line = (program("haproxy", "haproxy"), "-db", "-f", str(CELLS / "haproxy.cfg"))
         await stack.enter_async_context(started(Program(folder, "haproxy", *line, environment=environment)))
@@ -150,8 +150,11 @@ async def balanced(folder: Path, where: PostgresAddress) -> AsyncIterator[Balanc
 
 
 async def test_devices_and_requests_go_to_cells_that_are_ready(tmp_path: Path) -> None:
-    """A device whose cell stops is served by the other one. A database that is away is noticed, and comes back."""
-    where = database(tmp_path)
+    """Cells begin together on an empty database. A device whose cell stops is served by the other one.
+
+    A database that is away is noticed, and comes back.
+    """
+    where = new_database(server(), "first_start_of_cells")
     async with balanced(tmp_path, where) as site:
         await site.uses("cell_1", "cell_2")
         options = Options(backoff_first=0.05, backoff_longest=0.5, ca_file=str(site.secrets.authority))

@@ -6,13 +6,15 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway import __version__
-from gateway.cluster.lease import Lease, Term
+from gateway.cluster.lease import Lease, Term, uptime
 from gateway.cluster.registration import Registration
 from gateway.core.clock import DAY_MS, SECOND_MS
 from gateway.store import lease_sql
 from gateway.store.lease_sql import FLEET, GatewayRecord, LeaseRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.store import Store, View
 
 ALONE_SECONDS: Final = DAY_MS / SECOND_MS
@@ -28,14 +30,24 @@ class Leases(NamedTuple):
 
 
 class Membership:
-    """What one gateway is in a registry. ``lease_seconds`` is None where no other process can be."""
+    """What one gateway is in a registry. ``lease_seconds`` is None where no other process can be.
+
+    By ``clock``, in seconds, it gives its leases up.
+    """
 
     def __init__(
-        self, store: Store, *, gateway_id: str, http: str, broker_id: str, lease_seconds: float | None = None
+        self,
+        store: Store,
+        *,
+        gateway_id: str,
+        http: str,
+        broker_id: str,
+        lease_seconds: float | None = None,
+        clock: Callable[[], float] = uptime,
     ) -> None:
         instance = store.context.entropy(_INSTANCE_BYTES).hex()
         gateway = GatewayRecord(gateway_id, instance, __version__, socket.gethostname(), http, broker_id, 0, 0)
-        term = Term(lease_seconds or ALONE_SECONDS)
+        term = Term(lease_seconds or ALONE_SECONDS, clock)
         self.is_alone = lease_seconds is None
         self.registration = Registration(store, gateway, term)
         self.instance = instance

@@ -48,12 +48,12 @@ class Broker:
         self.admit: Admit | None = None
         self.refuses_topic: Callable[[str], bool] = lambda topic: False  # noqa: ARG005 - the form is the point
         self.on_message: Callable[[str, bytes], None] = lambda topic, payload: None  # noqa: ARG005 - the same
+        self.on_publish: Callable[[ClientIdentity, Packet], None] = lambda sender, packet: None  # noqa: ARG005
         self.tamper: Callable[[Packet], Packet | None] = lambda packet: packet
         """What a dishonest broker makes of a message to a device."""
         self.acknowledged_statuses: set[tuple[str, str]] = set()
         """Command and status of each acknowledgement of a device that was queued for the gateway."""
-        self.heartbeat_times: dict[str, float] = {}
-        """When a heartbeat of a device was queued for the gateway; without devices that went offline since."""
+        self.heartbeat_times: dict[str, float] = {}  # when one was queued; without devices that went offline since
         self._rng = rng
         self._log = log
         self._snapshots: deque[dict[str, bytes]] = deque(maxlen=SNAPSHOTS)
@@ -158,6 +158,7 @@ class Broker:
         refusal = None if allowed or not self.version_5 else "not authorised"
         puback = self._add_puback(peer, packet, partial(answer, refusal), allowed=allowed)
         if allowed:
+            self.on_publish(identity, packet)
             self._route(identity, packet.topic, packet.payload, retain=packet.retain, qos=packet.qos, puback=puback)
         self._send_pubacks(peer)
 

@@ -22,6 +22,8 @@ class Packet:
     retain: bool
     packet_id: int = 0
     puback: "PendingPuback | None" = None
+    epoch: int = 0
+    """Of the gateway that sent it, where several share a registry; not on the wire."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.store import Context, Deadline, Purpose, Store, StoreListener, Tx, View
-from gateway.store.engine import Row
+from gateway.store.engine import DatabaseConnection, Row
 from gateway.store.errors import store_error
 from gateway.store.lease_sql import Fence
 from gateway.store.schema import migrate
@@ -82,6 +82,7 @@ class Disk(SqliteConnection):
     full: bool = False
     unreadable: bool = False
     before_commit: Callable[[], None] = staticmethod(lambda: None)
+    commits: int = 0
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """Run a statement; a commit may fail, or never be reached."""
@@ -89,6 +90,7 @@ class Disk(SqliteConnection):
             self.before_commit()
             if self.full:
                 raise sqlite3.OperationalError("database or disk is full")
+            self.commits += 1
         return super().execute(sql, parameters)
 
 
@@ -111,12 +113,13 @@ def drain_ledger(disk: Disk) -> list[Row]:
     return rows
 
 
-class _Writer(Writer):
+class VirtualWriter(Writer):
     """The gateway's own writer without its thread: the loop runs each group of writes when it is due."""
 
     process: KillableProcess
     after_commit: Callable[[], None]
     disk: Disk
+    judge: Callable[[list[Any]], None]
     _due = False
 
     def start(self) -> None:
@@ -128,6 +131,7 @@ class _Writer(Writer):
     async def write(self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None) -> T:
         """Queue it as the gateway does."""
         self.process.seam("write")
+        await self.process.pause_point("write")
         self._schedule_turn()
         return await super().write(write, urgent=urgent, fence=fence)
 
@@ -145,6 +149,7 @@ class _Writer(Writer):
         wakeups = self._commit(jobs)
         if self.process.was_killed():  # before the commit: undone
             return
+        self.judge(jobs)
         self.after_commit()
         self._loop.call_later(self.process.pause("committed"), self._settle_jobs, jobs, wakeups)
         if self._urgent or self._ordinary:
@@ -156,7 +161,7 @@ class _Writer(Writer):
 
 
 class VirtualStore(Store):
-    """The gateway's store on a :class:`Disk`, without threads."""
+    """The gateway's store on a :class:`Disk`, without threads; by a ``line`` where several gateways share it."""
 
     def __init__(
         self,
@@ -166,12 +171,16 @@ class VirtualStore(Store):
         *,
         after_commit: Callable[[], None],
         listener: StoreListener,
+        line: DatabaseConnection | None = None,
+        judge: Callable[[list[Any]], None] = lambda _: None,
     ) -> None:
         super().__init__(Path(), context, listener)
         self._disk = disk
+        self._line = line or disk
+        self._is_remote = line is not None
         self._process = process
-        writer = _Writer(disk, context, listener)
-        writer.process, writer.disk, writer.after_commit = process, disk, after_commit
+        writer = VirtualWriter(self._line, context, listener)
+        writer.process, writer.disk, writer.after_commit, writer.judge = process, disk, after_commit, judge
         self._writer = writer
 
     async def read(
@@ -191,7 +200,12 @@ class VirtualStore(Store):
         if after:
             await asyncio.sleep(after)
             self._process.seam("read")
+        await self._process.pause_point("read")
         return found
+
+    async def read_small(self, read: Callable[[View], T], purpose: Purpose = Purpose.STEERING) -> T:
+        """Read at once, or with the time that the way to a shared registry takes."""
+        return await (self.read(read, purpose) if self._is_remote else super().read_small(read, purpose))
 
     def read_inline(self, read: Callable[[View], T]) -> T:
         """Read what is committed, at once."""
@@ -199,6 +213,6 @@ class VirtualStore(Store):
         try:
             if self._disk.unreadable:
                 raise sqlite3.OperationalError("disk I/O error")
-            return read(View(self._disk))
+            return read(View(self._line))
         except sqlite3.Error as error:
             raise store_error(error, "read") from error

@@ -12,6 +12,7 @@ from gateway.broker.access_rules import Role
 from gateway.broker.embedded.session import ClientIdentity
 from gateway.mqtt.retained_scan import matches
 from tests.simulation.broker_session import Packet
+from tests.simulation.gateway_host import GatewayHost
 from tests.simulation.intruder import IntruderKey
 from tests.simulation.model_state import RESET
 from tests.simulation.world import World
@@ -31,9 +32,18 @@ class FaultInjector:
         await getattr(self, kind)(**facts)
         self._world.mark_disturbance()
 
-    async def kill(self, *, seam: str, passes: int, down: float) -> None:
+    def _host(self, gateway: str | int) -> GatewayHost:
+        """The gateway of this number; "owner" or "fleet" for the one that serves the broker or works for all."""
+        world = self._world
+        if isinstance(gateway, int) and world.gateways:
+            return world.gateways[gateway % len(world.gateways)]
+        of_fleet = (each for each in world.gateways if gateway == "fleet" and each.is_fleet_worker)
+        return next(of_fleet, world.host)
+
+    async def kill(self, *, seam: str, passes: int, down: float, gateway: str | int = "owner") -> None:
         """Kill the gateway at the so-manieth pass of a seam from now, or after 3 s wherever it is; start it again."""
-        instance = self._world.host.instance
+        host = self._host(gateway)
+        instance = host.instance
         if instance is None:
             return
         instance.process.arm(seam, passes)
@@ -42,17 +52,18 @@ class FaultInjector:
             if instance.process.is_dead:
                 break
         instance.process.kill("by kill -9")
-        await self._restart_after(down)
+        await self._restart_after(host, down)
 
-    async def _restart_after(self, down: float) -> None:
+    async def _restart_after(self, host: GatewayHost, down: float) -> None:
         self._world.mark_disturbance()
         await asyncio.sleep(down)
-        self._world.host.start()
+        host.start()
 
-    async def stop(self, *, down: float) -> None:
+    async def stop(self, *, down: float, gateway: str | int = "owner") -> None:
         """Stop the gateway in order, and start it again."""
-        await self._world.host.stop()
-        await self._restart_after(down)
+        host = self._host(gateway)
+        await host.stop()
+        await self._restart_after(host, down)
 
     async def backup(self) -> None:
         """Copy the registry; the last copy is the one that is restored."""
@@ -64,13 +75,13 @@ class FaultInjector:
         self._world.host.kill()
         self._world.log("operator", "'gateway restore'")
         self._world.restore()
-        await self._restart_after(down)
+        await self._restart_after(self._world.host, down)
 
     async def broker_restart(self, *, retained: str, keep_sessions: bool, down: float) -> None:
         """Kill the broker; it comes back with what it kept. The embedded one goes with the gateway."""
         if self._world.host.embedded:
             self._world.host.kill()
-            await self._restart_after(down)
+            await self._restart_after(self._world.host, down)
             return
         if not self._world.broker.up:
             return

@@ -7,6 +7,7 @@ the gateway.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -72,11 +73,12 @@ _SOURCES = Path(gateway.__file__).parent
 
 
 class GatewayInstance:
-    """One process of the gateway, from its start to its end."""
+    """One process of the gateway, from its start to its end. ``is_serving`` says whether it answers over HTTP."""
+
+    is_serving = True
 
     def __init__(self, host: GatewayHost, process: KillableProcess) -> None:
         self.process = process
-        self.started = asyncio.get_running_loop().time()
         self.wakeups = Wakeups()
         entropy = host.rng.randbytes
         context = Context(host.rules, clock=host.clock, entropy=entropy, ids=Ids(entropy))
@@ -137,7 +139,7 @@ class GatewayInstance:
             broker_address=lambda: ("broker", 1883, False),
             synced=lambda device_pk, seconds: self.wakeups.synced(self.store, device_pk, seconds),
             readiness=nothing,
-            taken_in=self.connection.barrier.passed,
+            taken_in=self._is_backlog_processed,
             wakeups=self.wakeups,
             metrics=_METRICS,
             options=HttpOptions(
@@ -168,10 +170,13 @@ class GatewayInstance:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that ends with the process."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=self._context())
         self.tasks[task] = None
         task.add_done_callback(self._ended)
         return task
+
+    def _context(self) -> contextvars.Context | None:
+        return None
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(task, None)
@@ -185,7 +190,9 @@ def _is_of_gateway(task: asyncio.Task[Any]) -> bool:
 
 
 class GatewayHost:
-    """Starts, stops and kills the gateway on one disk."""
+    """Starts, stops and kills the gateway on one disk. ``name`` is what the story calls it."""
+
+    name = "gateway"
 
     def __init__(
         self,
@@ -233,10 +240,12 @@ class GatewayHost:
             return
         if self.embedded:
             self.broker.start(retained="forget", keep_sessions=False)
-        process = KillableProcess(self.rng, self._slow, self._on_killed)
-        self.instance = GatewayInstance(self, process)
+        self.instance = self._instance(KillableProcess(self.rng, self._slow, self._on_killed))
         self.instance.run(watching=self.watching, delivering=self.delivering, working=self.working)
-        self._log("gateway", "starts")
+        self._log(self.name, "starts")
+
+    def _instance(self, process: KillableProcess) -> GatewayInstance:
+        return GatewayInstance(self, process)
 
     def kill(self) -> None:
         """End it at once, as ``kill -9`` does."""
@@ -245,7 +254,7 @@ class GatewayHost:
 
     def _on_killed(self, where: str) -> None:
         instance, self.instance = self.instance, None
-        self._log("gateway", f"is killed {where}")
+        self._log(self.name, f"is killed {where}")
         if instance is None:
             return
         for connection in instance.process.connections:
@@ -261,7 +270,7 @@ class GatewayHost:
         instance = self.instance
         if instance is None:
             return
-        self._log("gateway", "is told to stop")
+        self._log(self.name, "is told to stop")
         tasks = list(instance.tasks)
         for task in tasks:
             task.cancel()

@@ -5,16 +5,18 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.simulation.network import TcpConnection
+from tests.simulation.virtual_loop import PausableProcess
 
 
 class KilledError(BaseException):
     """The process is dead: nothing of it has any effect from here on. No handler of the gateway may catch this."""
 
 
-class KillableProcess:
+class KillableProcess(PausableProcess):
     """``arm`` names the seam, and the how-manieth pass of it, at which the process dies; "any" counts all of them."""
 
     def __init__(self, rng: random.Random, slow: float, on_kill: Callable[[str], None]) -> None:
+        super().__init__()
         self.is_dead = False
         self.passes: Counter[str] = Counter()
         self.connections: list[TcpConnection] = []
@@ -57,6 +59,7 @@ class KillableProcess:
         if not self.is_dead:
             self.is_dead = True
             self._on_kill(where)
+            self.resume()  # nothing of it has an effect any more
 
     def pause(self, what: str) -> float:
         """How long something takes, in seconds: mostly next to nothing."""

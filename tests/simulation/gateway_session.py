@@ -28,7 +28,12 @@ Answer = asyncio.Future[str | None]
 
 
 class GatewayObserver(Protocol):
-    """Observer of what the gateway sends, and what it acknowledges."""
+    """Observer of what the gateway sends, and what it acknowledges.
+
+    ``epoch`` is that of the lease under which it works, or 0 where it is the only gateway.
+    """
+
+    epoch: int
 
     def on_publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """The gateway hands a message to the broker."""
@@ -80,6 +85,7 @@ class VirtualSession(Session):
     ) -> None:
         """Publish; at QoS 1 until the broker has it."""
         del content_type  # what MQTT 5 says beside the payload changes nothing here
+        await self._process.pause_point("publish")
         await self._wait_for_answer(topic, self._send(topic, payload, qos, retain=retain))
 
     async def publish_all(
@@ -92,7 +98,10 @@ class VirtualSession(Session):
     ) -> None:
         """Publish at QoS 1, all in flight together."""
         del content_type, traces
-        sent = [(topic, self._send(topic, payload, 1, retain=retain)) for topic, payload in messages]
+        sent = []
+        for topic, payload in messages:
+            await self._process.pause_point("publish")
+            sent.append((topic, self._send(topic, payload, 1, retain=retain)))
         refused: list[str] = []
         reason = ""
         for topic, answer in sent:
@@ -111,11 +120,12 @@ class VirtualSession(Session):
     def _send(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> Answer:
         self._process.seam("publish")
         self._observer.on_publish(topic, payload, retain=retain)
-        return self._virtual.send(topic, payload, qos=qos, retain=retain)
+        return self._virtual.send(topic, payload, qos=qos, retain=retain, epoch=self._observer.epoch)
 
     async def _wait_for_answer(self, topic: str, answer: Answer) -> None:
         await asyncio.wait((answer, self._virtual.closed), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         self._process.seam("published")
+        await self._process.pause_point("published")
         if not answer.done():
             raise LinkError(f"The broker did not take a message on {topic} within {ANSWER_SECONDS:g} s, or went away.")
         refused = answer.result()

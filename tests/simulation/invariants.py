@@ -33,6 +33,7 @@ class InvariantChecker:
     def __init__(self, world: World) -> None:
         self._world = world
         self._differing: dict[tuple[str, str, str], float] = {}
+        self._chance = world.rng("checks")
 
     async def watch(self) -> None:
         """Check twice a second."""
@@ -41,7 +42,14 @@ class InvariantChecker:
             self._check_retained_commands()
             self._check_revoked_sessions()
             self._check_keys()
+            await self._check_cluster()
             self._world.check()
+
+    async def _check_cluster(self) -> None:
+        world = self._world
+        if world.cluster is not None:
+            world.cluster.check_owners()
+            await world.cluster.read_events(self._chance.choice(world.gateways))
 
     # --- invariant 3 --------------------------------------------------------------------------------------------------
 
@@ -76,8 +84,9 @@ class InvariantChecker:
             or world.disk.full
             or world.disk.unreadable
             or not world.broker.up
+            or (world.cluster is not None and not world.cluster.is_broker_served())
         ):
-            world.mark_disturbance()
+            world.disturbed_at = world.loop.time()
         return world.loop.time() - world.disturbed_at
 
     def _check_retained_commands(self) -> None:
@@ -119,6 +128,7 @@ class InvariantChecker:
             *certificate_laws.check_chains(self._world.disk),
             *person_laws.check_at_rest(self._world.disk),
             *self._world.jobs.check_at_rest(self._world.disk),
+            *(() if self._world.cluster is None else self._world.cluster.check_events()),
         ):
             self._world.model.violate(*finding)
         for device in self._world.devices:

@@ -61,10 +61,12 @@ class Client:
             raise ClosedError("not connected")
         return self._peer
 
-    def send(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> "asyncio.Future[str | None]":
+    def send(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, epoch: int = 0
+    ) -> "asyncio.Future[str | None]":
         """Publish; the future gets why it was refused, or ``None``. It stays open when the connection ends before."""
         answer: asyncio.Future[str | None] = self._loop.create_future()
-        packet = Packet(topic, payload, qos, retain)
+        packet = Packet(topic, payload, qos, retain, epoch=epoch)
         self.connection.up.send(self._broker.publish, self.peer, packet, partial(_settle, answer))
         if not qos:
             answer.set_result(None)

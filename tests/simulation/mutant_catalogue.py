@@ -2,6 +2,7 @@
 
 from tests.simulation import (
     certificate_mutants,
+    cluster_mutants,
     device_mutants,
     grant_mutants,
     job_mutants,
@@ -15,6 +16,7 @@ __all__ = [
     "MUTANTS",
     "Mutant",
     "certificate_mutants",
+    "cluster_mutants",
     "device_mutants",
     "grant_mutants",
     "job_mutants",

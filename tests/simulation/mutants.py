@@ -34,21 +34,27 @@ from tests.simulation.gateway_session import VirtualSession
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is done wrong, how it is planted, and which invariants (docs/simulation.md) may catch it."""
+    """What is done wrong, how it is planted, and which invariants (docs/simulation.md) may catch it.
+
+    A ``clustered`` one shows only where several gateways share a registry.
+    """
 
     name: str
     apply: Callable[[], AbstractContextManager[Any]]
     invariants: frozenset[int]
+    clustered: bool = False
 
 
 MUTANTS: Final[dict[str, Mutant]] = {}
 
 
-def mutant(name: str, *invariants: int) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
+def mutant(
+    name: str, *invariants: int, clustered: bool = False
+) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     """Decorator: a fault of this name, which one of these invariants has to catch."""
 
     def register(apply: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-        MUTANTS[name] = Mutant(name, contextmanager(apply), frozenset(invariants))
+        MUTANTS[name] = Mutant(name, contextmanager(apply), frozenset(invariants), clustered)
         return apply
 
     return register

@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Environment:
     log: Callable[..., None]
 
 
+NETWORK: Final = Context()
+"""What is on its way is of no process: it arrives also when its sender is paused."""
 _MIN_GAP_SECONDS = 1e-6
 """Two packets of one direction never arrive at the same instant: timers that are due together have no order."""
 
@@ -38,7 +41,7 @@ class Pipe:
             return
         arrival = max(self._loop.time() + self._latency(), self._stalled_until)
         self._last = max(self._last + _MIN_GAP_SECONDS, arrival)
-        self._loop.call_at(self._last, self._arrive, arrive, facts)
+        self._loop.call_at(self._last, self._arrive, arrive, facts, context=NETWORK)
 
     def _arrive(self, arrive: Callable[..., None], facts: tuple[Any, ...]) -> None:
         if self.open:
@@ -74,7 +77,7 @@ class TcpConnection:
         on_client_close, self.on_client_close = self.on_client_close, _ignore
         on_client_close(reason)
         if far_after:
-            asyncio.get_running_loop().call_later(far_after, self._close_server_side, reason)
+            asyncio.get_running_loop().call_later(far_after, self._close_server_side, reason, context=NETWORK)
         else:
             self._close_server_side(reason)
 

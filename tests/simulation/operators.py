@@ -150,9 +150,9 @@ class Operators:
         answer = await self._api.call("POST", "/v1/devices/bulk/reset/cancel", body)
         for each, outcome in zip(targets, answer["data"], strict=True):
             self._world.log("operator", f"bulk cancel of {each.serial} → {outcome['outcome']}")
-        for each, outcome, status_before in zip(targets, answer["data"], reported, strict=True):
-            if outcome["outcome"] == "cancelled":
-                self._check_not_cancelled_over(status_before, each)
+        for each, outcome, row, status_before in zip(targets, answer["data"], opened, reported, strict=True):
+            if outcome["outcome"] == "cancelled" and row is not None:
+                self._check_not_cancelled_over(status_before, row["id"], each)
 
     def _reported_status(self, command_id: str) -> str | None:
         """What the device has said of this command, if the broker took it from the device for the gateway."""
@@ -165,9 +165,9 @@ class Operators:
             what == "reset.superseded" and facts["command_id"] == command_id for _, _, what, facts in self._world.story
         )
 
-    def _check_not_cancelled_over(self, reported: str | None, device: DeviceHost) -> None:
-        """What the broker held before the request counts (contract, section 2)."""
-        if reported is not None:
+    def _check_not_cancelled_over(self, reported: str | None, command_id: str, device: DeviceHost) -> None:
+        """What the broker held before the request counts, unless it has lost that since (contract, section 2)."""
+        if reported is not None and self._reported_status(command_id) is not None:
             detail = f"{device.serial} had said {reported} before the cancel was asked for"
             self._world.model.violate(1, "a reset with an unread acknowledgement is not cancelled", detail)
             self._world.check()
@@ -218,7 +218,7 @@ class Operators:
             answer = await self._post(device, f"commands/{row['id']}/cancel")
             is_cancelled = answer["type"] == RESET and answer["status"] == "cancelled"
             if is_cancelled and not self._is_superseded(row["id"]):
-                self._check_not_cancelled_over(reported, device)
+                self._check_not_cancelled_over(reported, row["id"], device)
 
     async def command(self, device: DeviceHost, *, type: str, ttl: int) -> None:  # noqa: A002 - the contract's name
         """Queue another command."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from tests.simulation.cluster_plans import CLUSTER_FAULT_KINDS, cluster_steps, is_clustered
 from tests.simulation.job_plans import (
     bulk_reset_broken_off,
     job_cancelled_while_backlogged,
@@ -68,6 +69,8 @@ class Configuration:
     mirrored: bool = False
     delivering: bool = False
     """Whether the gateway's worker runs that has bound devices take a new signing key."""
+    gateways: int = 1
+    """Several share one registry and one broker (``cluster_plans.py``)."""
     shelf: int = 0
     """Devices that are bound and never switched on: only jobs have to do with them."""
 
@@ -165,6 +168,13 @@ _LATE: Final = 0.5
 _ONE: Final[dict[str, Any]] = {"kinds": ("mqtt",), "embedded": False}
 _RESTORED: Final[dict[str, Any]] = {**_ONE, "mirrored": False, "watching": False}
 _NEW_KEY: Final[dict[str, Any]] = {"delivering": True, "watching": False}
+_CLUSTER: Final[dict[str, Any]] = {
+    "kinds": ("mqtt",),
+    "embedded": False,
+    "watching": False,
+    "mirrored": False,
+    "shelf": 6,
+}
 _UNBOUND_FIRST: Final = 0.7
 """How often operators unbind all devices before they erase the person."""
 SCENARIO_PERIOD: Final = 50
@@ -202,6 +212,7 @@ SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter", "
 
 FAULT_KINDS: Final = (
     *SCENARIO_FAULT_KINDS,
+    *CLUSTER_FAULT_KINDS,
     *(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill")),
 )
 
@@ -210,6 +221,8 @@ def make_plan(seed: int) -> Plan:
     """The plan of a seed. Each draws its own mix of what may happen (swarm testing), so that rare things meet."""
     rng = random.Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
     configuration = _configuration(rng)
+    if is_clustered(seed):
+        return Plan(seed, replace(configuration, **_CLUSTER, gateways=rng.choice((2, 2, 3))), cluster_steps(rng))
     if seed % SCENARIO_PERIOD in SCENARIOS:
         scenario, overrides = SCENARIOS[seed % SCENARIO_PERIOD]
         return Plan(seed, replace(configuration, **overrides), scenario(rng))

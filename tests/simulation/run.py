@@ -14,6 +14,7 @@ from unittest.mock import patch
 import structlog
 
 from gateway.domain import erasures, job_creation
+from tests.simulation.cluster_faults import ClusterFaults
 from tests.simulation.faults import FaultInjector
 from tests.simulation.gateway_process import KilledError
 from tests.simulation.integrator import Finding
@@ -27,6 +28,8 @@ from tests.simulation.world import World
 
 START_SECONDS: Final = 1.0
 """All pauses of a run are virtual: exact, part of what the seed determines, and without real time."""
+CLUSTER_START_SECONDS: Final = 3.0
+"""One of several gateways has taken the lease of the broker, and has compared it."""
 RECONNECT_SECONDS: Final = 6.0
 REST_SECONDS: Final = 6.0
 LONGEST_RUN_SECONDS: Final = 600.0
@@ -92,7 +95,8 @@ async def _run(plan: Plan) -> Outcome:
 async def _end(world: World) -> None:
     """Cancel what is left, without looking at how it ends."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    world.host.kill()
+    for host in world.hosts:
+        host.kill()
     for device in world.devices:
         device.switch_off()
     for _ in range(3):
@@ -126,9 +130,10 @@ def _catch_unforeseen_errors(world: World) -> None:
 
 
 async def _script(world: World) -> None:
-    operators, faults, checker = JobOperators(world), FaultInjector(world), InvariantChecker(world)
-    world.host.start()
-    await asyncio.sleep(START_SECONDS)
+    operators, faults, checker = JobOperators(world), ClusterFaults(world), InvariantChecker(world)
+    for host in world.hosts:
+        host.start()
+    await asyncio.sleep(START_SECONDS if world.cluster is None else CLUSTER_START_SECONDS)
     for device in world.devices:
         device.switch_on()
         await operators.register(device)

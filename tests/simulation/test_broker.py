@@ -11,7 +11,7 @@ from gateway.broker.access_rules import Role
 from gateway.broker.embedded.session import ClientIdentity
 from tests.simulation.broker import Broker
 from tests.simulation.mqtt_client import Client, ClosedError, NotAuthorisedError
-from tests.simulation.virtual_loop import StalledError, VirtualLoop
+from tests.simulation.virtual_loop import PausableProcess, StalledError, VirtualLoop
 
 OWN = "devices/dev_1/"
 RESET = OWN + "commands/factory_reset"
@@ -108,6 +108,27 @@ def test_the_will_is_published_without_a_disconnect() -> None:
     run_virtually(scenario())
 
 
+def test_a_session_that_was_taken_over_accepts_nothing_more() -> None:
+    """Not even what was on its way when another client took its id: so a former owner of a broker is fenced."""
+
+    async def scenario() -> None:
+        bench = BrokerBench()
+        former = await bench.connect("gateway")
+        former.connection.stall(0.5)
+        late = former.send(RESET, b"of the former", qos=1, retain=True)
+        successor = await bench.connect("gateway")
+        await asyncio.sleep(ALL_ARRIVED_SECONDS)
+        after = former.send(RESET, b"later still", qos=1, retain=True)
+        await successor.send(RESET, b"of the successor", qos=1, retain=True)
+        await asyncio.sleep(ALL_ARRIVED_SECONDS)
+        assert bench.broker.retained[RESET] == b"of the successor"
+        assert not late.done()
+        assert not after.done()
+        assert former.closed.result() == "taken over"
+
+    run_virtually(scenario())
+
+
 def test_a_silent_loss_is_noticed_later() -> None:
     """Until then the broker takes the session for live, and its messages are lost on the way, not in the queue."""
 
@@ -169,3 +190,32 @@ def test_a_wait_without_a_timer_is_an_error() -> None:
 
 async def _for_ever() -> None:
     await asyncio.Event().wait()
+
+
+def test_a_paused_process_does_afterwards_what_became_due() -> None:
+    """In its order, and not what it cancels then; another process goes on meanwhile."""
+
+    async def ticks(name: str, seen: list[tuple[str, float]]) -> None:
+        for _ in range(3):
+            await asyncio.sleep(1.0)
+            seen.append((name, asyncio.get_running_loop().time()))
+
+    async def scenario() -> None:
+        loop, paused, other = asyncio.get_running_loop(), PausableProcess(), PausableProcess()
+        seen: list[tuple[str, float]] = []
+        tasks = [
+            loop.create_task(ticks("paused", seen), context=paused.context()),
+            loop.create_task(ticks("other", seen), context=other.context()),
+        ]
+        cancelled = paused.context().run(loop.call_later, 2.0, seen.append, ("cancelled", 0.0))
+        paused.context().run(loop.call_later, 1.5, cancelled.cancel)
+        await asyncio.sleep(0.5)
+        paused.freeze()
+        await asyncio.sleep(4.0)
+        paused.resume()
+        await asyncio.wait(tasks)
+        assert [at for name, at in seen if name == "other"] == [1.0, 2.0, 3.0]
+        assert [at for name, at in seen if name == "paused"] == [4.5, 5.5, 6.5]
+        assert ("cancelled", 0.0) not in seen
+
+    run_virtually(scenario())

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from device_sim.app import GatewayApi
 from device_sim.errors import ApiError, UnreachableError
-from tests.simulation.gateway_host import GatewayHost
+from tests.simulation.gateway_host import GatewayInstance
 from tests.simulation.gateway_process import KilledError
 
 TIMEOUT_SECONDS = 15.0
@@ -19,9 +19,9 @@ _GOOD = 300
 class VirtualApi(GatewayApi):
     """What companion apps, back ends and devices call. ``lost_answers`` is how many of the next answers get lost."""
 
-    def __init__(self, host: GatewayHost, key: str, latency: Callable[[], float]) -> None:
+    def __init__(self, answering: Callable[[], GatewayInstance | None], key: str, latency: Callable[[], float]) -> None:
         super().__init__("http://gateway", key)
-        self._host = host
+        self._answering = answering
         self._latency = latency
         self.lost_answers = 0
 
@@ -52,7 +52,7 @@ class VirtualApi(GatewayApi):
             UnreachableError: no gateway took it, or no answer came; it may have been done all the same.
         """
         await asyncio.sleep(self._latency())
-        instance = self._host.instance
+        instance = self._answering()
         if instance is None:
             raise UnreachableError("connection refused")
         call_task = instance.spawn(call_app(instance.app, method, path, content, bearer, idempotency_key))

@@ -6,26 +6,27 @@ import asyncio
 import json
 import random
 import sqlite3
-from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from device_sim.actions import Publish, Upload
 from gateway.core.ids import Ids
 from gateway.domain import epoch, grants
 from gateway.domain.messages import Message
-from gateway.store import Context, Row, View, key_sql, outbox_sql, token_sql, transact
+from gateway.store import Context, Row, View, key_sql, token_sql, transact
 from gateway.store.transaction import rollback
 from tests.simulation import certificate_laws
 from tests.simulation.broker import Broker
 from tests.simulation.broker_session import Packet
+from tests.simulation.cluster_host import ClusterHost
 from tests.simulation.commit_check import find_missing
 from tests.simulation.device_host import DeviceHost, Kind, reported_status
 from tests.simulation.disk import drain_ledger, new_disk
 from tests.simulation.first_start import first_start
 from tests.simulation.gateway_host import RULES, GatewayHost
+from tests.simulation.hosts import answering, open_hosts
 from tests.simulation.integrator import Integrator
 from tests.simulation.job_laws import JobLaws
-from tests.simulation.job_plans import JOB_KINDS
 from tests.simulation.model_state import OPEN, RESET, ModelState
 from tests.simulation.network import Environment, make_latency
 from tests.simulation.plan import Plan
@@ -40,6 +41,8 @@ NOON = 1_794_312_000_000
 class World(RegistryReads):
     """Everything there is in a run. ``log`` collects its story."""
 
+    epoch = 0
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.loop = asyncio.get_running_loop()
@@ -48,6 +51,8 @@ class World(RegistryReads):
         self.story: list[tuple[float, str, str, dict[str, Any]]] = []
         self.clock_ahead_ms = 0
         self.disturbed_at = 0.0
+        self.fault_at = 0.0
+        """The same without the time until another gateway has taken over."""
         self.bound_at: dict[str, float] = {}
         self.ended = asyncio.Event()
         self.published: dict[str, list[bytes]] = {}
@@ -57,31 +62,28 @@ class World(RegistryReads):
         self.broker = self._broker()
         super().__init__(new_disk())
         self.backup: sqlite3.Connection | None = None
-        self.host = GatewayHost(
-            self.disk,
-            self.broker,
-            Environment(self.rng("gateway"), self.clock, self.latency, self.log),
-            slow=configuration.slow,
-            after_commit=self.after_commit,
-            observer=self,
-        )
-        self.host.embedded, self.host.watching = configuration.embedded, configuration.watching
-        self.host.delivering = configuration.delivering
+        self.gateways: list[ClusterHost] = []
+        self.balancer = self.rng("load balancer")
+        self.hosts = open_hosts(self)
+        self.cluster = self.gateways[0].laws if self.gateways else None
         self.known_keys: set[str] = set()
         """The signing keys of this registry, and of those that a restore has replaced."""
-        self.host.rules = replace(RULES, mirrored=(outbox_sql.STATE,) if configuration.mirrored else ())
         first = first_start(self)
         self.project_id, self.key, self.foreign_device_id = first.project_id, first.key, first.foreign_device_id
         self.job_key, self.shelf_ids, self.jobs = first.job_key, first.shelf_ids, JobLaws(first.job_key_id)
-        self.host.working = any(step.kind in JOB_KINDS for step in plan.steps)
         self.altered_commands: set[str] = set()
         """Commands whose params the broker has changed: their device refuses them, and that is right."""
         self.restored_commands: set[str] = set()
         """Commands, but no resets, that a restore found open: a device may have passed them by."""
         self.integrator = Integrator(self.broker, self.disk)
         self.broker.on_message = self.integrator.receive
-        self.api = VirtualApi(self.host, self.key, self.latency)
+        self.api = VirtualApi(partial(answering, self), self.key, self.latency)
         self.devices = [self._device(number, cast("Kind", kind)) for number, kind in enumerate(configuration.kinds)]
+
+    @property
+    def host(self) -> GatewayHost:
+        """The gateway; of several the one that serves the broker."""
+        return next((each for each in self.gateways if each.owns), self.hosts[0])
 
     def rng(self, stream: str) -> random.Random:
         """A stream of chance that is this run's alone."""
@@ -123,7 +125,7 @@ class World(RegistryReads):
 
     def mark_disturbance(self) -> None:
         """Something is broken: promises that name seconds count from when it is mended."""
-        self.disturbed_at = self.loop.time()
+        self.disturbed_at = self.fault_at = self.loop.time()
 
     def check(self) -> None:
         """End the run if an invariant does not hold."""
@@ -132,14 +134,18 @@ class World(RegistryReads):
 
     # --- what the gateway does, as seen from outside ------------------------------------------------------------------
 
-    def after_commit(self) -> None:
-        """A transaction of the gateway was committed."""
+    def after_commit(self, by: ClusterHost | None = None) -> None:
+        """A transaction of the gateway was committed; of several, ``by`` this one."""
         rows = drain_ledger(self.disk)
+        if self.cluster is not None:
+            self.cluster.check_commit(by, rows)
         self.model.has_one_writer = not self.host.watching  # then two processes mint them
         self.model.check_commit(self.disk, rows, self.loop.time())
         for finding in (
             *certificate_laws.check_commit(self.disk, rows),
-            *self.jobs.check_commit(self.disk, rows, self.loop.time(), self.clock_ahead_ms),
+            *self.jobs.check_commit(
+                self.disk, rows, self.loop.time(), self.clock_ahead_ms + (0 if by is None else by.ahead_ms)
+            ),
         ):
             self.model.violate(*finding)
         for row in rows:

@@ -1,0 +1,338 @@
+"""Gateways that share one registry, put together as ``gateway.app`` does: registration, leases, the broker's owner.
+
+SQLite stands for the server. Each gateway has its line to it, and transactions take turns, as they do at PostgreSQL
+under the lock of the registry. The clock of the database is the virtual one, whatever the clock of a gateway says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from gateway.broker.owner import BrokerOwner
+from gateway.broker.service_accounts import GATEWAY_USER
+from gateway.cluster.membership import Membership
+from gateway.core.ids import Ids
+from gateway.core.topics import Topics
+from gateway.domain.messages import Message
+from gateway.domain.presence import PresenceWorker
+from gateway.errors import GatewayError
+from gateway.mqtt.connect import BrokerAddress, LinkError, Session
+from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
+from gateway.store import Context, Store, broker_sql
+from gateway.store.dialect import SQLITE
+from gateway.store.wakeups import Wakeups
+from gateway.workers.away_brokers import AwayBrokers
+from gateway.workers.change_poller import ChangePoller
+from gateway.workers.expiry import ExpiryWorker
+from gateway.workers.jobs import JobWorker
+from gateway.workers.key_delivery import KeyDelivery
+from tests.simulation.disk import Disk, VirtualStore
+from tests.simulation.gateway_host import GATEWAY_ID, PAUSES, GatewayHost, GatewayInstance, VirtualConnection
+from tests.simulation.gateway_process import KillableProcess
+from tests.simulation.gateway_session import GATEWAY_PASSWORD, GatewayObserver, open_session
+
+if TYPE_CHECKING:
+    from gateway.broker.access_sync import AccessManager
+    from gateway.settings.loading import Settings
+    from gateway.store.engine import Cursor
+    from tests.simulation.cluster_laws import ClusterLaws
+
+LEASE_SECONDS: Final = 3.0
+BROKER_ID: Final = "default"
+_DATABASE_CLOCK: Final = "database_clock"
+
+CLUSTER_LEDGER = """
+    CREATE TEMP TRIGGER l16 AFTER DELETE ON outbox BEGIN
+        INSERT INTO ledger (what, id, old) VALUES ('handled', old.seq, old.kind); END;
+    CREATE TEMP TRIGGER l17 AFTER UPDATE ON leases WHEN old.epoch <> new.epoch OR old.instance <> new.instance BEGIN
+        INSERT INTO ledger (what, id, old, new) VALUES ('lease', new.name,
+            json_object('instance', old.instance, 'epoch', old.epoch, 'until', old.until, 'taken_at', old.taken_at),
+            json_object('instance', new.instance, 'epoch', new.epoch, 'until', new.until)); END;
+    CREATE TEMP TRIGGER l18 AFTER UPDATE ON leases WHEN old.epoch = new.epoch AND old.instance = new.instance BEGIN
+        INSERT INTO ledger (what, id, old, new) VALUES ('kept', new.name, json_quote(new.instance), new.until); END;
+"""
+
+
+def share(disk: Disk, clock: Callable[[], int]) -> None:
+    """Make a disk the registry of several gateways: with a clock, in milliseconds since the epoch."""
+    disk.create_function(_DATABASE_CLOCK, 0, clock)
+    disk.executescript(CLUSTER_LEDGER)
+
+
+class Line:
+    """A gateway's line to the shared registry. When it is cut, the answer to the last commit may be lost."""
+
+    dialect = replace(SQLITE, _now=f"{_DATABASE_CLOCK}()")
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self._own_commits = 0
+        self.is_cut = False
+        self.loses_answer = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Return whether a transaction is open."""
+        return self.disk.in_transaction
+
+    def execute(self, sql: str, values: Any = (), /) -> Cursor:
+        """Execute a statement, if the registry can be reached."""
+        if self.is_cut and sql != "ROLLBACK":
+            raise sqlite3.OperationalError("the registry cannot be reached")
+        cursor = self.disk.execute(sql, values)
+        if sql == "COMMIT":
+            self._own_commits += 1
+            if self.loses_answer:
+                self.loses_answer, self.is_cut = False, True
+                raise sqlite3.OperationalError("the answer to the commit was lost")
+        return cursor
+
+    def executemany(self, sql: str, rows: Any, /) -> Cursor:
+        """Execute a statement with each of these rows."""
+        if self.is_cut:
+            raise sqlite3.OperationalError("the registry cannot be reached")
+        return self.disk.executemany(sql, rows)
+
+    def begin(self) -> None:
+        """Begin a transaction that writes."""
+        self.execute("BEGIN IMMEDIATE")
+
+    def commits_of_others(self) -> int:
+        """Return a counter that changes with each commit by another."""
+        return self.disk.commits - self._own_commits
+
+    def stamp(self) -> tuple[int, int]:
+        """Return a value that changes with each write to the registry."""
+        return self.disk.total_changes, self.disk.commits
+
+    def __getattr__(self, name: str) -> Any:
+        """What is the same for all."""
+        return getattr(self.disk, name)
+
+
+class SessionObserver:
+    """Observer of one owner's work: under which epoch it is done, and by whom."""
+
+    def __init__(self, observer: GatewayObserver, laws: ClusterLaws, instance: str, epoch: int) -> None:
+        self._observer, self._laws, self._instance = observer, laws, instance
+        self.epoch = epoch
+        self.on_acknowledge: Callable[[Message, int], None] = observer.on_acknowledge
+        self.commit_count = observer.commit_count
+
+    def on_publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """The gateway hands a message to the broker."""
+        self._laws.check_publisher(self._instance, self.epoch)
+        self._observer.on_publish(topic, payload, retain=retain)
+
+
+class VirtualOwner(BrokerOwner):
+    """The owner's own work, on the virtual broker."""
+
+    def __init__(self, host: ClusterHost, instance: ClusterInstance, access: AccessManager) -> None:
+        # no broker to open: no super call
+        self._settings = cast("Settings", SimpleNamespace(broker_id=BROKER_ID))
+        self._host, self._process, self._instance = host, instance.process, instance.membership.instance
+        self._store, self._wakeups, self._topics = instance.store, instance.wakeups, instance.topics
+        self._steering, self._lease = access, instance.membership.broker
+        self._broker = self  # type: ignore[assignment]
+        self._connection = self._access = None
+
+    @property
+    def access(self) -> AccessManager:
+        """How accounts and sessions of the broker are steered."""
+        return self._steering
+
+    def _parts(self, store: Store) -> tuple[BrokerConnection, PresenceWorker]:
+        async def listening() -> None:
+            await store.write(self._begin)
+            await presence.forgive()
+
+        async def lost() -> None:
+            await store.write(lambda tx: broker_sql.note_lost(tx, tx.context.broker))
+
+        connection = VirtualConnection(
+            BrokerAddress("broker", 1883, GATEWAY_USER, GATEWAY_PASSWORD, version=self._version()),
+            auto_version=False,
+            store=store,
+            topics=self._topics,
+            wakeups=self._wakeups,
+            observer=ConnectionObserver(
+                self._wakeups.access_changed,
+                first_uses=self.access.first_uses,
+                listening=listening,
+                lost=lost,
+                may_connect=lambda: self._lease.is_held,
+            ),
+            pauses=PAUSES,
+        )
+        host = self._host
+        observer = SessionObserver(host.observer, host.laws, self._instance, self.epoch_of(store))
+        connection.open = partial(_opened, host, self._process, observer)
+        presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
+        return connection, presence
+
+    def epoch_of(self, store: Store) -> int:
+        """The epoch of the lease under which this store writes."""
+        fence = store._fence()  # noqa: SLF001 - nothing else tells it
+        return 0 if fence is None else fence.epoch
+
+    def _version(self) -> str:
+        return "5" if self._host.broker.version_5 else "3.1.1"
+
+    def _watchers(self, connection: BrokerConnection) -> Iterator[Coroutine[Any, Any, None]]:
+        if self.access.first_uses is not None:
+            yield self.access.first_uses.run(connection.barrier.passed)
+
+
+@asynccontextmanager
+async def _opened(
+    host: ClusterHost, process: KillableProcess, observer: GatewayObserver, address: BrokerAddress, **facts: Any
+) -> AsyncIterator[Session]:
+    await process.pause_point("connect")
+    if host.is_away_from_broker:
+        raise LinkError("The broker cannot be reached.")
+    opened: AbstractAsyncContextManager[Session] = open_session(
+        host.broker, process, observer, host.latency, address, **facts
+    )
+    async with opened as session:
+        await process.pause_point("connected")
+        yield session
+
+
+class ClusterInstance(GatewayInstance):
+    """One process of one of several gateways."""
+
+    is_serving = False
+
+    def __init__(self, host: ClusterHost, process: KillableProcess) -> None:  # other parts: no super call
+        self.process = process
+        self.wakeups, self.topics = Wakeups(), Topics()
+        entropy = host.rng.randbytes
+        context = Context(host.rules, clock=host.clock, entropy=entropy, ids=Ids(entropy))
+        self.store = VirtualStore(
+            host.disk,
+            process,
+            context,
+            after_commit=host.after_commit,
+            listener=self.wakeups,
+            line=host.line,
+            judge=host.laws.check_jobs,
+        )
+        self.membership = Membership(
+            self.store,
+            gateway_id=host.name,
+            http=host.name,
+            broker_id=BROKER_ID,
+            lease_seconds=LEASE_SECONDS,
+            clock=asyncio.get_running_loop().time,
+        )
+        access = host.access(self.membership.broker.store, process)
+        self.owner = VirtualOwner(host, self, access)
+        self.connection: Any = self.owner  # it tells the state of the connection
+        self.app = self._app()
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+
+    async def _is_backlog_processed(self, seconds: float) -> bool:
+        return await self.owner.taken_in(seconds)
+
+    def _context(self) -> contextvars.Context:
+        return self.process.context()
+
+    def run(self, *, watching: bool, delivering: bool, working: bool) -> None:
+        """Register; then start its parts."""
+        del watching
+        self.spawn(self._begin(delivering=delivering, working=working))
+
+    async def _begin(self, *, delivering: bool, working: bool) -> None:
+        while True:
+            try:
+                await self.membership.begin()
+            except GatewayError:  # a supervisor starts it again
+                await asyncio.sleep(0.5)
+                continue
+            break
+        for each in (
+            self.membership.broker.run(self.owner.work),
+            self.membership.fleet.run(partial(_fleet_work, self, delivering=delivering, working=working)),
+            self.membership.registration.run(),
+            ChangePoller(self.store, self.wakeups).run(),
+            self.erasures.run(),
+        ):
+            self.spawn(each)
+        self.is_serving = True
+
+
+async def _fleet_work(instance: ClusterInstance, store: Store, *, delivering: bool, working: bool) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ExpiryWorker(store).run())
+        group.create_task(AwayBrokers(store).run())
+        if delivering:
+            group.create_task(KeyDelivery(store).run())
+        if working:
+            group.create_task(JobWorker(store, instance.owner.taken_in).run())
+
+
+class ClusterHost(GatewayHost):
+    """The machine of one of several gateways. ``ahead_ms`` is how much its clock is ahead."""
+
+    line: Line
+    laws: ClusterLaws
+    ahead_ms = 0
+    is_away_from_broker = False
+    troubled_at = 0.0
+    instance: ClusterInstance | None
+
+    @property
+    def owns(self) -> bool:
+        """Return whether it serves the broker now."""
+        instance = self.instance
+        return instance is not None and instance.membership.broker.is_held and instance.owner.status.connected
+
+    @property
+    def has_compared(self) -> bool:
+        """Return whether it has compared the broker since it connected."""
+        return self.instance is not None and bool(self.instance.owner.status.reconciled)
+
+    @property
+    def is_fleet_worker(self) -> bool:
+        """Return whether it holds the lease of the fleet worker."""
+        return self.instance is not None and self.instance.membership.fleet.is_held
+
+    @property
+    def is_well(self) -> bool:
+        """Return whether it runs, and reaches registry and broker."""
+        instance = self.instance
+        if instance is None or not instance.is_serving or instance.process.is_paused:
+            return False
+        return not (self.line.is_cut or self.is_away_from_broker)
+
+    def mark_trouble(self) -> None:
+        """Note that something has just happened to it."""
+        self.troubled_at = asyncio.get_running_loop().time()
+
+    def start(self) -> None:
+        """Start this gateway."""
+        self.mark_trouble()
+        super().start()
+
+    async def stop(self) -> None:
+        """End it in order. Whether it has handed its leases over can be judged where nothing kept it from that."""
+        instance, can_write = self.instance, self.is_well and not (self.disk.full or self.disk.unreadable)
+        self.mark_trouble()
+        await super().stop()
+        if instance is not None and can_write and not self.line.is_cut and not self.disk.full:
+            self.laws.check_handed_over(instance.membership.instance)
+
+    def _instance(self, process: KillableProcess) -> ClusterInstance:
+        return ClusterInstance(self, process)
+
+
+__all__ = ["GATEWAY_ID", "LEASE_SECONDS", "ClusterHost", "ClusterInstance", "Line", "share"]

@@ -135,7 +135,7 @@ def _cancelled_unread(rng: random.Random) -> list[Step]:
 
 
 def _taken_over_without_memory(rng: random.Random) -> list[Step]:
-    """The broker loses what it retained while its owner is away for good."""
+    """The broker loses what it retained while its owner is away."""
     at = rng.uniform(0.0, ACTIVE_SECONDS)
     trouble = rng.choice(("pause", "kill"))
     facts = {**FAULTS[trouble][1](rng), "gateway": "owner"} | (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -175,7 +175,7 @@ def _unasked() -> Iterator[None]:
 
 @mutant("the number of an event is drawn before the lock", 10, clustered=True)
 def _drawn_too_early() -> Iterator[None]:
-    schedule, write = VirtualWriter._schedule_turn, event_sql._write  # noqa: SLF001 - a fault has no manners
+    schedule, insert = VirtualWriter._schedule_turn, event_sql.insert  # noqa: SLF001 - a fault has no manners
     drawn: dict[Any, int] = {}
 
     def scheduled(self: VirtualWriter) -> None:
@@ -184,15 +184,13 @@ def _drawn_too_early() -> Iterator[None]:
             vars(self.disk)["drawn"] = last
         schedule(self)
 
-    def written(tx: Tx, *given: Any, **facts: Any) -> None:
-        write(tx, *given, **facts)
-        if tx.connection in drawn:
-            tx.run("UPDATE events SET seq = ? WHERE seq = last_insert_rowid()", drawn[tx.connection])
+    def inserted(tx: Tx, events: Sequence[event_sql.NewEvent]) -> None:
+        insert(tx, events)
+        for event in events if tx.connection in drawn else ():
+            tx.run("UPDATE events SET seq = ? WHERE id = ?", drawn[tx.connection], event.id)
             drawn[tx.connection] += 1
 
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(VirtualWriter, "_schedule_turn", scheduled))
-        stack.enter_context(patch.object(event_sql, "_write", written))
+    with patch.object(VirtualWriter, "_schedule_turn", scheduled), patch.object(event_sql, "insert", inserted):
         yield
 
 

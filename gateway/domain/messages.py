@@ -40,6 +40,11 @@ from gateway.store.records import DeviceKey
 MAX_PAYLOAD_BYTES: Final = 65_536
 LEAST: Final = 100
 """The most messages that an urgent write, such as a reset, waits for on SQLite: a millisecond or two."""
+MOST_ALONE: Final = 20
+"""The most messages that go one by one before a batch checks again whether an urgent write waits.
+
+Each takes a few statements: over a network tens of milliseconds. The renewal of the broker's lease is such a write.
+"""
 _AUDITED_PER_MINUTE: Final = 10
 _REFUSED: Final = "acknowledgement.refused"
 _SOURCE_SHOWN: Final = 256
@@ -154,22 +159,32 @@ def process_batch(batch: Batch, incoming: Sequence[Incoming], names: topics.Topi
     is kept; that between devices has no meaning.
     """
     tx, devices = batch.tx, batch.devices
-    count, answers = 0, list[MessageResult]()
+    count, singly, answers = 0, 0, list[MessageResult]()
     beats = heartbeats.HeartbeatBatch(tx, at_broker=True, yield_to_urgent=batch.yield_to_urgent)
     devices.open(tx.connection)
-    while count < len(incoming) and not (count >= LEAST and batch.should_stop()):
+    while count < len(incoming) and not ((count >= LEAST or singly >= MOST_ALONE) and batch.should_stop()):
         batch.yield_to_urgent()
-        part = incoming[count : count + tx.dialect.together]
-        together, alone = _partition(batch, [_parsed(names, each) for each in part if each is not None])
+        length, together, alone = _part(batch, incoming[count : count + tx.dialect.together], names)
         beats.take(together)
         if alone:
             beats.settle()
             answers += [answer for parsed in alone if (answer := apply(tx, parsed)) is not None]
             devices.forget()  # whatever these have changed
-        count += len(part)
+        count += length
+        singly += len(alone)
     beats.settle()
     devices.close(tx.connection)
     return count, answers
+
+
+def _part(batch: Batch, incoming: Sequence[Incoming], names: topics.Topics) -> tuple[int, list[Beat], list[Parsed]]:
+    """Return how many of these are the next part, and which of them go together and which one by one."""
+    parsed = [(place, _parsed(names, each)) for place, each in enumerate(incoming, 1) if each is not None]
+    together, alone = _partition(batch, [each for _, each in parsed])
+    if len(alone) <= MOST_ALONE:
+        return len(incoming), together, alone
+    length = next(place for place, each in parsed if each is alone[MOST_ALONE - 1])
+    return length, *_partition(batch, [each for place, each in parsed if place <= length])
 
 
 def _parsed(names: topics.Topics, incoming: Message | Parsed) -> Parsed:

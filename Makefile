@@ -19,7 +19,7 @@ demo: $(VENV)/.runtime ## see three devices being reset, for real (under 30 s)
 run: $(VENV)/.runtime ## serve with a few simulated devices alive, until Ctrl-C
 	$(BIN)/gateway demo --keep-running
 
-test: $(VENV)/.dev tools ## run every test (installs Mosquitto, RabbitMQ and Chromium by apt when root)
+test: $(VENV)/.dev tools ## run every test (installs Mosquitto, HAProxy, Chromium and others by apt when root)
 	@sh scripts/left_out.sh > $(VENV)/.left-out
 	$(PYTEST) $$(cat $(VENV)/.left-out)
 	$(PYTEST) --engine postgresql $(SHORT_ON_POSTGRESQL)

@@ -51,7 +51,8 @@ class OtherGatewayError(LinkError):
 
     def __init__(self, gateway_id: str, started_at: str, own_id: str) -> None:
         remedy = (
-            "A copy of a data directory must not run beside the original: stop one of the two."
+            "A copy of a data directory must not run beside the original: stop one of the two. Two gateways of one "
+            "registry that share a broker need the same broker_id."
             if gateway_id == own_id
             else "Stop one of the two, or give one of them a topic_prefix or a broker of its own."
         )

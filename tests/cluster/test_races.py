@@ -22,7 +22,8 @@ from gateway.domain import commands, devices, messages
 from gateway.errors import GatewayError
 from gateway.models.commands import CreateCommand
 from gateway.models.devices import RegisterDevice
-from gateway.store import Context, Store, Tx, View, device_sql, key_sql, token_sql
+from gateway.mqtt.reconciler import compare
+from gateway.store import Context, Store, Tx, View, broker_sql, device_sql, key_sql, outbox_sql, token_sql
 from gateway.store.postgres import connection as postgres_connection
 from gateway.store.postgres.connection import PostgresConnection
 from tests.domain.support import receipt
@@ -202,6 +203,29 @@ async def test_each_pair_has_the_result_of_a_serial_order(two: Two, first: str) 
         assert await two.state(raced) == await two.state(alike), (first, second)
 
 
+def _join(tx: Tx, _: Subject) -> object:
+    return broker_sql.join(tx, "brk_b")
+
+
+@pytest.mark.parametrize("joins_first", [True, False])
+async def test_no_change_falls_between_the_brokers_and_one_that_joins(two: Two, *, joins_first: bool) -> None:
+    """The change is marked for the broker that joins, or that broker's first comparison finds it."""
+    assert await two.one.write(lambda tx: broker_sql.join(tx, "brk_a")) == broker_sql.FIRST
+    subject = await two.subject("S1")
+    await two.one.write(lambda tx: tx.run("DELETE FROM outbox"))
+    first, second = (_join, _reset) if joins_first else (_reset, _join)
+    assert await two.at_once(first, second, subject) == ["done", "done"]
+    joined = broker_sql.FIRST + 1
+    assert await two.one.read(lambda view: _has_reset(view, subject, joined)) == joins_first
+    await two.other.write(lambda tx: compare(tx, NAMES, {}, trustworthy=True, broker=joined))
+    for broker in (broker_sql.FIRST, joined):
+        assert await two.one.read(lambda view, broker=broker: _has_reset(view, subject, broker))  # type: ignore[misc]
+
+
+def _has_reset(view: View, subject: Subject, broker: int) -> bool:
+    return outbox_sql.has(view, outbox_sql.COMMAND, subject.pk, CommandType.FACTORY_RESET, brokers=[broker])
+
+
 async def test_all_verbs_at_once_keep_the_invariants(two: Two) -> None:
     """From both gateways, unordered: one open command of a type, one good token, numbers of commands in order."""
     subject = await two.subject("S1")
@@ -222,6 +246,8 @@ async def test_a_missing_lock_is_found(two: Two, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(postgres_connection, "_BEGIN", "BEGIN")
     with pytest.raises(AssertionError, match="has not waited"):
         await two.at_once(_reset, _heartbeat, await two.subject("S1"))
+    with pytest.raises(AssertionError, match="has not waited"):
+        await two.at_once(_reset, _join, await two.subject("S2"))
 
 
 async def test_who_is_paused_in_a_transaction_holds_up_no_other(

@@ -1,6 +1,6 @@
 """Several brokers of one registry: each has its own rows, and none waits for another (contract, section 6)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -278,3 +278,85 @@ def test_a_broker_that_is_gone_is_forgotten(world: World) -> None:
     with pytest.raises(ConflictError, match="only broker"):
         world.run(brokers.forget, "default")
     assert world.run(broker_sql.join, "brk_c") == SECOND
+
+
+# --- the checks find the faults that they are there for ---------------------------------------------------------------
+
+
+def _accept_any_will(tx: Tx, device_pk: int, due: int) -> None:
+    tx.run("UPDATE health SET offline_due_at = ?, at_broker = 0 WHERE device_pk = ?", due, device_pk)
+
+
+def _drop_at_each_broker(tx: Tx, seqs: list[int]) -> None:
+    for seq in seqs:
+        tx.run(
+            """DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM outbox o WHERE o.seq = ?
+                AND o.device_pk = outbox.device_pk AND o.kind = outbox.kind AND o.detail = outbox.detail)""",
+            seq,
+        )
+
+
+def _mark_at_each(tx: Tx, device_pk: int, command_type: str, **where: object) -> None:
+    del where
+    outbox_sql._mark(tx, outbox_sql.COMMAND, device_pk, command_type)  # noqa: SLF001 - what the fault does
+
+
+FAULTS: dict[str, tuple[object, str, object, Callable[[World], None]]] = {
+    "a will of any broker counts": (
+        health_sql,
+        "leaving",
+        _accept_any_will,
+        test_a_late_last_will_of_another_broker_is_ignored,
+    ),
+    "a retained will of any broker counts": (
+        health_sql,
+        "left_broker",
+        _accept_any_will,
+        test_a_late_last_will_of_another_broker_is_ignored,
+    ),
+    "only the broker of this gateway is marked": (
+        outbox_sql,
+        "FOLLOWED",
+        "FROM brokers b WHERE b.pk = 1",
+        test_a_change_is_marked_for_each_broker,
+    ),
+    "what one broker has counts for the others": (
+        outbox_sql,
+        "done",
+        _drop_at_each_broker,
+        test_a_change_is_marked_for_each_broker,
+    ),
+    "a comparison marks every broker": (
+        outbox_sql,
+        "mark_command",
+        _mark_at_each,
+        test_a_comparison_marks_its_own_broker_alone,
+    ),
+    "each owner judges all devices": (
+        health_sql,
+        "_JUDGED",
+        "(SELECT pk FROM brokers WHERE ?1 > 0)",
+        test_silence_is_judged_where_the_device_was_heard,
+    ),
+    "a broker that is left out is still marked": (
+        outbox_sql,
+        "FOLLOWED",
+        "FROM brokers b WHERE TRUE",
+        test_a_broker_that_is_away_for_long_is_left_out,
+    ),
+    "nothing is marked for a broker that is back": (
+        brokers,
+        "_ended_since",
+        lambda *_: set(),
+        test_a_broker_that_is_away_for_long_is_left_out,
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(world: World, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """With the fault planted, the test of that rule fails."""
+    module, name, wrong, check = FAULTS[fault]
+    monkeypatch.setattr(module, name, wrong)
+    with pytest.raises(AssertionError):
+        check(world)

@@ -272,6 +272,7 @@ async def serving(
             {"name": name, "held": True, "owner": "gw_1", "epoch": 1, "age_seconds": 60, "error": None}
             for name in ("broker:default", "fleet")
         ],
+        "brokers": [{"id": "default", "owner": "gw_1", "connected": True, "followed": True, "outbox": 0}],
         "outbox": {"depth": 0, "oldest_seconds": 0},
         "certificates": [],
     }

@@ -60,6 +60,12 @@ class DatabaseConnection(Protocol):
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> Cursor:
         """Execute a statement. Placeholders are ``?`` or ``?1``."""
 
+    def post(self, sql: str, values: Sequence[Any] = (), /) -> Cursor:
+        """Execute a statement by the time its result, or that of a later one, is asked for."""
+
+    def flush(self) -> None:
+        """Execute what was posted and was not executed yet. Errors of those statements are raised here or before."""
+
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Changes:
         """Execute a statement with each of these rows."""
 

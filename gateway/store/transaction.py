@@ -150,8 +150,8 @@ class Tx(View):
         """Whether new ids sort after the existing ones."""
 
     def run(self, sql: str, *values: Any) -> Cursor:
-        """Execute one statement."""
-        return self.connection.execute(sql, values)
+        """Execute one statement, at the latest when its result is read."""
+        return self.connection.post(sql, values)
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Execute one statement with each of these rows; return how many rows it changed."""

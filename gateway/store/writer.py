@@ -217,7 +217,7 @@ class Writer:
         measured, traced = len(tx.measures), len(tx.traced)
         for _ in range(ID_TRIES - 1):
             try:
-                return job.run(tx)
+                return self._executed(job, tx)
             except DATABASE_ERRORS as error:
                 if not id_was_taken(error):
                     raise
@@ -225,7 +225,13 @@ class Writer:
             undo()
             self._devices.forget()
             del tx.measures[measured:], tx.traced[traced:]
-        return job.run(tx)
+        return self._executed(job, tx)
+
+    def _executed(self, job: _Job, tx: Tx) -> Any:
+        """Run this write, and have each of its statements executed: its errors are its own."""
+        result = job.run(tx)
+        self._connection.flush()
+        return result
 
     def _failed(self, jobs: list[_Job], error: BaseException) -> list[Callable[[], None]]:
         self._devices.forget()
@@ -235,7 +241,7 @@ class Writer:
         return []
 
     def _savepoint(self, job: _Job, tx: Tx) -> None:
-        self._connection.execute("SAVEPOINT job")
+        self._connection.post("SAVEPOINT job")
         measured, traced = len(tx.measures), len(tx.traced)
         try:
             job.result = self._run_job(job, tx, self._back_to_savepoint)
@@ -246,7 +252,7 @@ class Writer:
             self._devices.forget()
             del tx.measures[measured:], tx.traced[traced:]
             job.error = error  # only this job's caller gets it
-        self._connection.execute("RELEASE job")
+        self._connection.post("RELEASE job")
 
     def _settle(self, jobs: list[_Job], calls: list[Callable[[], None]]) -> None:
         try:

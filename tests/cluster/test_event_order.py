@@ -46,6 +46,7 @@ async def _long_transaction(store: Store, kind: str) -> AsyncIterator[None]:
 
     def held(tx: Tx) -> None:
         _tell(kind)(tx)
+        tx.connection.flush()
         inside.set()
         go_on.wait()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from gateway.broker.access_sync import AccessManager
     from gateway.settings.loading import Settings
     from gateway.store.engine import Cursor
+    from gateway.store.row_statement import RowStatement
     from tests.simulation.cluster_laws import ClusterLaws
 
 LEASE_SECONDS: Final = 3.0
@@ -100,6 +101,14 @@ class Line:
         if self.is_cut:
             raise sqlite3.OperationalError("the registry cannot be reached")
         return self.disk.executemany(sql, rows)
+
+    def post(self, sql: str, values: Any = (), /) -> Cursor:
+        """Execute a statement, if the registry can be reached."""
+        return self.execute(sql, values)
+
+    def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
+        """Execute a statement about rows, if the registry can be reached."""
+        return self.executemany(statement.of_one, rows).rowcount if rows else 0
 
     def begin(self) -> None:
         """Begin a transaction that writes."""

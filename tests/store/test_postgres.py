@@ -13,8 +13,10 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import StoreError
 from gateway.store import Context, Store, Tx, View, event_sql, key_sql, location, open_database
 from gateway.store.engine import DatabaseConnection
-from gateway.store.postgres.connection import PostgresConnection, translated
+from gateway.store.errors import PostgresError
+from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.postgres.engine import open_registry
+from gateway.store.postgres.statements import translated
 from gateway.store.postgres.steps import STEP_TABLE
 from gateway.store.sqlite.engine import SqliteEngine
 from tests.support.postgres import database, sessions
@@ -212,3 +214,47 @@ def test_placeholders_become_those_of_the_driver() -> None:
     assert translated("a LIKE '%x' AND b = ?") == ("a LIKE '%%x' AND b = %s", False)
     assert translated("a = ?1 OR b = ?1 AND c = ?2") == ("a = %(p1)s OR b = %(p1)s AND c = %(p2)s", True)
     assert psycopg.paramstyle == "pyformat"
+
+
+def test_posted_statements_are_executed_in_order_with_the_next_one(tmp_path: Path) -> None:
+    """Each gets its own result, those with rows too; what is read meanwhile sees them."""
+    with closing(PostgresConnection(database(tmp_path))) as connection:
+        connection.begin()
+        first = connection.post("INSERT INTO meta (key, value) VALUES (?, ?)", ("a", "it's 5 % ?"))
+        second = connection.post("INSERT INTO meta (key, value) VALUES ('b', '2'), ('c', '3') RETURNING key")
+        third = connection.post("DELETE FROM meta WHERE key = ?1 OR key = ?1", ("b",))
+        assert connection.execute("SELECT value FROM meta WHERE key = ?", ("a",)).fetchall() == [("it's 5 % ?",)]
+        assert [each.rowcount for each in (first, second, third)] == [1, 2, 1]
+        assert [tuple(row) for row in second] == [("b",), ("c",)]
+        assert connection.post("UPDATE meta SET value = '4' WHERE key = 'c' RETURNING value").fetchone()[0] == "4"
+        connection.execute("ROLLBACK")
+
+
+def test_a_posted_statement_is_undone_with_its_savepoint(tmp_path: Path) -> None:
+    """Whether the server has the savepoint by then or not. What was posted before it stays."""
+    with closing(PostgresConnection(database(tmp_path))) as connection:
+        for is_sent in (False, True):
+            connection.begin()
+            connection.post("INSERT INTO meta (key, value) VALUES ('before', '1')")
+            connection.post("SAVEPOINT job")
+            connection.post("INSERT INTO meta (key, value) VALUES ('within', '1')")
+            if is_sent:
+                connection.flush()
+                connection.post("INSERT INTO meta (key, value) VALUES ('later', '1')")
+            connection.execute("ROLLBACK TO job")
+            connection.post("RELEASE job")
+            found = connection.execute("SELECT key FROM meta WHERE key IN ('before', 'within', 'later')").fetchall()
+            assert [row[0] for row in found] == ["before"]
+            connection.execute("ROLLBACK")
+
+
+def test_a_posted_statement_that_fails_is_raised_by_the_next_one_and_undone(tmp_path: Path) -> None:
+    """A commit behind it commits nothing."""
+    with closing(PostgresConnection(database(tmp_path))) as connection:
+        connection.begin()
+        connection.post("INSERT INTO meta (key, value) VALUES ('a', '1')")
+        connection.post("INSERT INTO meta (key, value) VALUES ('a', '1')")
+        with pytest.raises(PostgresError, match="duplicate key"):
+            connection.execute("COMMIT")
+        connection.execute("ROLLBACK")
+        assert connection.execute("SELECT key FROM meta WHERE key = 'a'").fetchall() == []

@@ -8,8 +8,7 @@ so writes of several gateways follow one another. Each statement then sees what 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -17,6 +16,8 @@ from psycopg.pq import TransactionStatus
 from gateway.core.postgres_address import CONNECT_SECONDS
 from gateway.store.dialect import POSTGRESQL
 from gateway.store.errors import PostgresError
+from gateway.store.postgres.posted import Outgoing, Posted, answer, message
+from gateway.store.postgres.statements import Changes, execute, many, text_of, translated
 from gateway.store.postgres.steps import STEP_TABLE, names
 from gateway.store.postgres.values import register_types, row_factory
 from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
@@ -39,11 +40,8 @@ _BEGIN: Final = (
     f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 )
 _BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_PLACEHOLDER: Final = re.compile(r"\?([0-9]*)|%")
 ROWS_A_SECOND: Final = 100
 """A slow server executes so many statements of a list in a second, so a long list may take longer."""
-TOGETHER: Final = 500
-"""So many statements of a list go to the server as one message."""
 ROWS_TOGETHER: Final = 4_000
 """Rows of one statement, which takes a tenth of a second for so many."""
 _BAD_VALUE: Final = "22000"
@@ -63,12 +61,6 @@ _REFUSALS: Final = (
 """The ``sqlstate`` by words of the message: libpq gives none when a connection is refused."""
 
 
-class Changes(NamedTuple):
-    """What a list of statements did."""
-
-    rowcount: int
-
-
 class PostgresConnection:
     """One connection, made when it is first used and made again after it was lost."""
 
@@ -80,6 +72,7 @@ class PostgresConnection:
         self._raw: psycopg.Connection[Any] | None = None
         self._watch = (watchdog or Watchdog()).watch()
         self._is_long = False
+        self._outgoing = Outgoing()
         self.patience: float | None = ANSWER_SECONDS
         """How long a statement may take (seconds); None: any time, for changes of the schema."""
 
@@ -95,14 +88,39 @@ class PostgresConnection:
         Raises:
             PostgresError: it failed, or the server cannot be reached.
         """
-        statement, is_numbered = translated(sql)
-        given = {f"p{place}": value for place, value in enumerate(values, 1)} if is_numbered else values
+        if sql.startswith("ROLLBACK") and self._outgoing.roll_back(sql):
+            return psycopg.ClientCursor(self._raw) if self._raw is not None else self._run(psycopg.ClientCursor)
+        posted = self._outgoing.take()
         try:
-            return self._run(lambda raw: raw.execute(statement, given if values else None))
+            if posted:
+                text = message(posted, self._run(lambda raw: text_of(raw, sql, values)))
+                return self._run(lambda raw: answer(posted, raw.execute(text.encode())), len(posted) / ROWS_A_SECOND)
+            return self._run(lambda raw: execute(raw, sql, values))
         except PostgresError as error:
             if sql == "COMMIT" and self._is_lost():
                 raise PostgresError(str(error), _IN_DOUBT) from error
             raise
+
+    def post(self, sql: str, values: Sequence[Any] = (), /) -> Posted:
+        """Execute a statement of a transaction together with the next one, or when its result is asked for.
+
+        Raises:
+            PostgresError: a value cannot be stored. What fails at the server is raised when it is sent.
+        """
+        posted = Posted(self._run(lambda raw: text_of(raw, sql, values)), self.flush)
+        self._outgoing.add(posted)
+        return posted
+
+    def flush(self) -> None:
+        """Send what was posted.
+
+        Raises:
+            PostgresError: one of the statements failed, or the server cannot be reached.
+        """
+        posted = self._outgoing.take()
+        if posted:
+            text = message(posted[:-1], posted[-1].text).encode()
+            self._run(lambda raw: answer(posted, raw.execute(text)), len(posted) / ROWS_A_SECOND)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Changes:
         """Execute a statement with each of these rows.
@@ -110,10 +128,11 @@ class PostgresConnection:
         Raises:
             PostgresError: as above.
         """
+        self.flush()
         statement, _ = translated(sql)
         listed = list(rows)
         more = len(listed) / ROWS_A_SECOND
-        return self._run(lambda raw: _many(raw, statement, listed), more)
+        return self._run(lambda raw: many(raw, statement, listed), more)
 
     def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
         """Execute a statement about rows of one table, for some thousand at once; return how many it changed.
@@ -130,6 +149,7 @@ class PostgresConnection:
         Raises:
             PostgresError: as above.
         """
+        self.flush()
 
         def copy(raw: psycopg.Connection[Any]) -> None:
             with raw.cursor().copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN".encode()) as copying:
@@ -217,6 +237,7 @@ class PostgresConnection:
 
     def close(self) -> None:
         """Close the connection."""
+        self._outgoing.clear()
         raw, self._raw = self._raw, None
         if raw is not None:
             raw.close()
@@ -224,6 +245,7 @@ class PostgresConnection:
     def _begin(self, statement: str) -> None:
         """Begin. Where an old connection turns out to be lost, begin on a new one: nothing was done on it yet."""
         self.refresh()
+        self._outgoing.clear()
         self._is_long = False
         is_new = self._raw is None
         try:
@@ -290,39 +312,3 @@ def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Con
 def _value(cursor: psycopg.Cursor[Any]) -> Any:
     row = cursor.fetchone()
     return None if row is None else row[0]
-
-
-@lru_cache(maxsize=1_024)
-def translated(sql: str) -> tuple[str, bool]:
-    """Return the statement with psycopg's placeholders, and whether they are numbered."""
-    numbered = bool(re.search(r"\?[0-9]", sql))
-
-    def replaced(found: re.Match[str]) -> str:
-        if found[0] == "%":
-            return "%%"
-        return f"%(p{found[1]})s" if found[1] else "%s"
-
-    return (_PLACEHOLDER.sub(replaced, sql) if "?" in sql else sql), numbered
-
-
-def _many(raw: psycopg.Connection[Any], statement: str, rows: Sequence[Sequence[Any]]) -> Changes:
-    """Send the statements of many rows as one message.
-
-    psycopg would send one message a row (pipeline). No timeout of the server runs between these, so a gateway that is
-    paused there would hold the registry's lock until it goes on.
-    """
-    cursor = psycopg.ClientCursor(raw)
-    changed = 0
-    for begin in range(0, len(rows), TOGETHER):
-        part = rows[begin : begin + TOGETHER]
-        cursor.execute(";".join(cursor.mogrify(statement, row) for row in part).encode())
-        changed += _row_count(cursor)
-    return Changes(changed)
-
-
-def _row_count(cursor: psycopg.Cursor[Any]) -> int:
-    """Return how many rows all statements of a message changed."""
-    changed = cursor.rowcount
-    while cursor.nextset():
-        changed += cursor.rowcount
-    return changed

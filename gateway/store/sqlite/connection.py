@@ -36,6 +36,11 @@ class SqliteConnection(sqlite3.Connection):
         """Execute a statement about rows of one table; return how many it changed."""
         return self.executemany(statement.of_one, rows).rowcount if rows else 0
 
+    post = sqlite3.Connection.execute
+
+    def flush(self) -> None:
+        """Do nothing: each statement was executed."""
+
     def begin(self) -> None:
         """Begin a transaction that writes."""
         self.execute("BEGIN IMMEDIATE")

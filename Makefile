@@ -45,6 +45,11 @@ SEED   ?= $(shell date +%s)
 chaos: $(VENV)/.dev tools ## kill, cut and stall real parts under load (ROUNDS=100, from SEED on)
 	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) tests/e2e/test_chaos.py
 
+.PHONY: chaos-cluster
+chaos-cluster: DEVICES = 200
+chaos-cluster: $(VENV)/.dev tools ## the same with three gateways, a database that fails over, clocks and disks (also DEVICES=200)
+	CLUSTER_SEED=$(SEED) CLUSTER_ROUNDS=$(ROUNDS) CLUSTER_DEVICES=$(DEVICES) $(PYTEST) tests/e2e/test_chaos_cluster.py
+
 INPUTS ?= 1000000
 
 DEVICES ?= 10000

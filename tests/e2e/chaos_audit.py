@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -38,8 +39,16 @@ FETCH_SECONDS = SETTLE_SECONDS + 60
 @contextmanager
 def registry(world: ChaosWorld) -> Iterator[DatabaseConnection]:
     """The database itself, to be read."""
-    with closing(open_reader(world.registry)) as database:
-        yield database
+    if isinstance(world.registry, Path):
+        with closing(open_reader(world.registry)) as database:
+            yield database
+        return
+    server = world.reading = world.reading or open_reader(world.registry)
+    server.begin_read()
+    try:
+        yield server
+    finally:
+        server.end_read()
 
 
 async def wait_until_all_done(world: ChaosWorld) -> None:

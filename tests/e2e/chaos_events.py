@@ -74,4 +74,4 @@ def _rows(world: ChaosWorld, *ids: str | None) -> list[tuple[object, ...]]:
 
 def _events(world: ChaosWorld) -> list[str]:
     with registry(world) as database:
-        return [row[0] for row in database.execute("SELECT id FROM events ORDER BY seq")]
+        return [row[0] for row in database.execute("SELECT id FROM events WHERE project_id <> '' ORDER BY seq")]

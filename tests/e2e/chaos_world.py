@@ -20,6 +20,7 @@ import httpx
 
 from device_sim import DirectoryFlash, Fact, NoFaults, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
+from gateway.store.engine import DatabaseConnection
 from gateway.store.location import Location
 from tests.e2e.chaos_operator import ChaosApi, Ledger, Operator
 from tests.e2e.chaos_proxies import DeliveredMessage, RecordingBrokerProxy
@@ -31,7 +32,7 @@ from tests.support.wait import eventually
 
 AUDITOR = "auditor"
 STEADY, TROUBLED = 3, 6
-SETTLE_SECONDS = 40.0
+SETTLE_SECONDS = 90.0
 
 _BEAT_SECONDS = 0.1
 _STEPS = (
@@ -89,6 +90,8 @@ class ChaosWorld:
     broker_may_forget: bool = False
     """Whether the broker was killed or lost its disk, and with it what it had confirmed to devices."""
     began: float = field(default_factory=time.monotonic)
+    reading: DatabaseConnection | None = None
+    """To the server of a registry that has one, for those who look again and again."""
 
     @property
     def devices(self) -> list[SimulatedDevice]:
@@ -141,14 +144,19 @@ class ChaosWorld:
 
     async def settled(self) -> None:
         """Wait until every gateway says that the broker is in step and nothing is due."""
+        answers: list[dict[str, Any]] = []
         async with self.direct() as client:
 
             async def in_step() -> bool:
                 urls = [f"{member.gateway.url}/ready" for member in self.members]
-                answers = [(await client.get(url)).json() for url in urls]
+                answers[:] = [(await client.get(url)).json() for url in urls]
                 return all(bool(each["ready"]) and each["outbox"]["depth"] == 0 for each in answers)
 
-            await eventually(in_step, "the gateway is ready and its outbox empty", guard_seconds=SETTLE_SECONDS)
+            try:
+                await eventually(in_step, "the gateway is ready and its outbox empty", guard_seconds=SETTLE_SECONDS)
+            except AssertionError:
+                self.log(f"not settled: {answers}")
+                raise
 
     @contextlib.contextmanager
     def heal(self) -> Iterator[None]:

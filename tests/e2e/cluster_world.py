@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psycopg
 
 from tests.e2e.chaos_world import (
     SETTLE_SECONDS,
@@ -30,11 +31,15 @@ from tests.support.postgres_pair import PairedServer, PostgresPair
 from tests.support.proxy import SocketProxy
 from tests.support.wait import eventually
 
-LEASE_SECONDS = 3
+LEASE_SECONDS = 5
 HOUR_SECONDS = 3_600
 
 _DATABASE = "registry"
 _DISK_KIB = 384 * 1024
+_AT_WORK = """SELECT pid, backend_type, application_name, state, wait_event_type, wait_event,
+    (clock_timestamp() - xact_start)::text AS transaction_age, (clock_timestamp() - state_change)::text AS state_age,
+    pg_blocking_pids(pid)::text AS blocked_by, left(query, 200) FROM pg_stat_activity
+    WHERE backend_type IN ('client backend', 'walsender') AND (state <> 'idle' OR wait_event_type = 'Lock')"""
 _SHIFTED = Path(__file__).with_name("clock_set_back.py")
 
 
@@ -60,8 +65,18 @@ class ClusterWorld(ChaosWorld):
 
     async def settled(self) -> None:
         """Wait until every gateway is ready, and one of them serves each broker."""
-        await super().settled()
-        await eventually(self.serving, "a gateway serves each broker", guard_seconds=SETTLE_SECONDS)
+        try:
+            await super().settled()
+            await eventually(self.serving, "a gateway serves each broker", guard_seconds=SETTLE_SECONDS)
+        except AssertionError:
+            self.log_server()
+            raise
+
+    def log_server(self) -> None:
+        """Tell what the database does."""
+        with contextlib.suppress(psycopg.Error):
+            for row in execute(self.pair.primary, _AT_WORK):
+                self.log(f"at the server: {row}")
 
     async def serving(self) -> list[Member]:
         """Return the gateways that serve a broker; none while a broker has no owner."""
@@ -91,8 +106,14 @@ async def running_cluster(folder: Path, seed: int, scale: Scale) -> AsyncIterato
             world.members.append(await stack.enter_async_context(_member(world, cell, number, by)))
             world.key = world.key or await asyncio.to_thread(world.members[0].gateway.new_key)
         world.log(f"{scale.gateways} gateways run")
+        stack.callback(_stop_reading, world)
         await add_devices(world, stack, scale.steady, scale.troubled, scale.interval)
         yield world
+
+
+def _stop_reading(world: ClusterWorld) -> None:
+    if world.reading is not None:
+        world.reading.close()
 
 
 def _clock_off(world: ClusterWorld) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from tests.e2e.chaos_faults import FORGETFUL, FaultInjector, drawn
 from tests.e2e.chaos_jobs import FleetTeam, jobs_are_in_order, wait_until_jobs_end
 from tests.e2e.chaos_world import ChaosWorld, at_work, running_round
 
-HANGS_SECONDS = 180.0
+HANGS_SECONDS = 400.0
 
 
 def seeds() -> range:

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.core.addresses import Address
 from gateway.errors import UnavailableError
@@ -66,7 +66,7 @@ class HttpServer:
         """
         self._socket = _listen(self._wanted, self._setting)
         self.address = Address(*self._socket.getsockname()[:2])
-        self._server = _Server(_config(self._app, self._certificate, self._room))
+        self._server = _Server(_config(_until_cut(self._app), self._certificate, self._room))
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="http")
         await self._server.up.wait()
         return self
@@ -87,6 +87,16 @@ class HttpServer:
         loopback = "::1" if ":" in self.address.host else "127.0.0.1"
         scheme = "http" if self._certificate is None else "https"
         return f"{scheme}://{Address(loopback, self.address.port) if self.address.is_wildcard else self.address}"
+
+
+def _until_cut(app: ASGIApp) -> ASGIApp:
+    """Return the application, which ends quietly when :meth:`_Server.cut` cancels it. uvicorn would log a failure."""
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return served
 
 
 def _listen(address: Address, setting: str) -> socket.socket:

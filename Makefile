@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Tests mostly wait for brokers and processes: two workers a core.
 # Compiled tests are kept, also where the environment says no: each worker and each program would compile them again.
-PYTEST ?= env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $$(( 2 * $$(nproc) ))
+# The environment of the tests has 150 packages: pydantic would look through all of them for plugins at each start.
+PYTEST ?= env -u PYTHONDONTWRITEBYTECODE PYDANTIC_DISABLE_PLUGINS=true $(BIN)/pytest -n $$(( 2 * $$(nproc) ))
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help

@@ -17,7 +17,7 @@ from device_sim import Faults, Flash, GatewayApi, MemoryFlash, NoFaults, Options
 from device_sim.options import RadioKind, Transport, wall_clock
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import GUARD_SECONDS, started
-from tests.support import wire
+from tests.support import registries, wire
 from tests.support.auth_endpoint import SECRET
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from tests.support.mqtt_password import mqtt_password_of
@@ -246,6 +246,8 @@ async def running_site(
             "0",
             *options,
         )
+        if "--database" not in options:
+            registries.place(gateway.data)
         await stack.enter_async_context(started(gateway))
         key = gateway.new_key()
         http = await stack.enter_async_context(

@@ -2,7 +2,7 @@
 
 The steps of the schema take 25 ms and thirty writes to the disk. They run once per process; a new registry is then a
 copy of the file that they made. The tests of ``tests/store`` are about the steps, so there each registry takes them.
-Programs that a test starts take them, too.
+Programs that a test starts take them too, unless it gave them such a copy with `place`.
 """
 
 import sqlite3
@@ -37,6 +37,16 @@ def _create_migrated(path: Path) -> None:
     create_private(path)
     if path.name == DATABASE_NAME and not path.stat().st_size:
         path.write_bytes(_migrated())
+
+
+def place(data: Path) -> None:
+    """Make this data directory with a new registry in it, unless it exists.
+
+    Else a gateway takes the steps at its first start: 0.1 s of CPU time with what it imports for them.
+    """
+    if not data.exists():
+        data.mkdir(mode=0o700, parents=True)
+        _create_migrated(data / DATABASE_NAME)
 
 
 @cache

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
 from gateway.errors import ConflictError, NotFoundError, StoreError
-from gateway.store import device_count_sql
 from gateway.store.errors import OPENED, PostgresError, store_error
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.postgres.steps import STEP_TABLE, STEPS, names
 from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
-from gateway.store.transaction import Context, Tx, rollback
+from gateway.store.transaction import rollback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,9 +96,8 @@ class PostgresEngine:
         return connection
 
     def finish_move(self, connection: PostgresConnection) -> None:
-        """Open the target of a move to gateways, in the transaction that is open: its devices are counted now."""
+        """Open the target of a move to gateways, in the transaction that is open. Its devices are counted by now."""
         _let_triggers(connection, "ENABLE")
-        device_count_sql.recount(Tx(connection, Context()))
         connection.execute(f"DELETE FROM {STEP_TABLE} WHERE name LIKE ?", (f"{MOVING}%",))  # noqa: S608 - a constant
 
     def open_writer(self) -> PostgresConnection:

@@ -84,7 +84,7 @@ class HeartbeatBatch:
         told = [beat for beat in beats if beat.device.tells]
         stored = heartbeat_sql.append(self._tx, told)
         _count(self._tx, beats, len(told), len(stored))
-        budgets = event_budget_sql.Budgets(self._tx, {beat.device.pk for beat in beats})
+        budgets = event_budget_sql.Budgets(self._tx, (beat.device.pk for beat in beats))
         firmware: dict[int, str] = {}
         now, rest = self._tx.now, iter(stored)
         to_say = next(rest, None)
@@ -97,7 +97,8 @@ class HeartbeatBatch:
             if beat is to_say:
                 update_state(budgets, firmware, device, heartbeat)
                 to_say = next(rest, None)
-        health_sql.store_firmware(self._tx, firmware)
+        if firmware:
+            health_sql.store_firmware(self._tx, firmware)
         budgets.store()
 
     def settle(self) -> None:

@@ -56,7 +56,7 @@ class Budgets:
 
     def __init__(self, tx: Tx, device_pks: Iterable[int] = ()) -> None:
         self._tx = tx
-        self._expected = set(device_pks)
+        self._expected = device_pks
         self._read: set[int] = set()
         self._known: dict[tuple[int, str], _Budget] = {}
         self._changed: dict[tuple[int, str], _Budget] = {}
@@ -81,6 +81,8 @@ class Budgets:
 
     def store(self) -> None:
         """Write what has changed, and the events in their order."""
+        if not (self._changed or self._events):
+            return
         self._tx.run_rows(_BUDGETS, [(*key, *budget) for key, budget in self._changed.items()])
         event_sql.insert(self._tx, self._events)
         self._changed.clear()
@@ -103,8 +105,9 @@ class Budgets:
 
     def _of(self, device_pk: int, kind: str) -> _Budget:
         if device_pk not in self._read:
-            wanted = self._expected - self._read | {device_pk}
+            wanted = {*self._expected, device_pk} - self._read  # most batches ask for none
             self._known |= _stored(self._tx, wanted)
+            self._expected = ()
             self._read |= wanted
         return self._known.get((device_pk, kind), _Budget())
 

@@ -33,6 +33,8 @@ async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path,
             "UPDATE tokens",
             "DELETE device_search_end_users",  # the end user leaves the index of texts
             "UPDATE devices",
+            "UPDATE devices",  # the same: SQLite reports it again for its trigger
+            "UPDATE devices",  # and for what the trigger executes: it counts the binding
             "INSERT device_search_end_users",  # FTS5 counts its rows
             "SELECT devices",
             "SELECT api_keys",  # the name of who asks, for the audit trail
@@ -43,6 +45,8 @@ async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path,
             "SELECT commands",  # the number of the last of its type
             "SELECT signing_keys",
             "INSERT commands",
+            "INSERT commands",  # again for its trigger,
+            "INSERT commands",  # which counts the open reset
             "INSERT outbox",
             "SELECT commands",  # the key that signed it,
             "SELECT end_user_salts",  # the person's pseudonym,

@@ -30,7 +30,7 @@ test-postgresql: $(VENV)/.dev tools ## run the tests of domain, store, HTTP and 
 	$(PYTEST) --engine postgresql tests/domain tests/store tests/http tests/mqtt $(STARTS_POSTGRESQL) --ignore tests/http/page
 
 # These start PostgreSQL themselves, so 'make test' has run them with the others.
-STARTS_POSTGRESQL := $(foreach name,postgres postgres_addresses postgres_faults pgbouncer moving migrated_bindings,--ignore tests/store/test_$(name).py)
+STARTS_POSTGRESQL := $(foreach name,postgres postgres_addresses postgres_faults postgres_first_start pgbouncer moving migrated_bindings,--ignore tests/store/test_$(name).py)
 # Thousands of random inputs: two minutes each on PostgreSQL, where each write is a round trip.
 LONG_ON_POSTGRESQL := $(foreach name,fuzz message_batches state_machine,--ignore tests/domain/test_$(name).py)
 # All of tests/http and tests/mqtt would take ten minutes more, mostly of Schemathesis and of waits for brokers. What

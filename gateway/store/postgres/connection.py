@@ -39,6 +39,8 @@ IDLE_MS: Final = 5_000
 _BEGIN: Final = (
     f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 )
+_HAS_STEPS: Final = f"""SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables
+    WHERE schemaname = current_schema() AND tablename = '{STEP_TABLE}')"""  # noqa: S608 - a constant
 _BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 ROWS_A_SECOND: Final = 100
 """A slow server executes so many statements of a list in a second, so a long list may take longer."""
@@ -222,8 +224,12 @@ class PostgresConnection:
         return names()
 
     def applied_steps(self) -> set[str]:
-        """Return the names of the schema steps that were applied; none in an empty database."""
-        if _value(self.execute(f"SELECT to_regclass('{STEP_TABLE}')")) is None:
+        """Return the names of the schema steps that were applied; none in an empty database.
+
+        The catalogue is asked by a query. ``to_regclass`` may answer from a cache: after a wait for the lock it did not
+        see the tables that another gateway had made meanwhile.
+        """
+        if not _value(self.execute(_HAS_STEPS)):
             return set()
         return {row[0] for row in self.execute(f"SELECT name FROM {STEP_TABLE}")}  # noqa: S608 - a constant
 

@@ -15,7 +15,7 @@ from gateway.core.clock import to_rfc3339
 from gateway.store import open_reader
 from gateway.store.engine import DatabaseConnection
 from tests.e2e.chaos_operator import RESET, Token
-from tests.e2e.chaos_world import AUDITOR, SETTLE_SECONDS, ChaosWorld
+from tests.e2e.chaos_world import AUDITOR, SETTLE_SECONDS, Cell, ChaosWorld
 from tests.e2e.program import error_lines
 from tests.simulation import certificate_laws
 from tests.support import wire
@@ -89,10 +89,15 @@ async def wait_until_all_arrived(world: ChaosWorld) -> None:
         async with cell.broker.client(AUDITOR) as auditor:
             await auditor.publish(_LAST_WORD, b"{}")
     await eventually(
-        lambda: [heard.topic for heard in world.acknowledged()].count(_LAST_WORD) >= len(world.cells),
-        "the gateway has taken everything",
+        lambda: all(_last_word_was_taken(world, cell) for cell in world.cells),
+        "the gateways have taken everything",
         guard_seconds=SETTLE_SECONDS,
     )
+
+
+def _last_word_was_taken(world: ChaosWorld, cell: Cell) -> bool:
+    taken = (heard.topic for member in world.members if member.cell is cell for heard in member.line.acknowledged)
+    return _LAST_WORD in taken
 
 
 async def both_sides_agree(world: ChaosWorld) -> None:

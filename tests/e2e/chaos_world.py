@@ -57,6 +57,7 @@ class Member:
     """A gateway, its own line to the broker, the one on which it is called, and those to its database."""
 
     gateway: GatewayProcess
+    cell: "Cell"
     line: RecordingBrokerProxy
     http: Proxy
     database: tuple[Proxy, ...] = ()
@@ -64,7 +65,7 @@ class Member:
 
 @dataclass
 class Cell:
-    """A broker, and the line on which devices reach it."""
+    """A broker, and the line on which devices reach it, or any of several brokers."""
 
     broker: Mosquitto
     air: MqttProxy
@@ -109,7 +110,7 @@ class ChaosWorld:
     def lines(self) -> list[Proxy]:
         """Everything that can be cut."""
         of_members = [line for each in self.members for line in (each.line, each.http, *each.database)]
-        return [*of_members, *(cell.air for cell in self.cells)]
+        return [*of_members, self.cells[0].air]
 
     def acknowledged(self) -> list[DeliveredMessage]:
         """What gateways have answered for with a PUBACK."""
@@ -174,10 +175,10 @@ async def running_round(folder: Path, seed: int) -> AsyncIterator[ChaosWorld]:
     """Start broker and gateway, make devices with an empty flash, and stop everything at the end."""
     version = version_of(seed)
     async with contextlib.AsyncExitStack() as stack:
-        cell = await stack.enter_async_context(running_cell(folder))
-        member = await stack.enter_async_context(prepared_member(folder / "gateway", cell, version))
+        cells = await stack.enter_async_context(running_cells(folder, random.Random(seed)))  # noqa: S311 - to come again
+        member = await stack.enter_async_context(prepared_member(folder / "gateway", cells[0], version))
         await stack.enter_async_context(started(member.gateway))
-        world = ChaosWorld(seed, folder, [member], [cell], member.gateway.data, member.gateway.new_key())
+        world = ChaosWorld(seed, folder, [member], cells, member.gateway.data, member.gateway.new_key())
         world.log(f"the round begins; the gateway speaks MQTT {version}")
         await add_devices(world, stack, STEADY, TROUBLED)
         yield world
@@ -198,14 +199,29 @@ async def add_devices(
 
 
 @asynccontextmanager
-async def running_cell(folder: Path) -> AsyncIterator[Cell]:
+async def running_cells(folder: Path, rng: random.Random, count: int = 1) -> AsyncIterator[list[Cell]]:
+    """Start brokers, and the line on which each connection of a device reaches one of them, whichever."""
+    async with contextlib.AsyncExitStack() as stack:
+        brokers = [
+            await stack.enter_async_context(_mosquitto(_new(folder / f"broker_{number}"))) for number in range(count)
+        ]
+        air = await stack.enter_async_context(MqttProxy(lambda: rng.choice(brokers).port))
+        yield [Cell(broker, air) for broker in brokers]
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@asynccontextmanager
+async def _mosquitto(folder: Path) -> AsyncIterator[Mosquitto]:
     """Start a broker, with a user that may do everything."""
     async with Mosquitto(folder, users={AUDITOR: "auditor-password"}) as broker:
         with broker.files.acl.open("a") as acl:
             acl.write(f"\nuser {AUDITOR}\ntopic readwrite #\n")
         await broker.apply_users()
-        async with MqttProxy(lambda: broker.port) as air:
-            yield Cell(broker, air)
+        yield broker
 
 
 @asynccontextmanager
@@ -216,7 +232,7 @@ async def prepared_member(
     async with RecordingBrokerProxy(lambda: cell.broker.port) as line:
         gateway = GatewayProcess(folder, *_options(cell, line, version), *options, by=by)
         async with Proxy(lambda: int(gateway.url.rpartition(":")[2])) as http:
-            yield Member(gateway, line, http)
+            yield Member(gateway, cell, line, http)
 
 
 def _options(cell: Cell, line: Proxy, version: str) -> list[str]:

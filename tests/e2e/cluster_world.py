@@ -6,6 +6,7 @@ operators ──http──▶ gateways ──lines──▶ Mosquitto ◀──a
 
 import asyncio
 import contextlib
+import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,12 +18,11 @@ import psycopg
 
 from tests.e2e.chaos_world import (
     SETTLE_SECONDS,
-    Cell,
     ChaosWorld,
     Member,
     add_devices,
     prepared_member,
-    running_cell,
+    running_cells,
     version_of,
 )
 from tests.e2e.program import started
@@ -31,7 +31,7 @@ from tests.support.postgres_pair import PairedServer, PostgresPair
 from tests.support.proxy import SocketProxy
 from tests.support.wait import eventually
 
-LEASE_SECONDS = 5
+LEASE_SECONDS = 6
 HOUR_SECONDS = 3_600
 
 _DATABASE = "registry"
@@ -54,6 +54,7 @@ class Scale:
     troubled: int = 8
     interval: float = 0.3
     gateways: int = 3
+    brokers: int = 1
     clock_off: bool = True
 
 
@@ -94,16 +95,17 @@ class ClusterWorld(ChaosWorld):
 async def running_cluster(folder: Path, seed: int, scale: Scale) -> AsyncIterator[ClusterWorld]:
     """Start everything, make devices with an empty flash, and stop everything at the end."""
     async with contextlib.AsyncExitStack() as stack:
-        cell = await stack.enter_async_context(running_cell(folder))
+        roaming = random.Random(f"{seed}/roaming")  # noqa: S311 - to come again
+        cells = await stack.enter_async_context(running_cells(folder, roaming, scale.brokers))
         pair = stack.enter_context(PostgresPair(disk_kib=_DISK_KIB))
         execute(pair.primary, f"CREATE DATABASE {_DATABASE}")
         await pair.replicates()
-        world = ClusterWorld(seed, folder, [], [cell], pair.address(_DATABASE), "", pair=pair)
+        world = ClusterWorld(seed, folder, [], cells, pair.address(_DATABASE), "", pair=pair)
         clocks: list[tuple[str, ...]] = [()] * scale.gateways
         if scale.clock_off:
             clocks[world.rng("clock").randrange(scale.gateways)] = _clock_off(world)
         for number, by in enumerate(clocks):
-            world.members.append(await stack.enter_async_context(_member(world, cell, number, by)))
+            world.members.append(await stack.enter_async_context(_member(world, number, by)))
             world.key = world.key or await asyncio.to_thread(world.members[0].gateway.new_key)
         world.log(f"{scale.gateways} gateways run")
         stack.callback(_stop_reading, world)
@@ -124,14 +126,16 @@ def _clock_off(world: ClusterWorld) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def _member(world: ClusterWorld, cell: Cell, number: int, by: tuple[str, ...]) -> AsyncIterator[Member]:
+async def _member(world: ClusterWorld, number: int, by: tuple[str, ...]) -> AsyncIterator[Member]:
     async with contextlib.AsyncExitStack() as stack:
         lines = [await stack.enter_async_context(_database_line(server)) for server in world.pair.servers]
         hosts = ",".join(f"127.0.0.1:{line.port}" for line in lines)
         options = (
             *("--database", f"postgresql://gateway@{hosts}/{_DATABASE}?sslmode=disable"),
             *("--gateway-id", f"gw_{number}", "--lease-seconds", str(LEASE_SECONDS)),
+            *("--broker-id", f"broker_{number % len(world.cells)}"),
         )
+        cell = world.cells[number % len(world.cells)]
         folder = world.folder / f"gw_{number}"
         member = await stack.enter_async_context(prepared_member(folder, cell, version_of(world.seed), *options, by=by))
         member.gateway.name, member.database = f"gw_{number}", tuple(lines)

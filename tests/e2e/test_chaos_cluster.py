@@ -1,7 +1,8 @@
 """Chaos in a cluster: gateways are killed and frozen, the database fails over, lines are cut, operators go on.
 
 One cluster plays ten rounds, drawn from its seed. `make chaos-cluster ROUNDS=100` plays ten clusters with more devices,
-`make chaos-cluster ROUNDS=10 SEED=…` one of them again, as far as real processes allow.
+which roam between two brokers. `make chaos-cluster ROUNDS=10 SEED=…` plays one of them again, as far as real processes
+allow.
 """
 
 import asyncio
@@ -35,9 +36,9 @@ def clusters() -> range:
 
 
 def scale() -> Scale:
-    """Few devices, unless a number of them is asked for."""
+    """Few devices and one broker, unless a number of devices is asked for: they roam between two brokers."""
     devices = int(os.environ.get("CLUSTER_DEVICES", "0"))
-    return Scale(devices // 4, devices - devices // 4, devices / 40) if devices else Scale()
+    return Scale(devices // 4, devices - devices // 4, devices / 40, brokers=2) if devices else Scale()
 
 
 @pytest.mark.guarantee("G1", "G2", "G7")

@@ -145,7 +145,7 @@ def _does_not_wait() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(http_devices, "_reset_to_clear", lambda *given: (real(*given)[0], False)))
-        stack.enter_context(patch.object(outbox_sql, "has", lambda *_: False))
+        stack.enter_context(patch.object(outbox_sql, "has", lambda *_, **__: False))
         yield
 
 

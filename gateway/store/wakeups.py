@@ -52,7 +52,7 @@ class Wakeups(StoreListener):
 
     def notify_outbox(self, kinds: Collection[str]) -> None:
         """Wake the workers of these kinds. One worker handles all retained topics."""
-        for kind in kinds:
+        for kind in sorted(kinds):  # in one order in each process, so that a simulated run can be repeated
             self._work[kind].set()
 
     async def wait_for(self, kind: str) -> None:

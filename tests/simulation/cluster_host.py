@@ -220,6 +220,7 @@ class ClusterInstance(GatewayInstance):
     """One process of one of several gateways."""
 
     is_serving = False
+    is_stopping = False
 
     def __init__(self, host: ClusterHost, process: KillableProcess) -> None:  # other parts: no super call
         self.process = process
@@ -335,9 +336,12 @@ class ClusterHost(GatewayHost):
     async def stop(self) -> None:
         """End it in order. Whether it has handed its leases over can be judged where nothing kept it from that."""
         instance, can_write = self.instance, self.is_well and not (self.disk.full or self.disk.unreadable)
+        if instance is None or instance.is_stopping:  # a second SIGTERM changes nothing
+            return
+        instance.is_stopping = True
         self.mark_trouble()
         await super().stop()
-        if instance is not None and can_write and not self.line.is_cut and not self.disk.full:
+        if can_write and not self.line.is_cut and not self.disk.full:
             self.laws.check_handed_over(instance.membership.instance)
 
     def _instance(self, process: KillableProcess) -> ClusterInstance:

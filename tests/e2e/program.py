@@ -141,8 +141,8 @@ class Program:
 @contextlib.asynccontextmanager
 async def started(program: Program) -> AsyncIterator[Program]:
     """Start it; at the end it is killed if it still runs, and its output is there for a test that failed."""
-    await program.start()
     try:
+        await program.start()
         yield program
     finally:
         await program.kill()

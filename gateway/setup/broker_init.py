@@ -75,9 +75,12 @@ def _written(made: DeploymentPlan, wish: InitOptions, ledger: FileManifest) -> I
     _password_file(made, passwords, ledger)
     _locks_file(made)
     ledger.save(wish.to_json())
-    return InitOutcome(
-        made, ledger.states, made.directory / ACCOUNTS, new, (*runnable.problems(made), *cell.problems(made))
-    )
+    return InitOutcome(made, ledger.states, made.directory / ACCOUNTS, new, _problems(made))
+
+
+def _problems(made: DeploymentPlan) -> tuple[str, ...]:
+    of_cell = [] if made.cell is None else cell.problems(made.tls, made.broker_host)
+    return (*runnable.problems(made), *of_cell)
 
 
 def _database_password(made: DeploymentPlan, ledger: FileManifest) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
@@ -13,9 +13,6 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import InvalidRequestError
 from gateway.runtime.private_files import read_secret_line
 from gateway.settings.types import BrokerId
-
-if TYPE_CHECKING:
-    from gateway.setup.options import DeploymentPlan, InitOptions
 
 PASSWORD_NAME: Final = "gateway/database-password"  # noqa: S105 - the name of a file
 _ONE_AUTHORITY: Final = (
@@ -28,7 +25,6 @@ _ELSEWHERE: Final = (
     "broker of another cell. Add the line '127.0.0.1 {name}' to /etc/hosts, or give a further --name that the "
     "certificate holds and that leads to this machine."
 )
-_TOGETHER: Final = ("database", "database_password_file", "gateway_id")
 
 
 @dataclass(frozen=True)
@@ -41,29 +37,30 @@ class Cell:
     password: SecretStr | None
 
 
-def cell_of(wish: InitOptions) -> Cell | None:
+def cell_of(
+    broker_id: str | None, gateway_id: str | None, database: str | None, password_file: str | None
+) -> Cell | None:
     """Return the cell that the options ask for, or None.
 
     Raises:
         InvalidRequestError: an option is missing or wrong; the message names it.
         UnavailableError: the password cannot be read.
     """
-    if wish.cell is None:
-        lonely = [name for name in _TOGETHER if getattr(wish, name) is not None]
+    if broker_id is None:
+        given = {"database": database, "database-password-file": password_file, "gateway-id": gateway_id}
+        lonely = [name for name, value in given.items() if value is not None]
         if lonely:
-            raise InvalidRequestError(
-                f"--{lonely[0].replace('_', '-')} belongs to a cell: name the cell with --cell ID."
-            )
+            raise InvalidRequestError(f"--{lonely[0]} belongs to a cell: name the cell with --cell ID.")
         return None
-    if wish.database is None:
+    if database is None:
         raise InvalidRequestError(
             "--cell needs --database postgresql://USER@HOST/DATABASE: cells share one registry on PostgreSQL."
         )
     return Cell(
-        _id("--cell", wish.cell),
-        _id("--gateway-id", wish.gateway_id or f"gw_{wish.cell}"),
-        _database(wish.database),
-        _password(wish.database_password_file),
+        _id("--cell", broker_id),
+        _id("--gateway-id", gateway_id or f"gw_{broker_id}"),
+        _database(database),
+        _password(password_file),
     )
 
 
@@ -96,16 +93,16 @@ def _database(text: str) -> PostgresAddress:
     return address
 
 
-def problems(site: DeploymentPlan) -> list[str]:
-    """Return what would go wrong in a cell, a sentence or two for each; empty when all is well."""
-    if site.cell is None or site.tls == "none":
-        return []
-    if site.tls == "trial":
+def problems(tls: str, broker_host: str) -> list[str]:
+    """Return what would go wrong in a cell, a sentence or two for each; empty when all is well.
+
+    ``broker_host`` is the name by which the gateway connects to its broker.
+    """
+    if tls == "trial":
         return [_ONE_AUTHORITY]
-    name = site.broker_host
-    if _is_here(name):
+    if tls == "none" or _is_here(broker_host):
         return []
-    return [_ELSEWHERE.format(name=name)]
+    return [_ELSEWHERE.format(name=broker_host)]
 
 
 def _is_here(host: str) -> bool:

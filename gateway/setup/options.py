@@ -156,7 +156,7 @@ def deployment_plan(directory: Path, wish: InitOptions) -> DeploymentPlan:
         gateway=accounts[0],
         broker=accounts[1],
         insecure=bool(wish.insecure_listen),
-        cell=cell_of(wish),
+        cell=cell_of(wish.cell, wish.gateway_id, wish.database, wish.database_password_file),
     )
     _refuse_open_listeners(made)
     _refuse_other_users(made)

@@ -35,7 +35,7 @@ from gateway.workers.expiry import ExpiryWorker
 from gateway.workers.jobs import JobWorker
 from gateway.workers.key_delivery import KeyDelivery
 from tests.simulation.disk import Disk, VirtualStore
-from tests.simulation.gateway_host import GATEWAY_ID, PAUSES, GatewayHost, GatewayInstance, VirtualConnection
+from tests.simulation.gateway_host import PAUSES, GatewayHost, GatewayInstance, VirtualConnection
 from tests.simulation.gateway_process import KillableProcess
 from tests.simulation.gateway_session import GATEWAY_PASSWORD, GatewayObserver, open_session
 
@@ -346,6 +346,3 @@ class ClusterHost(GatewayHost):
 
     def _instance(self, process: KillableProcess) -> ClusterInstance:
         return ClusterInstance(self, process)
-
-
-__all__ = ["GATEWAY_ID", "LEASE_SECONDS", "ClusterHost", "ClusterInstance", "Line", "share"]

@@ -110,9 +110,9 @@ def _uid_of(user: str) -> int:
 @click.option("--force", is_flag=True, help="Overwrite what you have changed, too.")
 @click.option("--json", "as_json", is_flag=True, help="What was done, as JSON.")
 def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
-    """Write what a Mosquitto beside it needs; with --cell that of one cell among several machines.
+    """Write what a Mosquitto beside it needs.
 
-    Into DIR: configuration, who may do what, passwords, certificates, settings of the gateway that fit, and units
+    With --cell: what one cell among several machines needs. Into DIR: configuration, who may do what, passwords, certificates, settings of the gateway that fit, and units
     for systemd. Nothing outside of DIR is touched, and nothing is started.
     """
     from gateway.setup.broker_init import initialise  # noqa: PLC0415 - cryptography, which is not needed before

@@ -41,10 +41,10 @@ _STANDBYS: Final = ("STANDBY", "STATE", "SYNC", "LAG MS", "BEHIND")
 @click.option("--watch", is_flag=True, help="Print it again each second, until Ctrl-C.")
 @with_settings(*registry.NAMES)
 def cluster(loaded: Loaded, *, as_json: bool, watch: bool) -> None:
-    """See gateways, brokers, leases and the database.
+    """See gateways, brokers and leases.
 
-    With each lease: its owner, its epoch and its age. With each broker: its owner, and what waits for it. It reads the
-    registry, so it works while no gateway runs.
+    With each lease: its owner, its epoch and its age. With each broker: its owner, and what waits for it. Then the
+    database. It reads the registry, so it works while no gateway runs.
     """
     where = loaded.settings.registry
     _show(_read(where), as_json=as_json)

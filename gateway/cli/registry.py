@@ -40,7 +40,10 @@ or through a bug. A gateway may run meanwhile; on a registry with a million devi
 
 @click.group(name="registry", epilog="\b\nExample:\n  gateway registry restored --yes")
 def registry_group() -> None:
-    """Tell what happened to the database, mend its counts, and remove brokers that are gone."""
+    """Care for the registry after accidents.
+
+    Begin a new epoch after the database was restored, count devices again, and remove brokers that are gone.
+    """
 
 
 @registry_group.command(cls=SettingsCommand, name="recount", epilog=RECOUNT_EPILOG)
@@ -72,7 +75,10 @@ tokens that are revoked later. If it comes back, it joins as a new broker and is
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @with_settings(*registry.NAMES)
 def forget_broker(loaded: Loaded, broker_id: str, *, yes: bool) -> None:
-    """Remove a broker that is gone, by its broker_id."""
+    """Remove a broker that is gone.
+
+    It is named by its broker_id. It may have no owner.
+    """
     output.confirm(f"All that is known of the broker '{broker_id}' will be deleted.", yes=yes)
     with closing(open_existing(loaded.settings.registry)) as connection:
         transact(connection, Context(), lambda tx: brokers.forget(tx, broker_id))

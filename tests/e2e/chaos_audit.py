@@ -192,10 +192,10 @@ def what_was_acknowledged_is_stored(world: ChaosWorld) -> None:
     stored = _stored(world)
     steady = {device.binding.device_id: device.serial for device in world.steady if device.binding}
     acknowledged = {beat for heard in world.acknowledged() if (beat := heard.heartbeat) and beat[0] in steady}
-    assert acknowledged - stored == set()
+    assert acknowledged - stored == set(), sorted(acknowledged - stored)
     if not world.broker_may_forget:
         confirmed = {(one, at) for one, serial in steady.items() for at in world.diaries[serial].confirmed}
-        assert confirmed - stored == set()
+        assert confirmed - stored == set(), sorted(confirmed - stored)
     world.log(f"{len(acknowledged)} heartbeats of steady devices were acknowledged, and are stored")
 
 

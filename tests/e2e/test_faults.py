@@ -20,7 +20,7 @@ from tests.e2e.support import Site, running, running_site
 from tests.support.wait import eventually
 
 IS_ROOT = os.geteuid() == 0
-DISK_KIB = 2_048
+DISK_KIB = 4_096
 WAL_HEADER = 32
 _WITHOUT_RIGHTS = "user gateway\ntopic read #\n\n"
 

@@ -104,6 +104,7 @@ async def test_a_project_sees_its_own_devices_only(caller: Caller) -> None:
     await caller.api.store.write(
         lambda tx: [
             tx.run("DELETE FROM api_keys WHERE name = 'another'"),
+            tx.run("DELETE FROM device_counts WHERE project_id = (SELECT id FROM projects WHERE name = 'two')"),
             tx.run("DELETE FROM projects WHERE name = 'two'"),
         ]
     )

@@ -179,6 +179,7 @@ async def running_round(folder: Path, seed: int) -> AsyncIterator[ChaosWorld]:
         member = await stack.enter_async_context(prepared_member(folder / "gateway", cells[0], version))
         await stack.enter_async_context(started(member.gateway))
         world = ChaosWorld(seed, folder, [member], cells, member.gateway.data, member.gateway.new_key())
+        await world.settled()  # until the gateway subscribes, a broker that is new to it keeps no message for it
         world.log(f"the round begins; the gateway speaks MQTT {version}")
         await add_devices(world, stack, STEADY, TROUBLED)
         yield world

@@ -112,8 +112,9 @@ def _uid_of(user: str) -> int:
 def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
     """Write what a Mosquitto beside it needs.
 
-    With --cell: what one cell among several machines needs. Into DIR: configuration, who may do what, passwords, certificates, settings of the gateway that fit, and units
-    for systemd. Nothing outside of DIR is touched, and nothing is started.
+    With --cell: what one cell among several machines needs. Into DIR: configuration, who may do what, passwords,
+    certificates, settings of the gateway that fit, and units for systemd. Nothing outside of DIR is touched, and
+    nothing is started.
     """
     from gateway.setup.broker_init import initialise  # noqa: PLC0415 - cryptography, which is not needed before
     from gateway.setup.options import InitOptions  # noqa: PLC0415 - the same

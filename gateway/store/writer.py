@@ -137,7 +137,12 @@ class Writer:
         return await self.write(lambda tx: write(self._batch(tx)), urgent=False, fence=fence)
 
     def _batch(self, tx: Tx) -> Batch:
-        return Batch(tx, self._devices, lambda: bool(self._urgent), self._yield_to_loop)
+        return Batch(tx, self._devices, self._should_stop, self._yield_to_loop)
+
+    def _should_stop(self) -> bool:
+        """Return whether an urgent write waits. What the batch has posted is executed first, as part of its time."""
+        self._connection.flush()
+        return bool(self._urgent)
 
     def _run(self) -> None:
         while jobs := self._take():

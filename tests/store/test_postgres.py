@@ -12,6 +12,7 @@ from gateway.core import ids
 from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import StoreError
 from gateway.store import Context, Store, Tx, View, event_sql, key_sql, location, open_database
+from gateway.store.batch import Batch
 from gateway.store.engine import DatabaseConnection
 from gateway.store.errors import PostgresError
 from gateway.store.postgres.connection import PostgresConnection
@@ -258,3 +259,18 @@ def test_a_posted_statement_that_fails_is_raised_by_the_next_one_and_undone(tmp_
             connection.execute("COMMIT")
         connection.execute("ROLLBACK")
         assert connection.execute("SELECT key FROM meta WHERE key = 'a'").fetchall() == []
+
+
+async def test_a_batch_that_asks_whether_to_stop_has_done_its_changes(tmp_path: Path) -> None:
+    """Otherwise a batch never saw an urgent write, and all its changes went out at its end."""
+    asked = []
+
+    def fail_twice(batch: Batch) -> None:
+        batch.tx.run("INSERT INTO meta (key, value) VALUES ('a', '1'), ('a', '2')")
+        batch.should_stop()
+        asked.append("it goes on")
+
+    async with Store(database(tmp_path), Context()) as store:
+        with pytest.raises(PostgresError, match="duplicate key"):
+            await store.write_batch(fail_twice)
+    assert asked == []

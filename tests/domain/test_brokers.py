@@ -1,7 +1,6 @@
 """Several brokers of one registry: each has its own rows, and none waits for another (contract, section 6)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,11 @@ from gateway.core.clock import system_clock
 from gateway.domain import brokers, heartbeats
 from gateway.errors import ConflictError, NotFoundError, UnavailableError
 from gateway.mqtt.reconciler import compare
-from gateway.store import Rules, Tx, broker_sql, event_sql, health_sql, lease_sql, outbox_sql, reset_sql
+from gateway.store import Rules, Tx, broker_sql, event_sql, health_sql, outbox_sql, reset_sql
 from gateway.store.broker_sql import FIRST
-from gateway.store.lease_sql import Holder
-from gateway.store.transaction import LinkState
+from tests.domain.brokers import SECOND, age, at, disown, leave_out, marked, own
 from tests.domain.support import MINUTE_MS, RESET, World
 
-SECOND = 2
 OF_DEVICE = {("command", RESET), ("credential", ""), ("topic", "status")}
 
 
@@ -28,41 +25,6 @@ def world(tmp_path: Path) -> Iterator[World]:
         assert opened.run(broker_sql.join, "default") == FIRST
         assert opened.run(broker_sql.join, "brk_b") == SECOND
         yield opened
-
-
-def own(world: World, broker_id: str, *, connected: bool = True) -> None:
-    """A gateway owns this broker from now on, and has compared it."""
-    name = lease_sql.of_broker(broker_id)
-    world.run(lease_sql.acquire, name, Holder(f"gw_{broker_id}", broker_id), 1 << 40)
-    pk = world.run(brokers.begin, broker_id, knows_tokens=True)
-    if connected:
-        world.run(broker_sql.note_compared, pk)
-    world.run(brokers.care)
-
-
-def disown(world: World, broker_id: str) -> None:
-    """Its owner is gone."""
-    world.connection.execute("UPDATE leases SET until = 0 WHERE name = ?", (lease_sql.of_broker(broker_id),))
-    world.run(brokers.care)
-
-
-def age(world: World, ms: int) -> None:
-    """So much time passes, as far as brokers that are away go."""
-    world.connection.execute("UPDATE brokers SET away_since = away_since - ?", (ms,))
-
-
-def at(world: World, broker: int) -> World:
-    """The same registry, as the gateway of another broker sees it."""
-    world.context = replace(world.context, link=LinkState(broker=broker))
-    return world
-
-
-def marked(world: World, broker: int) -> set[tuple[str, str]]:
-    """Kind and detail of what is out of step at this broker."""
-    return {
-        (row["kind"], row["detail"])
-        for row in world.view.all("SELECT * FROM outbox WHERE broker_pk = ? AND kind <> 'mirror'", broker)
-    }
 
 
 def test_a_change_is_marked_for_each_broker(world: World) -> None:
@@ -167,18 +129,6 @@ def test_silence_is_judged_where_the_device_was_heard(world: World) -> None:
     assert at(world, FIRST).run(heartbeats.sweep_presence) == 0
     leave_out(world)
     assert at(world, FIRST).run(heartbeats.sweep_presence) == 1
-
-
-def leave_out(world: World) -> None:
-    """The second broker is away for too long, and what was marked for it is dropped."""
-    disown(world, "brk_b")
-    age(world, brokers.AWAY_MS)
-    world.run(brokers.care)
-    found = broker_sql.find(world.view, "brk_b", world.now)
-    assert found is not None
-    assert found.left_out_at is not None
-    while world.run(brokers.drop_rows):
-        pass
 
 
 def test_a_broker_that_is_away_for_long_is_left_out(world: World) -> None:

@@ -8,6 +8,7 @@ from gateway.core import csv_text
 from gateway.http.spec.certificate_examples import CERTIFICATE_EXAMPLES
 from gateway.http.spec.end_user_examples import END_USER_EXAMPLES
 from gateway.http.spec.event_examples import EVENT_EXAMPLES
+from gateway.http.spec.gateway_examples import GATEWAY_EXAMPLES
 from gateway.http.spec.job_examples import JOB_ERRORS, JOB_EXAMPLES
 from gateway.http.spec.reset_examples import RESET_EXAMPLES
 from gateway.http.spec.sign_in_examples import SIGN_IN_EXAMPLES
@@ -121,35 +122,6 @@ _MQTT: Final[dict[str, Any]] = {
         "errors": f"devices/{_DEVICE_ID}/errors",
     },
 }
-_READY: Final[dict[str, Any]] = {
-    "ready": True,
-    "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
-    "access": {"managed_by": "mosquitto", "error": None},
-    "gateway": {"id": "gw_01JD3M0000000000000000000A", "alone": False},
-    "registry": {"error": None},
-    "leases": [
-        {
-            "name": name,
-            "held": True,
-            "owner": "gw_01JD3M0000000000000000000A",
-            "epoch": 3,
-            "age_seconds": 4711,
-            "error": None,
-        }
-        for name in ("broker:default", "fleet")
-    ],
-    "brokers": [
-        {
-            "id": "default",
-            "owner": "gw_01JD3M0000000000000000000A",
-            "connected": True,
-            "followed": True,
-            "outbox": 0,
-        }
-    ],
-    "outbox": {"depth": 0, "oldest_seconds": 0},
-    "certificates": [{"listener": "http", "expires_at": "2027-10-21T08:30:00.000Z", "error": None}],
-}
 
 
 def _error(code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -257,22 +229,6 @@ EXAMPLES: Final[dict[str, Any]] = {
     "CommandList": {"data": [_COMMAND], "has_more": False, "next_cursor": None},
     "HeartbeatAnswer": {"status": "ok", "commands": [_PAYLOAD]},
     "PendingCommands": {"data": [_PAYLOAD | {"type": "start_recording", "expires_at": "2026-11-20T08:18:00.000Z"}]},
-    "Health": {"status": "healthy", "database": "connected", "billing": "disabled"},
-    "get_health 503": {"status": "unhealthy", "database": "disconnected", "billing": "disabled"},
-    "Readiness": _READY,
-    "get_readiness 503": _READY
-    | {
-        "ready": False,
-        "broker": {
-            "kind": "external",
-            "connected": False,
-            "reconciled": False,
-            "mqtt_version": None,
-            "error": "Connection refused",
-        },
-        "registry": {"error": None},
-        "outbox": {"depth": 2, "oldest_seconds": 41},
-    },
     "JwkSet": {"keys": [_JWK]},
     "KeyFacts": {
         "id": "key_01JD3M0000000000000000000B",
@@ -280,6 +236,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "project_name": "wards",
         "scopes": ["devices:read", "devices:write"],
     },
+    **GATEWAY_EXAMPLES,
     **SIGN_IN_EXAMPLES,
     **CERTIFICATE_EXAMPLES,
     **RESET_EXAMPLES,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import structlog
 
 from gateway.domain import brokers
-from gateway.errors import StoreError
 from gateway.store import Store, View
-from gateway.store.lease_sql import LeaseLostError
+from gateway.workers.rounds import repeat
 
 log = structlog.get_logger()
 
@@ -29,17 +27,7 @@ class AwayBrokers:
         Raises:
             LeaseLostError: another gateway does this by now.
         """
-        while True:
-            try:
-                await self.look()
-            except LeaseLostError:
-                raise
-            except StoreError as error:
-                if error.message != self._store.trouble:  # the store has logged that already
-                    log.error("brokers.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-            except Exception:  # a bug of ours must not stop the gateway
-                log.exception("brokers.failed")
-            await asyncio.sleep(INTERVAL_SECONDS)
+        await repeat("brokers", self._store, self.look, INTERVAL_SECONDS)
 
     async def look(self) -> None:
         """Note what has changed, and drop the rows of brokers that are left out."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import structlog
 
 from gateway.core.clock import to_rfc3339
 from gateway.domain import administration, commands, heartbeats, sessions, webhooks
-from gateway.errors import StoreError
 from gateway.store import Store, Tx, View, idempotency_sql, key_sql
 from gateway.store.command_sql import CLOCKS_DIFFER_MS
+from gateway.workers.rounds import repeat
 
 log = structlog.get_logger()
 
@@ -24,23 +23,23 @@ class ExpiryWorker:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._rounds = 0
 
     async def run(self) -> None:
-        """Check until cancelled."""
-        rounds = 0
-        while True:
-            try:
-                await self.sweep()
-                if rounds % PRUNE_EVERY == 0:
-                    await self.prune()
-                    await self.warn_of_keys()
-            except StoreError as error:
-                if error.message != self._store.trouble:  # the store has logged that already
-                    log.error("expiry.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-            except Exception:  # a bug of ours must not stop the gateway
-                log.exception("expiry.failed")
-            rounds += 1
-            await asyncio.sleep(INTERVAL_SECONDS)
+        """Check until cancelled.
+
+        Raises:
+            LeaseLostError: another gateway does this by now.
+        """
+        await repeat("expiry", self._store, self._look, INTERVAL_SECONDS)
+
+    async def _look(self) -> None:
+        is_time_to_prune = self._rounds % PRUNE_EVERY == 0
+        self._rounds += 1
+        await self.sweep()
+        if is_time_to_prune:
+            await self.prune()
+            await self.warn_of_keys()
 
     async def sweep(self) -> None:
         """Expire commands until nothing is due."""

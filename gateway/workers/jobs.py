@@ -18,14 +18,14 @@ from gateway.errors import StoreError
 from gateway.models.jobs import JobStatus
 from gateway.store import Store, job_sql
 from gateway.store.job_sql import JobRecord
-from gateway.store.lease_sql import LeaseLostError
+from gateway.workers.rounds import repeat
 
 log = structlog.get_logger()
 
 INTERVAL_SECONDS: Final = 0.25
 """How often the worker looks for work. A turn comes at most this late."""
-DELETE_EVERY: Final = 2_400
-"""Rounds between two looks for old jobs: ten minutes."""
+DELETE_SECONDS: Final = 600.0
+"""Time between two looks for old jobs."""
 BACKLOG_SECONDS: Final = 10.0
 """How long to wait until the broker's backlog is read, before commands that were sent are taken back."""
 
@@ -38,25 +38,18 @@ class JobWorker:
         self._taken_in = taken_in
 
     async def run(self) -> None:
-        """Work until cancelled. Taking back may wait for the broker; meanwhile other jobs keep their pace."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._repeat(self.step, every=1))
-            group.create_task(self._repeat(self.take_back, every=1))
-            group.create_task(self._repeat(self.delete_old, every=DELETE_EVERY))
+        """Work until cancelled. Taking back may wait for the broker; meanwhile other jobs keep their pace.
 
-    async def _repeat(self, work: Callable[[], Awaitable[None]], every: int) -> None:
-        """Do this work again and again, in each so many rounds."""
-        while True:
-            try:
-                await work()
-            except LeaseLostError:
-                raise
-            except StoreError as error:
-                if error.message != self._store.trouble:  # the store has logged that already
-                    log.error("jobs.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-            except Exception:  # a bug of ours must not stop the gateway
-                log.exception("jobs.failed")
-            await asyncio.sleep(every * INTERVAL_SECONDS)
+        Raises:
+            LeaseLostError: another gateway does this by now.
+        """
+        async with asyncio.TaskGroup() as group:
+            for work, seconds in (
+                (self.step, INTERVAL_SECONDS),
+                (self.take_back, INTERVAL_SECONDS),
+                (self.delete_old, DELETE_SECONDS),
+            ):
+                group.create_task(repeat("jobs", self._store, work, seconds))
 
     async def step(self) -> None:
         """Start the jobs that are due, and give targets their turns."""

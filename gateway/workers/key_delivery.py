@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Final
 
 import structlog
 
 from gateway.domain import grant_keys
-from gateway.errors import StoreError
 from gateway.store import Store
+from gateway.workers.rounds import repeat
 
 log = structlog.get_logger()
 
@@ -24,16 +23,12 @@ class KeyDelivery:
         self._store = store
 
     async def run(self) -> None:
-        """Ask until cancelled; without a delivery only look whether there is one."""
-        while True:
-            try:
-                await self.step()
-            except StoreError as error:
-                if error.message != self._store.trouble:  # the store has logged that already
-                    log.error("key_delivery.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-            except Exception:  # a bug of ours must not stop the gateway
-                log.exception("key_delivery.failed")
-            await asyncio.sleep(INTERVAL_SECONDS)
+        """Ask until cancelled; without a delivery only look whether there is one.
+
+        Raises:
+            LeaseLostError: another gateway does this by now.
+        """
+        await repeat("key_delivery", self._store, self.step, INTERVAL_SECONDS)
 
     async def step(self) -> int:
         """Ask the devices of one second; return how many."""

@@ -72,6 +72,7 @@ class BrokerStub:
     store: Store
     wakeups: Wakeups
     up: asyncio.Event = field(default_factory=asyncio.Event)
+    _working: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Work off whatever waits, until cancelled."""
@@ -83,7 +84,8 @@ class BrokerStub:
         while True:
             await self.up.wait()
             try:
-                await self._work_off(kinds)
+                async with self._working:
+                    await self._work_off(kinds)
             except StoreError:  # a test took the registry away for a moment; the publisher tries again, too
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -105,6 +107,12 @@ class BrokerStub:
             self.wakeups.notify_outbox(EVERY)
         else:
             self.up.clear()
+
+    async def pause(self) -> None:
+        """Take it down, and wait until it has ended what it was at."""
+        self.switch(up=False)
+        async with self._working:
+            pass
 
 
 class Client(httpx.AsyncClient):

@@ -21,7 +21,7 @@ async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path,
         first, second = await api.bound("BP-1"), await api.bound("BP-2")
         await api.reset(first["id"])
         await api.settled()
-        api.broker.switch(up=False)
+        await api.broker.pause()
         statements.forget()
         body(await api.back_end.post(f"/v1/devices/{second['id']}/reset"), 200)
         assert statements.of(LOOP) == ["SELECT api_keys"]
@@ -63,7 +63,7 @@ async def test_a_device_is_read_without_a_change_of_thread(tmp_path: Path, state
         device = await api.bound()
         await api.back_end.get(f"/v1/devices/{device['id']}")
         await api.settled()
-        api.broker.switch(up=False)
+        await api.broker.pause()
         for path in ("", "/state"):
             statements.forget()
             body(await api.back_end.get(f"/v1/devices/{device['id']}{path}"), 200)

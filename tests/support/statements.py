@@ -44,6 +44,10 @@ class Statements:
         """Verb and table of each that this thread has begun since it was last forgotten what came before."""
         return [_table(statement) for statement in self._begun[thread]]
 
+    def texts(self, thread: str) -> list[str]:
+        """The same, whole and with their values."""
+        return list(self._begun[thread])
+
     def forget(self) -> None:
         """Count from here."""
         self._begun.clear()

@@ -113,6 +113,8 @@ class _Source:
 
 def _source(view: View, project_id: str, query: ListDevices) -> _Source:
     """Return where a page is read from: from the few that can pass, from the index of a tag, or from all in order."""
+    if len(query.tag) == 1 and query.sort == "created_at" and not _given(query):
+        return _with_tags(tag_sql.tagged(project_id, query.tag))
     found = few(view, project_id, query)
     if found is not None and not (len(found) > query.limit and _has_index_in_order(query)):
         return _among(view, project_id, query, found)
@@ -128,9 +130,14 @@ def _source(view: View, project_id: str, query: ListDevices) -> _Source:
     return _Source(FROM.removeprefix("FROM "), *_tag_conditions(project_id, query))
 
 
+def _given(query: ListDevices) -> dict[str, Any]:
+    """Return the filters of a query, without its tags."""
+    return query.model_dump(exclude=_PAGE_FIELDS, exclude_none=True)
+
+
 def _has_index_in_order(query: ListDevices) -> bool:
     """Return whether an index gives just the devices of this list in its order, so that a page of them is enough."""
-    given = query.model_dump(exclude=_PAGE_FIELDS, exclude_none=True)
+    given = _given(query)
     is_one = len(given) == 1 and not query.tag and query.sort == "created_at"
     return is_one and (query.condition in _IN_ORDER or not given.keys().isdisjoint({"end_user_id", "model", "status"}))
 
@@ -202,7 +209,6 @@ def _kept(counts: DeviceCounts, query: ListDevices) -> int | None:
     """Return the number of devices that pass the filters from the kept counts, or None if they do not tell it."""
     if query.tag:
         return None
-    given = query.model_dump(exclude=_PAGE_FIELDS, exclude_none=True)
     by_filter = {
         (): counts.total,
         (("status", "bound"),): counts.bound,
@@ -216,7 +222,7 @@ def _kept(counts: DeviceCounts, query: ListDevices) -> int | None:
         (("condition", "storage_full"),): counts.storage_full,
         (("condition", "reset_pending"),): counts.pending_resets,
     }
-    return by_filter.get(tuple(sorted(given.items())))
+    return by_filter.get(tuple(sorted(_given(query).items())))
 
 
 def generations(view: View, project_id: str, query: ListDevices, limit: int) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -135,7 +135,11 @@ def _ask(where: PostgresAddress, question: str) -> str:
 
 def _busy(server: int) -> float:
     """Return the processor seconds of a server with its children, those that have ended included."""
-    return sum(_seconds(pid) for pid in (server, *_children(server)))
+    found = 0.0
+    for pid in _children(server):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended, so it is in the server's sum
+            found += _seconds(pid)
+    return found + _seconds(server)
 
 
 def _children(pid: int) -> list[int]:

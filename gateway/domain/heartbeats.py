@@ -12,7 +12,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final
 
-from gateway.core.clock import DAY_MS, MINUTE_MS
+from gateway.core.clock import DAY_MS
 from gateway.domain import acknowledgements
 from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
@@ -43,7 +43,6 @@ _SPREAD_MS: Final = 7_919  # a prime, so that neighbours lie far apart
 _TOTAL: Final = health_sql.NEWEST.index("storage_total_mb")
 _said: Final = itemgetter(*("device_state" if name == "recording_state" else name for name in health_sql.NEWEST))
 _SWEEP: Final = 500
-_CLOCKS_DIFFER_MS: Final = MINUTE_MS
 
 
 def record_heartbeat(
@@ -243,7 +242,7 @@ def left_broker(tx: Tx, device: SenderRecord) -> None:
 
 def latest_due(rules: Rules, now: int) -> int:
     """Return the latest deadline that a device can have, unless the clock was set back."""
-    return now + rules.silence_ms + _CLOCKS_DIFFER_MS
+    return now + rules.silence_ms + health_sql.CLOCKS_DIFFER_MS
 
 
 def sweep_presence(tx: Tx, *, until: int | None = None) -> int:

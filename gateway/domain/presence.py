@@ -4,6 +4,9 @@ Time in which the gateway did not receive counts for no device. That may be an o
 pause of the process, or a step of the clock. Before a device is set offline, the gateway has read everything that the
 broker received from devices until then (contract, section 3).
 
+No deadline is moved for that: the time is kept once for each broker, and added when a deadline is judged. After one
+whole silence every earlier deadline has passed, and the time is no longer added.
+
 The owner of a broker judges the devices that were heard there last, since it alone knows whether all is read. When a
 broker has had no owner for long, the other owners judge its devices, too.
 """
@@ -20,7 +23,8 @@ import structlog
 from gateway.core.clock import SECOND_MS
 from gateway.domain import heartbeats
 from gateway.errors import StoreError
-from gateway.store import Store, View, health_sql
+from gateway.store import Store, View, broker_sql, health_sql
+from gateway.store.broker_sql import ForgivenSilence
 
 log = structlog.get_logger()
 
@@ -35,8 +39,6 @@ _REMEDY: Final = (
     "No device is declared offline until the gateway has read what the broker keeps. If this goes on while /ready says "
     "that the broker is connected, let the gateway's user write and read gateways/marks there."
 )
-_PIECE: Final = 2_000
-"""Devices whose deadline is moved in one transaction."""
 
 
 class PresenceWorker:
@@ -47,6 +49,7 @@ class PresenceWorker:
         self._taken_in = taken_in
         self._listens = listens
         self._heard_until: int | None = None
+        self._forgiven = ForgivenSilence(None, 0)
 
     async def run(self) -> None:
         """Check once a second until cancelled."""
@@ -68,26 +71,31 @@ class PresenceWorker:
         await self.judge(self._heard_until)
 
     async def forgive(self, *, least_ms: int = 0) -> None:
-        """Move every deadline by the time that the gateway did not receive, if that was at least so many milliseconds.
+        """Forgive every device the time that the gateway did not receive, if that was at least so many milliseconds.
 
         Call it at each connect before anything is received: later messages set their own deadlines.
 
         Raises:
-            StoreError: the registry cannot be written.
+            StoreError: the registry cannot be read or written.
         """
-        now = self._store.context.clock()
+        now, broker = self._store.context.clock(), self._store.context.broker
         if self._heard_until is None:
-            find = partial(_last_heard, silence_ms=self._silence_ms, broker=self._store.context.broker)
-            self._heard_until = await self._store.read(find) or now
+            find = partial(_last_heard, silence_ms=self._silence_ms, broker=broker)
+            heard_until, self._forgiven = await self._store.read(find)
+            self._heard_until = now if heard_until is None else heard_until
         gap = now - self._heard_until
         if gap >= least_ms and gap * _NOTICEABLE >= self._silence_ms:
-            moved = 0
-            after: int | None = 0
-            while after is not None:
-                count, after = await self._store.write(partial(health_sql.postpone, after=after, by=gap, limit=_PIECE))
-                moved += count
-            log.info("presence.gap_forgiven", seconds=round(gap / SECOND_MS, 1), devices=moved)
+            forgiven = ForgivenSilence(now, self._forgiven_at(self._heard_until) + gap)
+            await self._store.write(lambda tx: broker_sql.forgive_silence(tx, broker, forgiven))
+            self._forgiven = forgiven
+            log.info("presence.gap_forgiven", seconds=round(gap / SECOND_MS, 1))
         self._heard_until = now
+
+    def _forgiven_at(self, instant: int) -> int:
+        """Return how much later a deadline counts at this instant, in ms: 0 once a silence has passed since."""
+        at, forgiven = self._forgiven
+        still = at is not None and at - health_sql.CLOCKS_DIFFER_MS <= instant < at + self._silence_ms
+        return forgiven if still else 0
 
     @property
     def _silence_ms(self) -> int:
@@ -104,26 +112,35 @@ class PresenceWorker:
         """
         clock = self._store.context.clock
         until = clock() if until is None else until
-        while await self._store.read(partial(self._is_due, until=until)):
+        while True:
+            due = self._due_until(until)
+            if not await self._store.read(partial(self._is_due, until=due)):
+                return
             began = clock()
             if not await self._taken_in(BACKLOG_SECONDS):
                 log.warning("presence.backlog_not_read", seconds=BACKLOG_SECONDS, remedy=_REMEDY)
                 return
             if clock() - began >= max(STANDSTILL_MS, self._silence_ms // _NOTICEABLE):
                 return  # the process stood still meanwhile, or the backlog is long: check the gap first
-            sweep = partial(heartbeats.sweep_presence, until=until)
+            sweep = partial(heartbeats.sweep_presence, until=due)
             offline = await self._store.write(sweep, urgent=False)
             if offline:
                 log.info("presence.judged", devices_offline=offline)
 
+    def _due_until(self, until: int) -> int:
+        """Return up to which deadline a device is overdue, in ms."""
+        instant = min(until, self._store.context.clock())
+        return instant - self._forgiven_at(instant)
+
     def _is_due(self, view: View, *, until: int) -> bool:
-        now = self._store.context.clock()
-        return health_sql.presence_is_due(
-            view, min(until, now), heartbeats.latest_due(self._store.context.rules, now), self._store.context.broker
-        )
+        latest = heartbeats.latest_due(self._store.context.rules, self._store.context.clock())
+        return health_sql.presence_is_due(view, until, latest, self._store.context.broker)
 
 
-def _last_heard(view: View, *, silence_ms: int, broker: int) -> int | None:
-    """Return the time of the newest message at this broker: until then an earlier process was receiving."""
-    latest = health_sql.latest_deadline(view, broker)
-    return None if latest is None else latest - silence_ms
+def _last_heard(view: View, *, silence_ms: int, broker: int) -> tuple[int | None, ForgivenSilence]:
+    """Return until when an earlier process surely received at this broker, and what it has forgiven.
+
+    It received the newest message, and it was there when it last forgave.
+    """
+    latest, forgiven = health_sql.latest_deadline(view, broker), broker_sql.forgiven_silence(view, broker)
+    return None if latest is None else max(latest - silence_ms, forgiven.at or 0), forgiven

@@ -144,6 +144,27 @@ def remove(tx: Tx, broker: BrokerRecord, heir: int) -> None:
     tx.run("DELETE FROM brokers WHERE pk = ?", broker.pk)
 
 
+class ForgivenSilence(NamedTuple):
+    """Time without a connection that counts for no device: the last of it ended at ``at``, and all of it was ``ms``.
+
+    A deadline from before ``at`` counts as later by ``ms``, but not as later than if the device had reported then.
+    """
+
+    at: int | None
+    ms: int
+
+
+def forgiven_silence(view: View, pk: int) -> ForgivenSilence:
+    """Return the time that is forgiven the devices of this broker."""
+    found = view.record(ForgivenSilence, "SELECT forgiven_at AS at, forgiven_ms AS ms FROM brokers WHERE pk = ?", pk)
+    return found or ForgivenSilence(None, 0)
+
+
+def forgive_silence(tx: Tx, pk: int, silence: ForgivenSilence) -> None:
+    """Store the time that is forgiven the devices of this broker."""
+    tx.run("UPDATE brokers SET forgiven_at = ?, forgiven_ms = ? WHERE pk = ?", silence.at, silence.ms, pk)
+
+
 # --- facts ----------------------------------------------------------------------------------------------------------
 
 

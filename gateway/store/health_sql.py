@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.core.clock import MINUTE_MS
 from gateway.store.broker_sql import FIRST
 from gateway.store.device_cache import CachedDevice, SenderRecord
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_all_mirrors, mark_mirror
@@ -31,6 +32,8 @@ _NEWEST: Final = {
 NEWEST: Final = tuple(_NEWEST)
 """Columns of ``health`` with the newest reported values."""
 
+CLOCKS_DIFFER_MS: Final = MINUTE_MS
+"""The clocks of two gateways, or of a gateway before and after it was set, may differ by this much."""
 _PAYLOAD_KEPT: Final = 256
 _TIMES: Final = {"last_heartbeat_at": INTEGER, "offline_due_at": INTEGER}
 _COUNTED: Final = {"low_battery": INTEGER, "storage_full": INTEGER}
@@ -136,19 +139,22 @@ def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
 
     That counts only from the broker of its last message: another broker is late (contract, section 6).
     """
-    tx.run(
-        f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at", "?")}, at_broker = 0
-            WHERE device_pk = ? AND connection = 'online' AND broker_pk = ?""",  # noqa: S608 - constants
-        *(offline_due_at, device_pk, tx.context.broker),
-    )
+    _leave(tx, "", device_pk, offline_due_at)
 
 
 def left_broker(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     """Do the same for an ``offline`` that the broker retains, if the device's last message came over MQTT."""
+    _leave(tx, "AND at_broker = 1", device_pk, offline_due_at)
+
+
+def _leave(tx: Tx, where: str, device_pk: int, offline_due_at: int) -> None:
+    """Store the deadline. While time is forgiven at this broker, its owner waits for that much longer."""
+    forgiven = """coalesce((SELECT forgiven_ms FROM brokers
+        WHERE pk = ?1 AND forgiven_at > ?2 AND forgiven_at <= ?3), 0)"""
     tx.run(
-        f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at", "?")}, at_broker = 0
-            WHERE device_pk = ? AND connection = 'online' AND at_broker = 1 AND broker_pk = ?""",  # noqa: S608 - constants
-        *(offline_due_at, device_pk, tx.context.broker),
+        f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at", f"?4 - {forgiven}")}, at_broker = 0
+            WHERE device_pk = ?5 AND connection = 'online' AND broker_pk = ?1 {where}""",  # noqa: S608 - constants
+        *(tx.context.broker, tx.now - tx.rules.silence_ms, tx.now + CLOCKS_DIFFER_MS, offline_due_at, device_pk),
     )
 
 
@@ -169,25 +175,6 @@ def latest_deadline(view: View, broker: int = FIRST) -> int | None:
         "SELECT max(offline_due_at) FROM health WHERE connection = 'online' AND broker_pk = ?", broker
     )
     return found
-
-
-def postpone(tx: Tx, *, after: int, by: int, limit: int) -> tuple[int, int | None]:
-    """Move the deadlines of devices that are online at this broker, but never beyond that of one that was just heard.
-
-    Take the next ``limit`` after the row number ``after``; return how many were moved, and the last row number or None.
-    """
-    rows = tx.all("SELECT device_pk FROM health WHERE device_pk > ? ORDER BY device_pk LIMIT ?", after, limit)
-    if not rows:
-        return 0, None
-    last: int = rows[-1]["device_pk"]
-    latest = tx.now + tx.rules.silence_ms
-    moved = tx.run(
-        f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at + ?", "?")}
-            WHERE device_pk > ? AND device_pk <= ? AND connection = 'online' AND offline_due_at < ?
-                AND broker_pk = ?""",  # noqa: S608 - constants
-        *(by, latest, after, last, latest, tx.context.broker),
-    )
-    return moved.rowcount, last
 
 
 _JUDGED: Final = "(SELECT pk FROM brokers WHERE pk = ?1 OR left_out_at IS NOT NULL)"

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.domain import heartbeats
 from gateway.domain.presence import PresenceWorker
-from gateway.store import Context, Rules, Store
+from gateway.store import Context, Rules, Store, View, health_sql
+from gateway.store.device_cache import SenderRecord
 from tests.domain.support import World
 
 SILENCE, GRACE = 180_000, 10_000
@@ -158,3 +159,56 @@ async def test_a_clock_jump_during_the_sweep_marks_no_device_offline(tmp_path: P
         now += SILENCE
         await worker.judge()
         assert await store.read(lambda view: view.value("SELECT connection FROM health")) == "offline"
+
+
+async def test_an_outage_is_kept_once_and_moves_no_deadline(tmp_path: Path) -> None:
+    """No row of a device is written for it; each has as much time left as it had, over a second outage, too."""
+    outage, later = 20 * SILENCE, 100_000
+    with World(tmp_path) as world:
+        silent, leaving = world.bound("SN-1")[0], world.bound("SN-2")[0]
+        world.beat(silent)
+        world.now += later
+        world.beat(leaving)
+        now = world.now
+
+    async def taken_in(_: float) -> bool:
+        return True
+
+    async with Store(tmp_path, Context(Rules(), clock=lambda: now)) as store:
+
+        async def step(worker: PresenceWorker, milliseconds: int) -> list[str]:
+            nonlocal now
+            now += milliseconds
+            await worker.judge(now)
+            return await store.read(_online)
+
+        before = await store.read(_deadlines)
+        now += outage
+        await PresenceWorker(store, taken_in, lambda: True).forgive()
+        now += outage
+        worker = PresenceWorker(store, taken_in, lambda: True)  # a new process
+        await worker.forgive()
+        assert await store.read(_deadlines) == before
+        await store.write(lambda tx: heartbeats.device_offline(tx, _known(tx, leaving)))
+        assert await step(worker, GRACE - 1) == [silent, leaving]
+        assert await step(worker, 1) == [silent]
+        assert await step(worker, SILENCE - later - GRACE - 1) == [silent]
+        assert await step(worker, 1) == []
+
+
+def _known(view: View, device_id: str) -> SenderRecord:
+    found = health_sql.device_state(view, device_id)
+    assert found is not None
+    return found
+
+
+def _deadlines(view: View) -> list[tuple[int, ...]]:
+    return [tuple(row) for row in view.all("SELECT device_pk, offline_due_at FROM health ORDER BY device_pk")]
+
+
+def _online(view: View) -> list[str]:
+    rows = view.all(
+        """SELECT d.id FROM health h JOIN devices d ON d.pk = h.device_pk
+            WHERE h.connection = 'online' ORDER BY d.pk"""
+    )
+    return [row["id"] for row in rows]

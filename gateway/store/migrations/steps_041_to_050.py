@@ -87,3 +87,13 @@ def m043_search_of_end_users(db: Database) -> None:
             tokenize='trigram', detail='none', columnsize=0)""",
         "INSERT INTO device_search_end_users (device_search_end_users) VALUES ('rebuild')",
     )
+
+
+@step
+def m047_forgiven_silence(db: Database) -> None:
+    """Keep, for each broker, the time without a connection that counts for no device, instead of moving deadlines."""
+    execute_each(
+        db,
+        "ALTER TABLE brokers ADD COLUMN forgiven_at INTEGER",
+        "ALTER TABLE brokers ADD COLUMN forgiven_ms INTEGER NOT NULL DEFAULT 0",
+    )

@@ -114,3 +114,4 @@ P043: Final = (
     "CREATE INDEX health_storage_full ON health (device_pk) WHERE storage_full = 1",
 )
 """Each filter gives its devices in the order of the list, as SQLite's indexes do, which end in the row number."""
+P047: Final = ("ALTER TABLE brokers ADD COLUMN forgiven_at bigint, ADD COLUMN forgiven_ms bigint NOT NULL DEFAULT 0",)

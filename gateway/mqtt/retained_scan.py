@@ -3,12 +3,15 @@
 Some brokers (RabbitMQ) send no retained messages to a wildcard. So the gateway also subscribes, by a wildcard, to a
 topic that surely holds one: its own status. If that does not arrive, or the answer does not end in time, what is
 missing in the answer means nothing.
+
+A broker also bounds what it queues for one client: Mosquitto returned 60,568 of 98,000 states to a wildcard. What a
+wildcard did not return is therefore asked for by its name, some hundred topics at a time (:meth:`RetainedScan.ask`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +22,10 @@ from gateway.mqtt.session import Session
 
 QUIET_SECONDS: Final = 0.25
 LONGEST_SECONDS: Final = 4.0
+STALLED_SECONDS: Final = 5.0
+"""After such a pause nothing more is expected: a queue that was full has dropped the marker, too."""
+ASKED_AT_ONCE: Final = 500
+"""Topics in one SUBSCRIBE: 40 KB, or 100 KB with a long prefix. ``mosquitto.conf`` accepts packets up to 128 KiB."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class RetainedScan:
         self._keep = keep
         self._longest = longest
         self._count: _Count | None = None
+        self._subscribed: Sequence[str] = ()
 
     def heard(self, message: Message) -> bool:
         """Return whether the broker sent this because of a scan, and record it during a scan."""
@@ -63,23 +71,40 @@ class RetainedScan:
             self._count.mark(retained_copy=message.retain)
         elif self._count is not None and counted and message.retain:
             self._keep(message.topic, message.payload)
-            self._count.more.set()
+            self._count.found(message.topic)
         return counted or matches(self._mark.topic_filter, message.topic)
 
     async def run(self, session: Session) -> bool:
         """Scan. Return whether what did not arrive does not exist. The marker must be on the broker already.
 
+        Where the broker holds more than it queues for a client, the answer is True all the same: ask for the rest.
+
         Raises:
             SubscriptionRefusedError: the broker refuses the subscription.
             LinkError: the connection is gone.
         """
-        count = self._count = _Count()
+        return await self._scan(session, self._filters, _Count())
+
+    async def ask(self, session: Session, names: Sequence[str]) -> None:
+        """Scan these topics, at most ASKED_AT_ONCE, without a wildcard.
+
+        Raises:
+            SubscriptionRefusedError: the broker refuses the subscription.
+            LinkError: the connection is gone.
+        """
+        await self._scan(session, (*names, self._mark.topic), _Count(names))
+
+    async def _scan(self, session: Session, filters: Sequence[str], count: _Count) -> bool:
+        if self._subscribed:  # over an earlier connection, which was lost: the session may have kept them
+            await session.unsubscribe(self._subscribed)
+        self._count, self._subscribed = count, filters
         try:
-            await session.subscribe(self._filters)
+            await session.subscribe(filters)
             # Once more, now as a mark in the stream: what the broker had to send came before it.
             await session.publish(self._mark.topic, await self._mark.says(), retain=True)
             told = await count.complete(self._longest)
-            await session.unsubscribe(self._filters)
+            await session.unsubscribe(filters)
+            self._subscribed = ()
         finally:
             self._count = None
         return told
@@ -92,32 +117,49 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 
 class _Count:
-    """The progress of the broker's answer."""
+    """The progress of the broker's answer: to a wildcard, or to the topics ``wanted``."""
 
-    def __init__(self) -> None:
-        self.more = asyncio.Event()
+    def __init__(self, wanted: Iterable[str] = ()) -> None:
+        self._wanted = set(wanted)
+        self._is_by_name = bool(self._wanted)
+        self._more = asyncio.Event()
+        self._has_begun = False
         self._mark_retained = False
         self._marks = 0
-        self._marked = asyncio.Event()
+        self._marked = False
+
+    def found(self, topic: str) -> None:
+        self._wanted.discard(topic)
+        self._has_begun = True
+        self._more.set()
 
     def mark(self, *, retained_copy: bool) -> None:
         self._marks += 1
         self._mark_retained = self._mark_retained or retained_copy
         if not retained_copy or self._marks > 1:
-            self._marked.set()
+            self._marked = True
+            self._more.set()
 
     async def complete(self, longest: float) -> bool:
-        """Wait for the marker, and then until nothing more arrives: not every broker keeps the order."""
+        """Wait for the marker, and then until nothing more arrives: not every broker keeps the order.
+
+        An answer by name is complete with the last topic.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(longest):
-                await self._marked.wait()
-                await self._quiet()
+                while not (self._marked or self._has_all):
+                    await self._next(STALLED_SECONDS if self._has_begun else None)
+                with suppress(TimeoutError):
+                    while not self._has_all:
+                        await self._next(QUIET_SECONDS)
                 return self._mark_retained
         return False
 
-    async def _quiet(self) -> None:
-        with suppress(TimeoutError):
-            while True:
-                self.more.clear()
-                async with asyncio.timeout(QUIET_SECONDS):  # wait_for of Python 3.11 may drop a cancellation
-                    await self.more.wait()
+    @property
+    def _has_all(self) -> bool:
+        return self._is_by_name and not self._wanted
+
+    async def _next(self, seconds: float | None) -> None:
+        self._more.clear()
+        async with asyncio.timeout(seconds):  # wait_for of Python 3.11 may drop a cancellation
+            await self._more.wait()

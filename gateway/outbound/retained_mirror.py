@@ -3,13 +3,16 @@
 Once a second the worker takes all devices that have changed since the last time, and publishes each as it is now. A
 device that changes often is published once a second, and an old state never follows a newer one. After each connect it
 compares with what the broker holds, as the reconciler does for commands. No device depends on any of this.
+
+The comparison takes the same memory at any size of the fleet. It keeps a digest of at most MOST_HELD states that the
+broker returns to a wildcard. It asks for the others by their names.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -17,7 +20,7 @@ import structlog
 
 from gateway.core.clock import DAY_MS
 from gateway.errors import StoreError
-from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
+from gateway.mqtt.retained_scan import ASKED_AT_ONCE, RetainedScan, ScanMarker
 from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
 from gateway.store import Store, Tx, View, broker_sql, device_sql, outbox_sql
 from gateway.store.device_sql import DeviceRecord
@@ -31,6 +34,8 @@ PIECE: Final = 50
 """Devices that are read at a time, without a turn for other tasks: about half a millisecond."""
 LONGEST_COUNT_SECONDS: Final = 30.0
 LATELY_MS: Final = 7 * DAY_MS
+MOST_HELD: Final = 60_000
+"""States that are kept of one answer: about 20 MB. Mosquitto returns about as many, since it queues 64 MiB."""
 CONTENT_TYPE: Final = "application/json"
 
 
@@ -74,6 +79,7 @@ class RetainedMirror:
         self._tick = tick_seconds
         self._is_mirrored = outbox_sql.is_mirrored(store.context.rules, leaf.detail)
         self._held: dict[str, tuple[str, bytes]] = {}
+        self._asked: dict[str, bytes] | None = None
         self._place_kept = False
         self._strangers: list[str] = []
         self._census = RetainedScan(mark, [leaf.topic("+", "+")], self._note, LONGEST_COUNT_SECONDS)
@@ -190,35 +196,56 @@ class RetainedMirror:
         return cleared
 
     async def _compare(self, session: Session) -> None:
-        self._held, self._strangers = {}, []
+        self._held, self._asked, self._strangers = {}, None, []
         told = await self._census.run(session)
         held = len(self._held)
-        marked = await self._mark_living(told=told) + await self._mark_gone(told=told)
+        marked = await self._mark_living(session) + await self._mark_gone(told=told)
         await session.publish_retained([(topic, b"") for topic in self._strangers])
         log.info("mirror.compared", leaf=self._leaf.detail, held=held, marked=marked, strangers=self._strangers[:10])
+        self._held, self._strangers = {}, []
 
     def _note(self, topic: str, payload: bytes) -> None:
-        device_id = self._leaf.device_of(topic, payload)
-        if device_id is not None:
-            self._held[topic] = device_id, _digest(self._leaf.compared(payload))
+        if self._asked is not None:
+            self._asked[topic] = _digest(self._leaf.compared(payload))
+        elif len(self._held) < MOST_HELD:
+            device_id = self._leaf.device_of(topic, payload)
+            if device_id is not None:
+                self._held[topic] = device_id, _digest(self._leaf.compared(payload))
 
-    async def _mark_living(self, *, told: bool) -> int:
-        """Mark devices whose mirrored state differs. ``told`` is whether the broker returned all that it holds."""
+    async def _mark_living(self, session: Session) -> int:
+        """Mark devices whose mirrored state differs. What the broker did not return is asked for once more."""
         after, marked = 0, 0
+        missing: dict[str, tuple[int, bytes]] = {}
         while rows := await self._store.read(lambda view: self._living(view, after)):  # noqa: B023 - awaited here
-            differing = [
-                device.pk
-                for device, digest in rows
-                if digest is not None and (self._took(device) != digest or not told)
-            ]
+            differing = []
+            for device, digest in rows:
+                topic = self._leaf.topic(device.id, device.project_id)
+                if digest is None:
+                    continue
+                _, held = self._held.pop(topic, (None, None))
+                if held is None:
+                    missing[topic] = device.pk, digest
+                elif held != digest:
+                    differing.append(device.pk)
+            if len(missing) > ASKED_AT_ONCE - PIECE:
+                differing += await self._ask(session, missing)
+                missing = {}
             marked += await self._mark(differing)
             after = rows[-1][0].pk
-        return marked
+        return marked + await self._mark(await self._ask(session, missing))
 
-    def _took(self, device: DeviceRecord) -> bytes | None:
-        """Remove and return what the broker holds of this device."""
-        _, digest = self._held.pop(self._leaf.topic(device.id, device.project_id), (None, None))
-        return digest
+    async def _ask(self, session: Session, missing: Mapping[str, tuple[int, bytes]]) -> list[int]:
+        """Ask for these topics by their names. Return the devices for which the broker holds something else.
+
+        These are row number of the device and digest of its state, by topic.
+        """
+        self._asked = {}
+        try:
+            if missing:
+                await self._census.ask(session, list(missing))
+            return [pk for topic, (pk, digest) in missing.items() if self._asked.get(topic) != digest]
+        finally:
+            self._asked = None
 
     def _living(self, view: View, after: int) -> list[tuple[DeviceRecord, bytes | None]]:
         """Return devices with the digest of their mirrored state, or None where it is not mirrored."""

@@ -1,25 +1,31 @@
 """`devices/{id}/state` on real brokers: the device object, retained, for as long as there is such a device."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from gateway.domain import devices, messages
 from gateway.models.devices import Device as DeviceAnswer
+from gateway.models.devices import RegisterDevice
 from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
-from gateway.store import View, device_sql
+from gateway.store import Tx, View, device_sql
 from tests.mqtt.devices import Device, heartbeat_payload
 from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.support.wait import eventually
 
 STATES = "devices/+/state"
 ON = {"mirrored": ("state",)}
+FLEET = 1_500
+SHORT_QUEUE = "max_inflight_messages 20\nmax_queued_bytes 800000\n"
+"""Mosquitto then returns a part of that fleet's states to a wildcard, as it does with 64 MiB and a large fleet."""
 
 
 def make_state_mirror(testbed: MqttTestbed, mark: ScanMarker) -> BackgroundPublisher:
@@ -28,9 +34,11 @@ def make_state_mirror(testbed: MqttTestbed, mark: ScanMarker) -> BackgroundPubli
 
 
 @asynccontextmanager
-async def open_state_testbed(kind: str, directory: Path, **rules: Any) -> AsyncIterator[MqttTestbed]:
+async def open_state_testbed(
+    kind: str, directory: Path, *, settings: str = "", **rules: Any
+) -> AsyncIterator[MqttTestbed]:
     """A site that shows states."""
-    async with open_testbed(kind, directory, rules=ON | rules) as testbed:
+    async with open_testbed(kind, directory, rules=ON | rules, settings=settings) as testbed:
         testbed.outlets = [partial(make_state_mirror, testbed)]
         yield testbed
 
@@ -116,6 +124,37 @@ async def test_a_broker_that_lost_its_messages_gets_the_states_again(tmp_path: P
         await testbed.broker.stop()
         await testbed.broker.start(empty=True)
         await wait_for_states(testbed, device)
+
+
+async def test_a_second_connect_publishes_nothing_though_the_broker_returns_a_part(tmp_path: Path) -> None:
+    """What the wildcard did not return is asked for by its name, so a comparison that finds no difference ends."""
+    async with open_state_testbed("mosquitto-3.1.1", tmp_path, settings=SHORT_QUEUE) as testbed:
+        await testbed.store.write(partial(_register, project_id=testbed.project_id))
+        with capture_logs() as first:
+            await testbed.start()
+            await eventually(lambda: _compared(first) is not None, "the first comparison")
+            await eventually(partial(_nothing_waits, testbed), "all states were published")
+        await testbed.stop()
+        with capture_logs() as second:
+            await testbed.start()
+            await eventually(lambda: _compared(second) is not None, "the second comparison")
+        found = _compared(second)
+        assert found is not None
+        assert 0 < found["held"] < FLEET
+        assert (found["marked"], found["strangers"]) == (0, [])
+
+
+def _register(tx: Tx, project_id: str) -> None:
+    for number in range(FLEET):
+        devices.register(tx, project_id, RegisterDevice(serial_number=f"SN-{number}"), "key_test")
+
+
+def _compared(logs: Sequence[MutableMapping[str, Any]]) -> MutableMapping[str, Any] | None:
+    return next((each for each in logs if each["event"] == "mirror.compared"), None)
+
+
+async def _nothing_waits(testbed: MqttTestbed) -> bool:
+    return not await testbed.rows("SELECT 1 FROM outbox WHERE kind = 'mirror' LIMIT 1")
 
 
 @on_every_broker

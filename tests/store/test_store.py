@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, Context, Store, View, open_database, transact
-from gateway.store.sqlite.checkpoint import MOST_PAGES, ROWS, Checkpointer
+from gateway.store.sqlite.checkpoint import KEPT_BYTES, MOST_PAGES, ROWS, Checkpointer
 from gateway.store.sqlite.lock import OPENING_NAME
 from tests.store.support import names, project
 from tests.support.wait import eventually
@@ -182,6 +182,28 @@ async def test_checkpoints_run_beside_the_writer(tmp_path: Path) -> None:
         await store.write(lambda tx: [project(f"p{number}")(tx) for number in range(ROWS)])
         await eventually(lambda: (tmp_path / DATABASE_NAME).stat().st_size > before, "the database has grown")
         assert len(await store.read(names)) == ROWS
+
+
+@pytest.mark.sqlite  # SQLite's write-ahead log
+async def test_a_log_that_has_grown_is_cut(tmp_path: Path) -> None:
+    """A backup reads while much is written: the log grows by all of it, and gives it back once it starts over."""
+    wal = tmp_path / f"{DATABASE_NAME}-wal"
+    async with Store(tmp_path, Context()) as store:
+        with closing(open_database(tmp_path)) as backup:
+            await store.write(project("first"))
+            backup.execute("BEGIN")
+            backup.execute("SELECT * FROM projects").fetchall()
+            await store.write(lambda tx: tx.run("CREATE TABLE much (bytes)"))
+            await store.write(lambda tx: tx.run("INSERT INTO much VALUES (zeroblob(?))", KEPT_BYTES))
+            assert wal.stat().st_size > KEPT_BYTES
+            backup.execute("ROLLBACK")
+        await store.write(lambda tx: [project(f"p{number}")(tx) for number in range(ROWS)])
+
+        async def is_cut() -> bool:
+            await store.write(lambda tx: tx.run("UPDATE projects SET name = name"))
+            return wal.stat().st_size <= KEPT_BYTES
+
+        await eventually(is_cut, "the log was cut")
 
 
 async def test_a_failed_checkpoint_is_reported() -> None:

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 MOST_PAGES: Final = 10_000
 """40 MB."""
+KEPT_BYTES: Final = 16_777_216
+"""When the log starts over it is cut to this size. It grows beyond it while a backup reads the registry."""
 
 ROWS: Final = 500
 """After so many changed rows the log has about a thousand pages, SQLite's own threshold."""

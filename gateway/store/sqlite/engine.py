@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.store.opening import open_sqlite, open_sqlite_to_serve, require_registry
-from gateway.store.sqlite.checkpoint import MOST_PAGES, Checkpointer
+from gateway.store.sqlite.checkpoint import KEPT_BYTES, MOST_PAGES, Checkpointer
 from gateway.store.sqlite.connection import DATABASE_NAME, SqliteConnection, connect
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class SqliteEngine:
         """
         self._connection = self.open()
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
+        self._connection.execute(f"PRAGMA journal_size_limit = {KEPT_BYTES}")
         self._checkpointer = Checkpointer(lambda: connect(self._data_dir / DATABASE_NAME))
         self._checkpointer.start()
         return self._connection

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,6 +59,19 @@ def create(file: Path, content: bytes, *, mode: int = 0o600) -> None:
     with _folder_of(file) as parent:
         _write(os.open(file.name, _NEW, mode, dir_fd=parent), content, None)
         os.fsync(parent)
+
+
+def open_draft(file: Path, *, mode: int = 0o600) -> tuple[Path, BinaryIO]:
+    """Open a new draft beside a file, to write and read; :func:`put_in_place` gives it the name of the file.
+
+    What is in the place of the draft is replaced: it was left by a process that was killed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    draft = file.with_name(f".{file.name}.new")
+    draft.unlink(missing_ok=True)
+    return draft, os.fdopen(os.open(draft, (_NEW & ~os.O_WRONLY) | os.O_RDWR, mode), "w+b")
 
 
 def put_in_place(draft: Path, target: Path) -> None:

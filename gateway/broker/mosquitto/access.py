@@ -10,15 +10,17 @@ import structlog
 
 from gateway.broker.first_use import FirstUses
 from gateway.broker.mosquitto.entries_in_force import InForce
+from gateway.broker.mosquitto.password_draft import PasswordDraft
 from gateway.broker.mosquitto.password_entries import OperatorAccounts, without_lost
 from gateway.broker.mosquitto.password_file import PasswordFile
+from gateway.broker.mosquitto.password_lines import PasswordLines
 from gateway.broker.mosquitto.reload_probe import NAME as SENTINEL
 from gateway.broker.mosquitto.reload_probe import ReloadProbe
 from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks
 from gateway.errors import UnavailableError
 from gateway.mqtt.probe import ProbeError, ProbeTarget
-from gateway.store import Store, account_sql, broker_sql, epoch_sql, token_sql
+from gateway.store import Store, View, account_sql, broker_sql, epoch_sql, token_sql
 from gateway.store.outbox_sql import OutboxRow
 
 log = structlog.get_logger()
@@ -62,7 +64,7 @@ class MosquittoAccess:
         self._own = dict(file.fixed)
         self._store = store
         self._sentinel = ReloadProbe(file, target) if file.is_signalled else None
-        self._waiting: tuple[list[tuple[str, str]], dict[str, str]] | None = None
+        self._waiting: tuple[bytes, dict[str, str]] | None = None
         self.first_uses = FirstUses(store)
         self.people = OperatorAccounts(file.path)
 
@@ -88,16 +90,16 @@ class MosquittoAccess:
         Raises:
             PasswordFileError: it cannot be written.
         """
-        entries, replacing = await self._store.read(
-            lambda view: (token_sql.broker_entries(view), token_sql.replacing(view))
-        )
         ours = {row.name: row for row in await self._store.read(account_sql.everyone)}
         restored = await self._store.read(epoch_sql.base) > 0
-        await asyncio.to_thread(self._prepare, entries, ours, restored=restored)
-        if self._locks and self._sentinel:
-            wanted = self.file.fixed | dict(entries)
-            await self._locks.end(self._in_force.changed(wanted) - self._own.keys() - {SENTINEL})
-        await asyncio.to_thread(self._write, entries)
+        accounts = await asyncio.to_thread(self._accounts, ours, restored=restored)
+        with self.file.draft(accounts) as draft:
+            replacing = await self._store.read(lambda view: self._fill(view, draft, accounts))
+            content = await asyncio.to_thread(draft.finish, self.file.fixed)
+            if self._locks and self._sentinel:
+                changed = await asyncio.to_thread(self._in_force.changed, content)
+                await self._locks.end(changed - self._own.keys() - {SENTINEL})
+            await asyncio.to_thread(self._put, draft, content)
         return replacing
 
     async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:  # noqa: ARG002 - the file holds all of them
@@ -126,24 +128,27 @@ class MosquittoAccess:
     def stop(self) -> None:
         """Do nothing: nothing is under way."""
 
-    def _prepare(
-        self, entries: list[tuple[str, str]], ours: Mapping[str, account_sql.AccountRecord], *, restored: bool
-    ) -> None:
-        """Find out what the file must hold besides ``entries``, and write the broker's access rules."""
+    def _accounts(self, ours: Mapping[str, account_sql.AccountRecord], *, restored: bool) -> dict[str, str]:
+        """Find out what the file must hold besides the devices, and write the broker's access rules."""
         kept = {name: entry for name, entry in self.people.read().items() if name not in ours}
         if restored:
             kept = without_lost(kept)
         good = {name: account.broker_entry for name, account in ours.items() if account.revoked_at is None}
         self._rights({name: ours[name].project_id for name in good if name not in account_sql.KNOWN})
-        fixed = {name: entry for name, entry in (kept | good | self._own).items() if name != SENTINEL}
+        return {name: entry for name, entry in (kept | good | self._own).items() if name != SENTINEL}
+
+    def _fill(self, view: View, draft: PasswordDraft, accounts: dict[str, str]) -> Mapping[str, int]:
+        """Add the devices of one state of the registry. Return the tokens that replace others and were never used."""
+        wanted = draft.add_devices(token_sql.each_broker_entry(view)), accounts
         # The reload probe's entry stays while the broker has yet to read this very file, so that no try writes it
         # again.
-        again, self._waiting = self._waiting == (entries, fixed), (entries, fixed)
-        self.file.fixed = fixed | (self._sentinel.account(again=again) if self._sentinel else {})
+        again, self._waiting = self._waiting == wanted, wanted
+        self.file.fixed = accounts | (self._sentinel.account(again=again) if self._sentinel else {})
+        return token_sql.replacing(view)
 
-    def _write(self, entries: list[tuple[str, str]]) -> None:
-        self._in_force.written(self.file.fixed | dict(entries))
-        self.people.written(replaced=self.file.write(entries))
+    def _put(self, draft: PasswordDraft, content: PasswordLines) -> None:
+        self._in_force.written(content)
+        self.people.written(replaced=self.file.put(draft))
 
     async def _try_locks(self) -> None:
         """Prepare the locks where the broker has been restarted since they were last used.
@@ -165,25 +170,35 @@ class MosquittoAccess:
 
         The broker does not know the passwords of those sessions any more, so each SIGHUP would cut them.
         """
-        if self._in_force.newest.get(LOCKS) != self._own.get(LOCKS):
+        if self._in_force.newest.accounts().get(LOCKS) != self._own.get(LOCKS):
             await self._introduce_locks()
         away, before = (
             await locks.examine(),
             await self._store.read(lambda view: broker_sql.fact(view, self._store.context.broker, SWEPT)),
         )
         if away and started != before:
-            devices = self._in_force.sure.keys() - self._own.keys() - {SENTINEL}
-            log.info("broker.sessions_swept", away=away, users=len(devices))
-            await locks.sweep(devices)
+            users = await asyncio.to_thread(self._users)
+            log.info("broker.sessions_swept", away=away, users=len(users))
+            await locks.sweep(users)
         if started != before:
             await self._store.write(lambda tx: broker_sql.set_fact(tx, tx.context.broker, SWEPT, started))
 
     async def _introduce_locks(self) -> None:
         """Add the account of the locks, and change nothing else."""
         assert self._sentinel
-        as_it_is = {name: entry for name, entry in self._in_force.sure.items() if name != SENTINEL}
-        self.file.fixed = as_it_is | self._own | self._sentinel.account()
-        self._waiting = None
-        await asyncio.to_thread(self._write, [])
+        await asyncio.to_thread(self._write_locks, self._sentinel)
         await self._sentinel.taken_up()
         self._in_force.taken_up()
+
+    def _write_locks(self, sentinel: ReloadProbe) -> None:
+        sure, self._waiting = self._in_force.sure, None
+        accounts = {name: entry for name, entry in sure.accounts().items() if name != SENTINEL}
+        self.file.fixed = accounts | self._own | sentinel.account()
+        with self.file.draft(self.file.fixed) as draft:
+            draft.add_devices(sure.devices())
+            self._put(draft, draft.finish(self.file.fixed))
+
+    def _users(self) -> set[str]:
+        """Return the users that may have a session, without the gateway's own accounts."""
+        sure = self._in_force.sure
+        return ({name for name, _ in sure.devices()} | sure.accounts().keys()) - self._own.keys() - {SENTINEL}

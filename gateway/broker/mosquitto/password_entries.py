@@ -7,6 +7,7 @@ import binascii
 import hmac
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 import structlog
 
 from gateway.broker.mosquitto.password_file import PasswordFileError, is_account, is_account_name
-from gateway.core import ids
+from gateway.broker.mosquitto.password_lines import other_lines
 from gateway.core.credentials import broker_entry
 from gateway.store import account_sql
 
@@ -44,12 +45,15 @@ class People:
     unusable: tuple[str, ...] = ()
 
 
-def people_in(text: str) -> People:
-    """Parse a password file. A line that Mosquitto would not understand must not get into the next file."""
+def people_in(lines: Iterable[tuple[int, str]]) -> People:
+    """Parse the lines that are no device's, with their numbers.
+
+    A line that Mosquitto would not understand must not get into the next file.
+    """
     entries, unusable = {}, []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in lines:
         name, colon, entry = line.partition(":")
-        if not line.strip() or line.startswith("#") or name.startswith(ids.DEVICE):
+        if not line.strip() or line.startswith("#"):
             continue
         if colon and is_account(name, entry):
             entries[name] = entry
@@ -106,8 +110,7 @@ class Opened:
         return {name: entry for name, entry in self._now().entries.items() if self.people.entries.get(name) != entry}
 
     def _now(self) -> People:
-        size = os.fstat(self._descriptor).st_size
-        return people_in(os.pread(self._descriptor, size, 0).decode("utf-8", "replace"))
+        return people_in(other_lines(self._descriptor))
 
     def _stamp(self) -> tuple[int, int]:
         found = os.fstat(self._descriptor)

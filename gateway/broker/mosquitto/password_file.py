@@ -13,14 +13,17 @@ import re
 import signal
 import threading
 import time
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.core import credentials, files
+from gateway.broker.mosquitto.password_draft import PasswordDraft
+from gateway.core import credentials
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 Stamp = tuple[int, int, int]
 """Inode number, time of the last change in nanoseconds, size in bytes."""
@@ -41,6 +44,8 @@ _ENTRY: Final = re.compile(
     r"\$(6|7\$[0-9]{1,9})"  # one round of SHA-512, or PBKDF2 as mosquitto_passwd makes it
     r"\$[A-Za-z0-9+/]{16}\$[A-Za-z0-9+/]{86}=="  # salt and hash of 12 and 64 bytes: Mosquitto takes no others
 )
+_DEVICE_LINES: Final = re.compile(rf"(?:{_USERNAME.pattern}+:{_ENTRY.pattern}\n)*+")
+"""A user name is followed by a colon, which it cannot contain: nothing is tried twice."""
 _HIGHEST_PID: Final = 1 << 22  # PID_MAX_LIMIT of 64-bit Linux
 _PROCESS_NAME: Final = "mosquitto"
 _PROC: Final = Path("/proc")
@@ -83,8 +88,8 @@ class PasswordFile:
     the broker's. Without it another process has to reload the broker when the file changes, and `reload` does nothing.
     ``ask_for_reload`` makes another process signal the broker (:mod:`gateway.broker.mosquitto.reloader`).
 
-    Both methods block: 10,000 users take 20 ms to write, and `reload` keeps a distance between signals. Call them in a
-    thread, `write` in one thread at a time.
+    The methods block: 10,000 users take 20 ms to write, and `reload` keeps a distance between signals. Call them in a
+    thread, those that write in one thread at a time.
     """
 
     def __init__(
@@ -114,18 +119,42 @@ class PasswordFile:
                 user is there twice.
             PasswordFileError: the file cannot be written.
         """
-        wanted = _rendered(self.fixed, entries)
-        try:
-            changed = self._content() != wanted
-            if changed:
-                self._replace(wanted)
+        with self.draft(self.fixed) as draft:
+            draft.add_devices(sorted(entries))
+            draft.finish(self.fixed)
+            return self.put(draft)
+
+    @contextlib.contextmanager
+    def draft(self, accounts: Mapping[str, str]) -> Iterator[PasswordDraft]:
+        """Yield a draft of the file with these accounts that are no devices. After :meth:`put` it is the file.
+
+        Raises:
+            PasswordEntryError: as :meth:`write`.
+            PasswordFileError: as :meth:`write`.
+        """
+        with self._translated(), PasswordDraft(self.path, accounts, partial(_lines, accounts), self._prepare) as draft:
+            yield draft
+
+    def put(self, draft: PasswordDraft) -> bool:
+        """Replace the file by the finished draft, in one atomic step. Return False when it says so already.
+
+        Raises:
+            PasswordFileError: the file cannot be written.
+        """
+        with self._translated():
+            changed = draft.put()
             self.written = self.stamp()
+        return changed
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise PasswordFileError(
                 f"the password file {self.path} cannot be written ({error.strerror}): its directory must be writable "
                 "for the gateway's user, and that user a member of the file's group"
             ) from error
-        return changed
 
     def stamp(self) -> Stamp:
         """Return a value that changes whenever the file is written, or :data:`MISSING` without a file."""
@@ -168,14 +197,6 @@ class PasswordFile:
         """Return whether :meth:`reload` reaches the broker."""
         return self.pid_file is not None or self._ask_for_reload is not None
 
-    def _content(self) -> bytes | None:
-        with contextlib.suppress(FileNotFoundError):
-            return self.path.read_bytes()
-        return None
-
-    def _replace(self, content: bytes) -> None:
-        files.replace(self.path, content, prepare=self._prepare)
-
     def _prepare(self, descriptor: int) -> None:
         self._keep_group(descriptor)
         os.fchmod(descriptor, FILE_MODE)
@@ -187,17 +208,26 @@ class PasswordFile:
                 os.fchown(descriptor, -1, group)
 
 
-def _rendered(fixed: Mapping[str, str], entries: Iterable[tuple[str, str]]) -> bytes:
-    users: dict[str, str] = {}
-    for username, entry in fixed.items():
-        _check(username, entry, _ACCOUNT, "A-Z a-z 0-9 _ . @ -")
-        users[username] = entry
-    for username, entry in entries:
-        _check(username, entry, _USERNAME, "A-Z a-z 0-9 _")
-        if username in users:
-            raise PasswordEntryError(f"user name {username} is there twice")
-        users[username] = entry
-    return "".join(f"{username}:{users[username]}\n" for username in sorted(users)).encode()
+def _lines(accounts: Mapping[str, str], users: Sequence[tuple[str, str]], last: str | None) -> bytes:
+    """Return the lines of these users: of devices that follow the device ``last``, or of accounts where it is None."""
+    if last is None:
+        for name, entry in users:
+            _check(name, entry, _ACCOUNT, "A-Z a-z 0-9 _ . @ -")
+    text = "".join(f"{name}:{entry}\n" for name, entry in users)
+    if last is not None:
+        _check_devices(accounts, users, last, text)
+    return text.encode()
+
+
+def _check_devices(accounts: Mapping[str, str], users: Sequence[tuple[str, str]], last: str, text: str) -> None:
+    """Check the lines of many devices at once; take them apart to say which is wrong."""
+    if text.count("\n") != len(users) or not _DEVICE_LINES.fullmatch(text):
+        for name, entry in users:
+            _check(name, entry, _USERNAME, "A-Z a-z 0-9 _")
+    names = [name for name, _ in users]
+    for before, name in pairwise((last, *names)):
+        if before >= name or name in accounts:
+            raise PasswordEntryError(f"user name {name} is there twice, or not in the order of names")
 
 
 def is_account_name(username: str) -> bool:

@@ -174,7 +174,7 @@ class Lease:
         began = self._term.clock()
         try:
             async with asyncio.timeout(self._ends - began):
-                kept = await self._store.write(lambda tx: lease_sql.renew(tx, fence, self._term.ms))
+                kept = await self._store.renew(lambda tx: lease_sql.renew(tx, fence, self._term.ms))
         except (StoreError, TimeoutError):
             return False
         if kept:

@@ -75,7 +75,7 @@ class Registration:
             while True:
                 await asyncio.sleep(self._term.renewal_seconds)
                 with suppress(StoreError):  # the store has logged that
-                    if not await self._store.write(lambda tx: lease_sql.see(tx, self.holder)):
+                    if not await self._store.renew(lambda tx: lease_sql.see(tx, self.holder)):
                         raise ReplacedError(
                             f"Another process has started as gateway '{self.holder.gateway_id}' while this one was "
                             "paused or away from the registry. This one stops. Give each gateway its own gateway_id."

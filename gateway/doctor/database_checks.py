@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DATABASE: Final = Area("database")
 OLDEST: Final = 150_000
-_GATEWAY_CONNECTIONS: Final = READERS + 1
+_GATEWAY_CONNECTIONS: Final = READERS + 2
 _LOSES: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 """Settings of the server, each with the value that loses what was accepted when the machine fails."""
 _BEHIND_BYTES: Final = 64 * 2**20

@@ -70,21 +70,36 @@ class HeartbeatBatch:
     It does for many what it would do for each in turn, with a few statements for all. Each goes into the history,
     changes become events, and the newest of each device becomes its state in :meth:`settle`. Of a device that belongs
     to no user, or that waits for its reset, only presence is stored.
+
+    In a ``shared`` transaction nothing that devices share is written before :meth:`settle`, where it has one order.
     """
 
-    def __init__(self, tx: Tx, *, at_broker: bool, yield_to_urgent: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        tx: Tx,
+        *,
+        at_broker: bool,
+        yield_to_urgent: Callable[[], None] = lambda: None,
+        shared: bool = False,
+    ) -> None:
         self._tx = tx
         self._yield_to_urgent = yield_to_urgent
         self._at_broker = at_broker
+        self._shared = shared
         self._devices: dict[int, CachedDevice] = {}
+        self._budgets = Budgets(tx)
+        self._firmware: dict[int, str] = {}
 
     def take(self, beats: Sequence[Beat]) -> None:
         """Store some, in the order of arrival."""
         told = [beat for beat in beats if beat.device.tells]
-        stored = heartbeat_sql.append(self._tx, told)
+        stored = heartbeat_sql.append(self._tx, told, shared=self._shared)
         _count(self._tx, beats, len(told), len(stored))
-        budgets = event_budget_sql.Budgets(self._tx, (beat.device.pk for beat in beats))
-        firmware: dict[int, str] = {}
+        if self._shared:
+            self._budgets.expect(beat.device.pk for beat in beats)
+        else:
+            self._budgets = Budgets(self._tx, (beat.device.pk for beat in beats))
+        budgets, firmware = self._budgets, self._firmware
         now, rest = self._tx.now, iter(stored)
         to_say = next(rest, None)
         for beat in beats:
@@ -96,19 +111,40 @@ class HeartbeatBatch:
             if beat is to_say:
                 update_state(budgets, firmware, device, heartbeat)
                 to_say = next(rest, None)
-        if firmware:
-            health_sql.store_firmware(self._tx, firmware)
-        budgets.store()
+        if not self._shared:
+            self._store_news()
+
+    def _store_news(self) -> None:
+        """Write changed firmware versions and events."""
+        if self._firmware:
+            health_sql.store_firmware(self._tx, self._firmware)
+            self._firmware.clear()
+        self._budgets.store()
 
     def settle(self) -> None:
         """Write the newest state of each device, before other code reads it and at the end."""
         devices = list(self._devices.values())
+        if self._shared:
+            self._settle_shared(devices)
+        else:
+            self._settle_all(devices)
+        self._devices.clear()
+
+    def _settle_shared(self, devices: Sequence[CachedDevice]) -> None:
+        """Write what belongs to one device first. What devices share is written under one lock, which is held last."""
+        self._settle_all([device for device in devices if device.is_steady])
+        changed = [device for device in devices if not device.is_steady]
+        if changed or self._firmware or self._budgets.has_changed:
+            event_sql.lock_numbers(self._tx)
+            self._settle_all(changed)
+            self._store_news()
+
+    def _settle_all(self, devices: Sequence[CachedDevice]) -> None:
         part = self._tx.dialect.together
         for begin in range(0, len(devices), part):
             if begin:  # between two parts: a single heartbeat, such as one over HTTP, does not yield
                 self._yield_to_urgent()
             self._settle(devices[begin : begin + part])
-        self._devices.clear()
 
     def _settle(self, devices: Sequence[CachedDevice]) -> None:
         health_sql.store_newest(self._tx, devices, at_broker=self._at_broker)

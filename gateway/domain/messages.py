@@ -6,7 +6,7 @@ A refused message changes nothing. It is counted, stored for diagnosis and answe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -179,7 +179,7 @@ def process_batch(batch: Batch, incoming: Sequence[Incoming], names: topics.Topi
 
 def _part(batch: Batch, incoming: Sequence[Incoming], names: topics.Topics) -> tuple[int, list[Beat], list[Parsed]]:
     """Return how many of these are the next part, and which of them go together and which one by one."""
-    parsed = [(place, _parsed(names, each)) for place, each in enumerate(incoming, 1) if each is not None]
+    parsed = [(place, parsed_of(names, each)) for place, each in enumerate(incoming, 1) if each is not None]
     together, alone = _partition(batch, [each for _, each in parsed])
     if len(alone) <= MOST_ALONE:
         return len(incoming), together, alone
@@ -187,15 +187,14 @@ def _part(batch: Batch, incoming: Sequence[Incoming], names: topics.Topics) -> t
     return length, *_partition(batch, [each for place, each in parsed if place <= length])
 
 
-def _parsed(names: topics.Topics, incoming: Message | Parsed) -> Parsed:
+def parsed_of(names: topics.Topics, incoming: Message | Parsed) -> Parsed:
+    """Return the message, parsed."""
     return incoming if isinstance(incoming, Parsed) else parse(names, incoming)
 
 
 def _partition(batch: Batch, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
     """Return what can be stored together, and what goes one by one; each in the order in which it came."""
-    names = {parsed.plain for parsed in messages}
-    if "" in names:
-        names -= {getattr(parsed.topic, "device_id", "") for parsed in messages if not parsed.plain} | {""}
+    names = devices_of_plain(messages)
     known = health_sql.device_states(batch, names)
     together, alone = [], []
     for parsed in messages:
@@ -206,6 +205,14 @@ def _partition(batch: Batch, messages: Sequence[Parsed]) -> tuple[list[Beat], li
         else:
             together.append(Beat(device, body, body.radio))
     return together, alone
+
+
+def devices_of_plain(messages: Collection[Parsed]) -> set[str]:
+    """Return the ids of devices whose messages among these are all heartbeats that say nothing of commands."""
+    names = {parsed.plain for parsed in messages}
+    if "" in names:
+        names -= {getattr(parsed.topic, "device_id", "") for parsed in messages if not parsed.plain} | {""}
+    return names
 
 
 def apply(tx: Tx, parsed: Parsed) -> MessageResult | None:

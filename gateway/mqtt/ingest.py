@@ -17,7 +17,7 @@ from gateway.core import topics
 from gateway.core.backoff import Backoff, Pauses
 from gateway.core.clock import Clock
 from gateway.core.limits import CellRate
-from gateway.domain import messages
+from gateway.domain import messages, plain_heartbeats
 from gateway.domain.commands import Refusal
 from gateway.domain.messages import Incoming, Message, MessageResult, Parsed
 from gateway.errors import StoreError
@@ -254,7 +254,7 @@ class Ingest:
             ),
         )
 
-    async def _commit(self, batch: Sequence[Incoming]) -> tuple[int, list[MessageResult]]:
+    async def _commit(self, batch: list[Incoming]) -> tuple[int, list[MessageResult]]:
         """Commit; return how many of the first messages are committed now, and their results."""
         if not any(batch):
             return len(batch), []
@@ -287,16 +287,34 @@ class Ingest:
             return []
         return answers
 
-    async def _store_some(self, batch: Sequence[Incoming]) -> tuple[int, list[MessageResult]]:
+    async def _store_some(self, batch: list[Incoming]) -> tuple[int, list[MessageResult]]:
         """Store as many of the first as one transaction holds; try again until the registry can be written."""
         backoff = Backoff(RETRIES)
         while True:
             try:
-                return await self._store.write_batch(lambda tx: messages.process_batch(tx, batch, self._topics))
+                return await self._store_once(batch)
             except StoreError as error:
                 pause = backoff.pause()
                 log.error("ingest.not_stored", reason=error.message, retry_in_seconds=round(pause, 3))  # noqa: TRY400 - no bug of ours
             await asyncio.sleep(pause)
+
+    async def _store_once(self, batch: list[Incoming]) -> tuple[int, list[MessageResult]]:
+        """Store the plain heartbeats of the first messages beside other gateways, then the rest of those alone.
+
+        What the first transaction holds is taken out of ``batch`` at once, so it is not stored again when the second
+        one fails.
+        """
+        first: Sequence[Incoming] = batch
+        if not self._store.is_local and any(isinstance(each, Message) for each in batch):
+            count, places = await self._store.write_batch(
+                lambda tx: plain_heartbeats.store_plain(tx, batch, self._topics), shared=True
+            )
+            for place in places:
+                batch[place] = None
+            first = batch[:count]
+            if not any(first):
+                return count, []
+        return await self._store.write_batch(lambda tx: messages.process_batch(tx, first, self._topics))
 
     async def _answer(self, session: Session, answers: Sequence[MessageResult]) -> None:
         for answer in answers:

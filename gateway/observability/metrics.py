@@ -98,6 +98,12 @@ class Metrics:
         self._commits = Histogram(
             "gateway_commit_seconds", "One transaction of the registry.", buckets=COMMIT_BUCKETS, registry=registry
         )
+        self._conflicts = Counter(
+            "gateway_write_conflicts",
+            "Transactions that met one of another gateway in the database and were run again, by how they met.",
+            ["kind"],
+            registry=registry,
+        )
         self._requests = Histogram(
             "gateway_http_request_seconds",
             "HTTP requests, by the path's template; 499 is a client that went away.",
@@ -144,6 +150,7 @@ class Metrics:
             (self._job_targets, ENDS),
             (self._access, ("open", "closed")),
             (self._leases, ("broker", "fleet")),
+            (self._conflicts, ("deadlock", "serialization")),
             (self._events, EventType),
             (self._suppressed, (*SUPPRESSIBLE, EventType.DEVICE_OFFLINE)),
         )
@@ -165,6 +172,7 @@ class Metrics:
             measurements.DELIVERY: self._deliveries,
             measurements.CERTIFICATE: self._certificates,
             measurements.JOB_TARGET: self._job_targets,
+            measurements.CONFLICT: self._conflicts,
         }
         tally: Tally[tuple[str, str]] = Tally()
         for name, label, value in done:

@@ -17,6 +17,7 @@ from gateway.store.lease_sql import LeaseLostError
 from gateway.store.listener import StoreListener
 from gateway.store.location import engine_of, open_database, open_existing, open_reader, open_to_serve
 from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers
+from gateway.store.renewals import Renewals
 from gateway.store.sqlite.connection import DATABASE_NAME
 from gateway.store.transaction import Context, Rules, Tx, View, transact, transaction
 from gateway.store.writer import Writer
@@ -78,6 +79,7 @@ class Store:
         self._local = threading.local()
         self._opened: list[DatabaseConnection] = []
         self._readers = Readers()
+        self._renewals: Renewals | None = None
 
     async def __aenter__(self) -> Self:
         connection = self._engine.open_writer()
@@ -91,6 +93,10 @@ class Store:
             loop_priority=self._loop_priority,
         )
         self._writer.start()
+        renewer = self._engine.open_renewer()
+        if renewer is not None:
+            self._opened.append(renewer)
+            self._renewals = Renewals(renewer, self.context, self._writer.trouble)
         return self
 
     async def __aexit__(
@@ -99,6 +105,8 @@ class Store:
         await asyncio.to_thread(self._writer.stop)
         await asyncio.sleep(0)  # the last results reach their callers
         self._readers.stop()
+        if self._renewals is not None:
+            await asyncio.to_thread(self._renewals.stop)
         await asyncio.to_thread(self._engine.stop)  # until here it ends reads that a server does not answer
         for connection in reversed(self._opened):
             connection.close()
@@ -108,10 +116,23 @@ class Store:
         with self.tracer.inside("registry.write"):
             return await self._fenced(self._writer.write(write, urgent=urgent, fence=self._fence()))
 
-    async def write_batch(self, write: Callable[[Batch], T]) -> T:
+    async def write_batch(self, write: Callable[[Batch], T], *, shared: bool = False) -> T:
         """Run a write function that stores many messages; see :meth:`Writer.write_batch`."""
         with self.tracer.inside("registry.write"):
-            return await self._fenced(self._writer.write_batch(write, self._fence()))
+            return await self._fenced(self._writer.write_batch(write, self._fence(), shared=shared))
+
+    async def renew(self, write: Callable[[Tx], T]) -> T:
+        """Run a write function of one statement, which changes the row of a lease or of a registration.
+
+        On PostgreSQL it waits for no other write, of this gateway or of another one (:class:`Renewals`).
+
+        Raises:
+            StoreError: the registry cannot be written.
+            UnavailableError: the gateway is stopping.
+        """
+        if self._renewals is None:
+            return await self.write(write)
+        return await self._renewals.run(write)
 
     def under(self, fence: Callable[[], Fence], lost: Callable[[], None]) -> Store:
         """Return this store for work under a lease. Once the lease is lost, its writes fail and ``lost`` is called.

@@ -91,6 +91,11 @@ class CachedDevice:
         """Return what kept counts depend on. ``stored`` is what the registry holds of it."""
         return self.online, self.low_battery, self.storage_full
 
+    @property
+    def is_steady(self) -> bool:
+        """Return whether its row in ``health`` stays, and no count of devices changes."""
+        return self.online and self.stored == self.counted
+
 
 class DeviceCache:
     """The devices of recent heartbeats, by id; used inside a transaction, between :meth:`open` and :meth:`close`."""

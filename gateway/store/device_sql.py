@@ -16,6 +16,8 @@ from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.records import DeviceName, columns
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gateway.store.transaction import Tx, View
 
 
@@ -63,6 +65,8 @@ COLUMNS: Final = columns(
     **{name: f"h.{name}" for name in _OF_HEALTH},
     connection="coalesce(h.connection, 'offline')",
 )
+_LOCKED: Final = """SELECT count(*) FROM
+    (SELECT pk FROM devices WHERE id IN ({}) ORDER BY pk FOR NO KEY UPDATE) AS locked"""
 FROM: Final = "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk"
 
 
@@ -92,6 +96,16 @@ def by_id(view: View, device_id: str) -> DeviceRecord | None:
 def any_by_id(view: View, device_id: str) -> DeviceRecord | None:
     """Return a device of any project, deleted or not."""
     return view.record(DeviceRecord, f"SELECT {COLUMNS} {FROM} WHERE d.id = ?", device_id)
+
+
+def lock(tx: Tx, device_ids: Collection[str]) -> None:
+    """Lock the rows of these devices for this transaction, after those that hold them have ended (PostgreSQL).
+
+    The rows are locked in one order, so two transactions never wait for each other. The time of the write is that
+    after the wait: no later statement is older than what the other transaction has committed.
+    """
+    tx.value(_LOCKED.format(tx.dialect.names), json.dumps(list(device_ids)))
+    tx.now = max(tx.now, tx.context.clock())
 
 
 def any_of_project(view: View, project_id: str, device_id: str) -> DeviceRecord | None:

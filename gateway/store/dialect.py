@@ -18,9 +18,9 @@ class SqlDialect:
     ``item``, whose members :meth:`member` returns. ``newest_event`` returns the number of the newest event that was
     ever committed. ``next_events`` draws as many numbers of events as a placeholder says, and returns the first.
     ``database_bytes`` returns its size where the server knows it. ``like`` compares without regard to the case of A
-    to Z. ``share`` after a query keeps its rows as they are until the end of the transaction. ``together`` is how many
-    messages of devices are stored by the same statements. On SQLite a few cost little. On PostgreSQL each statement is
-    a round trip.
+    to Z. ``share`` after a query of leases keeps them from being taken until the end of the transaction; ``claim``
+    waits for those that do so. ``together`` is how many messages of devices are stored by the same statements. On
+    SQLite a few cost little. On PostgreSQL each statement is a round trip.
     """
 
     name: str
@@ -32,6 +32,7 @@ class SqlDialect:
     database_bytes: str
     like: str
     share: str
+    claim: str
     together: int
     _now: str
     _contains: str
@@ -86,6 +87,7 @@ SQLITE: Final = SqlDialect(
     next_events="SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0) + 1 WHERE ? > 0",
     like="LIKE",
     share="",
+    claim="",
     together=20,
     _now="{}",
     _contains="instr(lower({}), ?) > 0",
@@ -106,7 +108,8 @@ POSTGRESQL: Final = SqlDialect(
     next_events="UPDATE event_counter SET seq = seq + ?1 RETURNING seq - ?1 + 1",
     database_bytes="SELECT pg_database_size(current_database())",
     like="ILIKE",
-    share=" FOR SHARE",
+    share=" FOR KEY SHARE",
+    claim=" FOR UPDATE",
     together=500,
     _now="(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
     _contains="strpos(lower({}), ?) > 0",

@@ -72,8 +72,8 @@ class DatabaseConnection(Protocol):
     def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
         """Execute a statement about rows of one table; return how many it changed."""
 
-    def begin(self) -> None:
-        """Begin a transaction that writes, alone or in the order that the engine guarantees."""
+    def begin(self, *, shared: bool = False) -> None:
+        """Begin a transaction that writes: alone, or beside others that are ``shared``, where the engine can."""
 
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The work is given up when the deadline has passed."""
@@ -145,6 +145,9 @@ class Engine(Protocol):
         Raises:
             StoreError: it cannot be opened.
         """
+
+    def open_renewer(self) -> DatabaseConnection | None:
+        """Return a connection for renewals, which wait for no other write; None where one process writes."""
 
     def committed(self) -> None:
         """Note a commit of the writer, in its thread."""

@@ -53,6 +53,7 @@ _FAULT_OF_ONE: Final = (
 _STATES_OF_ONE: Final = ("21", "22", "23", "42")
 """Classes of ``sqlstate`` for faults of a single statement: data, integrity, syntax, rights."""
 _UNIQUE_VIOLATION: Final = "23505"
+_CONFLICTS: Final = {"40001": "serialization", "40P01": "deadlock"}
 _QUERY_CANCELED: Final = "57014"
 
 
@@ -61,6 +62,11 @@ def id_was_taken(error: BaseException) -> bool:
     if isinstance(error, PostgresError):
         return error.sqlstate == _UNIQUE_VIOLATION and error.constraint in _TAKEN_CONSTRAINTS
     return isinstance(error, sqlite3.IntegrityError) and str(error) in _TAKEN
+
+
+def conflict(error: BaseException) -> str | None:
+    """Return how a transaction met another one, so that the same work may be done again; None for other errors."""
+    return _CONFLICTS.get(error.sqlstate or "") if isinstance(error, PostgresError) else None
 
 
 def concerns_all(error: BaseException) -> TypeGuard[sqlite3.Error | PostgresError]:

@@ -56,11 +56,20 @@ class Budgets:
 
     def __init__(self, tx: Tx, device_pks: Iterable[int] = ()) -> None:
         self._tx = tx
-        self._expected = device_pks
+        self._expected: Iterable[int] = device_pks
         self._read: set[int] = set()
         self._known: dict[tuple[int, str], _Budget] = {}
         self._changed: dict[tuple[int, str], _Budget] = {}
         self._events: list[NewEvent] = []
+
+    @property
+    def has_changed(self) -> bool:
+        """Return whether :meth:`store` has anything to write."""
+        return bool(self._changed or self._events)
+
+    def expect(self, device_pks: Iterable[int]) -> None:
+        """Read the budgets of these devices together, once one of them is asked for."""
+        self._expected = {*self._expected, *device_pks}
 
     def record(self, device: DeviceKey, kind: str, actor: str, **facts: Any) -> bool:
         """Record an event that this device caused; return False when its budget is used up: it was suppressed."""
@@ -81,7 +90,7 @@ class Budgets:
 
     def store(self) -> None:
         """Write what has changed, and the events in their order."""
-        if not (self._changed or self._events):
+        if not self.has_changed:
             return
         self._tx.run_rows(_BUDGETS, [(*key, *budget) for key, budget in self._changed.items()])
         event_sql.insert(self._tx, self._events)

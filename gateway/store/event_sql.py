@@ -100,6 +100,14 @@ _WITH_PROJECT: Final = f"""SELECT {columns(EventWithProject, "e", project="p.nam
     FROM events e LEFT JOIN projects p ON p.id = e.project_id"""  # noqa: S608 - the same
 
 
+def lock_numbers(tx: Tx) -> None:
+    """Lock the row of the numbers for this transaction (PostgreSQL).
+
+    A batch that runs beside others does so before it writes anything that devices share: events and kept counts.
+    """
+    tx.run("SELECT seq FROM event_counter FOR NO KEY UPDATE")
+
+
 def record(tx: Tx, device: DeviceKey, kind: str, actor: Actor, **facts: Any) -> None:
     """Record that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets redacted."""
     insert(tx, [of_device(tx, device, kind, actor, **facts)])

@@ -107,7 +107,7 @@ def store_newest(tx: Tx, heard: Iterable[CachedDevice], *, at_broker: bool) -> N
     changed: list[tuple[Any, ...]] = []
     for of in heard:
         history = (of.history_id, of.history_day, of.links, at_broker)
-        if of.online and of.stored == of.counted:
+        if of.is_steady:
             same.append((*times, of.radio, *history, broker if at_broker else None, *of.said, of.pk))
         else:
             judged = (of.radio, of.low_battery, of.storage_full)

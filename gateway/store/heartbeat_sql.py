@@ -50,6 +50,13 @@ _PREVIOUS: Final = 1
 _LAST_ID: Final = """SELECT coalesce((SELECT max(id) FROM heartbeats), (SELECT max(known) FROM
     (SELECT max(history_id) AS known FROM health UNION ALL SELECT max(last_heartbeat) FROM bindings) AS marks), 0)"""
 """Marks of bindings may name rows that were pruned, so an empty table must not begin with their numbers again."""
+_BLOCK: Final = 1_000
+"""Numbers that a batch draws at once beside others, whether it uses them or not."""
+_SEQUENCE: Final = "pg_get_serial_sequence('heartbeats', 'id')"
+_NEXT_BLOCK: Final = f"""WITH drawn AS MATERIALIZED (SELECT nextval({_SEQUENCE}) * {_BLOCK} AS first)
+    SELECT CASE WHEN first > ({_LAST_ID}) THEN first END FROM drawn"""  # noqa: S608 - constants
+_SKIP_BLOCKS: Final = f"""SELECT count(nextval({_SEQUENCE})) FROM generate_series(1,
+    least(1000000, ({_LAST_ID}) / {_BLOCK} - nextval({_SEQUENCE})))"""  # noqa: S608 - constants
 _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND received_at >= ?3
     UNION ALL
@@ -88,23 +95,46 @@ class Beat(NamedTuple):
     radio: str | None
 
 
-def append(tx: Tx, beats: Sequence[Beat]) -> Sequence[Beat]:
+def append(tx: Tx, beats: Sequence[Beat], *, shared: bool = False) -> Sequence[Beat]:
     """Add heartbeats in this order, each at the end of its device's chain; return those that were new.
 
-    One with a known device and ``sent_at`` is the same one.
+    One with a known device and ``sent_at`` is the same one. ``shared``: other gateways do the same at this moment, for
+    other devices.
+
+    Raises:
+        ValueError: these are more than a batch may store at once beside others.
     """
-    if beats and not _insert(tx, beats):  # rare, so only now the known ones are looked up
+    if shared and len(beats) > _BLOCK:
+        raise ValueError(f"{len(beats)} heartbeats are more than {_BLOCK}")
+    first = _first_number if shared else _next_number
+    if beats and not _insert(tx, beats, first(tx)):  # rare, so only now the known ones are looked up
         beats = _unknown(tx, beats)
-        if not _insert(tx, beats):
+        if not _insert(tx, beats, first(tx)):
             raise RuntimeError("a heartbeat that is new was not stored")  # rather nothing than a chain with a gap
     return beats
 
 
-def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
+def _next_number(view: View) -> int:
+    """Return the number after the last one, for a write that has the registry for itself."""
+    return int(view.value(_LAST_ID)) + 1
+
+
+def _first_number(view: View) -> int:
+    """Return the first number of a block that no other transaction uses (PostgreSQL).
+
+    The caller has locked the rows of the devices. So the numbers of a device are in the order of its chain: a block
+    that is drawn later is higher, and higher than all rows that were committed before. A write that had the registry
+    for itself may have used the next blocks. Then these are skipped.
+    """
+    while (first := view.value(_NEXT_BLOCK)) is None:
+        view.value(_SKIP_BLOCKS)
+    return int(first)
+
+
+def _insert(tx: Tx, beats: Sequence[Beat], first: int) -> bool:
     """Return whether all were new. Otherwise none is stored, and the chains are unchanged."""
     now, today = tx.now, tx.now // DAY_MS
     rows, days, first_today = [], [], []
-    first = tx.value(_LAST_ID) + 1
     for number, (device, heartbeat, radio) in enumerate(beats, first):
         said = heartbeat.__dict__
         sent_at = said["sent_at"]
@@ -116,7 +146,7 @@ def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
         rows.append((number, device.history_id, device.pk, now, sent, *_said(said), radio))
         device.history_id = number
     if tx.run_rows(_HEARTBEATS, rows) != len(rows):
-        tx.run("DELETE FROM heartbeats WHERE id >= ?", first)
+        tx.run("DELETE FROM heartbeats WHERE id BETWEEN ? AND ?", first, rows[-1][0])
         for beat, row in zip(reversed(beats), reversed(rows), strict=True):
             beat.device.history_id = row[_PREVIOUS]
         for device, day in first_today:

@@ -94,6 +94,8 @@ def is_free(view: View, name: str, holder: Holder, instant: int) -> bool:
 def acquire(tx: Tx, name: str, holder: Holder, lease_ms: int) -> Fence | None:
     """Take a lease that is free, for so many milliseconds; return None where another process holds it."""
     now = tx.dialect.now(tx.now)
+    if tx.dialect.claim:
+        tx.run(f"SELECT 1 FROM leases WHERE name = ?{tx.dialect.claim}", name)  # noqa: S608 - our own
     epoch = tx.value(
         f"""INSERT INTO leases (name, gateway_id, instance, epoch, until, taken_at)
             VALUES (?1, ?2, ?3, 1, {now} + ?4, {now})

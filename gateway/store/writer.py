@@ -24,14 +24,14 @@ from gateway.runtime.tracing import NO_TRACER, Traced, Tracer
 from gateway.store import measurements
 from gateway.store.batch import Batch
 from gateway.store.device_cache import DeviceCache
-from gateway.store.errors import DATABASE_ERRORS, StorageHealth, concerns_all, id_was_taken
+from gateway.store.errors import DATABASE_ERRORS, StorageHealth, concerns_all, conflict, id_was_taken
 from gateway.store.lease_sql import Fence, require
 from gateway.store.listener import StoreListener
 from gateway.store.measurements import Measure
 from gateway.store.transaction import ID_TRIES, Context, Tx, rollback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gateway.store.engine import DatabaseConnection
 
@@ -40,6 +40,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 GROUP: Final = 64
+CONFLICT_TRIES: Final = 4
+"""How often a transaction is run that another one made the server undo. Locks have a fixed order, so none should."""
 
 
 @dataclass
@@ -48,6 +50,7 @@ class _Job:
     future: asyncio.Future[Any]
     traceparent: str | None = None
     fence: Fence | None = None
+    shared: bool = False
     result: Any = None
     error: BaseException | None = None
 
@@ -110,8 +113,12 @@ class Writer:
             self._wake.notify()
         self._thread.join()
 
-    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None) -> T:
+    async def write(
+        self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None, shared: bool = False
+    ) -> T:
         """Run ``write`` in a transaction; return its result once committed. With a fence its lease is checked there.
+
+        It may be run again, so it has no effect outside of the transaction. One that is ``shared`` is not urgent.
 
         Raises:
             LeaseLostError: the lease of the fence is another's by now; nothing was changed.
@@ -122,19 +129,22 @@ class Writer:
         with self._wake:
             if self._stopping:
                 raise UnavailableError("The gateway is stopping. Send the same request again when it is back.")
-            (self._urgent if urgent else self._ordinary).append(_Job(write, future, tracing.here(), fence))
+            (self._urgent if urgent else self._ordinary).append(_Job(write, future, tracing.here(), fence, shared))
             self._wake.notify()
         return await future
 
-    async def write_batch(self, write: Callable[[Batch], T], fence: Fence | None = None) -> T:
+    async def write_batch(self, write: Callable[[Batch], T], fence: Fence | None = None, *, shared: bool = False) -> T:
         """Run ``write`` as a batch: in a transaction without other writes, after urgent ones.
+
+        ``shared``: beside such batches of other gateways. It locks the rows of devices before it reads or writes
+        what belongs to them, and the row of the numbers of events before anything that devices share.
 
         Raises:
             LeaseLostError: as above.
             StoreError: the database could not commit; nothing was changed.
             UnavailableError: the gateway is stopping.
         """
-        return await self.write(lambda tx: write(self._batch(tx)), urgent=False, fence=fence)
+        return await self.write(lambda tx: write(self._batch(tx)), urgent=False, fence=fence, shared=shared)
 
     def _batch(self, tx: Tx) -> Batch:
         return Batch(tx, self._devices, self._should_stop, self._yield_to_loop)
@@ -172,13 +182,7 @@ class Writer:
         """Commit them all; return the calls to make in the loop for that."""
         began = time.perf_counter()
         try:
-            rollback(self._connection)
-            self._connection.begin()
-            if newer := self._connection.newer_schema():
-                raise self.trouble.outgrown(newer)  # noqa: TRY301 - the callers get it like any other error
-            tx = Tx(self._connection, self._context)
-            self._do(jobs, tx)
-            self._connection.execute("COMMIT")
+            tx = self._transact(jobs)
         except BaseException as error:  # noqa: BLE001 - any error goes to the callers, and the thread lives on
             with contextlib.suppress(*DATABASE_ERRORS):  # what cannot be undone now is undone before the next BEGIN
                 rollback(self._connection)
@@ -193,6 +197,34 @@ class Writer:
         )
         return [*(call for call, is_due in calls if is_due), partial(self._count, tx.measures)]
 
+    def _transact(self, jobs: list[_Job]) -> Tx:
+        """Run these jobs in one transaction, again where another transaction made the server undo it."""
+        conflicts: list[str] = []
+        while True:
+            try:
+                return self._transact_once(jobs, conflicts)
+            except DATABASE_ERRORS as error:
+                kind = conflict(error)
+                if kind is None or len(conflicts) == CONFLICT_TRIES - 1:
+                    raise
+                log.warning("store.conflict", kind=kind, reason=str(error))
+                conflicts.append(kind)
+            self._devices.forget()
+            for job in jobs:
+                job.result = job.error = None
+
+    def _transact_once(self, jobs: list[_Job], conflicts: Sequence[str]) -> Tx:
+        rollback(self._connection)
+        self._connection.begin(shared=jobs[0].shared)
+        if newer := self._connection.newer_schema():
+            raise self.trouble.outgrown(newer)
+        tx = Tx(self._connection, self._context)
+        for kind in conflicts:
+            tx.measure(measurements.CONFLICT, kind)
+        self._do(jobs, tx)
+        self._connection.execute("COMMIT")
+        return tx
+
     def _trace(self, traced: list[Traced]) -> None:
         for each in traced:
             self._tracer.begin(each.name, each.parent, each.kind, began=each.began, **each.facts).end()
@@ -206,11 +238,11 @@ class Writer:
             for job in jobs:
                 self._savepoint(job, tx)
         else:  # alone it needs no savepoint: an error undoes everything
-            jobs[0].result = self._run_job(jobs[0], tx, partial(self._begin_again, tx))
+            jobs[0].result = self._run_job(jobs[0], tx, partial(self._begin_again, tx, shared=jobs[0].shared))
 
-    def _begin_again(self, tx: Tx) -> None:
+    def _begin_again(self, tx: Tx, *, shared: bool) -> None:
         self._connection.execute("ROLLBACK")
-        self._connection.begin()
+        self._connection.begin(shared=shared)
         tx.follows = False  # another process may have come between the two
 
     def _back_to_savepoint(self) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from gateway.core.clock import HOUR_MS, system_clock
+from gateway.core.postgres_address import PostgresAddress
 from gateway.store import Context, Store, Tx, dialect, lease_sql, writer
 from gateway.store.lease_sql import Fence, Holder, LeaseLostError
 from gateway.store.location import Location
 from gateway.store.postgres.connection import PostgresConnection
 from tests.cluster.support import LEASE_MS, NAME, ONE, OTHER, age, lease_in, note, noted, place, take, taken, two_stores
-from tests.support.postgres import database
+from tests.support.postgres import database, locked
 from tests.support.wait import eventually
 
 ROUNDS = 10
@@ -88,6 +89,52 @@ async def test_a_lease_has_one_holder(where: Location) -> None:
     await a_lease_has_one_holder(where)
 
 
+async def a_renewal_waits_for_no_write(where: Location) -> None:
+    """Another gateway is in a long transaction, or this one in a write under the very lease that is renewed."""
+    assert isinstance(where, PostgresAddress)
+    async with two_stores(where) as (one, _):
+        fence = await taken(one, ONE)
+        with locked(where):
+            behind = asyncio.create_task(note(one, "behind the long transaction"))
+            assert await _renews(one, fence)
+            assert not behind.done()
+        await behind
+        inside, go_on = threading.Event(), threading.Event()
+
+        def held(_: Tx) -> None:
+            inside.set()
+            go_on.wait()
+
+        writing = asyncio.create_task(one.under(lambda: fence, lambda: None).write(held))
+        try:
+            await eventually(inside.is_set, "it is in its own write")
+            assert await _renews(one, fence)
+        finally:
+            go_on.set()
+            await writing
+
+
+async def _renews(store: Store, fence: Fence) -> bool:
+    before = (await lease_in(store)).until
+    more = 10 * LEASE_MS
+    renewing = asyncio.create_task(store.renew(lambda tx: lease_sql.renew(tx, fence, more)))
+
+    async def waits() -> bool:
+        return bool(await store.read(lambda view: view.value(f"{WAITS} AND wait_event <> 'advisory'")))
+
+    async def ends() -> bool:
+        return renewing.done() or await waits()
+
+    await eventually(ends, "the renewal is at the database")
+    assert not await waits(), "the renewal waits for another transaction"
+    return await renewing and (await lease_in(store)).until >= before
+
+
+async def test_a_renewal_waits_for_no_write(tmp_path: Path) -> None:
+    """See :func:`a_renewal_waits_for_no_write`."""
+    await a_renewal_waits_for_no_write(database(tmp_path))
+
+
 async def test_a_former_holder_changes_nothing(where: Location) -> None:
     """See :func:`a_former_holder_changes_nothing`."""
     await a_former_holder_changes_nothing(where)
@@ -103,6 +150,13 @@ async def test_the_clock_of_a_gateway_moves_no_lease(tmp_path: Path) -> None:
 
 def _no_epoch_check(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(writer, "require", lambda *_: None)
+
+
+def _a_checked_epoch_locks_more(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        "gateway.store.postgres.connection.PostgresConnection.dialect",
+        dataclasses.replace(dialect.POSTGRESQL, share=" FOR SHARE"),
+    )
 
 
 def _epoch_not_raised(patch: pytest.MonkeyPatch) -> None:
@@ -145,6 +199,7 @@ def _taken_from_its_holder(patch: pytest.MonkeyPatch) -> None:
 
 FAULTS: dict[Callable[[pytest.MonkeyPatch], None], Callable[[Location], Awaitable[None]]] = {
     _no_epoch_check: a_former_holder_changes_nothing,
+    _a_checked_epoch_locks_more: a_renewal_waits_for_no_write,
     _epoch_not_raised: a_former_holder_changes_nothing,
     _until_by_the_gateways_clock: the_clock_of_a_gateway_moves_no_lease,
     _renewed_without_the_epoch: a_lease_has_one_holder,
@@ -185,7 +240,7 @@ async def test_a_renewal_and_a_take_over_at_once(where: Location) -> None:
             fence = await taken(one, ONE)
             await age(one, LEASE_MS)
             renewed, second = await asyncio.gather(
-                one.write(lambda tx, fence=fence: lease_sql.renew(tx, fence, LEASE_MS)),  # type: ignore[misc]
+                one.renew(lambda tx, fence=fence: lease_sql.renew(tx, fence, LEASE_MS)),  # type: ignore[misc]
                 take(other, OTHER),
             )
             assert renewed == (second is None)

@@ -18,19 +18,20 @@ import pytest
 
 from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
-from gateway.domain import commands, devices, messages
+from gateway.domain import commands, devices, messages, plain_heartbeats
 from gateway.errors import GatewayError
 from gateway.models.commands import CreateCommand
 from gateway.models.devices import RegisterDevice
 from gateway.mqtt.reconciler import compare
-from gateway.store import Context, Store, Tx, View, broker_sql, device_sql, key_sql, outbox_sql, token_sql
+from gateway.store import Batch, Context, Store, Tx, View, broker_sql, device_sql, key_sql, outbox_sql, token_sql
 from gateway.store.postgres import connection as postgres_connection
 from gateway.store.postgres.connection import PostgresConnection
 from tests.domain.support import receipt
 from tests.support.postgres import database
 from tests.support.wait import eventually
 
-WAITING = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"""
+WAITING = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+    AND (wait_event = 'advisory')::int = ?"""
 NAMES = Topics()
 
 
@@ -99,9 +100,19 @@ def _heartbeat(tx: Tx, it: Subject) -> object:
     return _say(tx, NAMES.heartbeat(it.id), battery_percent=50)
 
 
+def _batch(tx: Tx, it: Subject) -> object:
+    """A plain heartbeat that is stored beside those of other gateways; what is left of a batch is stored alone."""
+    said = messages.Message(NAMES.heartbeat(it.id), b'{"battery_percent": 40}')
+    if not plain_heartbeats.store_plain(Batch(tx), [said], NAMES).places:
+        raise GatewayError("left")
+    return said
+
+
 VERBS: dict[str, Verb] = {
     verb.__name__.lstrip("_"): verb
-    for verb in (_bind, _unbind, _reset, _supersede, _acknowledge, _refresh, _cancel, _delete, _restore, _heartbeat)
+    for verb in (
+        *(_bind, _unbind, _reset, _supersede, _acknowledge, _refresh, _cancel, _delete, _restore, _heartbeat, _batch),
+    )
 }
 
 
@@ -142,18 +153,21 @@ class Two:
                 inside.set()
                 go_on.wait()
 
-        leads = asyncio.create_task(_ended(self.one, held, subject))
+        leads = asyncio.create_task(_ended(self.one, held, subject, shared=first is _batch))
         try:
             await eventually(inside.is_set, "the first is in its transaction")
             follows = asyncio.create_task(_ended(self.other, second, subject))
-            await eventually(lambda: follows.done() or self._is_waiting(), "the second is at the database")
+            alone = (
+                first is not _batch or second is not _batch
+            )  # two batches meet on the device, all others on the registry
+            await eventually(lambda: follows.done() or self._is_waiting(alone=alone), "the second is at the database")
             assert not follows.done(), "the second has not waited for the first"
         finally:
             go_on.set()
         return [await leads, await follows]
 
-    def _is_waiting(self) -> bool:
-        return bool(next(self.looking.execute(WAITING))[0] == 1)
+    def _is_waiting(self, *, alone: bool) -> bool:
+        return bool(next(self.looking.execute(WAITING, (int(alone),)))[0] == 1)
 
     async def state(self, subject: Subject) -> dict[str, Any]:
         """What is there of a device, without ids, secrets and times."""
@@ -164,7 +178,8 @@ STATE = {
     "tokens": "SELECT generation, state FROM tokens WHERE device_pk = ? ORDER BY id",
     "commands": "SELECT type, status, seq FROM commands WHERE device_pk = ? ORDER BY created_at, id",
     "events": "SELECT type FROM events WHERE device_pk = ? ORDER BY seq",
-    "heartbeats": "SELECT battery_percent FROM heartbeats WHERE device_pk = ?",
+    "heartbeats": "SELECT battery_percent, previous IS NULL FROM heartbeats WHERE device_pk = ? ORDER BY id",
+    "health": "SELECT battery_percent, connection FROM health WHERE device_pk = ?",
     "outbox": "SELECT kind, detail FROM outbox WHERE device_pk = ? ORDER BY kind, detail",
 }
 
@@ -175,9 +190,12 @@ def _state(view: View, pk: int) -> dict[str, Any]:
     return {"device": (device.end_user_id, device.binding_generation, device.deleted_at is None), **found}
 
 
-async def _ended(store: Store, verb: Verb, subject: Subject) -> str:
+async def _ended(store: Store, verb: Verb, subject: Subject, *, shared: bool = False) -> str:
     try:
-        await store.write(lambda tx: verb(tx, subject))
+        if shared or verb is _batch:
+            await store.write_batch(lambda batch: verb(batch.tx, subject), shared=True)
+        else:
+            await store.write(lambda tx: verb(tx, subject))
     except GatewayError as error:
         return f"{error.code} {error.message}" if type(error) is GatewayError else error.code
     return "done"
@@ -248,6 +266,8 @@ async def test_a_missing_lock_is_found(two: Two, monkeypatch: pytest.MonkeyPatch
         await two.at_once(_reset, _heartbeat, await two.subject("S1"))
     with pytest.raises(AssertionError, match="has not waited"):
         await two.at_once(_reset, _join, await two.subject("S2"))
+    with pytest.raises(AssertionError, match="has not waited"):
+        await two.at_once(_batch, _refresh, await two.subject("S3"))
 
 
 async def test_who_is_paused_in_a_transaction_holds_up_no_other(

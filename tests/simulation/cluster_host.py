@@ -110,7 +110,7 @@ class Line:
         """Execute a statement about rows, if the registry can be reached."""
         return self.executemany(statement.of_one, rows).rowcount if rows else 0
 
-    def begin(self) -> None:
+    def begin(self, *, shared: bool = False) -> None:  # noqa: ARG002 - no other is in a transaction meanwhile
         """Begin a transaction that writes."""
         self.execute("BEGIN IMMEDIATE")
 

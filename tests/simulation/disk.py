@@ -128,12 +128,14 @@ class VirtualWriter(Writer):
     def stop(self) -> None:
         """Nothing to stop."""
 
-    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None) -> T:
+    async def write(
+        self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None, shared: bool = False
+    ) -> T:
         """Queue it as the gateway does."""
         self.process.seam("write")
         await self.process.pause_point("write")
         self._schedule_turn()
-        return await super().write(write, urgent=urgent, fence=fence)
+        return await super().write(write, urgent=urgent, fence=fence, shared=shared)
 
     def _schedule_turn(self) -> None:
         if not self._due:

@@ -3,6 +3,7 @@
 Values are put into the text of a statement by the client. So a NULL or a text takes the type that its place needs, and
 one SQL text serves both engines. Reads see one state (REPEATABLE READ). A write takes one lock for the registry first,
 so writes of several gateways follow one another. Each statement then sees what was committed before (READ COMMITTED).
+Batches of heartbeats share that lock, and lock the rows of their devices instead.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ IDLE_MS: Final = 5_000
 _BEGIN: Final = (
     f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 )
+_BEGIN_SHARED: Final = _BEGIN.replace("xact_lock(", "xact_lock_shared(")
 _HAS_STEPS: Final = f"""SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables
     WHERE schemaname = current_schema() AND tablename = '{STEP_TABLE}')"""  # noqa: S608 - a constant
 _BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -160,9 +162,13 @@ class PostgresConnection:
 
         self._run(copy, len(rows) / ROWS_A_SECOND)
 
-    def begin(self) -> None:
-        """Begin a transaction that writes, when no other gateway is in one."""
-        self._begin(_BEGIN)
+    def begin(self, *, shared: bool = False) -> None:
+        """Begin a transaction that writes, when no other gateway is in one.
+
+        ``shared``: others that share the lock may be. The server serves waiting transactions in turn, so
+        a stream of those keeps no other write waiting.
+        """
+        self._begin(_BEGIN_SHARED if shared else _BEGIN)
 
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The server ends it when the deadline has passed."""
@@ -205,7 +211,8 @@ class PostgresConnection:
     def last_numbers(self) -> dict[str, int]:
         """Return counters that change with each commit by any process: ``outbox``, ``events`` and ``schema``.
 
-        A write holds the registry's lock, so rows of the outbox have numbers in the order of the commits.
+        A write holds the registry's lock alone, so rows of the outbox have numbers in the order of the commits. Marks
+        of mirrored state are the exception, and wake no worker.
         """
         cursor = self.execute(
             f"""SELECT (SELECT max(seq) FROM outbox), (SELECT seq FROM event_counter),

@@ -112,6 +112,10 @@ class PostgresEngine:
         """Return a connection that only reads. It connects when it is first used."""
         return PostgresConnection(self._address, self._watchdog)
 
+    def open_renewer(self) -> PostgresConnection:
+        """Return a connection that writes beside the store's. It connects when it is first used."""
+        return PostgresConnection(self._address, self._watchdog)
+
     def committed(self) -> None:
         """Do nothing: the server keeps its own log."""
 

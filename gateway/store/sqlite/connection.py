@@ -41,7 +41,7 @@ class SqliteConnection(sqlite3.Connection):
     def flush(self) -> None:
         """Do nothing: each statement was executed."""
 
-    def begin(self) -> None:
+    def begin(self, *, shared: bool = False) -> None:  # noqa: ARG002 - one process writes
         """Begin a transaction that writes."""
         self.execute("BEGIN IMMEDIATE")
 

@@ -59,6 +59,9 @@ class SqliteEngine:
         """
         return connect(self._data_dir / DATABASE_NAME, read_only=True)
 
+    def open_renewer(self) -> None:
+        """Return None: one process writes, so no renewal waits for another."""
+
     def committed(self) -> None:
         """Note a commit of the writer, in its thread."""
         self._checkpointer.committed(self._connection.total_changes)

@@ -11,16 +11,24 @@ import asyncio
 import secrets
 from typing import Final
 
-from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
+from gateway.broker.mosquitto.password_file import MISSING, BrokerSignalError, PasswordFile, Stamp, password_entry
 from gateway.mqtt.probe import ProbeRefusedError, ProbeTarget, connected
 
 NAME: Final = "gateway_sentinel"
 """This account may connect and do nothing else."""
 AGAIN_SECONDS: Final = 1.0
-"""After this long without effect the signal is sent once more."""
+"""After this long without effect the signal is sent once more. It is longer for a large file: see :func:`patience`."""
+READ_BYTES_PER_SECOND: Final = 10_000_000
+"""Mosquitto on a busy machine. Another signal would only make it read once more."""
 TRIES: Final = 5
 _LOOK_SECONDS: Final = 0.02
 _SECRET_BYTES: Final = 24
+
+
+def patience(written: Stamp | None) -> float:
+    """Return the seconds that Mosquitto may take to read this file."""
+    _, _, size = written or MISSING
+    return AGAIN_SECONDS + size / READ_BYTES_PER_SECOND
 
 
 class ReloadProbe:
@@ -52,7 +60,7 @@ class ReloadProbe:
         for _ in range(TRIES):
             await asyncio.to_thread(self._file.reload)
             try:
-                async with asyncio.timeout(AGAIN_SECONDS):
+                async with asyncio.timeout(patience(self._file.written)):
                     await self._let_in()
                     return
             except TimeoutError:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
-from gateway.broker.mosquitto.reload_probe import TRIES, ReloadProbe
+from gateway.broker.mosquitto.reload_probe import AGAIN_SECONDS, TRIES, ReloadProbe, patience
 from gateway.core.addresses import Address
 from gateway.mqtt.probe import ProbeRefusedError, ProbeTarget, connected
 from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
@@ -34,6 +34,12 @@ def _write(file: PasswordFile, sentinel: ReloadProbe, **more: str) -> None:
     entries = {"gateway": GATEWAY_PASSWORD} | more
     file.fixed = {name: password_entry(word) for name, word in entries.items()} | sentinel.account()
     file.write(())
+
+
+def test_a_large_file_gets_more_time() -> None:
+    """A million users are 145 MB: a signal each second would make Mosquitto read them again and again."""
+    assert patience(None) == AGAIN_SECONDS
+    assert patience((1, 1, 145_000_000)) == AGAIN_SECONDS + 14.5
 
 
 @pytest.mark.parametrize("forgotten", [0, 1, 2])

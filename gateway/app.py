@@ -6,7 +6,7 @@ import asyncio
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from gateway.broker import doctor_accounts
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.capacity import CapacityMonitor
 from gateway.broker.external.secret import shared_secret
+from gateway.broker.mosquitto import capacity as password_file
+from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.owner import BrokerOwner
 from gateway.broker.selection import Broker, open_broker
 from gateway.cluster.membership import Membership
@@ -198,7 +200,7 @@ async def _start_workers(
     sender = WebhookSender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback)
     await stack.enter_async_context(
         _background(
-            *([CapacityMonitor(store).run()] if broker.kind == EMBEDDED else []),
+            *(each.run() for each in _capacity_monitors(broker, store)),
             membership.broker.run(owner.work),
             membership.fleet.run(partial(_fleet_work, wakeups=wakeups, sender=sender, taken_in=owner.taken_in)),
             membership.registration.run(),
@@ -209,6 +211,13 @@ async def _start_workers(
         )
     )
     return Workers(owner, sender)
+
+
+def _capacity_monitors(broker: Broker, store: Store) -> Iterator[CapacityMonitor]:
+    if broker.kind == EMBEDDED:
+        yield CapacityMonitor(store)
+    elif isinstance(broker.access, MosquittoAccess):
+        yield CapacityMonitor(store, password_file.MOST_BOUND, password_file.outgrown, password_file.REMEDY)
 
 
 async def _fleet_work(store: Store, wakeups: Wakeups, sender: WebhookSender, taken_in: TakenIn) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway.broker import doctor_accounts
 from gateway.broker.embedded import capacity
+from gateway.broker.mosquitto import capacity as password_file
 from gateway.broker.mosquitto import managed
 from gateway.broker.mosquitto.session_locks import EXPOSED
 from gateway.broker.selection import verified_by
@@ -148,12 +149,15 @@ def _sizes(settings: Settings, pid: int | None, where: Endpoints | None) -> Iter
     if own is not None:
         yield host_checks.limits(own, "open files of Mosquitto", host_checks.FILES_PER_STREAM + fleet.devices)
     if kind == EMBEDDED:
-        said = capacity.outgrown(fleet.bound)
-        yield (
-            broker_checks.BROKER.warning("size of the fleet", said, capacity.REMEDY)
-            if said
-            else broker_checks.BROKER.ok("size of the fleet", f"{fleet.bound} of {capacity.MOST_BOUND} bound devices")
-        )
+        yield _size(fleet.bound, capacity.MOST_BOUND, capacity.outgrown(fleet.bound), capacity.REMEDY)
+    elif kind == MOSQUITTO or settings.mosquitto_password_file:
+        yield _size(fleet.bound, password_file.MOST_BOUND, password_file.outgrown(fleet.bound), password_file.REMEDY)
+
+
+def _size(bound: int, most: int, said: str | None, remedy: str) -> Finding:
+    if said:
+        return broker_checks.BROKER.warning("size of the fleet", said, remedy)
+    return broker_checks.BROKER.ok("size of the fleet", f"{bound} of {most} bound devices")
 
 
 async def _inside(settings: Settings, target: ProbeTarget, *, fix: bool) -> AsyncIterator[Finding]:

@@ -1,8 +1,9 @@
-"""Capacity warning for a fleet that outgrows the embedded broker (docs/embedded-broker.md)."""
+"""Capacity warning for a fleet that outgrows its broker; the size for the embedded one (docs/embedded-broker.md)."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -34,11 +35,19 @@ def outgrown(bound: int, most: int = MOST_BOUND) -> str | None:
 
 
 class CapacityMonitor:
-    """Checks every five minutes, and warns once a day."""
+    """Checks every five minutes, and warns once a day: with what ``outgrown`` returns, and the remedy."""
 
-    def __init__(self, store: Store, most: int = MOST_BOUND) -> None:
+    def __init__(
+        self,
+        store: Store,
+        most: int = MOST_BOUND,
+        outgrown: Callable[[int, int], str | None] = outgrown,
+        remedy: str = REMEDY,
+    ) -> None:
         self._store = store
         self._most = most
+        self._outgrown = outgrown
+        self._remedy = remedy
         self._looks_until_said = 0
 
     async def run(self) -> None:
@@ -53,11 +62,11 @@ class CapacityMonitor:
     async def look(self) -> None:
         """Count, and warn unless a warning was given within the last day."""
         bound = (await self._store.read(gauge_sql.fleet, Purpose.HEALTH)).bound
-        message = outgrown(bound, self._most)
+        message = self._outgrown(bound, self._most)
         if message is None:
             self._looks_until_said = 0
             return
         if self._looks_until_said == 0:
-            log.warning("broker.capacity_exceeded", bound=bound, message=f"{message} {REMEDY}")
+            log.warning("broker.capacity_exceeded", bound=bound, message=f"{message} {self._remedy}")
             self._looks_until_said = SAID_EVERY
         self._looks_until_said -= 1

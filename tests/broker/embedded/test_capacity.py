@@ -5,6 +5,7 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from gateway.broker.embedded.capacity import MOST_BOUND, SAID_EVERY, CapacityMonitor, outgrown
+from gateway.broker.mosquitto import capacity as password_file
 from gateway.store import Context, Store
 from tests.domain.support import World
 
@@ -25,6 +26,20 @@ async def test_capacity_warning_is_logged_once_a_day(tmp_path: Path) -> None:
             await content.look()
     assert [(each["event"], each["bound"]) for each in logs] == [("broker.capacity_exceeded", FLEET)] * 2
     assert "--broker mosquitto" in logs[0]["message"]
+
+
+async def test_a_password_file_has_a_size_too(tmp_path: Path) -> None:
+    """The same watch, with what Mosquitto is good for; the documentation names it."""
+    with World(tmp_path) as world:
+        world.bound()
+    async with Store(tmp_path, Context()) as store:
+        with capture_logs() as logs:
+            await CapacityMonitor(store, 0, password_file.outgrown, password_file.REMEDY).look()
+            await CapacityMonitor(store, 1, password_file.outgrown, password_file.REMEDY).look()
+    assert [each["bound"] for each in logs] == [1]
+    assert "password file is good for 0" in logs[0]["message"]
+    page = Path(__file__).parents[3] / "docs" / "scaling.md"
+    assert f"more than {password_file.MOST_BOUND:,} bound devices" in page.read_text(encoding="utf-8")
 
 
 def test_documented_memory_size_holds() -> None:

@@ -44,7 +44,7 @@ from gateway.runtime.private_files import is_open_to_others, require_own_directo
 from gateway.runtime.sealing import vault_of
 from gateway.settings.loading import Loaded, Settings
 from gateway.settings.types import EMBEDDED
-from gateway.store import Context, Store, account_sql, broker_sql, key_sql
+from gateway.store import Context, Store, View, account_sql, broker_sql, home_sql, key_sql
 from gateway.store.sqlite.lock import exclusive
 from gateway.store.wakeups import Wakeups
 from gateway.tls.certificates import Files, Renewal, ServerCertificate
@@ -287,15 +287,20 @@ def _people(settings: Settings, store: Store) -> People | None:
 
 
 async def _synced(registry: Registry, device_pk: int, seconds: float) -> bool:
-    """Wait until a device can connect with a new token at each broker that has an owner.
+    """Wait until a device can connect with a new token at its home, or at each broker that has an owner.
 
     Return ``False`` if that takes longer, or cannot be known.
     """
     store = registry.store
     if not await registry.wakeups.synced(store, device_pk, seconds):
         return False
-    awaited = await store.read_small(lambda view: broker_sql.awaited(view, store.context.clock()))
-    return all(each.knows_tokens for each in awaited)
+    return await store.read_small(partial(_knows_tokens, device_pk=device_pk, instant=store.context.clock()))
+
+
+def _knows_tokens(view: View, device_pk: int, instant: int) -> bool:
+    awaited, home = broker_sql.awaited(view, instant), home_sql.of(view, device_pk)
+    serving = awaited if home is None else [each for each in awaited if each.pk == home]
+    return bool(serving) and all(each.knows_tokens for each in serving)
 
 
 async def _serve_http(

@@ -16,6 +16,7 @@ from gateway.domain.commands import renew_grants
 from gateway.errors import StoreError
 from gateway.runtime.sealing import Vault, vault_of
 from gateway.settings.loading import Settings
+from gateway.settings.types import HOME
 from gateway.store import (
     DATABASE_NAME,
     Context,
@@ -184,5 +185,6 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         webhook_allow_private=settings.webhook_allow_private,
         webhook_allow_loopback=settings.webhook_allow_loopback,
         mirrored=tuple(detail for detail, on in _mirrored(settings).items() if on),
+        assigns_homes=settings.cells == HOME,
         state_refresh_ms=round(settings.state_refresh_seconds * SECOND_MS),
     )

@@ -39,7 +39,8 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
             return None if known is None else identity_of(known)
         if username != client_id:
             return None
-        find = partial(token_sql.by_mqtt_password, device_id=username, password=password)
+        broker = store.context.broker
+        find = partial(token_sql.by_mqtt_password, device_id=username, password=password, broker=broker)
         token = await store.read(find, Purpose.AUTHENTICATION)
         if token is None:
             return None
@@ -57,15 +58,15 @@ def acquaintance(store: Store, accounts: Accounts) -> Callable[[str], Awaitable[
         if username in accounts:
             return True
         try:
-            return await store.read_small(lambda view: _opens_something(view, username))
+            return await store.read_small(lambda view: _opens_something(view, username, store.context.broker))
         except StoreError:  # the password check reports it
             return True
 
     return is_known
 
 
-def _opens_something(view: View, username: str) -> bool:
+def _opens_something(view: View, username: str, broker: int) -> bool:
     if username.startswith(ids.DEVICE):
-        return token_sql.opens_something(view, username)
+        return token_sql.opens_something(view, username, broker=broker)
     account = account_sql.find(view, username)
     return account is not None and account.revoked_at is None

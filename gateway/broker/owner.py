@@ -17,6 +17,7 @@ from gateway.broker.mosquitto.file_watch import PasswordFileWatch
 from gateway.core.backoff import Pauses
 from gateway.domain import backlog, brokers
 from gateway.domain.backlog import BacklogRequests
+from gateway.domain.brokers import DeviceAddress
 from gateway.domain.presence import PresenceWorker
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver, LinkStatus
 from gateway.outbound.outlets import outlets
@@ -121,7 +122,10 @@ class BrokerOwner:
 
     def _begin(self, tx: Tx) -> None:
         self._store.context.link.broker = brokers.begin(
-            tx, self._settings.broker_id, knows_tokens=self._broker.access.knows_new_tokens
+            tx,
+            self._settings.broker_id,
+            knows_tokens=self._broker.access.knows_new_tokens,
+            address=DeviceAddress(self._broker.advertised.host, self._broker.advertised.port, self._broker.tls),
         )
 
     def _parts(self, store: Store) -> tuple[BrokerConnection, PresenceWorker]:

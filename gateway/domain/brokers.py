@@ -8,12 +8,22 @@ there is never left out, so with one broker nothing of this happens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import DAY_MS, MINUTE_MS
 from gateway.core.command_types import CommandType
+from gateway.core.text import count
 from gateway.errors import ConflictError, NotFoundError
-from gateway.store import broker_sql, command_sql, device_sql, lease_sql, outbox_sql, reset_sql, token_sql
+from gateway.store import (
+    broker_sql,
+    command_sql,
+    device_sql,
+    home_sql,
+    lease_sql,
+    outbox_sql,
+    reset_sql,
+    token_sql,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,12 +41,21 @@ _PIECE: Final = 2_000
 """Rows that are dropped in one transaction."""
 
 
-def begin(tx: Tx, broker_id: str, *, knows_tokens: bool) -> int:
+class DeviceAddress(NamedTuple):
+    """How devices reach a broker."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+def begin(tx: Tx, broker_id: str, *, knows_tokens: bool, address: DeviceAddress) -> int:
     """Begin to serve a broker, before it is compared; return its number. From now on changes are marked for it.
 
     ``knows_tokens``: it accepts a new token once it is in step.
     """
     pk = broker_sql.join(tx, broker_id)
+    broker_sql.set_address(tx, pk, address.host, address.port, tls=address.tls)
     before = broker_sql.find(tx, broker_id, tx.now)
     broker_sql.follow(tx, pk, knows_tokens=knows_tokens)
     if before is not None and before.left_out_at is not None:
@@ -47,8 +66,9 @@ def begin(tx: Tx, broker_id: str, *, knows_tokens: bool) -> int:
 
 
 def _ended_since(tx: Tx, since: int) -> set[int]:
-    """Return the devices that were bound, revoked or deleted since then: no comparison finds their status."""
-    return set(device_sql.deleted_since(tx, since)) | set(token_sql.changed_since(tx, since))
+    """Return the devices that were bound, revoked, deleted or moved since then: no comparison finds their status."""
+    gone = {*device_sql.deleted_since(tx, since), *token_sql.changed_since(tx, since)}
+    return gone | set(home_sql.moved_since(tx, since))
 
 
 def needs_care(view: View, instant: int) -> bool:
@@ -98,19 +118,38 @@ def drop_rows(tx: Tx) -> int:
     return len(rows)
 
 
+def require(every: Iterable[BrokerRecord], broker_id: str) -> BrokerRecord:
+    """Return the broker of this id.
+
+    Raises:
+        NotFoundError: there is no such broker.
+    """
+    known = {each.id: each for each in every}
+    if broker_id not in known:
+        raise NotFoundError(
+            f"There is no broker '{broker_id[:80]}' in this registry. It has: {', '.join(known)}.",
+            details={"brokers": list(known)},
+        )
+    return known[broker_id]
+
+
 def forget(tx: Tx, broker_id: str) -> None:
     """Remove a broker that is gone, with all that is kept of it.
 
     Raises:
         NotFoundError: there is no such broker.
-        ConflictError: it has an owner, a gateway is registered for it, or it is the only one.
+        ConflictError: it has an owner, a gateway is registered for it, it is the only one, or the home of devices.
     """
     every = broker_sql.brokers(tx, tx.now)
-    broker = next((each for each in every if each.id == broker_id), None)
-    if broker is None:
-        known = ", ".join(each.id for each in every)
-        raise NotFoundError(f"There is no broker '{broker_id[:80]}' in this registry. It has: {known}.")
+    broker = require(every, broker_id)
     _may_forget(tx, broker)
+    if broker.devices:
+        raise ConflictError(
+            "broker_in_use",
+            f"'{broker_id}' is the home of {count(broker.devices, 'device')}. Move them first: 'gateway cells move "
+            f"--all-from {broker_id} --to BROKER'.",
+            details={"devices": broker.devices},
+        )
     heir = next((each for each in every if each.pk != broker.pk), None)
     if heir is None:
         raise ConflictError("broker_in_use", f"'{broker_id}' is the only broker of this registry. It stays.")

@@ -14,7 +14,7 @@ from typing import Final
 from gateway.core import credentials, ids
 from gateway.core.clock import SECOND_MS
 from gateway.core.command_types import CommandType
-from gateway.domain import grants, resets
+from gateway.domain import cells, grants, resets
 from gateway.domain.commands import SUPERSEDED, close, queue, revoke
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, TooSoonError, UnavailableError
 from gateway.models.bindings import Jwk
@@ -33,6 +33,7 @@ from gateway.store import (
     outbox_sql,
     token_sql,
 )
+from gateway.store.broker_sql import BrokerRecord
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.token_sql import TokenRecord
@@ -43,21 +44,29 @@ _PLAIN_RESET: Final = ResetDevice()
 
 @dataclass(frozen=True)
 class NewBinding:
-    """A device just bound: the device, its token and MQTT password (shown once), and the public key of its grants."""
+    """A device just bound: the device, its token and MQTT password (shown once), and the public key of its grants.
+
+    ``home`` is the only broker that serves it; None: all do.
+    """
 
     device: DeviceRecord
     device_token: str = field(repr=False)
     mqtt_password: str = field(repr=False)
     grant_key: Jwk
+    home: BrokerRecord | None = None
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """A new token of the same binding with its MQTT password, both shown once, and its generation."""
+    """A new token of the same binding with its MQTT password, both shown once, and its generation.
+
+    ``home`` is the only broker that serves the device; None: all do.
+    """
 
     device_token: str = field(repr=False)
     mqtt_password: str = field(repr=False)
     binding_generation: int
+    home: BrokerRecord | None = None
 
 
 def require(view: View, project_id: str, device_id: str) -> DeviceRecord:
@@ -121,11 +130,12 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
 
     Raises:
         ConflictError: ``device_already_bound``, or ``reset_pending`` while a reset is open.
-        UnavailableError: an old reset is still retained on the broker.
+        UnavailableError: an old reset is still retained on the broker, or no broker takes new devices.
     """
     device = require(tx, project_id, device_id)
     _may_bind(tx, device)
     revoke(tx, device, actor)
+    home = cells.settle_home(tx, device.pk)
     generation = device_sql.set_binding(tx, device.pk, end_user_id)
     token = credentials.mint_device_token(tx.entropy)
     kid = grants.ensure_key(tx)
@@ -134,9 +144,10 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     health_sql.forget_broker(tx, device.pk)
     outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS)
     bound = device_sql.by_pk(tx, device.pk)
-    event_sql.record(tx, bound, "device.bound", actor, end_user_id=end_user_id, binding_generation=generation)
+    facts = {"end_user_id": end_user_id, "binding_generation": generation} | cells.facts(home)
+    event_sql.record(tx, bound, "device.bound", actor, **facts)
     binding_sql.begin(tx, device.pk, first_event=event_sql.newest(tx))
-    return NewBinding(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
+    return NewBinding(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid), home)
 
 
 def _may_bind(tx: Tx, device: DeviceRecord) -> None:
@@ -246,6 +257,7 @@ def delete(tx: Tx, project_id: str, device_id: str, actor: str) -> DeviceRecord:
         event_sql.record(tx, device, "device.offline", actor)
     device_sql.set_deleted(tx, device.pk, tx.now)
     outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS)
+    cells.forget_home(tx, device.pk)
     event_sql.record(tx, device, "device.deleted", actor, serial_number=device.serial_number)
     return device_sql.by_pk(tx, device.pk)
 
@@ -294,7 +306,7 @@ def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed
     token_sql.forget(tx, asking)
     outbox_sql.mark_credential(tx, device.pk)
     event_sql.record(tx, device, "token.refreshed", device.id, binding_generation=asking.generation)
-    return Refreshed(token.secret, token.mqtt_password, asking.generation)
+    return Refreshed(token.secret, token.mqtt_password, asking.generation, cells.home_of(tx, device.pk))
 
 
 def _may_refresh(tx: Tx, asking: TokenRecord) -> None:

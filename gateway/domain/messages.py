@@ -30,6 +30,7 @@ from gateway.store import (
     event_budget_sql,
     event_sql,
     health_sql,
+    home_sql,
     measurements,
     outbox_sql,
 )
@@ -279,6 +280,8 @@ def is_news(view: View, parsed: Parsed) -> bool:
 
 
 def _status(tx: Tx, device: SenderRecord, status: Status, *, retained: bool) -> None:
+    if not home_sql.is_served(tx, device.pk, tx.context.broker):  # a session that a move has ended or will end
+        outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS, broker=tx.context.broker)
     if status.status == "offline":
         (heartbeats.left_broker if retained else heartbeats.device_offline)(tx, device)
     elif not retained and device.token_state is not None:

@@ -82,8 +82,11 @@ class JwkSet(Outbound):
 
 
 class RefreshedMqtt(Outbound):
-    """What a new token changes of how a device reaches the broker."""
+    """How a device reaches the broker from now on; topics, user name and client id stay as they are."""
 
+    host: str = Field(description="Host name of the broker.")
+    port: int = Field(description="TCP port of the broker.")
+    tls: bool = Field(description="Whether the broker speaks TLS on this port.")
     password: str = Field(
         repr=False,
         description="The MQTT password: base64url(HMAC-SHA256(token, `mqtt`)) without padding. It lives and dies with"
@@ -99,5 +102,5 @@ class RefreshedToken(Outbound):
         description="The device's HTTP bearer, and what the key of its receipts is made of. The broker does not take "
         "it. It is shown this once.",
     )
-    mqtt: RefreshedMqtt = Field(description="What the new token changes of how the device reaches the broker.")
+    mqtt: RefreshedMqtt = Field(description="How the device reaches the broker from now on.")
     binding_generation: int = Field(description="The generation of the binding, unchanged.")

@@ -33,12 +33,18 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
         "Something of it was changed: the new values; all `tags`; of `metadata` and `settings` the changed keys alone.",
         ("name", "firmware_version", "metadata", "settings", "tags", _SUPPRESSED),
     ),
-    EventType.DEVICE_BOUND: EventDescription("It was bound to an end user.", ("end_user_id", "binding_generation")),
+    EventType.DEVICE_BOUND: EventDescription(
+        "It was bound to an end user; `broker` is there if it has one home broker.",
+        ("end_user_id", "binding_generation", "broker"),
+    ),
     EventType.DEVICE_UNBOUND: EventDescription(
         "It was unbound; `end_user_id` is whom it was bound to.", ("end_user_id", "binding_generation")
     ),
     EventType.DEVICE_DELETED: EventDescription("It was taken out of the fleet; it was not wiped.", ("serial_number",)),
     EventType.DEVICE_RESTORED: EventDescription("It was brought back, unbound.", ("serial_number",)),
+    EventType.DEVICE_MOVED: EventDescription(
+        "It got another home broker; `from_broker` is null if all brokers served it.", ("from_broker", "to_broker")
+    ),
     EventType.DEVICE_ONLINE: EventDescription("It was heard after it had been offline.", ("last_seen_by", _SUPPRESSED)),
     EventType.DEVICE_OFFLINE: EventDescription("It said good-bye, its last will came, or it was silent for too long."),
     EventType.DEVICE_LOW_BATTERY: EventDescription(
@@ -102,6 +108,9 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
     EventType.ACCOUNT_CREATED: EventDescription("A broker account was created.", ("account",)),
     EventType.ACCOUNT_ROTATED: EventDescription("A broker account got another password.", ("account",)),
     EventType.ACCOUNT_REVOKED: EventDescription("A broker account was revoked.", ("account",)),
+    EventType.BROKER_UPDATED: EventDescription(
+        "A broker takes no new devices any more (`draining`), or takes them again.", ("broker_id", "draining")
+    ),
     EventType.SIGNING_KEY_ROTATED: EventDescription(
         "New bindings are told a new signing key; `reason` says which restore or epoch did it.",
         ("kid", "retired", "reason"),

@@ -20,7 +20,7 @@ from gateway.models.fields import (
 )
 
 _ADMINISTRATIVE: Final = frozenset(
-    {"project", "key", "account", "signing_key", "webhook", "auth", "end_user", "session", "job"}
+    {"project", "key", "account", "signing_key", "webhook", "auth", "end_user", "session", "job", "broker"}
 )
 
 
@@ -33,6 +33,7 @@ class EventType(enum.StrEnum):
     DEVICE_UNBOUND = "device.unbound"
     DEVICE_DELETED = "device.deleted"
     DEVICE_RESTORED = "device.restored"
+    DEVICE_MOVED = "device.moved"
     DEVICE_ONLINE = "device.online"
     DEVICE_OFFLINE = "device.offline"
     DEVICE_LOW_BATTERY = "device.low_battery"
@@ -62,6 +63,7 @@ class EventType(enum.StrEnum):
     ACCOUNT_CREATED = "account.created"
     ACCOUNT_ROTATED = "account.rotated"
     ACCOUNT_REVOKED = "account.revoked"
+    BROKER_UPDATED = "broker.updated"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
     SIGNING_KEY_DELIVERY = "signing_key.delivery"
     SIGNING_KEY_LEAKED = "signing_key.leaked"

@@ -3,7 +3,7 @@
 After each connect the gateway reads what the broker holds on the command topics, and marks in the outbox whatever
 differs. Some brokers do not return all that they hold (:mod:`gateway.mqtt.retained_scan`). There every open command is
 published again. Every topic that was closed since a week before the last comparison is cleared unseen, and after a
-restore every topic of every device.
+restore every topic of every device. Nothing is wanted of a device whose home is another broker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.core.command_types import CommandType
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import Session
-from gateway.store import Store, Tx, broker_sql, command_sql, device_sql, epoch_sql, outbox_sql
+from gateway.store import Store, Tx, broker_sql, command_sql, device_sql, epoch_sql, home_sql, outbox_sql
 
 log = structlog.get_logger()
 
@@ -61,11 +61,7 @@ def compare(
 
     Return topics of devices that are not ours, and how many were marked.
     """
-    differing: set[tuple[int, str]] = set()
-    for row in command_sql.open_of_all(tx):
-        topic = names.command(row.device_id, row.type)
-        if held.pop(topic, None) != payload(row):
-            differing.add((row.device_pk, row.type))
+    differing = _wanted(tx, names, held, trustworthy=trustworthy, broker=broker)
     strangers = []
     for topic in held:  # what is left there belongs to no open command
         place = names.parse(topic)
@@ -86,3 +82,22 @@ def compare(
         outbox_sql.mark_command(tx, device_pk, command_type, broker=broker)
     broker_sql.note_compared(tx, broker)
     return strangers, len(differing)
+
+
+def _wanted(
+    tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy: bool, broker: int
+) -> set[tuple[int, str]]:
+    """Return device and type of each open command that this broker lacks, and take those that it holds from ``held``.
+
+    Where ``held`` may lack some, a command of a device that another broker serves may be here unseen.
+    """
+    elsewhere = home_sql.elsewhere_with_open_commands(tx, broker)
+    differing = set()
+    for row in command_sql.open_of_all(tx):
+        if row.device_pk in elsewhere:
+            differs = not trustworthy
+        else:
+            differs = held.pop(names.command(row.device_id, row.type), None) != payload(row)
+        if differs:
+            differing.add((row.device_pk, row.type))
+    return differing

@@ -22,7 +22,7 @@ from gateway.core.clock import DAY_MS
 from gateway.errors import StoreError
 from gateway.mqtt.retained_scan import ASKED_AT_ONCE, RetainedScan, ScanMarker
 from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
-from gateway.store import Store, Tx, View, broker_sql, device_sql, outbox_sql
+from gateway.store import Store, Tx, View, broker_sql, device_sql, home_sql, outbox_sql
 from gateway.store.device_sql import DeviceRecord
 
 log = structlog.get_logger()
@@ -129,11 +129,15 @@ class RetainedMirror:
 
     def _some_due(self, view: View, after: int, up_to: int) -> list[_Due]:
         rows = outbox_sql.mirror_rows(view, self._leaf.detail, after, up_to, PIECE, broker=self._broker)
-        shown = self._leaf.projects(view) if rows else None
-        return [(row.seq, self._message(device_sql.by_pk(view, row.device_pk), shown)) for row in rows]
+        if not rows:
+            return []
+        shown = self._leaf.projects(view)
+        elsewhere = home_sql.elsewhere(view, [row.device_pk for row in rows], self._broker)
+        devices = ((row.seq, device_sql.by_pk(view, row.device_pk)) for row in rows)
+        return [(seq, self._message(device, shown, is_here=device.pk not in elsewhere)) for seq, device in devices]
 
-    def _message(self, device: DeviceRecord, shown: Container[str] | None) -> tuple[str, bytes]:
-        is_there = device.deleted_at is None and _is_in(shown, device)
+    def _message(self, device: DeviceRecord, shown: Container[str] | None, *, is_here: bool) -> tuple[str, bytes]:
+        is_there = is_here and device.deleted_at is None and _is_in(shown, device)
         return self._leaf.topic(device.id, device.project_id), self._leaf.payload(device) if is_there else b""
 
     # --- comparison with the broker -----------------------------------------------------------------------------------
@@ -248,15 +252,20 @@ class RetainedMirror:
             self._asked = None
 
     def _living(self, view: View, after: int) -> list[tuple[DeviceRecord, bytes | None]]:
-        """Return devices with the digest of their mirrored state, or None where it is not mirrored."""
-        shown = self._leaf.projects(view)
+        """Return devices with the digest of their mirrored state, or None where it is not mirrored at this broker."""
+        shown, rows = self._leaf.projects(view), device_sql.living(view, after, PIECE)
+        elsewhere = home_sql.elsewhere(view, [row.pk for row in rows], self._broker)
+        here = [_is_in(shown, row) and row.pk not in elsewhere for row in rows]
         return [
-            (row, _digest(self._leaf.compared(self._leaf.payload(row))) if _is_in(shown, row) else None)
-            for row in device_sql.living(view, after, PIECE)
+            (row, _digest(self._leaf.compared(self._leaf.payload(row))) if is_here else None)
+            for row, is_here in zip(rows, here, strict=True)
         ]
 
     async def _mark_gone(self, *, told: bool) -> int:
-        """Mark deleted devices that are still mirrored. Topics of unknown devices are counted as orphans."""
+        """Mark devices that are still mirrored, and are deleted or have another home.
+
+        Topics of unknown devices are counted as orphans.
+        """
         left = [device_id for device_id, _ in self._held.values()]
         known = {
             self._leaf.topic(row.id, row.project_id): row.pk
@@ -267,6 +276,7 @@ class RetainedMirror:
         if not told:
             since = self._store.context.clock() - LATELY_MS
             gone |= set(await self._store.read(lambda view: device_sql.deleted_since(view, since)))
+            gone |= set(await self._store.read(lambda view: home_sql.moved_since(view, since)))
         return await self._mark(sorted(gone))
 
     async def _mark(self, pks: Sequence[int]) -> int:

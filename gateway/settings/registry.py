@@ -10,7 +10,7 @@ from pydantic import BaseModel, SecretStr
 from gateway.core.postgres_address import PostgresAddress
 from gateway.runtime.private_files import read_secret_line
 from gateway.settings.groups import PLACE, setting
-from gateway.settings.types import BrokerId, Directory, File, MaybeDatabase, Seconds
+from gateway.settings.types import BrokerId, Cells, Directory, File, MaybeDatabase, Seconds
 
 NAMES = ("data_dir", "database", "database_password_file")
 """What a command needs to open the registry."""
@@ -39,6 +39,12 @@ class RegistryFields(BaseModel):
         "default",
         "Name of the broker among those of the registry. Of the gateways that name the same one, one serves it and the "
         "others stand by ('gateway docs standby').",
+    )
+    cells: Cells = setting(
+        PLACE,
+        "any",
+        "Which brokers of the registry serve a device: any, so that it may connect to each; home: the one that its "
+        "bind chose and told ('gateway docs scaling'). Set it alike at all gateways.",
     )
     lease_seconds: Seconds = setting(
         PLACE,

@@ -25,6 +25,8 @@ _PREFIX: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}/){0,8}")
 _GATEWAY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_MODELS: Final = 100
+HOME: Final = "home"
+"""Value of ``cells``: each device has one broker."""
 ANY_HOST: Final = "*"
 _HOST: Final = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}")
 _MOST_HOSTS: Final = 100
@@ -194,6 +196,7 @@ Hours = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), F
 YesNo = Annotated[bool, Form("true|false")]
 MaybeYesNo = Annotated[bool | None, BeforeValidator(_optional), Form("true|false|none")]
 MqttVersion = Annotated[Literal["auto", "5", "3.1.1"], BeforeValidator(_as_text), Form("auto|5|3.1.1")]
+Cells = Annotated[Literal["any", "home"], BeforeValidator(_as_text), Form("any|home")]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], BeforeValidator(_as_text), Form("debug|info|warning|error")
 ]

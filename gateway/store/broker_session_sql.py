@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core import ids
 from gateway.models.fields import MAX_NUMBER
 from gateway.store import account_sql
-from gateway.store.broker_sql import FIRST
+from gateway.store.broker_sql import FIRST, serves
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
@@ -54,7 +54,7 @@ def is_good(view: View, username: str, credential: int | None, broker: int = FIR
     An integrator's unknown session has them once all sessions of earlier passwords were cut.
     """
     if ids.is_id(ids.DEVICE, username):
-        return credential is not None and _is_live(view, username, credential)
+        return credential is not None and _is_live(view, username, credential, broker)
     account = account_sql.find(view, username)
     return account is not None and not is_old(view, account, credential, broker)
 
@@ -67,11 +67,12 @@ def is_old(view: View, account: account_sql.AccountRecord, credential: int | Non
 
 
 def with_good_token(view: View, broker: int) -> set[str]:
-    """Return the devices whose session at this broker began with a token that is not revoked."""
+    """Return the devices that this broker serves whose session there began with a token that is not revoked."""
     rows = view.all(
-        """SELECT d.id FROM broker_sessions s JOIN tokens t ON t.id = s.credential
+        f"""SELECT d.id FROM broker_sessions s JOIN tokens t ON t.id = s.credential
             JOIN devices d ON d.pk = t.device_pk AND d.id = s.client_id
-            WHERE s.broker_pk = ? AND d.deleted_at IS NULL AND t.state <> 'revoked'""",
+            WHERE s.broker_pk = ? AND d.deleted_at IS NULL AND t.state <> 'revoked'
+            AND {serves("d.pk", "s.broker_pk")}""",  # noqa: S608 - a constant
         broker,
     )
     return {row["id"] for row in rows}
@@ -83,10 +84,10 @@ def forget_all(tx: Tx) -> None:
     account_sql.forget_cuts(tx)
 
 
-def _is_live(view: View, device_id: str, token_id: int) -> bool:
+def _is_live(view: View, device_id: str, token_id: int, broker: int) -> bool:
     found = view.one(
-        """SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk
-            WHERE t.id = ? AND d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked'""",
-        *(token_id, device_id),
+        f"""SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk WHERE t.id = ? AND d.id = ?
+            AND d.deleted_at IS NULL AND t.state <> 'revoked' AND {serves("d.pk", "?")}""",  # noqa: S608 - a constant
+        *(token_id, device_id, broker),
     )
     return found is not None

@@ -5,6 +5,8 @@ too. A write holds the registry's lock to its commit. So it sees the broker, or 
 What it changed then, the first comparison with the broker finds.
 
 A broker that has had no owner for long is left out: nothing is marked for it. Its next owner compares everything.
+
+A device may have a home (:mod:`gateway.store.home_sql`): then that broker alone serves it. Without one all do.
 Times are milliseconds since the epoch, by the clock of the database.
 """
 
@@ -21,6 +23,12 @@ FIRST: Final = FIRST_BROKER
 """The first broker of each registry, known by this number."""
 FOLLOWED: Final = "FROM brokers b WHERE b.left_out_at IS NULL"
 """The brokers for which changes are marked."""
+_SERVES: Final = "NOT EXISTS (SELECT 1 FROM homes AS ho WHERE ho.device_pk = {} AND ho.broker_pk <> {})"
+
+
+def serves(device: str, broker: str) -> str:
+    """Return the condition that a broker serves a device: it is the home, or there is none. Both are expressions."""
+    return _SERVES.format(device, broker)
 
 
 class BrokerRecord(NamedTuple):
@@ -29,8 +37,9 @@ class BrokerRecord(NamedTuple):
     ``added_at`` is None until a gateway has registered for it. ``compared_at`` is when its owner last compared all
     commands. ``away_since`` is since when it has no owner or its owner no connection, as far as that was noticed.
     ``left_out_at`` is since when nothing is marked for it. ``connected`` is 1 while its owner is connected and has
-    compared. ``knows_tokens`` is 1 if it accepts a new token once it is in step. ``owner`` is the gateway that owns it
-    now, or None.
+    compared. ``knows_tokens`` is 1 if it accepts a new token once it is in step. ``host``, ``port`` and ``tls`` are how
+    devices reach it, None until its owner has told. ``draining`` is 1 while no bind chooses it as a home, ``devices``
+    the number of devices whose home it is. ``owner`` is the gateway that owns it now, or None.
     """
 
     pk: int
@@ -41,6 +50,11 @@ class BrokerRecord(NamedTuple):
     left_out_at: int | None
     connected: int
     knows_tokens: int
+    host: str | None
+    port: int | None
+    tls: int | None
+    draining: int
+    devices: int
     owner: str | None
 
     @property
@@ -63,6 +77,14 @@ def _of(view: View, instant: int) -> str:
     owner = f"""(SELECT l.gateway_id FROM leases l WHERE l.name = 'broker:' || b.id
         AND l.until > {view.dialect.now(instant)})"""  # noqa: S608 - our own expression
     return f"SELECT {columns(BrokerRecord, 'b', owner=owner)} FROM brokers b"  # noqa: S608 - our own columns
+
+
+def by_pk(view: View, pk: int, instant: int) -> BrokerRecord:
+    """Return the broker of this number."""
+    broker = view.record(BrokerRecord, f"{_of(view, instant)} WHERE b.pk = ?", pk)
+    if broker is None:
+        raise LookupError(f"no broker {pk}")
+    return broker
 
 
 def awaited(view: View, instant: int) -> list[BrokerRecord]:
@@ -107,6 +129,16 @@ def follow(tx: Tx, pk: int, *, knows_tokens: bool) -> None:
     )
 
 
+def set_address(tx: Tx, pk: int, host: str, port: int, *, tls: bool) -> None:
+    """Store how devices reach this broker."""
+    tx.run("UPDATE brokers SET host = ?, port = ?, tls = ? WHERE pk = ?", host, port, int(tls), pk)
+
+
+def set_draining(tx: Tx, pk: int, *, draining: bool) -> None:
+    """Choose this broker as a home no more, or again."""
+    tx.run("UPDATE brokers SET draining = ? WHERE pk = ?", int(draining), pk)
+
+
 def note_away(tx: Tx, pk: int, *, away: bool) -> None:
     """Note that this broker is away, from now on, or is back."""
     now = tx.dialect.now(tx.now)
@@ -136,7 +168,7 @@ def note_lost(tx: Tx, pk: int) -> None:
 
 
 def remove(tx: Tx, broker: BrokerRecord, heir: int) -> None:
-    """Remove a broker and all that is kept of it. Devices that were heard there count as heard at ``heir``."""
+    """Remove a broker that is no home. Devices that were heard there count as heard at ``heir``."""
     tx.run("UPDATE health SET broker_pk = ?, at_broker = 0 WHERE broker_pk = ?", heir, broker.pk)
     for table in ("outbox", "broker_sessions", "broker_facts"):
         tx.run(f"DELETE FROM {table} WHERE broker_pk = ?", broker.pk)  # noqa: S608 - our own tables

@@ -210,6 +210,16 @@ def names_after(view: View, after: int, limit: int, *, deleted: bool = False) ->
     return view.records(DeviceName, statement, after, limit)
 
 
+def names_of(view: View, device_ids: Collection[str], project_id: str | None) -> list[DeviceName]:
+    """Return those of these devices that are not deleted, of one project or of all, by row numbers."""
+    return view.records(
+        DeviceName,
+        f"""SELECT pk, id, project_id FROM devices WHERE id IN ({view.dialect.names}) AND deleted_at IS NULL
+            AND project_id = coalesce(CAST(? AS TEXT), project_id) ORDER BY pk""",  # noqa: S608 - a constant
+        *(json.dumps(list(device_ids)), project_id),
+    )
+
+
 def deleted_since(view: View, since: int) -> list[int]:
     """Return row numbers of devices that were deleted since then and still are."""
     return [row["pk"] for row in view.all("SELECT pk FROM devices WHERE deleted_at >= ?", since)]

@@ -7,8 +7,9 @@ committed is never published at all.
 
 A row may wait for its turn, so that a bulk reset reaches the fleet at a steady pace: ``not_before`` is 0 for at once.
 
-A row belongs to one broker. A change marks it for each broker of the registry (:mod:`gateway.store.broker_sql`), and
-the owner of each works its own rows off. So what one broker has says nothing of another.
+A row belongs to one broker. A change marks it for each broker that serves the device: for its home, or for all of the
+registry (:mod:`gateway.store.broker_sql`). The owner of each works its own rows off. So what one broker has says
+nothing of another.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import SECOND_MS
-from gateway.store.broker_sql import FIRST, FOLLOWED
+from gateway.store.broker_sql import FIRST, FOLLOWED, serves
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from gateway.store.transaction import Rules, Tx, View
 
@@ -76,18 +77,22 @@ _REPLACING: Final = {
 }
 """Inserts the rows of a query, or gives those that exist a new number."""
 _MIRRORED: Final = "CAST(? AS TEXT), {}, CAST(? AS TEXT), CAST(? AS BIGINT), 0, b.pk"
+_AT_BROKERS: Final = "JOIN (SELECT b.pk {}) AS b ON TRUE WHERE {}"
 
 
-def _replacing(tx: Tx, rows: str, broker: int | None = None) -> str:
-    """Return the statement for these rows, at every broker or at one; ``rows`` ends before the names of brokers."""
-    followed = FOLLOWED if broker is None else f"{FOLLOWED} AND b.pk = {broker}"
-    return _REPLACING[tx.dialect.name].format(rows.format(followed))
+def _replacing(tx: Tx, rows: str, broker: int | None, device: str) -> str:
+    """Return the statement for these rows, at every broker that serves ``device`` (an expression), or at one.
+
+    ``rows`` is formatted with the names of brokers and with the condition on them.
+    """
+    where = serves(device, "b.pk") if broker is None else f"b.pk = {broker}"
+    return _REPLACING[tx.dialect.name].format(rows.format(FOLLOWED, where))
 
 
 def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0, broker: int | None = None) -> None:
     """Mark the retained topic of this command type as out of step; it may wait until ``not_before``.
 
-    Here and below: ``broker`` is the one where it is, None for all.
+    Here and below: ``broker`` is the one where it is, whether it serves the device or not; None: all that do.
     """
     _mark(tx, COMMAND, device_pk, command_type, not_before, broker)
 
@@ -127,8 +132,8 @@ def mark_project(tx: Tx, project_id: str) -> None:
 
 
 def _mark_mirrors(tx: Tx, detail: str, devices: str, value: str, broker: int | None) -> None:
-    rows = f"SELECT {_MIRRORED.format('d.pk')} FROM {devices} JOIN (SELECT b.pk {{}}) AS b ON TRUE WHERE TRUE"  # noqa: S608
-    tx.run(_replacing(tx, rows, broker), MIRROR, detail, tx.now, value)
+    rows = f"SELECT {_MIRRORED.format('d.pk')} FROM {devices} {_AT_BROKERS}"  # noqa: S608 - constants
+    tx.run(_replacing(tx, rows, broker, "d.pk"), MIRROR, detail, tx.now, value)
 
 
 def is_mirrored(rules: Rules, detail: str) -> bool:
@@ -175,8 +180,32 @@ def _mark(tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0, b
     turn = tx.dialect.least("CAST(?5 AS BIGINT)", f"coalesce({known}, ?5)")
     # The row gets a new number. A publisher that is at work on the old one then leaves the new one in place. A
     # row that was already due does not become due later by a second mark.
-    rows = f"SELECT CAST(?1 AS TEXT), CAST(?2 AS BIGINT), CAST(?3 AS TEXT), CAST(?4 AS BIGINT), {turn}, b.pk {{}}"
-    tx.run(_replacing(tx, rows, broker), kind, device_pk, detail, tx.now, not_before)
+    rows = (
+        f"SELECT CAST(?1 AS TEXT), CAST(?2 AS BIGINT), CAST(?3 AS TEXT), CAST(?4 AS BIGINT), {turn}, b.pk {{}} AND {{}}"
+    )
+    tx.run(_replacing(tx, rows, broker, "?2"), kind, device_pk, detail, tx.now, not_before)
+
+
+def mark_everything(tx: Tx, device_pks: Sequence[int], brokers: Iterable[int]) -> None:
+    """Mark all that these brokers hold of these devices, since they begin or cease to serve them.
+
+    That is access, open commands, statuses and what is mirrored. A command keeps its turn.
+    """
+    listed = json.dumps(list(device_pks))
+    plain = f"SELECT {_MIRRORED.format('d.value')} FROM ({tx.dialect.numbers}) AS d {_AT_BROKERS}"  # noqa: S608 - constants
+    turn = (
+        "(SELECT max(o.not_before) FROM outbox o WHERE o.device_pk = c.device_pk AND o.kind = ?1 AND o.detail = c.type)"
+    )
+    commands = f"""SELECT CAST(?1 AS TEXT), c.device_pk, c.type, CAST(?2 AS BIGINT), coalesce({turn}, 0), b.pk
+        FROM ({tx.dialect.numbers.replace("?", "?3")}) AS d JOIN commands c ON c.device_pk = d.value
+        AND c.status IN ('pending', 'delivered') {_AT_BROKERS}"""  # noqa: S608 - constants
+    for broker in brokers:
+        tx.run(_replacing(tx, commands, broker, ""), COMMAND, tx.now, listed)
+        tx.run(_replacing(tx, plain, broker, ""), CREDENTIAL, "", tx.now, listed)
+        tx.run(_replacing(tx, plain, broker, ""), TOPIC, STATUS, tx.now, listed)
+        for detail in (STATE, DISCOVERY):
+            mark_all_mirrors(tx, device_pks, detail, broker=broker)
+    tx.outbox_kinds |= {COMMAND, CREDENTIAL, TOPIC}
 
 
 def next_turn(tx: Tx) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gateway.core.credentials import DeviceToken, hash_secret, same_hash
 from gateway.models.fields import MAX_NUMBER
 from gateway.store import key_sql
+from gateway.store.broker_sql import FIRST, serves
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ def by_secret(view: View, secret: str) -> TokenRecord | None:
     return token if token is not None and same_hash(token.hash, given) else None
 
 
-def by_mqtt_password(view: View, device_id: str, password: str) -> TokenRecord | None:
-    """Return the good token of this device with this MQTT password, or None.
+def by_mqtt_password(view: View, device_id: str, password: str, *, broker: int = FIRST) -> TokenRecord | None:
+    """Return the good token of this device with this MQTT password, or None; also where another broker is its home.
 
     A token from before MQTT passwords has no ``mqtt_hash``: the token itself is its password, until a refresh or a bind
     replaces it. Every comparison is constant in time.
@@ -122,8 +123,9 @@ def by_mqtt_password(view: View, device_id: str, password: str) -> TokenRecord |
     given = hash_secret(password)
     tokens = view.records(
         TokenRecord,
-        f"{_TOKENS} WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' ORDER BY t.id DESC",
-        device_id,
+        f"""{_TOKENS} WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' AND {serves("d.pk", "?")}
+            ORDER BY t.id DESC""",
+        *(device_id, broker),
     )
     good = [token for token in tokens if same_hash(_mqtt_hash(token), given)]
     return good[0] if good else None
@@ -156,12 +158,12 @@ def live(view: View, device_pk: int) -> list[TokenRecord]:
     )
 
 
-def opens_something(view: View, device_id: str) -> bool:
-    """Return whether the device has a good token."""
+def opens_something(view: View, device_id: str, *, broker: int = FIRST) -> bool:
+    """Return whether the device has a good token, and this broker serves it."""
     row = view.one(
-        """SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk
-            WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' LIMIT 1""",
-        device_id,
+        f"""SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk WHERE d.id = ? AND d.deleted_at IS NULL
+            AND t.state <> 'revoked' AND {serves("d.pk", "?")} LIMIT 1""",  # noqa: S608 - a constant
+        *(device_id, broker),
     )
     return row is not None
 
@@ -266,38 +268,27 @@ def forget(tx: Tx, token: TokenRecord) -> None:
     )
 
 
-def broker_entries(view: View) -> list[tuple[str, str]]:
-    """Return id and password entry of each device that may connect: of its newest good token."""
-    return list(each_broker_entry(view))
+def broker_entries(view: View, broker: int = FIRST) -> list[tuple[str, str]]:
+    """Return id and password entry of each device that may connect to this broker: of its newest good token."""
+    return list(each_broker_entry(view, broker))
 
 
-def each_broker_entry(view: View) -> Iterator[tuple[str, str]]:
+def each_broker_entry(view: View, broker: int) -> Iterator[tuple[str, str]]:
     """Yield the same in the order of the ids, some thousand at a time: all take 300 bytes each."""
     after, rows = "", [("", "")]
     while rows:
         rows = [
             (row["id"], row["broker_entry"])
             for row in view.all(
-                """SELECT d.id, t.broker_entry FROM devices d JOIN tokens t ON t.device_pk = d.pk
+                f"""SELECT d.id, t.broker_entry FROM devices d JOIN tokens t ON t.device_pk = d.pk
                     WHERE d.id > ? AND t.state <> 'revoked' AND d.deleted_at IS NULL
                     AND t.id = (SELECT max(id) FROM tokens WHERE device_pk = d.pk AND state <> 'revoked')
-                    ORDER BY d.id LIMIT ?""",
-                *(after, _ENTRIES_AT_ONCE),
+                    AND {serves("d.pk", "?")} ORDER BY d.id LIMIT ?""",  # noqa: S608 - a constant
+                *(after, broker, _ENTRIES_AT_ONCE),
             )
         ]
         yield from rows
         after = rows[-1][0] if rows else after
-
-
-def replacing(view: View) -> dict[str, int]:
-    """Return device id and row number of each new token that was never used, while the one it replaces is good."""
-    rows = view.all(
-        """SELECT d.id, t.id AS token_id FROM tokens t JOIN devices d ON d.pk = t.device_pk
-            WHERE t.state <> 'revoked' AND t.first_used_at IS NULL AND d.deleted_at IS NULL AND EXISTS
-            (SELECT 1 FROM tokens o WHERE o.device_pk = t.device_pk AND o.id < t.id AND o.state <> 'revoked')
-            ORDER BY t.id"""
-    )
-    return {row["id"]: row["token_id"] for row in rows}
 
 
 def signing_key(view: View, kid: str | None = None) -> SigningKeyRecord | None:

@@ -52,6 +52,8 @@ class Rules:
     mirrored: tuple[str, ...] = ()
     """Retained topics that are mirrored for integrators (``outbox.STATE``, ``outbox.DISCOVERY``)."""
     state_refresh_ms: int = 300_000
+    assigns_homes: bool = False
+    """Whether a bind gives the device a home: one broker that alone serves it (setting ``cells``)."""
     token_refresh_ms: int = MINUTE_MS
     """Minimum time from one token refresh of a device to the next (contract, section 2)."""
 

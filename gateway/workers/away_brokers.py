@@ -1,4 +1,4 @@
-"""Worker of the fleet: notes which brokers are away, and leaves out those that are for long."""
+"""Worker of the fleet: notes which brokers are away, leaves out those that are for long, and takes homes away."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Final
 
 import structlog
 
-from gateway.domain import brokers
-from gateway.store import Store, View
+from gateway.domain import brokers, cells
+from gateway.store import Store, View, home_sql
 from gateway.workers.rounds import repeat
 
 log = structlog.get_logger()
@@ -37,6 +37,18 @@ class AwayBrokers:
         if await self._store.read(brokers.has_rows_to_drop):
             while await self._store.write(brokers.drop_rows, urgent=False):
                 pass
+        if await self._store.read(self._has_homes_to_release):
+            await self._release()
+
+    async def _release(self) -> None:
+        """Have every broker serve each device again: the setting ``cells`` is ``any`` now."""
+        devices = 0
+        while released := await self._store.write(cells.release, urgent=False):
+            devices += released
+        log.info("cells.homes_released", devices=devices)
+
+    def _has_homes_to_release(self, view: View) -> bool:
+        return not self._store.context.rules.assigns_homes and bool(home_sql.some(view, 1))
 
     def _needs_care(self, view: View) -> bool:
         return brokers.needs_care(view, self._store.context.clock())

@@ -1,9 +1,14 @@
 """The brokers of a registry, as tests have them come and go."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
+from gateway.core.clock import system_clock
 from gateway.domain import brokers
-from gateway.store import broker_sql, lease_sql
+from gateway.domain.brokers import DeviceAddress
+from gateway.store import Rules, broker_sql, lease_sql, outbox_sql
 from gateway.store.lease_sql import Holder
 from gateway.store.transaction import LinkState
 from tests.domain.support import World
@@ -15,7 +20,8 @@ def own(world: World, broker_id: str, *, connected: bool = True) -> None:
     """A gateway owns this broker from now on, and has compared it."""
     name = lease_sql.of_broker(broker_id)
     world.run(lease_sql.acquire, name, Holder(f"gw_{broker_id}", broker_id), 1 << 40)
-    pk = world.run(brokers.begin, broker_id, knows_tokens=True)
+    address = DeviceAddress(f"{broker_id}.example.org", 8883, tls=True)
+    pk = world.run(brokers.begin, broker_id, knows_tokens=True, address=address)
     if connected:
         world.run(broker_sql.note_compared, pk)
     world.run(brokers.care)
@@ -56,3 +62,16 @@ def leave_out(world: World) -> None:
     assert found.left_out_at is not None
     while world.run(brokers.drop_rows):
         pass
+
+
+HOMES = Rules(mirrored=(outbox_sql.STATE,), assigns_homes=True)
+
+
+@contextmanager
+def with_homes(folder: Path) -> Iterator[World]:
+    """A registry whose devices have homes, with two brokers that are there; this process serves the first."""
+    with World(folder, rules=HOMES) as opened:
+        opened.now = system_clock()  # brokers are away by the clock of the database
+        own(opened, "default")
+        own(opened, "brk_b")
+        yield opened

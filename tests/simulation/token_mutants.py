@@ -91,8 +91,9 @@ def _old_message_counts() -> Iterator[None]:
 def _token_is_password() -> Iterator[None]:
     real = token_sql.by_mqtt_password
 
-    def by_mqtt_password(view: View, device_id: str, password: str) -> TokenRecord | None:
-        return real(view, device_id, mqtt_password(password) if password.startswith("dtok_") else password)
+    def by_mqtt_password(view: View, device_id: str, password: str, *, broker: int) -> TokenRecord | None:
+        given = mqtt_password(password) if password.startswith("dtok_") else password
+        return real(view, device_id, given, broker=broker)
 
     with patch.object(token_sql, "by_mqtt_password", by_mqtt_password):
         yield

@@ -163,6 +163,7 @@ ROWS: dict[str, dict[str, object]] = {
     "broker_accounts": {"name": "integrator", "hash": b"h", "broker_entry": "$6$", "created_at": 1},
     "broker_sessions": {"client_id": "dev_1", "username": "dev_1", "credential": 1, "let_in_at": 1},
     "brokers": {"pk": 2, "id": "brk_b", "added_at": 1},
+    "homes": {"device_pk": 1, "broker_pk": 2, "since": 1},
     "broker_facts": {"broker_pk": 2, "key": "events_told", "value": "1"},
     "gateways": {
         "gateway_id": "gw_1",

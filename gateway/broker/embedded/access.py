@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.broker.access_rules import Role
-from gateway.store import Store, account_sql, token_sql
+from gateway.store import Store, View, account_sql, home_sql, token_sql
 from gateway.store.outbox_sql import OutboxRow
 
 if TYPE_CHECKING:
@@ -30,11 +30,16 @@ class EmbeddedAccess:
         """Cut each device whose session was not opened with a token that is good now; drop its queue."""
         for device in devices:
             pk = device.device_pk
-            good = await self._store.read(lambda view, pk=pk: {token.id for token in token_sql.live(view, pk)})  # type: ignore[misc]
+            good = await self._store.read(lambda view, pk=pk: self._good(view, pk))  # type: ignore[misc]
             session = self._broker.sessions().get(device.device_id)
             if session is None or session.token_id not in good:
                 await self._broker.cut(device.device_id)
         return ()
+
+    def _good(self, view: View, device_pk: int) -> set[int]:
+        """Return the tokens that open this broker for the device."""
+        is_served = home_sql.is_served(view, device_pk, self._store.context.broker)
+        return {token.id for token in token_sql.live(view, device_pk)} if is_served else set()
 
     def stop(self) -> None:
         """Do nothing: nothing is under way."""

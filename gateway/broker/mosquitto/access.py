@@ -20,7 +20,7 @@ from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks
 from gateway.errors import UnavailableError
 from gateway.mqtt.probe import ProbeError, ProbeTarget
-from gateway.store import Store, View, account_sql, broker_sql, epoch_sql, token_sql
+from gateway.store import Store, View, account_sql, broker_sql, epoch_sql, token_sql, unused_token_sql
 from gateway.store.outbox_sql import OutboxRow
 
 log = structlog.get_logger()
@@ -139,12 +139,13 @@ class MosquittoAccess:
 
     def _fill(self, view: View, draft: PasswordDraft, accounts: dict[str, str]) -> Mapping[str, int]:
         """Add the devices of one state of the registry. Return the tokens that replace others and were never used."""
-        wanted = draft.add_devices(token_sql.each_broker_entry(view)), accounts
+        broker = self._store.context.broker
+        wanted = draft.add_devices(token_sql.each_broker_entry(view, broker)), accounts
         # The reload probe's entry stays while the broker has yet to read this very file, so that no try writes it
         # again.
         again, self._waiting = self._waiting == wanted, wanted
         self.file.fixed = accounts | (self._sentinel.account(again=again) if self._sentinel else {})
-        return token_sql.replacing(view)
+        return unused_token_sql.replacing(view, broker)
 
     def _put(self, draft: PasswordDraft, content: PasswordLines) -> None:
         self._in_force.written(content)

@@ -20,6 +20,7 @@ from gateway.models.events import EventList, ListEvents
 from gateway.models.fields import Empty
 from gateway.models.resets import ResetDevice
 from gateway.store import Tx, View, command_sql, device_sql, event_list, event_sql, outbox_sql
+from gateway.store.broker_sql import BrokerRecord
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.event_sql import EventRecord
 
@@ -89,7 +90,7 @@ async def wait_until_synced(call: RequestContext, device_pk: int, until: float) 
 
 def _bound(call: RequestContext, binding: devices.NewBinding) -> BoundDevice:
     device_id = binding.device.id
-    host, port, tls = call.services.broker_address()
+    host, port, tls = device_address(call, binding.home)
     return BoundDevice(
         **device_sql.fields(binding.device),
         device_token=binding.device_token,
@@ -104,6 +105,13 @@ def _bound(call: RequestContext, binding: devices.NewBinding) -> BoundDevice:
         ),
         grant_key=binding.grant_key,
     )
+
+
+def device_address(call: RequestContext, home: BrokerRecord | None) -> tuple[str, int, bool]:
+    """Return host, port and TLS of the broker for a device: of its home, or of the one beside this gateway."""
+    if home is None or home.host is None or home.port is None:
+        return call.services.broker_address()
+    return home.host, home.port, bool(home.tls)
 
 
 def _topics(topics: Topics, device_id: str) -> MqttTopics:

@@ -11,7 +11,7 @@ from gateway.http import auth
 from gateway.http.callers import Authorization
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.device_calls import TAG
-from gateway.http.resources.devices import SYNCED, find, wait_until_synced
+from gateway.http.resources.devices import SYNCED, device_address, find, wait_until_synced
 from gateway.http.responses import ApiResponse
 from gateway.models.bindings import RefreshedMqtt, RefreshedToken
 from gateway.models.fields import Empty
@@ -33,10 +33,11 @@ async def refresh_token(call: RequestContext, _: Empty) -> ApiResponse:
 def _refresh(tx: Tx, call: RequestContext) -> ApiResponse:
     auth.state_now(tx, call.device_caller)
     refreshed = devices.refresh(tx, call.project_id, call.device_id, call.device_caller.token_id)
+    host, port, tls = device_address(call, refreshed.home)
     return ApiResponse(
         RefreshedToken(
             device_token=refreshed.device_token,
-            mqtt=RefreshedMqtt(password=refreshed.mqtt_password),
+            mqtt=RefreshedMqtt(host=host, port=port, tls=tls, password=refreshed.mqtt_password),
             binding_generation=refreshed.binding_generation,
         )
     )
@@ -52,7 +53,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "and is revoked then. So after a lost answer the device calls again with it: at once with the same "
         "`Idempotency-Key`, otherwise after `Retry-After`. Within a minute of the last refresh the answer is 429. Two "
         "are good at most: a second call revokes a new token that was never used. With Mosquitto's password file the "
-        "broker takes the new password alone, at once, and the old token stays good over HTTP only.",
+        "broker takes the new password alone, at once, and the old token stays good over HTTP only. `mqtt` says where "
+        "the broker is: a device that was moved to another broker learns that here.",
         tag=TAG,
         access=Authorization(device=True, reset_only=True),
         takes=Empty,

@@ -206,7 +206,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     },
     "RefreshedToken": {
         "device_token": "<device token>",
-        "mqtt": {"password": "<MQTT password>"},
+        "mqtt": {"host": "mqtt.example.com", "port": 8883, "tls": True, "password": "<MQTT password>"},
         "binding_generation": 3,
     },
     "DeviceHealth": {

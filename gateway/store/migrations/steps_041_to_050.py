@@ -1,4 +1,4 @@
-"""Schema steps 41 to 50: kept counts of devices, the index of end users."""
+"""Schema steps 41 to 50: kept counts of devices, the index of end users, home brokers."""
 
 from __future__ import annotations
 
@@ -86,6 +86,26 @@ def m043_search_of_end_users(db: Database) -> None:
         """CREATE VIRTUAL TABLE device_search_end_users USING fts5(end_user_id, content='devices', content_rowid='pk',
             tokenize='trigram', detail='none', columnsize=0)""",
         "INSERT INTO device_search_end_users (device_search_end_users) VALUES ('rebuild')",
+    )
+
+
+@step
+def m044_homes(db: Database) -> None:
+    """Create the home brokers of devices, and store with each broker its address for devices.
+
+    A device without a row has no home: every broker serves it. ``brokers.devices`` is the number of rows of a broker.
+    """
+    execute_each(
+        db,
+        """CREATE TABLE homes (
+            device_pk INTEGER PRIMARY KEY REFERENCES devices (pk), broker_pk INTEGER NOT NULL REFERENCES brokers (pk),
+            since INTEGER NOT NULL) STRICT""",
+        "CREATE INDEX homes_by_broker ON homes (broker_pk, device_pk)",
+        "ALTER TABLE brokers ADD COLUMN host TEXT",
+        "ALTER TABLE brokers ADD COLUMN port INTEGER",
+        "ALTER TABLE brokers ADD COLUMN tls INTEGER CHECK (tls IN (0, 1))",
+        "ALTER TABLE brokers ADD COLUMN draining INTEGER NOT NULL DEFAULT 0 CHECK (draining IN (0, 1))",
+        "ALTER TABLE brokers ADD COLUMN devices INTEGER NOT NULL DEFAULT 0",
     )
 
 

@@ -186,6 +186,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p039_brokers": steps_031_to_040.P039,
     "p042_device_counts": steps_041_to_050.P042,
     "p043_search_of_end_users": steps_041_to_050.P043,
+    "p044_homes": steps_041_to_050.P044,
     "p047_forgiven_silence": steps_041_to_050.P047,
 }
 """Statements by the name of their step, in order."""

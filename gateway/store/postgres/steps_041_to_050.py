@@ -114,4 +114,15 @@ P043: Final = (
     "CREATE INDEX health_storage_full ON health (device_pk) WHERE storage_full = 1",
 )
 """Each filter gives its devices in the order of the list, as SQLite's indexes do, which end in the row number."""
+P044: Final = (
+    """CREATE TABLE homes (
+        device_pk bigint PRIMARY KEY REFERENCES devices (pk), broker_pk bigint NOT NULL REFERENCES brokers (pk),
+        since bigint NOT NULL)""",
+    "CREATE INDEX homes_by_broker ON homes (broker_pk, device_pk)",
+    'ALTER TABLE brokers ADD COLUMN host text COLLATE "C"',
+    "ALTER TABLE brokers ADD COLUMN port bigint",
+    "ALTER TABLE brokers ADD COLUMN tls bigint CHECK (tls IN (0, 1))",
+    "ALTER TABLE brokers ADD COLUMN draining bigint NOT NULL DEFAULT 0 CHECK (draining IN (0, 1))",
+    "ALTER TABLE brokers ADD COLUMN devices bigint NOT NULL DEFAULT 0",
+)
 P047: Final = ("ALTER TABLE brokers ADD COLUMN forgiven_at bigint, ADD COLUMN forgiven_ms bigint NOT NULL DEFAULT 0",)

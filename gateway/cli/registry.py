@@ -13,7 +13,7 @@ from gateway.domain import brokers, epoch
 from gateway.errors import ConflictError
 from gateway.runtime.sealing import vault_of
 from gateway.settings import registry
-from gateway.store import Context, View, device_count_sql, open_existing, transact
+from gateway.store import Context, View, device_count_sql, home_sql, open_existing, transact
 from gateway.store.position_file import note_position, read_position
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def recount(loaded: Loaded, *, as_json: bool) -> None:
     """Count the devices of each project again."""
     with closing(open_existing(loaded.settings.registry)) as connection:
         mended = transact(connection, Context(), device_count_sql.recount)
+        transact(connection, Context(), home_sql.recount)
         devices = device_count_sql.of_all(View(connection)).total
     facts = {"devices": devices, "mended": mended}
     if as_json:

@@ -22,6 +22,7 @@ from gateway.store import (
     device_count_sql,
     epoch_sql,
     gauge_sql,
+    home_sql,
     job_sql,
     job_target_sql,
     key_sql,
@@ -204,7 +205,13 @@ def _wal(file: Path) -> Finding:
 
 def _brokers(view: View) -> Iterator[Finding]:
     """Report the brokers without a gateway, where there are several."""
-    every = broker_sql.brokers(view, system_clock())
+    every, homes = broker_sql.brokers(view, system_clock()), home_sql.counted(view)
+    if any(each.devices != homes.get(each.pk, 0) for each in every):
+        yield REGISTRY.error(
+            "home brokers",
+            "the kept numbers of devices differ from their homes, so binds choose the wrong broker",
+            "Count again with 'gateway registry recount'.",
+        )
     if not every[1:]:
         return
     for each in every:
@@ -214,6 +221,13 @@ def _brokers(view: View) -> Iterator[Finding]:
                 f"no gateway serves the broker '{each.id}'",
                 f"Start a gateway with --broker-id {each.id}. If the broker is gone: 'gateway registry forget-broker "
                 f"{each.id}'.",
+            )
+        if each.owner is None and each.devices:
+            yield REGISTRY.warning(
+                "home brokers",
+                f"{count(each.devices, 'device')} can connect to the broker '{each.id}' alone",
+                f"Start its gateway. If the broker is gone, move them: 'gateway cells move --all-from {each.id} --to "
+                "BROKER'.",
             )
     if all(each.owner is not None for each in every):
         yield REGISTRY.ok("brokers", f"{len(every)}, each with a gateway")

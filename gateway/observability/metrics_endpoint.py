@@ -14,7 +14,7 @@ from gateway.core.clock import SECOND_MS
 from gateway.core.command_types import CommandType
 from gateway.models.jobs import JobStatus
 from gateway.observability.metrics import Gauges, Metrics
-from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql, job_sql, replication_sql
+from gateway.store import DATABASE_NAME, Purpose, Store, View, broker_sql, gauge_sql, job_sql, replication_sql
 from gateway.store.replication_sql import DatabaseState
 
 KEPT_SECONDS: Final = 1.0
@@ -32,6 +32,7 @@ class _Registry(NamedTuple):
     jobs: dict[str, int]
     database_bytes: int | None
     database: DatabaseState
+    homes: list[tuple[str, int]]
 
 
 class Scrape:
@@ -77,7 +78,7 @@ class Scrape:
         report = await self._readiness()
         _broker(gauges, report)
         _leases(gauges, report["leases"])
-        _brokers(gauges, report["brokers"])
+        _brokers(gauges, report["brokers"], found.homes)
         _disk(gauges, self._data_dir, found.database_bytes)
         _standbys(gauges, found.database)
         return self._metrics.text(gauges)
@@ -97,6 +98,7 @@ def _read(view: View) -> _Registry:
         job_sql.by_status(view),
         gauge_sql.database_bytes(view),
         replication_sql.state(view),
+        broker_sql.devices_by_broker(view),
     )
 
 
@@ -161,13 +163,15 @@ def _leases(gauges: Gauges, leases: list[dict[str, Any]]) -> None:
     gauges.set_by("lease_epoch", "How often the lease was taken, by any gateway.", ["kind"], epochs)
 
 
-def _brokers(gauges: Gauges, brokers: list[dict[str, Any]]) -> None:
+def _brokers(gauges: Gauges, brokers: list[dict[str, Any]], homes: list[tuple[str, int]]) -> None:
     if len(brokers) > MOST_BROKERS:
         return
     connected = [((str(each["id"]),), float(each["connected"])) for each in brokers]
     waiting = [((str(each["id"]),), float(each["outbox"])) for each in brokers]
     gauges.set_by("broker_served", "Whether a gateway is connected to the broker.", ["broker"], connected)
     gauges.set_by("broker_outbox_rows", "What must yet be brought to the broker.", ["broker"], waiting)
+    devices = [((broker_id,), float(number)) for broker_id, number in homes]
+    gauges.set_by("broker_devices", "Devices whose home is the broker.", ["broker"], devices)
 
 
 def _disk(gauges: Gauges, data_dir: Path, database_bytes: int | None) -> None:

@@ -27,7 +27,7 @@ _SERVES: Final = "NOT EXISTS (SELECT 1 FROM homes AS ho WHERE ho.device_pk = {} 
 
 
 def serves(device: str, broker: str) -> str:
-    """Return the condition that a broker serves a device: it is the home, or there is none. Both are expressions."""
+    """Return the condition that a broker serves a device: no other one is its home. Both are expressions."""
     return _SERVES.format(device, broker)
 
 
@@ -77,6 +77,11 @@ def _of(view: View, instant: int) -> str:
     owner = f"""(SELECT l.gateway_id FROM leases l WHERE l.name = 'broker:' || b.id
         AND l.until > {view.dialect.now(instant)})"""  # noqa: S608 - our own expression
     return f"SELECT {columns(BrokerRecord, 'b', owner=owner)} FROM brokers b"  # noqa: S608 - our own columns
+
+
+def devices_by_broker(view: View) -> list[tuple[str, int]]:
+    """Return the id of each broker and the number of devices whose home it is."""
+    return [(row["id"], row["devices"]) for row in view.all("SELECT id, devices FROM brokers ORDER BY pk")]
 
 
 def by_pk(view: View, pk: int, instant: int) -> BrokerRecord:

@@ -107,6 +107,11 @@ def assign(tx: Tx, device_pks: Collection[int], before: int | None, to: int | No
             tx.run("UPDATE brokers SET devices = devices + ? WHERE pk = ?", change, broker)
 
 
+def recount(tx: Tx) -> None:
+    """Store the number of devices of each broker again, from its homes."""
+    tx.run("UPDATE brokers SET devices = (SELECT count(*) FROM homes h WHERE h.broker_pk = brokers.pk)")
+
+
 def counted(view: View) -> dict[int, int]:
     """Return by broker how many devices have it as home. It reads every device that has one."""
     return {row[0]: row[1] for row in view.all("SELECT broker_pk, count(*) FROM homes GROUP BY broker_pk")}

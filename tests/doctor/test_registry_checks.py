@@ -8,6 +8,7 @@ import pytest
 from gateway.cli import main
 from gateway.doctor.findings import Finding, Level
 from gateway.doctor.registry_checks import contents
+from tests.domain.brokers import disown, own, with_homes
 from tests.domain.job_support import make, turns
 from tests.domain.support import World
 
@@ -33,6 +34,26 @@ def test_wrong_counts_of_devices_are_named(tmp_path: Path, capsys: pytest.Captur
         assert main(["registry", "recount", "--data-dir", str(tmp_path), "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {"devices": 1, "mended": [world.project_id]}
         assert _finding(world, "counts").level is Level.OK
+
+
+def test_devices_whose_home_has_no_gateway_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And a count that differs from the homes is named, with the command that mends it."""
+    with with_homes(tmp_path) as world:
+        for number in range(3):
+            world.bound(f"SN-{number}")
+        assert "home brokers" not in {each.name for each in contents(world.view, 1_000_000, None)}
+        disown(world, "default")
+        found = _finding(world, "home brokers")
+        assert (found.level, found.says) == (
+            Level.WARNING,
+            "2 devices can connect to the broker 'default' alone",
+        )
+        own(world, "default")
+        world.connection.execute("UPDATE brokers SET devices = devices + 1")
+        assert _finding(world, "home brokers").level is Level.ERROR
+        assert main(["registry", "recount", "--data-dir", str(tmp_path), "--json"]) == 0
+        assert "home brokers" not in {each.name for each in contents(world.view, 1_000_000, None)}
+        capsys.readouterr()
 
 
 def test_jobs_whose_counts_differ_from_their_targets_are_named(tmp_path: Path) -> None:

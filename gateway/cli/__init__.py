@@ -83,6 +83,7 @@ COMMANDS: Final = Commands(
         "watch": "gateway.cli.watch:watch",
         "registry": "gateway.cli.registry:registry_group",
         "cluster": "gateway.cli.cluster:cluster",
+        "cells": "gateway.cli.cells:cells_group",
         "backup": "gateway.cli.backup:backup",
         "restore": "gateway.cli.backup:restore",
         "migrate": "gateway.cli.migrate:migrate",

@@ -97,7 +97,7 @@ def _brokers(view: View, instant: int, now: int) -> list[dict[str, Any]]:
             {
                 "broker_id": each.id,
                 "owner": each.owner,
-                "state": _state(each),
+                "state": state_of(each),
                 "rows": rows,
                 "oldest_seconds": _seconds(max(0, instant - since)),
                 "compared_seconds": None if each.compared_at is None else _seconds(now - each.compared_at),
@@ -106,7 +106,7 @@ def _brokers(view: View, instant: int, now: int) -> list[dict[str, Any]]:
     return found
 
 
-def _state(broker: BrokerRecord) -> str:
+def state_of(broker: BrokerRecord) -> str:
     """Return ``connected``, ``away``, or ``left out`` after ten minutes away."""
     if broker.left_out_at is not None:
         return "left out"

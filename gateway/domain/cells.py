@@ -19,7 +19,7 @@ from gateway.store import broker_sql, device_sql, event_sql, home_sql, outbox_sq
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from gateway.store import Tx
+    from gateway.store import Tx, View
     from gateway.store.broker_sql import BrokerRecord
     from gateway.store.records import DeviceName
 
@@ -56,7 +56,7 @@ def settle_home(tx: Tx, device_pk: int) -> BrokerRecord | None:
 def _least_loaded(tx: Tx, before: int | None) -> BrokerRecord:
     """Return the broker with the fewest devices, the present home if no other has fewer.
 
-    Brokers that are there come first, as for whoever waits (:func:`gateway.store.broker_sql.awaited`).
+    Brokers that are there come first, as in :func:`gateway.store.broker_sql.awaited`.
     """
     every = [
         each
@@ -165,13 +165,13 @@ def move_some(
     return move(tx, devices, to, actor), devices[-1].pk if len(devices) == limit else None
 
 
-def named(tx: Tx, project_id: str | None, device_ids: Collection[str]) -> list[DeviceName]:
+def named(view: View, project_id: str | None, device_ids: Collection[str]) -> list[DeviceName]:
     """Return the devices with these ids, of one project or of all.
 
     Raises:
         NotFoundError: there is no such device.
     """
-    found = device_sql.names_of(tx, device_ids, project_id)
+    found = device_sql.names_of(view, device_ids, project_id)
     unknown = sorted(set(device_ids) - {each.id for each in found})
     if unknown:
         raise NotFoundError(

@@ -120,12 +120,12 @@ async def _is_ready(cell: Site) -> bool:
 
 
 @asynccontextmanager
-async def _cell(folder: Path, name: str, where: PostgresAddress, key: str) -> AsyncIterator[Site]:
+async def _cell(folder: Path, name: str, where: PostgresAddress, key: str, *more: str) -> AsyncIterator[Site]:
     async with contextlib.AsyncExitStack() as stack:
         broker: Mosquitto = await stack.enter_async_context(mosquitto(folder / f"broker_{name}"))
         options = ("--database", where.url, "--gateway-id", f"gw_{name}", "--broker-id", f"brk_{name}")
         timing = ("--lease-seconds", "2", "--bind-broker-wait-seconds", "30", "--rate-limit-per-minute", "0")
-        gateway = GatewayProcess(folder / name, *options, *timing, *mosquitto_options(broker))
+        gateway = GatewayProcess(folder / name, *options, *timing, *more, *mosquitto_options(broker))
         gateway.name = f"gw_{name}"
         await stack.enter_async_context(started(gateway))
         key = key or gateway.new_key()
@@ -137,10 +137,10 @@ async def _cell(folder: Path, name: str, where: PostgresAddress, key: str) -> As
 
 
 @asynccontextmanager
-async def two_cells(folder: Path) -> AsyncIterator[Cells]:
-    """Start both, and wait until they serve."""
+async def two_cells(folder: Path, *options: str) -> AsyncIterator[Cells]:
+    """Start both, with these options, and wait until they serve."""
     where = database(folder)
-    async with _cell(folder, "a", where, "") as a, _cell(folder, "b", where, a.key) as b:
+    async with _cell(folder, "a", where, "", *options) as a, _cell(folder, "b", where, a.key, *options) as b:
         cells = Cells(a, b, where)
         await cells.ready()
         yield cells

@@ -47,6 +47,8 @@ JSON = {"Content-Type": "application/json"}
 REQUIRED: dict[str, Json] = {
     "bind_device": {"end_user_id": "eu_1"},
     "create_command": {"type": "reboot"},
+    "move_devices": {"device_ids": ["dev_nowhere"]},
+    "move_from_cell": {"to": "brk_nowhere"},
     "create_job": {"name": "recall", "action": "reboot", "targets": {"device_ids": ["dev_nowhere"]}},
 }
 """Bodies of the operations that need one, apart from those of devices and of registration."""
@@ -57,6 +59,7 @@ NOWHERE = {
     "delivery_id": "dlv_nowhere",
     "end_user_id": "eu_nowhere",
     "job_id": "job_nowhere",
+    "broker_id": "brk_nowhere",
 }
 # What may change although a request was refused: that a credential was used.
 USE = {"api_keys": "last_used_at", "tokens": "first_used_at"}
@@ -256,6 +259,7 @@ async def serving(
     project: str = "one",
     kept_seconds: float = 0,
     allow_loopback: bool = True,
+    rules: Rules | None = None,
     oidc: Callable[[str], Awaitable[OidcOptions]] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Api]:
@@ -291,7 +295,7 @@ async def serving(
     async with (
         Store(
             data_dir,
-            Context(rules=Rules(webhook_allow_loopback=allow_loopback), clock=clock),
+            Context(rules=rules or Rules(webhook_allow_loopback=allow_loopback), clock=clock),
             CommitListener(wakeups, metrics),
         ) as store,
         asyncio.TaskGroup() as group,

@@ -70,6 +70,7 @@ _PATHS = st.one_of(
             delivery_id="dlv_A",
             end_user_id="eu_1",
             job_id="job_A",
+            broker_id="default",
         )
     ),
     st.lists(TEXTS.map(lambda text: quote(text.encode("utf-8", "replace"))), max_size=5).map(

@@ -10,6 +10,7 @@ from gateway.models.events import EventType
 ROOT = Path(gateway.__file__).parent
 WRITERS = {
     "domain/acknowledgements.py",
+    "domain/cells.py",
     "domain/commands.py",
     "domain/device_updates.py",
     "domain/devices.py",

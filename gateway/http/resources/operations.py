@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.http.operation import AnyOperation
 from gateway.http.resources import (
+    cells,
     certificates,
     commands,
     device_calls,
@@ -39,6 +40,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *commands.OPERATIONS,
     *reset_list.OPERATIONS,
     *jobs.OPERATIONS,
+    *cells.OPERATIONS,
     *event_list.OPERATIONS,
     *events.OPERATIONS,
     *end_users.OPERATIONS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gateway.core import csv_text
+from gateway.http.spec.cell_examples import CELL_ERRORS, CELL_EXAMPLES
 from gateway.http.spec.certificate_examples import CERTIFICATE_EXAMPLES
 from gateway.http.spec.end_user_examples import END_USER_EXAMPLES
 from gateway.http.spec.event_examples import EVENT_EXAMPLES
@@ -241,6 +242,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     **CERTIFICATE_EXAMPLES,
     **RESET_EXAMPLES,
     **JOB_EXAMPLES,
+    **CELL_EXAMPLES,
     **END_USER_EXAMPLES,
     **WEBHOOK_EXAMPLES,
 }
@@ -307,7 +309,7 @@ ERRORS: Final[dict[str, dict[str, Any]]] = {
         _error(
             "command_final", "The command is executed already and stays so. Queue another one if more is to be done."
         ),
-        *(_error(*each) for each in JOB_ERRORS),
+        *(_error(*each) for each in (*JOB_ERRORS, *CELL_ERRORS)),
         _error("webhook_limit_reached", "This project has 50 webhooks, which is the limit. Delete one.", {"limit": 50}),
         _error("webhook_disabled", "The webhook is switched off, so nothing is sent. Switch it on first."),
     )

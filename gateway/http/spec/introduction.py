@@ -32,6 +32,7 @@ TAGS: Final[Mapping[str, str]] = {
     "commands": "What devices are told to do, with an API key.",
     "resets": "Factory resets: which are open and for how long, and how the others ended.",
     "jobs": "One action on many devices: at a pace, with a threshold at which it stops by itself.",
+    "cells": "The brokers of a registry, each the home of devices: how many it has, moves, and drains.",
     "events": "The audit trail: everything that happened in a project, as a list and as a stream.",
     "end users": "What is kept about a person: export it, erase it.",
     "webhooks": "Where the gateway sends events by itself, and what became of each delivery.",

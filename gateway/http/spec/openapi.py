@@ -68,6 +68,7 @@ _PATH: Final[Mapping[str, str]] = {
     "webhook_id": "The id of the webhook.",
     "delivery_id": "The id of the delivery.",
     "job_id": "The id of the job.",
+    "broker_id": "The `broker_id` of the broker.",
 }
 _PATH_EXAMPLES: Final[Mapping[str, str]] = {
     "device_id": EXAMPLES["Device"]["id"],
@@ -76,6 +77,7 @@ _PATH_EXAMPLES: Final[Mapping[str, str]] = {
     "webhook_id": EXAMPLES["Webhook"]["id"],
     "delivery_id": EXAMPLES["Delivery"]["id"],
     "job_id": EXAMPLES["Job"]["id"],
+    "broker_id": EXAMPLES["Cell"]["broker_id"],
 }
 
 

@@ -33,7 +33,12 @@ async def test_a_refresh_answers_a_new_token_of_the_same_generation(api: Api) ->
     answer = await api.as_(bound["device_token"]).post(f"/v1/devices/{bound['id']}/token/refresh")
     new = body(answer, 200)
     assert set(new) == {"device_token", "mqtt", "binding_generation"}
-    assert new["mqtt"] == {"password": mqtt_password_of(new["device_token"])}
+    assert new["mqtt"] == {
+        "host": "mqtt.example.com",
+        "port": 8883,
+        "tls": True,
+        "password": mqtt_password_of(new["device_token"]),
+    }
     assert re.fullmatch(r"dtok_[0-9A-Za-z]{34}", new["device_token"])
     assert new["device_token"] != bound["device_token"]
     assert new["binding_generation"] == bound["binding_generation"] == 1

@@ -30,7 +30,7 @@ def unauthorized_requests(
         yield "a device token", device_token, {UNAUTHORIZED, FORBIDDEN}
     if "{end_user_id}" in operation.path:
         yield "another project's key", facts["others"], {NOTHING_KEPT}
-    elif "{" in operation.path:
+    elif "{" in operation.path and "{broker_id}" not in operation.path:  # brokers belong to the registry
         yield "another project's key", facts["others"], {NOT_FOUND}
 
 

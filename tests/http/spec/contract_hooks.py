@@ -35,6 +35,7 @@ PREFIXES: Final = {
     "webhook_id": "wh_",
     "delivery_id": "dlv_",
     "job_id": "job_",
+    "broker_id": "brk_",
 }
 # What a schema cannot say: an id in the body is the path's, a cursor one of that list, models are configured, a receipt
 # is the device's, a URL leads somewhere, a time zone is in the database of them, integers in params have 53 bits, and a

@@ -154,8 +154,8 @@ class Rounds:
 @click.option(
     "--report",
     "report_to",
-    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
-    help="Also write a report with plots into this folder.",
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
+    help="Also write a report with plots into this folder, which is made if it is missing.",
 )
 def main(
     *,

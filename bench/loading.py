@@ -1,6 +1,7 @@
 """Capacity of ``device-sim load``, at a fixed pace and at full speed, against a sink that only counts.
 
-If the load were slower than the gateway, it would limit the measurement. There is no floor.
+If the load were slower than the gateway, it would limit the measurement. The floor is the bare loop of
+:mod:`bench.yardstick`: the gateway takes in no more for a second of processor.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bench.broker import HOST
 from bench.figures import Figure, Pair, at_least
 from bench.process import program
 from bench.registry import Registry
+from bench.yardstick import HEARTBEATS, bare_loop_seconds
 from device_sim.binding import Endpoint
 from device_sim.load_devices import write_devices
 
@@ -41,6 +43,7 @@ class Round:
 
     paced: Made
     unpaced: Made
+    bare_loop_seconds: float
 
 
 async def measure(registry: Registry, folder: Path) -> Round:
@@ -50,21 +53,26 @@ async def measure(registry: Registry, folder: Path) -> Round:
         BenchError: a step failed, or a heartbeat was not acknowledged.
     """
     await asyncio.to_thread(folder.mkdir, parents=True)
-    return Round(*[await _made(registry, folder / f"{rate}.json", rate) for rate in (PACE, _UNPACED)])
+    paced, unpaced = [await _made(registry, folder / f"{rate}.json", rate) for rate in (PACE, _UNPACED)]
+    return Round(paced, unpaced, await asyncio.to_thread(bare_loop_seconds))
 
 
 def figures(rounds: list[Round]) -> list[Figure]:
     """Return the lines of the table."""
 
-    def line(name: str, values: Sequence[float], least: float | None = None) -> Figure:
-        target = None if least is None else at_least(least, of="gateway")
-        return Figure(name, "1/s", "", tuple(Pair(value) for value in values), target)
+    def by_clock(name: str, values: Sequence[float]) -> Figure:
+        return Figure(name, "1/s", "", tuple(Pair(value) for value in values))
+
+    def by_processor(made: Sequence[Made]) -> Figure:
+        parsed = [HEARTBEATS / one.bare_loop_seconds for one in rounds]
+        pairs = tuple(Pair(one.per_cpu_second, floor) for one, floor in zip(made, parsed, strict=True))
+        return Figure("the same, for a second of processor", "1/s", "bare loop in memory", pairs, at_least(1))
 
     return [
-        line(f"device-sim load --rate {PACE}", [one.paced.per_second for one in rounds]),
-        line("the same, for a second of processor", [one.paced.per_cpu_second for one in rounds], PACE),
-        line("device-sim load --rate 0", [one.unpaced.per_second for one in rounds], PACE),
-        line("the same, for a second of processor", [one.unpaced.per_cpu_second for one in rounds], PACE),
+        by_clock(f"device-sim load --rate {PACE}", [one.paced.per_second for one in rounds]),
+        by_processor([one.paced for one in rounds]),
+        by_clock("device-sim load --rate 0", [one.unpaced.per_second for one in rounds]),
+        by_processor([one.unpaced for one in rounds]),
     ]
 
 

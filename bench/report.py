@@ -73,7 +73,8 @@ def show(report: Report, console: Console) -> None:
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write a page of Markdown with the table, and its plots, into this folder."""
+    """Write a page of Markdown with the table, and its plots, into this folder. Make the folder if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "share.svg").write_text(bars(report.figures))
     pictures = ["![how much of what is allowed each figure uses](share.svg)"]
     for name, sides in report.spreads.items():

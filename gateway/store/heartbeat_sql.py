@@ -63,6 +63,20 @@ _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT b.* FROM walk w JOIN heartbeats b ON b.id = w.previous
         WHERE b.device_pk = ?2 AND b.id < w.id AND b.received_at >= ?3)
     SELECT * FROM walk WHERE received_at < ?4 LIMIT ?5"""
+_RECEIVED: Final = "(SELECT received_at FROM heartbeats WHERE id >= {} ORDER BY id LIMIT 1)"
+"""When the first heartbeat from a row number on was received."""
+_SAMPLE: Final = f"""WITH RECURSIVE samples (sample) AS (
+        SELECT CAST(?1 AS BIGINT) UNION ALL SELECT sample + ?2 FROM samples WHERE sample + ?2 <= ?3)
+    SELECT min(sample) FROM samples WHERE {_RECEIVED.format("sample")} < ?4"""  # noqa: S608 - a constant
+"""The first sample that was received before an instant."""
+_HALF: Final = "(not_due + due) / 2"
+_IS_DUE: Final = f"{_RECEIVED.format(_HALF)} < ?3"
+_SEARCH: Final = f"""WITH RECURSIVE halved (not_due, due) AS (
+        SELECT CAST(?1 AS BIGINT), CAST(?2 AS BIGINT) UNION ALL
+        SELECT CASE WHEN {_IS_DUE} THEN not_due ELSE {_HALF} END, CASE WHEN {_IS_DUE} THEN {_HALF} ELSE due END
+        FROM halved WHERE due - not_due > 1)
+    SELECT min(due) FROM halved"""  # noqa: S608 - a constant
+"""The first due row number after one that is not due: their distance is halved until they are neighbours."""
 
 
 class StoredHeartbeat(NamedTuple):
@@ -294,31 +308,17 @@ def prune(tx: Tx, before: int, limit: int) -> int:
 
 
 def _first_due(view: View, before: int) -> int | None:
-    """Return the id where a run of heartbeats from before then begins, or None when no sample is in such a run."""
+    """Return the id where a run of heartbeats from before then begins, or None when no sample is in such a run.
+
+    It takes three statements. A write asks this while it holds the registry's lock.
+    """
     row = view.one("SELECT min(id) AS first, max(id) AS last FROM heartbeats")
     if row is None or row["first"] is None:
         return None
-    not_due, last = row["first"] - 1, row["last"]
-    step = max(1, (last - row["first"]) // _SAMPLES)
-    for sample in range(row["first"], last + 1, step):
-        if _is_due(view, sample, before):
-            return _search(view, not_due, sample, before)
-        not_due = sample
-    return None
-
-
-def _search(view: View, not_due: int, due: int, before: int) -> int:
-    """Return the due one, by halving the distance of the two until they are neighbours."""
-    while due - not_due > 1:
-        middle = (not_due + due) // 2
-        if _is_due(view, middle, before):
-            due = middle
-        else:
-            not_due = middle
-    return due
-
-
-def _is_due(view: View, heartbeat_id: int, before: int) -> bool:
-    """Return whether the first row from this id on was received before then."""
-    at: int | None = view.value("SELECT received_at FROM heartbeats WHERE id >= ? ORDER BY id LIMIT 1", heartbeat_id)
-    return at is not None and at < before
+    first, last = row["first"], row["last"]
+    step = max(1, (last - first) // _SAMPLES)
+    due: int | None = view.value(_SAMPLE, first, step, last, before)
+    if due is None:
+        return None
+    found: int = view.value(_SEARCH, max(first - 1, due - step), due, before)
+    return found

@@ -1,6 +1,7 @@
 """What a batch of heartbeats costs on PostgreSQL: each statement is a round trip, so there are few for many devices."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from gateway.core.topics import Topics
 from gateway.domain import messages
 from gateway.domain.messages import Message
-from gateway.store import Batch, Tx
+from gateway.store import Batch, Tx, heartbeat_sql
 from gateway.store.engine import Cursor
+from gateway.store.heartbeat_sql import Due
 from tests.domain.support import World
 
 DEVICES = 12
@@ -31,7 +33,41 @@ def test_a_batch_takes_few_statements_whatever_it_holds(tmp_path: Path, body: by
     assert counts[2] == counts[DEVICES] < DEVICES
 
 
+def test_a_look_for_old_heartbeats_takes_three_statements(tmp_path: Path) -> None:
+    """A gateway that takes over looks at once, under the registry's lock: hundreds held it until a lease was lost."""
+    with World(tmp_path) as world:
+        pk = world.device(world.bound()[0]).pk
+        world.run(partial(_history, pk=pk, ahead=700, rows=2_000))
+        count, found = world.run(partial(_looked, before=5_000))
+        assert (count, found and found.values[0]) == (3, 701)
+        assert world.run(partial(_looked, before=0)) == (2, None)
+
+
+def _history(tx: Tx, pk: int, ahead: int, rows: int) -> None:
+    """Add heartbeats, received at the instants 1, 2, 3 and so on. A wrong clock dated the first ones ahead."""
+    tx.run_many(
+        "INSERT INTO heartbeats (id, device_pk, received_at) VALUES (?, ?, ?)",
+        [(number, pk, number + (10_000 if number <= ahead else 0)) for number in range(1, rows + 1)],
+    )
+
+
+def _looked(tx: Tx, before: int) -> tuple[int, Due | None]:
+    with _counting(tx) as executed:
+        found = heartbeat_sql.due(tx, before, 10)
+    return len(executed), found
+
+
 def _statements(tx: Tx, *, incoming: Sequence[Message], names: Topics) -> int:
+    tx.new_id("evt")
+    with _counting(tx) as executed, mock.patch.dict(vars(tx.dialect), together=100):
+        count, _ = messages.process_batch(Batch(tx), incoming, names)
+    assert count == len(incoming)
+    return len(executed)
+
+
+@contextmanager
+def _counting(tx: Tx) -> Iterator[list[str]]:
+    """Note the statements of the block."""
     executed: list[str] = []
 
     class Counting:
@@ -49,9 +85,5 @@ def _statements(tx: Tx, *, incoming: Sequence[Message], names: Topics) -> int:
             return real.run_rows(statement, rows)
 
     real = tx.connection
-    with mock.patch.object(tx, "connection", Counting()), mock.patch.dict(vars(tx.dialect), together=100):
-        tx.new_id("evt")
-        executed.clear()
-        count, _ = messages.process_batch(Batch(tx), incoming, names)
-    assert count == len(incoming)
-    return len(executed)
+    with mock.patch.object(tx, "connection", Counting()):
+        yield executed

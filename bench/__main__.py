@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from bench import fleet, ingest, loading, memory, reads, reset, throughput
+from bench import cluster, fleet, ingest, loading, memory, reads, reset, throughput
 from bench.figures import Figure
 from bench.machine import Usage, this_machine
 from bench.postgres import SETTINGS, Databases
@@ -92,6 +92,12 @@ MEASUREMENTS: Final = {
     "reads": Measurement(
         lambda site: reads.measure(site.registry(DEVICES), site.folder, site.size.heartbeats_each),
         lambda rounds, _: reads.figures(rounds),
+    ),
+    "cluster": Measurement(
+        lambda site: cluster.measure(site.registry(DEVICES), site.folder, site.size.heartbeats_each),
+        lambda rounds, _: cluster.figures(rounds),
+        quick=False,
+        engines=(POSTGRESQL,),
     ),
     "memory": Measurement(
         lambda site: memory.measure(site.registry(DEVICES), site.folder),

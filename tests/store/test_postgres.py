@@ -261,6 +261,17 @@ def test_a_posted_statement_that_fails_is_raised_by_the_next_one_and_undone(tmp_
         assert connection.execute("SELECT key FROM meta WHERE key = 'a'").fetchall() == []
 
 
+def test_a_read_starts_no_parallel_workers_and_compiles_nothing(tmp_path: Path) -> None:
+    """The planner takes a page of a large fleet for a long query."""
+    with closing(open_registry(database(tmp_path))) as connection:
+        connection.begin_read()
+        shown = [
+            connection.execute(f"SHOW {name}").fetchall()[0][0] for name in ("max_parallel_workers_per_gather", "jit")
+        ]
+        connection.end_read()
+    assert shown == ["0", "off"]
+
+
 async def test_a_batch_that_asks_whether_to_stop_has_done_its_changes(tmp_path: Path) -> None:
     """Otherwise a batch never saw an urgent write, and all its changes went out at its end."""
     asked = []

@@ -43,7 +43,9 @@ _BEGIN: Final = (
 _BEGIN_SHARED: Final = _BEGIN.replace("xact_lock(", "xact_lock_shared(")
 _HAS_STEPS: Final = f"""SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables
     WHERE schemaname = current_schema() AND tablename = '{STEP_TABLE}')"""  # noqa: S608 - a constant
-_BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN_READ: Final = """BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off"""
+"""A page takes a millisecond. To start parallel workers for it, or to compile it, took the server 60 times as long."""
 ROWS_A_SECOND: Final = 100
 """A slow server executes so many statements of a list in a second, so a long list may take longer."""
 ROWS_TOGETHER: Final = 4_000

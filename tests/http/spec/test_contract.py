@@ -43,6 +43,8 @@ HOUR_MS = 3_600_000
 SESSIONS = 500
 """A sign-out takes one."""
 NO_TOKENS = '{"id_token": null, "access_token": null, "refresh_token": null}'
+WITH_CELLS = {"move_devices", "move_from_cell", "drain_broker"}
+"""They succeed where a registry has several brokers: tests/http/resources/test_cells.py."""
 WORD = "foreign"
 """In every name of the other project."""
 
@@ -235,4 +237,5 @@ async def test_the_api_matches_its_openapi_document(tmp_path: Path) -> None:
 
 def _never_succeeded(answered: dict[str, int]) -> list[str]:
     """Operations that were only ever refused: whatever lies behind the refusals was not tried."""
-    return [each.id for each in OPERATIONS if not any(f"{each.id} {status}" in answered for status in (200, 201))]
+    tried = (each.id for each in OPERATIONS if each.id not in WITH_CELLS)
+    return [each for each in tried if not any(f"{each} {status}" in answered for status in (200, 201))]

@@ -190,11 +190,11 @@ class Ingest:
         """Yield the ids of devices whose heartbeats have just arrived.
 
         A status may be a last will of an earlier session. An acknowledgement may be refused, and what is refused must
-        not end a token.
+        not end a token. An empty message is the gateway's own: it clears what is retained.
         """
         for message in (delivery.message for delivery in deliveries):
             topic = None if message.retain else self._topics.parse(message.topic)
-            if isinstance(topic, topics.HeartbeatTopic):
+            if isinstance(topic, topics.HeartbeatTopic) and message.payload:
                 yield topic.device_id
 
     def _admit(self, delivery: ReceivedMessage) -> Incoming:

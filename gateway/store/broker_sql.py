@@ -127,9 +127,12 @@ def join(tx: Tx, broker_id: str) -> int:
 
 
 def follow(tx: Tx, pk: int, *, knows_tokens: bool) -> None:
-    """Mark changes for this broker from now on: it has an owner, which is about to compare."""
+    """Mark changes for this broker from now on: it has an owner, which is about to compare.
+
+    How long it was away before does not count any more. Otherwise it would be left out again during its comparison.
+    """
     tx.run(
-        "UPDATE brokers SET left_out_at = NULL, connected = 0, knows_tokens = ? WHERE pk = ?",
+        "UPDATE brokers SET left_out_at = NULL, away_since = NULL, connected = 0, knows_tokens = ? WHERE pk = ?",
         *(int(knows_tokens), pk),
     )
 

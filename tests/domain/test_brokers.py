@@ -150,6 +150,18 @@ def test_a_broker_that_is_away_for_long_is_left_out(world: World) -> None:
     assert ("command", "reboot") in marked(world, SECOND)
 
 
+def test_a_broker_that_is_back_is_not_left_out_during_its_comparison(world: World) -> None:
+    """Its owner has connected and compares, which takes a while: what differs must be marked for it."""
+    own(world, "default")
+    device_id, _ = world.bound()
+    world.reset(device_id)
+    leave_out(world)
+    own(world, "brk_b", connected=False)
+    assert world.run(brokers.care) == []
+    world.run(lambda tx: compare(tx, world.names, {}, trustworthy=True, broker=SECOND))
+    assert ("command", RESET) in marked(world, SECOND)
+
+
 def test_the_last_broker_is_never_left_out(world: World) -> None:
     """However long all are away: their rows are what is known of them."""
     for broker_id in ("default", "brk_b"):

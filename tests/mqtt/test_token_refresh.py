@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.domain import devices
-from gateway.store import View, token_sql
+from gateway.store import Tx, View, device_sql, health_sql, outbox_sql, token_sql
 from tests.mqtt.devices import Device, heartbeat_payload
 from tests.mqtt.support import MqttTestbed, on_mosquitto, open_testbed
 from tests.support import wire
@@ -147,9 +147,24 @@ async def test_messages_of_the_old_token_are_no_first_use_of_the_new_one(kind: s
             await client.publish(new.topic("status"), b'{"status":"online"}', retain=True)
             await client.publish(new.topic("status"), b'{"status":"offline"}', retain=True)
             assert await testbed.connection.barrier.passed(GUARD_SECONDS), "its word was taken"
+            await _topics_are_cleared(testbed, new)
             assert (await state(testbed, device), await state(testbed, new)) == ("active", "active")
             await client.publish(new.topic("heartbeat"), heartbeat_payload(90))
             await eventually(lambda: _is(testbed, device, "revoked"), "the old token is revoked")
+
+
+async def _topics_are_cleared(testbed: MqttTestbed, device: Device) -> None:
+    """The gateway clears them all, as at a broker that was away for long; its own messages come back to it."""
+
+    def mark(tx: Tx) -> None:
+        row = device_sql.by_id(tx, device.id)
+        assert row
+        health_sql.forget_broker(tx, row.pk)
+        outbox_sql.mark_topic(tx, row.pk, outbox_sql.STATUS)
+
+    await testbed.store.write(mark)
+    await testbed.settled()
+    assert await testbed.connection.barrier.passed(GUARD_SECONDS), "what it has published has come back"
 
 
 async def _expected(testbed: MqttTestbed, new: Device) -> None:

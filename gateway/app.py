@@ -200,7 +200,7 @@ async def _start_workers(
     sender = WebhookSender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback)
     await stack.enter_async_context(
         _background(
-            *(each.run() for each in _capacity_monitors(broker, store)),
+            *(each.run() for each in _capacity_monitors(settings, broker, store)),
             membership.broker.run(owner.work),
             membership.fleet.run(partial(_fleet_work, wakeups=wakeups, sender=sender, taken_in=owner.taken_in)),
             membership.registration.run(),
@@ -213,11 +213,13 @@ async def _start_workers(
     return Workers(owner, sender)
 
 
-def _capacity_monitors(broker: Broker, store: Store) -> Iterator[CapacityMonitor]:
+def _capacity_monitors(settings: Settings, broker: Broker, store: Store) -> Iterator[CapacityMonitor]:
     if broker.kind == EMBEDDED:
-        yield CapacityMonitor(store)
+        yield CapacityMonitor(store, settings.broker_id)
     elif isinstance(broker.access, MosquittoAccess):
-        yield CapacityMonitor(store, password_file.MOST_BOUND, password_file.outgrown, password_file.REMEDY)
+        yield CapacityMonitor(
+            store, settings.broker_id, password_file.MOST_BOUND, password_file.outgrown, password_file.REMEDY
+        )
 
 
 async def _fleet_work(store: Store, wakeups: Wakeups, sender: WebhookSender, taken_in: TakenIn) -> None:

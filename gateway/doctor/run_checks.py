@@ -141,7 +141,7 @@ async def _as_device(settings: Settings, where: Endpoints | None, target: ProbeT
 
 def _sizes(settings: Settings, pid: int | None, where: Endpoints | None) -> Iterator[Finding]:
     """Check that there is room for the fleet."""
-    fleet, kind = _fleet(settings.registry), where.kind if where else "embedded" if settings.embedded else ""
+    (fleet, bound), kind = _fleet(settings), where.kind if where else "embedded" if settings.embedded else ""
     if pid:
         of_devices = fleet.devices if kind == EMBEDDED else 0
         yield host_checks.limits(pid, "open files", host_checks.FILES_PER_STREAM + of_devices)
@@ -149,9 +149,9 @@ def _sizes(settings: Settings, pid: int | None, where: Endpoints | None) -> Iter
     if own is not None:
         yield host_checks.limits(own, "open files of Mosquitto", host_checks.FILES_PER_STREAM + fleet.devices)
     if kind == EMBEDDED:
-        yield _size(fleet.bound, capacity.MOST_BOUND, capacity.outgrown(fleet.bound), capacity.REMEDY)
+        yield _size(bound, capacity.MOST_BOUND, capacity.outgrown(bound), capacity.REMEDY)
     elif kind == MOSQUITTO or settings.mosquitto_password_file:
-        yield _size(fleet.bound, password_file.MOST_BOUND, password_file.outgrown(fleet.bound), password_file.REMEDY)
+        yield _size(bound, password_file.MOST_BOUND, password_file.outgrown(bound), password_file.REMEDY)
 
 
 def _size(bound: int, most: int, said: str | None, remedy: str) -> Finding:
@@ -218,12 +218,13 @@ def _reading(location: Location) -> Iterator[View]:
         yield View(connection)
 
 
-def _fleet(location: Location) -> gauge_sql.FleetGauges:
+def _fleet(settings: Settings) -> tuple[gauge_sql.FleetGauges, int]:
+    """Return the numbers of the fleet, and of the bound devices that the broker of this gateway admits."""
     try:
-        with _reading(location) as view:
-            return gauge_sql.fleet(view)
+        with _reading(settings.registry) as view:
+            return gauge_sql.fleet(view), gauge_sql.bound_at(view, settings.broker_id)
     except Exception:  # noqa: BLE001 - an unreadable registry has been reported
-        return gauge_sql.FleetGauges()
+        return gauge_sql.FleetGauges(), 0
 
 
 def _target(settings: Settings, where: Endpoints | None) -> ProbeTarget | None:

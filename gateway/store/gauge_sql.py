@@ -42,6 +42,12 @@ def open_commands(view: View) -> list[OpenCommands]:
     ]
 
 
+def bound_at(view: View, broker_id: str) -> int:
+    """Return how many bound devices this broker admits, from kept counts: those without a home or at home there."""
+    elsewhere: int = view.value("SELECT coalesce(sum(devices), 0) FROM brokers WHERE id <> ?", broker_id)
+    return max(0, device_count_sql.of_all(view).bound - elsewhere)
+
+
 def fleet(view: View) -> FleetGauges:
     """Return the numbers of devices, from kept counts."""
     counts = device_count_sql.of_all(view)

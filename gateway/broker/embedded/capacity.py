@@ -35,16 +35,21 @@ def outgrown(bound: int, most: int = MOST_BOUND) -> str | None:
 
 
 class CapacityMonitor:
-    """Checks every five minutes, and warns once a day: with what ``outgrown`` returns, and the remedy."""
+    """Checks every five minutes, and warns once a day: with what ``outgrown`` returns, and the remedy.
+
+    It counts the devices that the broker of ``broker_id`` admits.
+    """
 
     def __init__(
         self,
         store: Store,
+        broker_id: str,
         most: int = MOST_BOUND,
         outgrown: Callable[[int, int], str | None] = outgrown,
         remedy: str = REMEDY,
     ) -> None:
         self._store = store
+        self._broker_id = broker_id
         self._most = most
         self._outgrown = outgrown
         self._remedy = remedy
@@ -61,7 +66,7 @@ class CapacityMonitor:
 
     async def look(self) -> None:
         """Count, and warn unless a warning was given within the last day."""
-        bound = (await self._store.read(gauge_sql.fleet, Purpose.HEALTH)).bound
+        bound = await self._store.read(lambda view: gauge_sql.bound_at(view, self._broker_id), Purpose.HEALTH)
         message = self._outgrown(bound, self._most)
         if message is None:
             self._looks_until_said = 0

@@ -8,8 +8,8 @@ MOST_BOUND: Final = 100_000
 """At each change Mosquitto reads all of the file, and serves no client meanwhile. With 100,000 users a revoked session
 ended after 0.3 s, with a million after 9 s. It must end within a second (contract, section 1)."""
 REMEDY: Final = (
-    "Use a broker that asks the gateway instead of a password file ('gateway docs other-brokers'), or divide the fleet "
-    "among several registries."
+    "Use a broker that asks the gateway instead of a password file ('gateway docs other-brokers'), or several "
+    "brokers with cells = home ('gateway docs scaling')."
 )
 
 

@@ -6,7 +6,9 @@ from structlog.testing import capture_logs
 
 from gateway.broker.embedded.capacity import MOST_BOUND, SAID_EVERY, CapacityMonitor, outgrown
 from gateway.broker.mosquitto import capacity as password_file
-from gateway.store import Context, Store
+from gateway.store import Context, Store, gauge_sql, home_sql
+from gateway.store.broker_sql import FIRST
+from tests.domain.brokers import with_homes
 from tests.domain.support import World
 
 FLEET = 3
@@ -19,7 +21,10 @@ async def test_capacity_warning_is_logged_once_a_day(tmp_path: Path) -> None:
             world.bound(f"SN-{number}")
         world.register("SN-unbound")
     async with Store(tmp_path, Context()) as store:
-        watch, content = CapacityMonitor(store, most=FLEET - 1), CapacityMonitor(store, most=FLEET)
+        watch, content = (
+            CapacityMonitor(store, "default", most=FLEET - 1),
+            CapacityMonitor(store, "default", most=FLEET),
+        )
         with capture_logs() as logs:
             for _ in range(SAID_EVERY + 1):
                 await watch.look()
@@ -34,12 +39,26 @@ async def test_a_password_file_has_a_size_too(tmp_path: Path) -> None:
         world.bound()
     async with Store(tmp_path, Context()) as store:
         with capture_logs() as logs:
-            await CapacityMonitor(store, 0, password_file.outgrown, password_file.REMEDY).look()
-            await CapacityMonitor(store, 1, password_file.outgrown, password_file.REMEDY).look()
+            await CapacityMonitor(store, "default", 0, password_file.outgrown, password_file.REMEDY).look()
+            await CapacityMonitor(store, "default", 1, password_file.outgrown, password_file.REMEDY).look()
     assert [each["bound"] for each in logs] == [1]
     assert "password file is good for 0" in logs[0]["message"]
     page = Path(__file__).parents[3] / "docs" / "scaling.md"
     assert f"more than {password_file.MOST_BOUND:,} bound devices" in page.read_text(encoding="utf-8")
+
+
+async def test_devices_at_home_elsewhere_do_not_count(tmp_path: Path) -> None:
+    """Each broker has two of four devices, and a fifth without a home is admitted by both."""
+    with with_homes(tmp_path) as world:
+        for number in range(4):
+            world.bound(f"SN-{number}")
+        assert [gauge_sql.bound_at(world.view, each) for each in ("default", "brk_b")] == [2, 2]
+        world.run(home_sql.assign, [world.device(world.bound("SN-4")[0]).pk], FIRST, None)
+        assert [gauge_sql.bound_at(world.view, each) for each in ("default", "brk_b")] == [3, 3]
+    async with Store(tmp_path, Context()) as store:
+        with capture_logs() as logs:
+            await CapacityMonitor(store, "brk_b", 2, password_file.outgrown, password_file.REMEDY).look()
+    assert [each["bound"] for each in logs] == [3]
 
 
 def test_documented_memory_size_holds() -> None:

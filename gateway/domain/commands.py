@@ -46,8 +46,8 @@ def queue(
     expires_at: int | None = None,
     idempotency_key: str | None = None,
     not_before: int = 0,
-) -> str:
-    """Queue a signed command with the generation of the token that will fetch it; mark its topic; return its id.
+) -> CommandPayload:
+    """Queue a signed command with the generation of the token that will fetch it; mark its topic; return it.
 
     Without a token it has the device's own generation (contract, section 1).
     """
@@ -68,7 +68,7 @@ def queue(
     leaves_now = tx.context.link.is_up and not not_before
     command_sql.insert(tx, device.pk, command, seq, expires_at, idempotency_key, leaves_now=leaves_now)
     outbox_sql.mark_command(tx, device.pk, command_type, not_before=not_before)
-    return command.id
+    return command
 
 
 def create(tx: Tx, device: DeviceRecord, body: CreateCommand, actor: str) -> CommandRecord:
@@ -84,7 +84,7 @@ def create(tx: Tx, device: DeviceRecord, body: CreateCommand, actor: str) -> Com
         return known
     _may_queue(tx, device, body.type)
     live = token_sql.live(tx, device.pk)
-    command_id = queue(
+    command = queue(
         tx,
         device,
         body.type,
@@ -93,8 +93,8 @@ def create(tx: Tx, device: DeviceRecord, body: CreateCommand, actor: str) -> Com
         expires_at=tx.now + body.ttl_seconds * SECOND_MS,
         idempotency_key=body.idempotency_key,
     )
-    event_sql.record(tx, device, "command.created", actor, command_id=command_id, type=body.type)
-    return _row(tx, command_id)
+    event_sql.record(tx, device, "command.created", actor, command_id=command.id, type=body.type)
+    return _row(tx, command.id)
 
 
 def _same_request(tx: Tx, device: DeviceRecord, body: CreateCommand) -> CommandRecord | None:

@@ -136,17 +136,18 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     _may_bind(tx, device)
     revoke(tx, device, actor)
     home = cells.settle_home(tx, device.pk)
-    generation = device_sql.set_binding(tx, device.pk, end_user_id)
+    device_sql.set_binding(tx, device.pk, end_user_id)
+    bound = device_sql.by_pk(tx, device.pk)
+    generation = bound.binding_generation
     token = credentials.mint_device_token(tx.entropy)
     kid = grants.ensure_key(tx)
     token_sql.insert(tx, device.pk, generation, token, kid)
     outbox_sql.mark_credential(tx, device.pk)
     health_sql.forget_broker(tx, device.pk)
     outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS)
-    bound = device_sql.by_pk(tx, device.pk)
     facts = {"end_user_id": end_user_id, "binding_generation": generation} | cells.facts(home)
     event_sql.record(tx, bound, "device.bound", actor, **facts)
-    binding_sql.begin(tx, device.pk, first_event=event_sql.newest(tx))
+    binding_sql.begin(tx, device.pk)
     return NewBinding(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid), home)
 
 
@@ -194,13 +195,12 @@ def _cancel(tx: Tx, device: DeviceRecord, open_commands: Sequence[CommandRecord]
 
 
 def _unbound(tx: Tx, device: DeviceRecord, actor: str) -> DeviceRecord:
-    generation = device_sql.set_binding(tx, device.pk, None)
+    device_sql.set_binding(tx, device.pk, None)
     unbound = device_sql.by_pk(tx, device.pk)
     if device.bound_at is not None:
-        event_sql.record(
-            tx, unbound, "device.unbound", actor, end_user_id=device.end_user_id, binding_generation=generation
-        )
-        binding_sql.end(tx, device.pk, last_event=event_sql.newest(tx))
+        facts = {"end_user_id": device.end_user_id, "binding_generation": unbound.binding_generation}
+        event_sql.record(tx, unbound, "device.unbound", actor, **facts)
+        binding_sql.end(tx, device.pk)
     return unbound
 
 
@@ -225,14 +225,14 @@ def reset(
     token_sql.demote(tx, device.pk)
     unbound = _unbound(tx, device, actor)
     fetching = _fetching_token(tx, device.pk)
-    command_id = queue(tx, unbound, RESET, fetched_by=fetching, params=resets.params(asked), not_before=not_before)
-    resets.record_request(tx, device, unbound, command_id, asked, actor)
+    command = queue(tx, unbound, RESET, fetched_by=fetching, params=resets.params(asked), not_before=not_before)
+    resets.record_request(tx, device, unbound, command, asked, actor)
     event_sql.record(
         tx,
         unbound,
         "reset.requested",
         actor,
-        command_id=command_id,
+        command_id=command.id,
         end_user_id=device.end_user_id,
         binding_generation=unbound.binding_generation,
         **resets.facts(asked),

@@ -84,8 +84,8 @@ def _ask(tx: Tx, device_pk: int, signer: str, kid: str) -> None:
 def _queue(tx: Tx, device_pk: int, kid: str) -> None:
     device, live = device_sql.by_pk(tx, device_pk), token_sql.live(tx, device_pk)
     params = grants.public_key(tx, kid).model_dump()
-    command_id = queue(tx, device, SET_GRANT_KEY, fetched_by=live[0], params=params)
-    event_sql.record(tx, device, "command.created", _GATEWAY, command_id=command_id, type=SET_GRANT_KEY)
+    command = queue(tx, device, SET_GRANT_KEY, fetched_by=live[0], params=params)
+    event_sql.record(tx, device, "command.created", _GATEWAY, command_id=command.id, type=SET_GRANT_KEY)
 
 
 def withdraw(tx: Tx, signer: str) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 from gateway.core.redaction import redact
 from gateway.domain import end_users, grants
 from gateway.errors import ConflictError
+from gateway.models.commands import CommandPayload
 from gateway.models.resets import RecordingsWish, ResetDevice
-from gateway.store import Tx, actor_names, command_sql, reset_sql
+from gateway.store import Tx, actor_names, reset_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
 
@@ -54,19 +55,16 @@ def require_same(device_id: str, command: CommandRecord, asked: ResetDevice) -> 
 
 
 def record_request(
-    tx: Tx, before: DeviceRecord, after: DeviceRecord, command_id: str, asked: ResetDevice, actor: str
+    tx: Tx, before: DeviceRecord, after: DeviceRecord, command: CommandPayload, asked: ResetDevice, actor: str
 ) -> None:
     """Store who asked for which reset, and what was known of the device then."""
-    command = command_sql.by_id(tx, command_id)
-    if command is None:
-        raise LookupError(f"no command {command_id}")
     person = before.end_user_id
     request = reset_sql.ResetRequest(
-        command_id=command_id,
+        command_id=command.id,
         actor=actor,
         actor_name=actor_names.lasting(tx, actor),
         reason=None if asked.reason is None else redact(asked.reason),
-        recordings=recordings_of(command),
+        recordings=params(asked)["recordings"],
         end_user=None if person is None else end_users.fingerprint(tx, before.project_id, person),
         generation_after=after.binding_generation,
         grant_kid=grants.key_id(command.grant_token),

@@ -115,7 +115,7 @@ def _api_key(view: View, secret: str, now: int) -> ApiKeyCaller | Refused:
     row = key_sql.by_secret(view, secret, now)
     if row is None:
         return _refused_key(key_sql.of_closed_secret(view, secret), secret, now)
-    return ApiKeyCaller(row.id, row.project_id, frozenset(json.loads(row.scopes)), row.last_used_at)
+    return ApiKeyCaller(row.id, row.project_id, frozenset(json.loads(row.scopes)), row.last_used_at, row.name)
 
 
 def _refused_key(row: key_sql.KeyRecord | None, secret: str, now: int) -> Refused:

@@ -11,12 +11,13 @@ from gateway.models.states import TokenState
 
 @dataclass(frozen=True)
 class ApiKeyCaller:
-    """A caller with an API key."""
+    """A caller with an API key; ``name`` is the key's, for people."""
 
     id: str
     project_id: str
     scopes: frozenset[str]
     last_used_at: int | None
+    name: str | None = None
 
     @property
     def credential_id(self) -> str:

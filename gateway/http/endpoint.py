@@ -16,7 +16,7 @@ from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import GatewayError, NotFoundError, StoreError, UnauthorizedError
 from gateway.http import auth, body, idempotency, insiders
 from gateway.http.auth_failure_limit import AuthFailureLimiter
-from gateway.http.callers import READ, Caller, DeviceCaller, PersonCaller
+from gateway.http.callers import READ, ApiKeyCaller, Caller, DeviceCaller, PersonCaller
 from gateway.http.errors import CsrfError, MethodNotAllowedError
 from gateway.http.idempotency import IdempotentRequest
 from gateway.http.middleware import RequestInfo, request_info
@@ -117,7 +117,8 @@ class Endpoint:
         services = self._parts.services
         caller_id = "" if caller is None else caller.id
         address, request_id = _audited_address(caller, scope), request_info(scope).request_id
-        return UnitOfWork(services.store, services.scans, caller_id, address, request_id, idempotent)
+        name = caller.name if isinstance(caller, ApiKeyCaller) else None
+        return UnitOfWork(services.store, services.scans, caller_id, address, request_id, name, idempotent)
 
 
 def _audited_address(caller: Caller | None, scope: Scope) -> str | None:

@@ -42,6 +42,8 @@ class UnitOfWork:
     """Address of a caller with an API key, for events. A device's own would tell where its wearer is."""
     request_id: str | None = None
     """The id of the request, as its answer has it."""
+    caller_name: str | None = None
+    """The name of a caller with an API key, for events: it was read with the key."""
     idempotent: IdempotentRequest | None = None
     """Set when the request carries an ``Idempotency-Key``."""
 
@@ -112,6 +114,8 @@ class UnitOfWork:
     async def _write(self, write: Callable[[Tx], R]) -> R:
         def unless_replayed(tx: Tx) -> R:
             tx.client_address, tx.request_id = self.client_address, self.request_id
+            if self.caller_name is not None:
+                tx.actor_names[self.caller_id] = self.caller_name
             self.replay(tx)
             return write(tx)
 

@@ -41,24 +41,27 @@ class BindingRecord(NamedTuple):
 _BINDINGS: Final = f"""SELECT {columns(BindingRecord, "b", device_id="d.id")}
     FROM bindings b JOIN devices d ON d.pk = b.device_pk"""  # noqa: S608 - our own columns
 
+_NEWEST_EVENT: Final = "(SELECT max(seq) FROM events)"
 
-def begin(tx: Tx, device_pk: int, *, first_event: int) -> None:
-    """Record the binding of a device that was just bound; ``first_event`` is the ``seq`` of the event of that."""
+
+def begin(tx: Tx, device_pk: int) -> None:
+    """Record the binding of a device that was just bound. Its first event is the newest one, which tells that."""
     tx.run(
-        """INSERT INTO bindings (device_pk, generation, project_id, end_user_id, bound_at, first_event, after_heartbeat)
-            SELECT d.pk, d.binding_generation, d.project_id, d.end_user_id, d.bound_at, ?, coalesce(h.history_id, ?)
-            FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.pk = ?""",
-        *(first_event, NO_HEARTBEAT, device_pk),
+        f"""INSERT INTO bindings (device_pk, generation, project_id, end_user_id, bound_at, first_event,
+            after_heartbeat)
+            SELECT d.pk, d.binding_generation, d.project_id, d.end_user_id, d.bound_at, {_NEWEST_EVENT},
+            coalesce(h.history_id, ?) FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.pk = ?""",  # noqa: S608 - a constant
+        *(NO_HEARTBEAT, device_pk),
     )
 
 
-def end(tx: Tx, device_pk: int, *, last_event: int) -> None:
-    """Complete the binding of a device that was just unbound; ``last_event`` is the ``seq`` of the event of that."""
+def end(tx: Tx, device_pk: int) -> None:
+    """Complete the binding of a device that was just unbound. Its last event is the newest one, which tells that."""
     tx.run(
-        """UPDATE bindings SET unbound_at = ?, last_event = ?,
+        f"""UPDATE bindings SET unbound_at = ?, last_event = {_NEWEST_EVENT},
             last_heartbeat = coalesce((SELECT history_id FROM health WHERE health.device_pk = bindings.device_pk), ?)
-            WHERE device_pk = ? AND unbound_at IS NULL""",
-        *(tx.now, last_event, NO_HEARTBEAT, device_pk),
+            WHERE device_pk = ? AND unbound_at IS NULL""",  # noqa: S608 - a constant
+        *(tx.now, NO_HEARTBEAT, device_pk),
     )
 
 

@@ -143,19 +143,18 @@ def insert(tx: Tx, device_id: str, project_id: str, body: RegisterDevice, device
     return pk
 
 
-def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
-    """Bind (or, with ``None``, unbind) and raise the generation; return the new generation."""
+def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> None:
+    """Bind (or, with ``None``, unbind) and raise the generation."""
     with device_search.changing_end_user(tx, pk):
-        generation: int = tx.value(
+        tx.run(
             """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
-                binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
+                binding_generation = binding_generation + 1 WHERE pk = ?""",
             end_user_id,
             None if end_user_id is None else tx.now,
             tx.now,
             pk,
         )
     mark_mirror(tx, pk, STATE)
-    return generation
 
 
 def store_properties(

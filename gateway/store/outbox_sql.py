@@ -246,23 +246,19 @@ def resume_pace(tx: Tx, broker: int = FIRST) -> None:
 
 
 def due(view: View, now: int, limit: int, broker: int = FIRST) -> list[OutboxRow]:
-    """Return rows of retained topics whose turn has come at this broker."""
-    rows: list[OutboxRow] = []
-    for kind in (COMMAND, TOPIC):
-        rows += view.records(
-            OutboxRow,
-            f"""{_ROWS} WHERE o.broker_pk = ? AND o.kind = ? AND o.not_before <= ?
-                ORDER BY o.not_before, o.seq LIMIT ?""",
-            *(broker, kind, now, limit - len(rows)),
-        )
-    return rows
+    """Return rows of retained topics whose turn has come at this broker; commands first."""
+    of_kind = f"""SELECT * FROM ({_ROWS} WHERE o.broker_pk = ?1 AND o.kind = '{{0}}' AND o.not_before <= ?2
+        ORDER BY o.not_before, o.seq LIMIT ?3) AS {{0}}s"""  # noqa: S608 - constants
+    both = " UNION ALL ".join(map(of_kind.format, (COMMAND, TOPIC)))
+    rows = view.records(OutboxRow, both, broker, now, limit)
+    return sorted(rows, key=lambda row: (row.kind != COMMAND, row.not_before, row.seq))[:limit]
 
 
 def next_due(view: View, broker: int = FIRST) -> int | None:
     """Return when the next row of a retained topic has its turn at this broker (0: at once), or None."""
-    first = "SELECT not_before FROM outbox WHERE broker_pk = ? AND kind = ? ORDER BY not_before LIMIT 1"
-    next_of = (view.value(first, broker, kind) for kind in (COMMAND, TOPIC))
-    return min((turn for turn in next_of if turn is not None), default=None)
+    first = "(SELECT not_before FROM outbox WHERE broker_pk = ?1 AND kind = '{}' ORDER BY not_before LIMIT 1)"
+    turns = view.one(f"SELECT {', '.join(first.format(kind) for kind in (COMMAND, TOPIC))}", broker)
+    return min((turn for turn in turns or () if turn is not None), default=None)
 
 
 def pending(view: View, kind: str, limit: int, *, after: int = 0, broker: int = FIRST) -> list[OutboxRow]:

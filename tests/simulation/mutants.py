@@ -16,6 +16,7 @@ from gateway.domain import acknowledgements, commands, devices, epoch, grants, h
 from gateway.domain.presence import PresenceWorker
 from gateway.errors import StoreError
 from gateway.http.resources import devices as http_devices
+from gateway.models.commands import CommandPayload
 from gateway.models.states import CommandStatus
 from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
@@ -115,13 +116,13 @@ def _published_too_early() -> Iterator[None]:
         start(self, *args)
         sessions[:] = [self]
 
-    def queued(tx: Tx, device: DeviceRecord, command_type: Any, **facts: Any) -> str:
-        command_id = queue(tx, device, command_type, **facts)
-        row = command_sql.by_id(tx, command_id)
+    def queued(tx: Tx, device: DeviceRecord, command_type: Any, **facts: Any) -> CommandPayload:
+        command = queue(tx, device, command_type, **facts)
+        row = command_sql.by_id(tx, command.id)
         assert row is not None
         for session in sessions:
             session.publish_now(Topics().command(device.id, command_type), payload(row))
-        return command_id
+        return command
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(VirtualSession, "__init__", remembered))
@@ -214,7 +215,9 @@ def _no_receipt() -> Iterator[None]:
 def _wrong_generation() -> Iterator[None]:
     real = commands.queue
 
-    def queue(tx: Tx, device: DeviceRecord, command_type: Any, *, fetched_by: TokenRecord | None, **facts: Any) -> str:
+    def queue(
+        tx: Tx, device: DeviceRecord, command_type: Any, *, fetched_by: TokenRecord | None, **facts: Any
+    ) -> CommandPayload:
         del fetched_by
         return real(tx, device, command_type, fetched_by=None, **facts)
 

@@ -32,8 +32,8 @@ def _events_kept() -> Iterator[None]:
 def _no_last_heartbeat() -> Iterator[None]:
     real = binding_sql.end
 
-    def end(tx: Tx, device_pk: int, *, last_event: int) -> None:
-        real(tx, device_pk, last_event=last_event)
+    def end(tx: Tx, device_pk: int) -> None:
+        real(tx, device_pk)
         tx.run("UPDATE bindings SET last_heartbeat = after_heartbeat WHERE device_pk = ?", device_pk)
 
     with patch.object(binding_sql, "end", end):

@@ -59,4 +59,10 @@ def _table(statement: str) -> str:
     words = outer.replace("OR REPLACE ", "").replace("*", "").split()
     places = {"SELECT": "FROM", "INSERT": "INTO", "DELETE": "FROM"}
     after = places.get(words[0])
-    return f"{words[0]} {words[words.index(after) + 1] if after else words[1] if len(words) > 1 else ''}".strip()
+    if not after:
+        return " ".join(words[:2])
+    table = words[words.index(after) + 1] if after in words else "AS"
+    if table == "AS" or table.startswith("("):  # it reads from queries alone
+        found = re.search(r"(?:FROM|JOIN) (?!json_each)(\w+)", statement)
+        table = found[1] if found else ""
+    return f"{words[0]} {table}"

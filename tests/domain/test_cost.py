@@ -1,5 +1,6 @@
-"""What a batch of heartbeats costs on PostgreSQL: each statement is a round trip, so there are few for many devices."""
+"""What writes cost on PostgreSQL: each statement whose result is needed is a round trip, so there are few."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +11,7 @@ from unittest import mock
 import pytest
 
 from gateway.core.topics import Topics
-from gateway.domain import messages
+from gateway.domain import devices, messages
 from gateway.domain.messages import Message
 from gateway.store import Batch, Tx, heartbeat_sql
 from gateway.store.engine import Cursor
@@ -25,11 +26,11 @@ SECOND = b'{"battery_percent": 5, "firmware_version": "2.0"}'
 def test_a_batch_takes_few_statements_whatever_it_holds(tmp_path: Path, body: bytes) -> None:
     """The number does not grow with the devices, whose first heartbeats cause events each."""
     counts = {}
-    for devices in (2, DEVICES):
-        with World(tmp_path / str(devices)) as world:
-            topics = [world.names.heartbeat(world.bound(f"SN-{number}")[0]) for number in range(devices)]
+    for size in (2, DEVICES):
+        with World(tmp_path / str(size)) as world:
+            topics = [world.names.heartbeat(world.bound(f"SN-{number}")[0]) for number in range(size)]
             incoming = [Message(topic, body) for topic in topics]
-            counts[devices] = world.run(partial(_statements, incoming=incoming, names=world.names))
+            counts[size] = world.run(partial(_statements, incoming=incoming, names=world.names))
     assert counts[2] == counts[DEVICES] < DEVICES
 
 
@@ -41,6 +42,23 @@ def test_a_look_for_old_heartbeats_takes_three_statements(tmp_path: Path) -> Non
         count, found = world.run(partial(_looked, before=5_000))
         assert (count, found and found.values[0]) == (3, 701)
         assert world.run(partial(_looked, before=0)) == (2, None)
+
+
+def test_a_reset_asks_seven_questions(tmp_path: Path) -> None:
+    """All else is sent along with them. Who asked is known from the request."""
+    with World(tmp_path) as world:
+        device_id, _ = world.bound()
+        assert world.run(partial(_questions_of_a_reset, project_id=world.project_id, device_id=device_id)) == [
+            *("devices", "commands", "devices", "tokens", "commands", "signing_keys", "end_user_salts")
+        ]
+
+
+def _questions_of_a_reset(tx: Tx, project_id: str, device_id: str) -> list[str]:
+    tx.new_id("evt")
+    tx.actor_names["key_1"] = "back end"
+    with _counting(tx) as executed:
+        devices.reset(tx, project_id, device_id, "key_1")
+    return [re.findall(r"FROM (\w+)", statement)[0] for statement in executed]
 
 
 def _history(tx: Tx, pk: int, ahead: int, rows: int) -> None:

@@ -28,17 +28,27 @@ class Answered:
 
 
 class Callers:
-    """Open connections and their requests."""
+    """Connections and their requests."""
 
-    def __init__(self, connections: Sequence[_Connection]) -> None:
-        self._connections = connections
+    def __init__(self, port: int, connections: Sequence[_Connection]) -> None:
+        self._port = port
+        self._connections = list(connections)
+
+    @property
+    def open(self) -> int:
+        """Return how many of the connections are open. A server closes one that is idle for some seconds."""
+        return sum(each.is_open for each in self._connections)
 
     async def call(self, requests: Sequence[bytes]) -> Answered:
         """Send all requests, each on the next free connection, and return after the last answer.
 
+        Connections that the server closed since the last call are opened again first, outside of the measured time.
+
         Raises:
-            BenchError: one was refused, a connection was closed, or no answer arrives within the time limit.
+            BenchError: one was refused, a connection was closed or cannot be opened again, or no answer arrives within
+                the time limit.
         """
+        await self._open_again()
         waiting = iter(requests)
         taken: list[float] = []
         done = [asyncio.get_running_loop().create_future() for _ in self._connections]
@@ -52,6 +62,16 @@ class Callers:
             raise BenchError(f"{len(taken)} of {len(requests)} requests were answered, then nothing came") from None
         return Answered(began, time.perf_counter(), tuple(taken))
 
+    def leave(self) -> None:
+        """Close the connections."""
+        for each in self._connections:
+            each.leave()
+
+    async def _open_again(self) -> None:
+        for place, each in enumerate(self._connections):
+            if not each.is_open:
+                self._connections[place] = await _connected(self._port)
+
 
 class _Connection(asyncio.Protocol):
     """One of the connections."""
@@ -60,17 +80,24 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._end: asyncio.Future[None] | None = None
 
+    @property
+    def is_open(self) -> bool:
+        return not self._transport.is_closing()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._end is not None and not self._end.done():
-            self._end.set_exception(exc or BenchError("the server closed a connection"))
+            self._end.set_exception(BenchError(f"the server closed a connection{f': {exc}' if exc else ''}"))
 
     def work(self, waiting: Iterator[bytes], taken: list[float], end: asyncio.Future[None]) -> None:
         self._waiting, self._taken, self._end = waiting, taken, end
-        self._next()
+        if self.is_open:
+            self._next()
+        else:  # a write would be dropped without a word
+            self.connection_lost(None)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -111,11 +138,20 @@ def request(method: str, path: str, api_key: str, body: bytes = b"") -> bytes:
 
 @asynccontextmanager
 async def callers(port: int, count: int) -> AsyncIterator[Callers]:
-    """Open so many connections, and close them at the end."""
-    loop = asyncio.get_running_loop()
-    opened = [(await loop.create_connection(_Connection, HOST, port))[1] for _ in range(count)]
+    """Open so many connections, and close them at the end.
+
+    Raises:
+        BenchError: the server cannot be reached.
+    """
+    opened = Callers(port, [await _connected(port) for _ in range(count)])
     try:
-        yield Callers(opened)
+        yield opened
     finally:
-        for each in opened:
-            each.leave()
+        opened.leave()
+
+
+async def _connected(port: int) -> _Connection:
+    try:
+        return (await asyncio.get_running_loop().create_connection(_Connection, HOST, port))[1]
+    except OSError as error:
+        raise BenchError(f"no connection to the server: {error}") from error

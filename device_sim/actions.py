@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
-from device_sim.binding import Binding
+from device_sim.binding import Binding, Endpoint
 
 Connection: TypeAlias = Literal["wifi", "4g", "ble"]
 Transport: TypeAlias = Literal["mqtt", "http", "ble"]
@@ -95,9 +95,10 @@ class RefusalReceived:
 
 @dataclass(frozen=True)
 class TokenRefreshed:
-    """The gateway answered `RefreshToken` with another token of the same binding."""
+    """The gateway answered `RefreshToken` with another token of the same binding, and the broker that admits it."""
 
     device_token: str = field(repr=False)
+    mqtt: Endpoint
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from device_sim.actions import TokenRefreshed
 from device_sim.binding import Binding
 from device_sim.errors import AnswerError, ApiError, UnreachableError, UntrustedError, caused_by
 from device_sim.tls import tls_context
@@ -85,14 +86,17 @@ class GatewayApi:
         """Acknowledge a command over HTTP as the device."""
         await self.call("POST", f"/v1/devices/me/commands/{command_id}/ack", payload, bearer=token)
 
-    async def refresh_token(self, token: str) -> str:
+    async def refresh_token(self, binding: Binding) -> TokenRefreshed:
         """Request another token of the binding as the device, and return it. A repetition returns the same one."""
+        token = binding.device_token
         path, key = "/v1/devices/me/token/refresh", refresh_key(token)
         answer = await self.call("POST", path, {}, bearer=token, idempotency_key=key)
         try:
-            return str(answer["device_token"])
+            return TokenRefreshed(str(answer["device_token"]), binding.mqtt.moved(answer.get("mqtt", {})))
         except KeyError as error:
             raise AnswerError(f"the answer of {self.url} to a token refresh lacks {error}") from error
+        except (TypeError, ValueError) as error:
+            raise AnswerError(f"the answer of {self.url} to a token refresh names no broker: {error}") from error
 
     async def call_when_allowed(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make one call with the API key. After a 429 wait for the seconds of `Retry-After`, and call again.

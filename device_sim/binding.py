@@ -1,7 +1,7 @@
 """Binding: the data that a device gets from a bind, and their form in the flash."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from device_sim.wire import mqtt_password
@@ -31,6 +31,16 @@ class Endpoint:
             tls=bool(mqtt.get("tls", False)),
             topic_prefix=heartbeat.removesuffix(f"devices/{device_id}/heartbeat"),
         )
+
+    def moved(self, mqtt: Mapping[str, Any]) -> Self:
+        """Read the `mqtt` part of the answer to a token refresh. A gateway that names no broker there means this one.
+
+        Raises:
+            KeyError, TypeError, ValueError: it names a broker, but not as the contract says.
+        """
+        if "host" not in mqtt:
+            return self
+        return replace(self, host=str(mqtt["host"]), port=int(mqtt["port"]), tls=bool(mqtt["tls"]))
 
 
 @dataclass(frozen=True)

@@ -215,10 +215,14 @@ class Device:
     def _token_refreshed(self, event: TokenRefreshed) -> list[Action]:
         if self.binding is None or self.state is not State.PROVISIONED:
             return []
-        self.binding = replace(self.binding, device_token=event.device_token)
+        is_moved = event.mqtt != self.binding.mqtt
+        self.binding = replace(self.binding, device_token=event.device_token, mqtt=event.mqtt)
         self._token_refresh.is_needed = False
+        # After a power cut in between the former broker refuses the new token, so the device asks once more.
+        moved = [WriteFlash(Area.WIPED, PAIRING, self.binding.pairing())] if is_moved else []
         return [
             WriteFlash(Area.WIPED, TOKEN, event.device_token),
+            *moved,
             RecordFact("token_refreshed", {"generation": self.binding.generation}),
             OpenLink(self._connection(), self.binding),
         ]

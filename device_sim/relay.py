@@ -50,7 +50,7 @@ class BleRelay:
 async def refresh_token(api: GatewayApi, request: RefreshToken) -> TokenRefreshed | RefreshFailed:
     """Request another token of a binding, and return the result as an input."""
     try:
-        return TokenRefreshed(await api.refresh_token(request.binding.device_token))
+        return await api.refresh_token(request.binding)
     except SimulatorError as error:
         if not isinstance(error, ApiError):
             return RefreshFailed(str(error), revoked=False)

@@ -21,6 +21,7 @@ from device_sim.actions import (
     TokenRefreshed,
     WifiGiven,
 )
+from device_sim.binding import Binding, Endpoint
 from device_sim.device import Device, State
 from device_sim.flash import power_on
 from tests.device_sim.firmware_bench import HOME, FirmwareBench, link_up, online_bench
@@ -222,7 +223,8 @@ def test_a_refused_token_is_exchanged_over_http() -> None:
     bench.feed(HeartbeatDue())
     assert bench.steps == [*("tell:refused", "refresh_token", "tell:token_not_refreshed", "refresh_token")]
     bench.steps.clear()
-    bench.feed(TokenRefreshed("dtok_another"))
+    assert bench.device.binding is not None
+    bench.feed(TokenRefreshed("dtok_another", bench.device.binding.mqtt))
     assert bench.steps == ["write:device_token", "tell:token_refreshed", "open_link"]
     assert bench.flash.wiped_area["device_token"] == "dtok_another"
     assert bench.device.binding is not None
@@ -230,6 +232,21 @@ def test_a_refused_token_is_exchanged_over_http() -> None:
     bench.steps.clear()
     bench.feed(HeartbeatDue())
     assert bench.steps == []
+
+
+def test_a_device_that_was_moved_goes_to_its_new_broker() -> None:
+    """The answer to a refresh names it; the flash has it before the device connects, and its topics stay."""
+    bench = offline_bench(SIGNER)
+    bench.feed(LinkRefused(3, "not authorised"))
+    assert bench.device.binding is not None
+    before = bench.device.binding.mqtt
+    bench.steps.clear()
+    bench.feed(TokenRefreshed("dtok_another", before.moved({"host": "b.example.net", "port": 8883, "tls": True})))
+    assert bench.steps == ["write:device_token", "write:pairing", "tell:token_refreshed", "open_link"]
+    kept = Binding.from_flash(bench.flash.wiped_area)
+    assert kept is not None
+    assert kept.mqtt == Endpoint("b.example.net", 8883, tls=True, topic_prefix=before.topic_prefix)
+    assert before.moved({"password": "only"}) == before
 
 
 def test_a_refresh_waits_as_long_as_the_gateway_asked() -> None:

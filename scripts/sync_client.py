@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "gateway" / "client"
-NAMES = ("transport", "resets", "events", "jobs", "client")
+NAMES = ("transport", "resets", "events", "jobs", "cells", "client")
 WORDS = {
     r"async def ": "def ",
     r"async for ": "for ",
@@ -22,8 +22,10 @@ WORDS = {
     r"\bAsyncResetCalls\b": "ResetCalls",
     r"\bAsyncEventCalls\b": "EventCalls",
     r"\bAsyncJobCalls\b": "JobCalls",
+    r"\bAsyncCellCalls\b": "CellCalls",
     r"\bAsyncTransport\b": "Transport",
     r"\basync_jobs\b": "sync_jobs",
+    r"\basync_cells\b": "sync_cells",
     r"\basync_resets\b": "sync_resets",
     r"\basync_events\b": "sync_events",
     r"\basync_transport\b": "sync_transport",

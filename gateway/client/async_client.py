@@ -7,6 +7,7 @@ from typing import Final, Unpack
 
 from gateway.client import errors
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
+from gateway.client.async_cells import AsyncCellCalls
 from gateway.client.async_events import AsyncEventCalls
 from gateway.client.async_jobs import AsyncJobCalls
 from gateway.client.async_resets import AsyncResetCalls
@@ -25,7 +26,7 @@ MOST_DEVICES: Final = 1_000
 ME: Final = "me"
 
 
-class AsyncClient(AsyncResetCalls, AsyncEventCalls, AsyncJobCalls):
+class AsyncClient(AsyncResetCalls, AsyncEventCalls, AsyncJobCalls, AsyncCellCalls):
     """Calls of the gateway's HTTP API with one credential: an API key, or the token of a device.
 
     Each call raises :class:`gateway.client.ApiError` when the gateway refuses, and ``httpx.HTTPError`` when it cannot

@@ -7,6 +7,7 @@ from typing import Final, Unpack
 
 from gateway.client import errors
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
+from gateway.client.sync_cells import CellCalls
 from gateway.client.sync_events import EventCalls
 from gateway.client.sync_jobs import JobCalls
 from gateway.client.sync_resets import ResetCalls
@@ -25,7 +26,7 @@ MOST_DEVICES: Final = 1_000
 ME: Final = "me"
 
 
-class Client(ResetCalls, EventCalls, JobCalls):
+class Client(ResetCalls, EventCalls, JobCalls, CellCalls):
     """Calls of the gateway's HTTP API with one credential: an API key, or the token of a device.
 
     Each call raises :class:`gateway.client.ApiError` when the gateway refuses, and ``httpx.HTTPError`` when it cannot

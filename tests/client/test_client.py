@@ -55,7 +55,7 @@ def test_method_parameters_match_the_operation() -> None:
     assert set(WebhookChanges.__annotations__) == set(webhooks.UpdateWebhook.model_fields)
 
 
-@pytest.mark.parametrize("name", ["jobs", "client", "resets", "transport"])
+@pytest.mark.parametrize("name", ["jobs", "cells", "client", "resets", "transport"])
 async def test_the_blocking_client_is_generated_from_the_async_one(name: str) -> None:
     """As ``scripts/sync_client.py`` writes it."""
     program = (

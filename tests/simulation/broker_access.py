@@ -2,14 +2,17 @@
 
 import asyncio
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.broker.access_rules import Role
 from gateway.broker.embedded.server import EmbeddedBroker
 from gateway.broker.embedded.session import ClientIdentity
 from gateway.broker.mosquitto.access import MosquittoAccess
+from gateway.broker.mosquitto.password_draft import PasswordDraft
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
+from gateway.broker.mosquitto.password_lines import PasswordLines
 from gateway.broker.mosquitto.reload_probe import ReloadProbe
 from gateway.broker.service_accounts import GATEWAY_USER
 from gateway.core.addresses import Address
@@ -45,6 +48,22 @@ class VirtualEmbedded(EmbeddedBroker):
         return self._virtual.cut(client_id, forget=True)
 
 
+class VirtualDraft(PasswordDraft):
+    """The next entries of devices."""
+
+    def __init__(self) -> None:  # no file: no super call
+        self.entries: dict[str, str] = {}
+
+    def add_devices(self, entries: Iterable[tuple[str, str]]) -> bytes:
+        """Add all devices."""
+        self.entries = dict(entries)
+        return repr(self.entries).encode()
+
+    def finish(self, accounts: Mapping[str, str]) -> PasswordLines:  # noqa: ARG002 - the real one's
+        """Add nothing: the gateway's account is always let in."""
+        return PasswordLines(None)
+
+
 class PasswordTable(PasswordFile):
     """Mosquitto's password file, and what the broker has read of it; it outlives the gateway."""
 
@@ -55,9 +74,15 @@ class PasswordTable(PasswordFile):
         self._in_force: dict[str, str] = {}
         self.token_of: dict[str, int] = {}
 
-    def write(self, entries: Iterable[tuple[str, str]]) -> bool:
+    @contextmanager
+    def draft(self, accounts: Mapping[str, str]) -> Iterator[PasswordDraft]:  # noqa: ARG002 - the real one's
+        """Yield the next content."""
+        yield VirtualDraft()
+
+    def put(self, draft: PasswordDraft) -> bool:
         """Write the file."""
-        self._written = dict(entries)
+        assert isinstance(draft, VirtualDraft)
+        self._written = draft.entries
         return True
 
     def load_entries(self) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from gateway.broker.owner import BrokerOwner
 from gateway.broker.service_accounts import GATEWAY_USER
 from gateway.cluster.membership import Membership
+from gateway.core.addresses import Address
 from gateway.core.ids import Ids
 from gateway.core.topics import Topics
 from gateway.domain.messages import Message
@@ -152,6 +153,7 @@ class VirtualOwner(BrokerOwner):
         self._store, self._wakeups, self._topics = instance.store, instance.wakeups, instance.topics
         self._steering, self._lease = access, instance.membership.broker
         self._broker = self  # type: ignore[assignment]
+        self.advertised, self.tls = Address("broker", 1883), False
         self._connection = self._access = None
 
     @property

@@ -9,12 +9,12 @@ import { toDevice, toEvents, toJob } from "./routes.js";
 const SHOWN_APART = ["device_id", "job_id", "actor", "actor_name", "command_id", "type"];
 
 export const EVENT_TYPES = [
-  "device.registered", "device.updated", "device.bound", "device.unbound", "device.deleted", "device.restored", "device.online",
-  "device.offline", "device.low_battery", "device.storage_full", "reset.requested", "reset.delivered", "reset.completed",
+  "device.registered", "device.updated", "device.bound", "device.unbound", "device.deleted", "device.restored", "device.moved",
+  "device.online", "device.offline", "device.low_battery", "device.storage_full", "reset.requested", "reset.delivered", "reset.completed",
   "reset.failed", "reset.superseded", "command.created", "command.delivered", "command.executed", "command.failed",
   "command.expired", "command.cancelled", "device.grant_key_changed", "token.refreshed", "token.revoked", "acknowledgement.late",
   "acknowledgement.refused", "project.created", "key.created", "key.updated", "key.expiring", "key.rotated", "key.revoked",
-  "account.created", "account.rotated", "account.revoked", "signing_key.rotated", "signing_key.delivery", "signing_key.leaked",
+  "account.created", "account.rotated", "account.revoked", "broker.updated", "signing_key.rotated", "signing_key.delivery", "signing_key.leaked",
   "webhook.created", "webhook.updated", "webhook.rotated", "webhook.deleted", "auth.refused",
   "end_user.erased", "session.started", "session.ended", "job.created", "job.started", "job.paused", "job.resumed", "job.completed",
   "job.aborted", "job.cancelled",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -17,15 +17,23 @@ CONNECTIONS = 2
 
 @asynccontextmanager
 async def closing_server(answer: bytes) -> AsyncIterator[int]:
-    """A server that answers one request on each connection and then closes it; yields its port."""
+    """A server that answers one request on each connection and then closes it; yields its port.
+
+    Its end waits for that of each connection, all of which the callers have closed by then.
+    """
+    serving: list[asyncio.Task[None] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        serving.append(asyncio.current_task())
+        with suppress(asyncio.IncompleteReadError):  # it was closed without a request
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
         writer.close()
+        await writer.wait_closed()
 
     async with await asyncio.start_server(serve, HOST, 0) as server:
         yield server.sockets[0].getsockname()[1]
+    await asyncio.gather(*(each for each in serving if each is not None))
 
 
 async def test_connections_closed_between_calls_are_opened_again() -> None:

@@ -12,7 +12,7 @@ from tests.simulation.run_report import format_run
 from tests.simulation.soak import soak
 
 FIXED = 3_000
-PARTS = 6
+PARTS = 12
 
 
 @pytest.mark.guarantee("G1", "G2", "G6", "G7", "G9", "G12", "G13")

@@ -215,17 +215,8 @@ class Device:
     def _token_refreshed(self, event: TokenRefreshed) -> list[Action]:
         if self.binding is None or self.state is not State.PROVISIONED:
             return []
-        is_moved = event.mqtt != self.binding.mqtt
-        self.binding = replace(self.binding, device_token=event.device_token, mqtt=event.mqtt)
-        self._token_refresh.is_needed = False
-        # After a power cut in between the former broker refuses the new token, so the device asks once more.
-        moved = [WriteFlash(Area.WIPED, PAIRING, self.binding.pairing())] if is_moved else []
-        return [
-            WriteFlash(Area.WIPED, TOKEN, event.device_token),
-            *moved,
-            RecordFact("token_refreshed", {"generation": self.binding.generation}),
-            OpenLink(self._connection(), self.binding),
-        ]
+        self.binding, actions = self._token_refresh.taken(self.binding, event)
+        return [*actions, OpenLink(self._connection(), self.binding)]
 
     # --- commands -----------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,10 @@ import structlog
 
 from gateway.announce import announce, announce_readiness, endpoints_published
 from gateway.bootstrap import first_start, rules_of
-from gateway.broker import doctor_accounts
+from gateway.broker import capacity, doctor_accounts
+from gateway.broker.capacity import Capacity, CapacityMonitor
 from gateway.broker.doctor_accounts import ProbeAccounts
-from gateway.broker.embedded.capacity import CapacityMonitor
 from gateway.broker.external.secret import shared_secret
-from gateway.broker.mosquitto import capacity as password_file
 from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.owner import BrokerOwner
 from gateway.broker.selection import Broker, open_broker
@@ -200,7 +199,7 @@ async def _start_workers(
     sender = WebhookSender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback)
     await stack.enter_async_context(
         _background(
-            *(each.run() for each in _capacity_monitors(settings, broker, store)),
+            *(CapacityMonitor(store, settings.broker_id, each).run() for each in _capacities(broker)),
             membership.broker.run(owner.work),
             membership.fleet.run(partial(_fleet_work, wakeups=wakeups, sender=sender, taken_in=owner.taken_in)),
             membership.registration.run(),
@@ -213,13 +212,11 @@ async def _start_workers(
     return Workers(owner, sender)
 
 
-def _capacity_monitors(settings: Settings, broker: Broker, store: Store) -> Iterator[CapacityMonitor]:
+def _capacities(broker: Broker) -> Iterator[Capacity]:
     if broker.kind == EMBEDDED:
-        yield CapacityMonitor(store, settings.broker_id)
+        yield capacity.EMBEDDED_BROKER
     elif isinstance(broker.access, MosquittoAccess):
-        yield CapacityMonitor(
-            store, settings.broker_id, password_file.MOST_BOUND, password_file.outgrown, password_file.REMEDY
-        )
+        yield capacity.PASSWORD_FILE
 
 
 async def _fleet_work(store: Store, wakeups: Wakeups, sender: WebhookSender, taken_in: TakenIn) -> None:

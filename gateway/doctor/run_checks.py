@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from gateway.broker import doctor_accounts
-from gateway.broker.embedded import capacity
-from gateway.broker.mosquitto import capacity as password_file
+from gateway.broker import capacity, doctor_accounts
+from gateway.broker.capacity import Capacity
 from gateway.broker.mosquitto import managed
 from gateway.broker.mosquitto.session_locks import EXPOSED
 from gateway.broker.selection import verified_by
@@ -149,15 +148,16 @@ def _sizes(settings: Settings, pid: int | None, where: Endpoints | None) -> Iter
     if own is not None:
         yield host_checks.limits(own, "open files of Mosquitto", host_checks.FILES_PER_STREAM + fleet.devices)
     if kind == EMBEDDED:
-        yield _size(bound, capacity.MOST_BOUND, capacity.outgrown(bound), capacity.REMEDY)
+        yield _size(bound, capacity.EMBEDDED_BROKER)
     elif kind == MOSQUITTO or settings.mosquitto_password_file:
-        yield _size(bound, password_file.MOST_BOUND, password_file.outgrown(bound), password_file.REMEDY)
+        yield _size(bound, capacity.PASSWORD_FILE)
 
 
-def _size(bound: int, most: int, said: str | None, remedy: str) -> Finding:
-    if said:
-        return broker_checks.BROKER.warning("size of the fleet", said, remedy)
-    return broker_checks.BROKER.ok("size of the fleet", f"{bound} of {most} bound devices")
+def _size(bound: int, of: Capacity) -> Finding:
+    exceeded = of.exceeded(bound)
+    if exceeded:
+        return broker_checks.BROKER.warning("size of the fleet", exceeded, of.remedy)
+    return broker_checks.BROKER.ok("size of the fleet", f"{bound} of {of.most} bound devices")
 
 
 async def _inside(settings: Settings, target: ProbeTarget, *, fix: bool) -> AsyncIterator[Finding]:

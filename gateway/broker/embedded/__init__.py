@@ -1,1 +1,1 @@
-"""The embedded broker: connections, admission, sessions, routing, capacity."""
+"""The embedded broker: connections, admission, sessions, routing."""

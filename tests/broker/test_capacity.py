@@ -4,8 +4,7 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from gateway.broker.embedded.capacity import MOST_BOUND, SAID_EVERY, CapacityMonitor, outgrown
-from gateway.broker.mosquitto import capacity as password_file
+from gateway.broker.capacity import EMBEDDED_BROKER, PASSWORD_FILE, SAID_EVERY, CapacityMonitor
 from gateway.store import Context, Store, gauge_sql, home_sql
 from gateway.store.broker_sql import FIRST
 from tests.domain.brokers import with_homes
@@ -22,8 +21,7 @@ async def test_capacity_warning_is_logged_once_a_day(tmp_path: Path) -> None:
         world.register("SN-unbound")
     async with Store(tmp_path, Context()) as store:
         watch, content = (
-            CapacityMonitor(store, "default", most=FLEET - 1),
-            CapacityMonitor(store, "default", most=FLEET),
+            CapacityMonitor(store, "default", EMBEDDED_BROKER._replace(most=most)) for most in (FLEET - 1, FLEET)
         )
         with capture_logs() as logs:
             for _ in range(SAID_EVERY + 1):
@@ -39,12 +37,12 @@ async def test_a_password_file_has_a_size_too(tmp_path: Path) -> None:
         world.bound()
     async with Store(tmp_path, Context()) as store:
         with capture_logs() as logs:
-            await CapacityMonitor(store, "default", 0, password_file.outgrown, password_file.REMEDY).look()
-            await CapacityMonitor(store, "default", 1, password_file.outgrown, password_file.REMEDY).look()
+            for most in (0, 1):
+                await CapacityMonitor(store, "default", PASSWORD_FILE._replace(most=most)).look()
     assert [each["bound"] for each in logs] == [1]
     assert "password file is good for 0" in logs[0]["message"]
-    page = Path(__file__).parents[3] / "docs" / "scaling.md"
-    assert f"more than {password_file.MOST_BOUND:,} bound devices" in page.read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "scaling.md"
+    assert f"more than {PASSWORD_FILE.most:,} bound devices" in page.read_text(encoding="utf-8")
 
 
 async def test_devices_at_home_elsewhere_do_not_count(tmp_path: Path) -> None:
@@ -57,13 +55,13 @@ async def test_devices_at_home_elsewhere_do_not_count(tmp_path: Path) -> None:
         assert [gauge_sql.bound_at(world.view, each) for each in ("default", "brk_b")] == [3, 3]
     async with Store(tmp_path, Context()) as store:
         with capture_logs() as logs:
-            await CapacityMonitor(store, "brk_b", 2, password_file.outgrown, password_file.REMEDY).look()
+            await CapacityMonitor(store, "brk_b", PASSWORD_FILE._replace(most=2)).look()
     assert [each["bound"] for each in logs] == [3]
 
 
 def test_documented_memory_size_holds() -> None:
     """500 bound devices are fine, one more is not; the documentation says the same."""
-    assert outgrown(MOST_BOUND) is None
-    assert "501 devices are bound" in str(outgrown(MOST_BOUND + 1))
-    page = Path(__file__).parents[3] / "docs" / "embedded-broker.md"
-    assert f"more than {MOST_BOUND} bound devices" in page.read_text(encoding="utf-8")
+    assert EMBEDDED_BROKER.exceeded(EMBEDDED_BROKER.most) is None
+    assert "501 devices are bound" in str(EMBEDDED_BROKER.exceeded(EMBEDDED_BROKER.most + 1))
+    page = Path(__file__).parents[2] / "docs" / "embedded-broker.md"
+    assert f"more than {EMBEDDED_BROKER.most} bound devices" in page.read_text(encoding="utf-8")

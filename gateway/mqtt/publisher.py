@@ -20,7 +20,7 @@ from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.runtime.tracing import NOTHING, Kind, Span
-from gateway.store import Store, Tx, View, command_sql, health_sql, home_sql, outbox_sql, reset_sql, token_sql
+from gateway.store import Store, Tx, View, command_sql, health_sql, outbox_sql, reset_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.outbox_sql import OutboxRow
 from gateway.store.wakeups import Wakeups
@@ -169,7 +169,7 @@ class Publisher:
 
     def _command(self, view: View, row: OutboxRow) -> _Due:
         topic = self._topics.command(row.device_id, row.detail)
-        command = wanted(view, row, self._broker)
+        command = wanted(view, row)
         if command is None:
             return _Due(row.seq, row.kind, topic, b"", device_id=row.device_id)
         first_of = command.id if command.sent_at is None else None
@@ -180,13 +180,9 @@ class Publisher:
         return _Due(row.seq, row.kind, topic, status(view, row, self._broker), device_id=row.device_id)
 
 
-def wanted(view: View, row: OutboxRow, broker: int) -> CommandRecord | None:
-    """Return the open command that this broker is to hold on a command topic, or None."""
-    return (
-        command_sql.open_of_type(view, row.device_pk, row.detail)
-        if home_sql.is_served(view, row.device_pk, broker)
-        else None
-    )
+def wanted(view: View, row: OutboxRow) -> CommandRecord | None:
+    """Return the open command that the broker of the row is to hold on a command topic, or None."""
+    return command_sql.open_of_type(view, row.device_pk, row.detail) if row.is_served else None
 
 
 def status(view: View, row: OutboxRow, broker: int) -> bytes | None:
@@ -195,7 +191,7 @@ def status(view: View, row: OutboxRow, broker: int) -> bytes | None:
     A device whose token opens nothing cannot publish its offline message. Not every broker publishes the will of a
     client that it cuts (Mosquitto does not on SIGHUP). A broker that does not serve the device holds nothing.
     """
-    if row.deleted_at is not None or not home_sql.is_served(view, row.device_pk, broker):
+    if row.deleted_at is not None or not row.is_served:
         return b""
     if not token_sql.live(view, row.device_pk):
         return OFFLINE

@@ -51,7 +51,10 @@ class MirrorRow(NamedTuple):
 
 
 class OutboxRow(NamedTuple):
-    """A row of the outbox with the id of its device; times are milliseconds since the epoch."""
+    """A row of the outbox with the id of its device; times are milliseconds since the epoch.
+
+    ``is_served`` is 1 if the broker of the row serves the device, 0 if another one is its home.
+    """
 
     seq: int
     kind: str
@@ -61,12 +64,12 @@ class OutboxRow(NamedTuple):
     not_before: int
     device_id: str
     deleted_at: int | None
+    is_served: int
 
 
-_ROWS: Final = (
-    f"SELECT {columns(OutboxRow, 'o', device_id='d.id', deleted_at='d.deleted_at')} "  # noqa: S608 - our own columns
-    "FROM outbox o JOIN devices d ON d.pk = o.device_pk"
-)
+_IS_SERVED: Final = f"CASE WHEN {serves('d.pk', 'o.broker_pk')} THEN 1 ELSE 0 END"
+_OF_ROW: Final = columns(OutboxRow, "o", device_id="d.id", deleted_at="d.deleted_at", is_served=_IS_SERVED)
+_ROWS: Final = f"SELECT {_OF_ROW} FROM outbox o JOIN devices d ON d.pk = o.device_pk"  # noqa: S608 - our own columns
 
 
 _INTO: Final = "INTO outbox (kind, device_pk, detail, created_at, not_before, broker_pk)"

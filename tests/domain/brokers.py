@@ -1,9 +1,11 @@
 """The brokers of a registry, as tests have them come and go."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from gateway.core.clock import system_clock
 from gateway.domain import brokers
@@ -75,3 +77,17 @@ def with_homes(folder: Path) -> Iterator[World]:
         own(opened, "default")
         own(opened, "brk_b")
         yield opened
+
+
+def check_fault(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    module: object,
+    name: str,
+    wrong: object,
+    check: Callable[[World], None],
+) -> None:
+    """With ``wrong`` in the place of this name, the test of a rule fails."""
+    monkeypatch.setattr(module, name, wrong)
+    with pytest.raises(AssertionError):
+        check(world)

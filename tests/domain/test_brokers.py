@@ -11,7 +11,7 @@ from gateway.errors import ConflictError, NotFoundError, UnavailableError
 from gateway.mqtt.reconciler import compare
 from gateway.store import Rules, Tx, broker_sql, event_sql, health_sql, outbox_sql, reset_sql
 from gateway.store.broker_sql import FIRST
-from tests.domain.brokers import SECOND, age, at, disown, leave_out, marked, own
+from tests.domain.brokers import SECOND, age, at, check_fault, disown, leave_out, marked, own
 from tests.domain.support import MINUTE_MS, RESET, World
 
 OF_DEVICE = {("command", RESET), ("credential", ""), ("topic", "status")}
@@ -318,7 +318,4 @@ FAULTS: dict[str, tuple[object, str, object, Callable[[World], None]]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found(world: World, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """With the fault planted, the test of that rule fails."""
-    module, name, wrong, check = FAULTS[fault]
-    monkeypatch.setattr(module, name, wrong)
-    with pytest.raises(AssertionError):
-        check(world)
+    check_fault(world, monkeypatch, *FAULTS[fault])

@@ -120,8 +120,8 @@ def test_a_reset_that_was_accepted_before_a_move_is_delivered_after_it(world: Wo
         assert marked(world, broker) == {("command", RESET), *OF_DEVICE}
         assert world.view.value("SELECT count(*) FROM outbox WHERE kind = 'mirror' AND broker_pk = ?", broker) == 1
     (old,), (new,) = rows(world, FIRST, "command"), rows(world, SECOND, "command")
-    assert publisher.wanted(world.view, old, FIRST) is None
-    assert publisher.wanted(world.view, new, SECOND) == command
+    assert publisher.wanted(world.view, old) is None
+    assert publisher.wanted(world.view, new) == command
     assert publisher.status(world.view, rows(world, FIRST, "topic")[0], FIRST) == b""
     assert [len(token_sql.broker_entries(world.view, each)) for each in (FIRST, SECOND)] == [0, 1]
     world.settle()

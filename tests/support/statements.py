@@ -63,6 +63,6 @@ def _table(statement: str) -> str:
         return " ".join(words[:2])
     table = words[words.index(after) + 1] if after in words else "AS"
     if table == "AS" or table.startswith("("):  # it reads from queries alone
-        found = re.search(r"(?:FROM|JOIN) (?!json_each)(\w+)", statement)
+        found = re.search(r"(?:FROM|JOIN) (?!json_each)(\w+)", re.sub(r"EXISTS \([^()]*\)", "", statement))
         table = found[1] if found else ""
     return f"{words[0]} {table}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -122,20 +123,25 @@ def move(loaded: Loaded, devices: tuple[str, ...], to: str, source: str | None, 
     moved = unchanged = 0
     wiping: list[str] = []
     with closing(open_existing(loaded.settings.registry)) as connection:
-        steps = (
-            _named(connection, _context(loaded), devices, to)
-            if source is None
-            else _all(connection, _context(loaded), source, to)
-        )
-        for step in steps:
-            moved, unchanged = moved + len(step.moved), unchanged + len(step.unchanged)
-            wiping += step.wiping
+        if source is None:
+            length, steps = len(devices), _named(connection, _context(loaded), devices, to)
+        else:
+            length, steps = _number(connection, source), _all(connection, _context(loaded), source, to)
+        with click.progressbar(length=length, label="devices", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+            for step in steps:
+                moved, unchanged = moved + len(step.moved), unchanged + len(step.unchanged)
+                wiping += step.wiping
+                bar.update(len(step.moved) + len(step.unchanged) + len(step.wiping))
     if as_json:
         output.as_json({"moved": moved, "unchanged": unchanged, "wiping": wiping})
         return
     output.details({"moved": moved, "unchanged": unchanged, "wiping": len(wiping)})
     if wiping:
         output.note(f"{count(len(wiping), 'device')} wiping for a reset at this moment, and not moved. Run it again.")
+
+
+def _number(connection: DatabaseConnection, source: str) -> int:
+    return brokers.require(broker_sql.brokers(View(connection), system_clock()), source).devices
 
 
 def _named(connection: DatabaseConnection, context: Context, devices: tuple[str, ...], to: str) -> Iterator[Moved]:

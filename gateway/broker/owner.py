@@ -18,11 +18,11 @@ from gateway.core.backoff import Pauses
 from gateway.domain import backlog, brokers
 from gateway.domain.backlog import BacklogRequests
 from gateway.domain.brokers import DeviceAddress
-from gateway.domain.presence import PresenceWorker
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver, LinkStatus
 from gateway.outbound.outlets import outlets
 from gateway.settings.types import AUTO
 from gateway.store import broker_sql
+from gateway.workers.presence import PresenceWorker
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

@@ -1,4 +1,4 @@
-"""Expiry by time alone: of commands and of old history. Silence of devices: :mod:`gateway.domain.presence`."""
+"""Expiry by time alone: of commands and of old history. Silence of devices: :mod:`gateway.workers.presence`."""
 
 from __future__ import annotations
 

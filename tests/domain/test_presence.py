@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from gateway.domain import heartbeats
-from gateway.domain.presence import PresenceWorker
+from gateway.errors import StoreError
 from gateway.store import Context, Rules, Store, View, health_sql
 from gateway.store.device_cache import SenderRecord
+from gateway.store.lease_sql import LeaseLostError
+from gateway.workers import presence
+from gateway.workers.presence import PresenceWorker
 from tests.domain.support import World
 
 SILENCE, GRACE = 180_000, 10_000
@@ -128,6 +132,30 @@ def test_a_sweep_processes_a_few_hundred_rows_at_a_time(world: World) -> None:
         world.say(world.names.status(device_id), ONLINE)
     assert (_later(world, SILENCE), _later(world, 0), _later(world, 0)) == (500, 1, 0)
     assert _told(world).count("device.offline") == 501
+
+
+async def test_it_is_judged_until_the_lease_is_lost(tmp_path: Path) -> None:
+    """An error of the store ends nothing; when another gateway does this work, the worker ends."""
+    with World(tmp_path) as world:
+        device_id, _ = world.bound()
+        world.beat(device_id)
+        now = world.now
+    last = now + 2 * SILENCE
+    errors = iter((StoreError("the disk is full"), LeaseLostError("another gateway works")))
+
+    def listens() -> bool:
+        nonlocal now
+        now += presence.STANDSTILL_MS - 1  # less than a gap
+        if now > last:
+            pytest.fail("the worker has gone on")
+        return True
+
+    async def taken_in(_: float) -> bool:
+        raise next(errors)
+
+    async with Store(tmp_path, Context(Rules(), clock=lambda: now)) as store:
+        with patch.object(presence, "INTERVAL_SECONDS", 0), pytest.raises(LeaseLostError):
+            await PresenceWorker(store, taken_in, listens).run()
 
 
 async def test_a_clock_jump_during_the_sweep_marks_no_device_offline(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from gateway.core.backoff import Pauses
 from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.domain import commands, devices, grants
-from gateway.domain.presence import PresenceWorker
 from gateway.errors import GatewayError
 from gateway.models.commands import CreateCommand
 from gateway.models.devices import RegisterDevice
@@ -51,6 +50,7 @@ from gateway.store import (
 from gateway.store.command_sql import CommandRecord
 from gateway.store.wakeups import Wakeups
 from gateway.workers.expiry import ExpiryWorker
+from gateway.workers.presence import PresenceWorker
 from tests.mqtt.brokers import ADMIN_PASSWORD, Broker, EmbeddedUnderTest, MosquittoUnderTest, RabbitMqUnderTest
 from tests.mqtt.devices import Device
 from tests.mqtt.proxy import Proxy

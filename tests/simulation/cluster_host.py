@@ -23,7 +23,6 @@ from gateway.core.addresses import Address
 from gateway.core.ids import Ids
 from gateway.core.topics import Topics
 from gateway.domain.messages import Message
-from gateway.domain.presence import PresenceWorker
 from gateway.errors import GatewayError
 from gateway.mqtt.connect import BrokerAddress, LinkError, Session
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
@@ -35,6 +34,7 @@ from gateway.workers.change_poller import ChangePoller
 from gateway.workers.expiry import ExpiryWorker
 from gateway.workers.jobs import JobWorker
 from gateway.workers.key_delivery import KeyDelivery
+from gateway.workers.presence import PresenceWorker
 from tests.simulation.disk import Disk, VirtualStore
 from tests.simulation.gateway_host import PAUSES, GatewayHost, GatewayInstance, VirtualConnection
 from tests.simulation.gateway_process import KillableProcess

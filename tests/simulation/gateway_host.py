@@ -25,7 +25,6 @@ from gateway.broker.service_accounts import GATEWAY_USER, service_accounts
 from gateway.core.backoff import Pauses
 from gateway.core.ids import Ids
 from gateway.core.topics import Topics
-from gateway.domain.presence import PresenceWorker
 from gateway.http.app import build
 from gateway.http.services import HttpOptions, Services
 from gateway.mqtt.background_publisher import BackgroundPublisher
@@ -42,6 +41,7 @@ from gateway.workers.change_poller import ChangePoller as CommandLineWatcher
 from gateway.workers.expiry import ExpiryWorker
 from gateway.workers.jobs import JobWorker
 from gateway.workers.key_delivery import KeyDelivery
+from gateway.workers.presence import PresenceWorker
 from tests.simulation.broker import Broker
 from tests.simulation.broker_access import PasswordTable, VirtualEmbedded, VirtualMosquitto
 from tests.simulation.disk import Disk, VirtualStore

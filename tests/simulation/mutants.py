@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 from gateway.core.topics import Topics
 from gateway.domain import acknowledgements, commands, devices, epoch, grants, heartbeats, messages
-from gateway.domain.presence import PresenceWorker
 from gateway.errors import StoreError
 from gateway.http.resources import devices as http_devices
 from gateway.models.commands import CommandPayload
@@ -28,6 +27,7 @@ from gateway.store.device_cache import DeviceCache
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.records import DeviceKey
 from gateway.store.token_sql import TokenRecord
+from gateway.workers.presence import PresenceWorker
 from tests.simulation.broker import Broker
 from tests.simulation.broker_session import Peer
 from tests.simulation.gateway_session import VirtualSession

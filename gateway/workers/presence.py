@@ -13,7 +13,6 @@ broker has had no owner for long, the other owners judge its devices, too.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -22,9 +21,9 @@ import structlog
 
 from gateway.core.clock import SECOND_MS
 from gateway.domain import heartbeats
-from gateway.errors import StoreError
 from gateway.store import Store, View, broker_sql, health_sql
 from gateway.store.broker_sql import ForgivenSilence
+from gateway.workers.rounds import repeat
 
 log = structlog.get_logger()
 
@@ -52,16 +51,12 @@ class PresenceWorker:
         self._forgiven = ForgivenSilence(None, 0)
 
     async def run(self) -> None:
-        """Check once a second until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except StoreError as error:
-                if error.message != self._store.trouble:  # the store has logged that already
-                    log.error("presence.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-            except Exception:  # a bug of ours must not stop the gateway
-                log.exception("presence.failed")
-            await asyncio.sleep(INTERVAL_SECONDS)
+        """Check once a second until cancelled.
+
+        Raises:
+            LeaseLostError: another gateway does this by now.
+        """
+        await repeat("presence", self._store, self.look, INTERVAL_SECONDS)
 
     async def look(self) -> None:
         """Run one round: exclude a gap in which the process stood still or its clock jumped, then judge."""

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
+from gateway.core.clock import system_clock
 from gateway.doctor.findings import Finding, Level
 from gateway.doctor.registry_checks import contents
+from gateway.store import broker_sql
 from tests.domain.brokers import disown, own, with_homes
 from tests.domain.job_support import make, turns
 from tests.domain.support import World
@@ -54,6 +56,21 @@ def test_devices_whose_home_has_no_gateway_are_counted(tmp_path: Path, capsys: p
         assert main(["registry", "recount", "--data-dir", str(tmp_path), "--json"]) == 0
         assert "home brokers" not in {each.name for each in contents(world.view, 1_000_000, None)}
         capsys.readouterr()
+
+
+def test_a_broker_without_a_gateway_is_named(tmp_path: Path) -> None:
+    """With what to do about it. One broker alone is no finding, nor are several that are served."""
+    with World(tmp_path) as world:
+        assert "brokers" not in {each.name for each in contents(world.view, 1_000_000, None)}
+        world.now = system_clock()  # a lease ends by the clock of the database
+        for broker_id in ("default", "brk_b"):
+            world.run(broker_sql.join, broker_id)
+            own(world, broker_id)
+        assert _finding(world, "brokers").level is Level.OK
+        disown(world, "brk_b")
+        found = _finding(world, "brokers")
+        assert (found.level, found.says) == (Level.WARNING, "no gateway serves the broker 'brk_b'")
+        assert "gateway registry forget-broker brk_b" in str(found.remedy)
 
 
 def test_jobs_whose_counts_differ_from_their_targets_are_named(tmp_path: Path) -> None:

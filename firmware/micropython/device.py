@@ -7,7 +7,7 @@ Events and actions are tuples whose first member is the kind. Events:
 - `provisioned` binding networks: made by `wire.binding_from_answer`.
 - `link_up` connection transport (`wifi 4g ble`, `mqtt http`); `link_down` reason; `link_refused` refusals reason.
 - `heartbeat_due`; `command` type payload; `errors` payload; `local_reset` (the button was held).
-- `token_refreshed` token; `refresh_failed` reason revoked.
+- `token_refreshed` token mqtt; `refresh_failed` reason revoked.
 - `published` action; `publish_failed` action reason.
 
 Actions:
@@ -144,10 +144,13 @@ class Device:
         if self._is_refused and self.binding is not None:
             self._do("refresh_token", self.binding)
 
-    def _token_refreshed(self, token):
+    def _token_refreshed(self, token, mqtt):
         if self.state == "provisioned":
-            self._is_refused, self.binding = False, dict(self.binding, device_token=token)
+            is_moved = mqtt != self.binding["mqtt"]
+            self._is_refused, self.binding = False, dict(self.binding, device_token=token, mqtt=mqtt)
             self._do("write", "wiped", TOKEN, token)
+            if is_moved:  # after a power cut before this the former broker refuses the token, so the device asks again
+                self._write_pairing()
             self._tell("token_refreshed", generation=self.binding["binding_generation"])
             self._open_link()
 

@@ -255,9 +255,10 @@ class Runtime:
                     header = f"Idempotency-Key: {key}\r\n"
                     status, body, wait = await self.post("token/refresh", token, b"{}", header)
                     if status == 200:
+                        new, mqtt = wire.token_from_answer(wire.read_json(body), binding["mqtt"])
                         self._former = token
                         await self.write("wiped", FORMER, token)
-                        return ("token_refreshed", wire.read_json(body)["device_token"])
+                        return ("token_refreshed", new, mqtt)
         except LOST as error:
             return ("refresh_failed", str(error), False)
         self._ask_again_at = time.ticks_add(time.ticks_ms(), min(wait, 3600) * 1000)

@@ -8,7 +8,8 @@ from strict_json import parts, read_json, require
 COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "set_grant_key")
 COMMAND = (("id", str), ("type", str), ("params", dict), ("binding_generation", int), ("grant_token", str))
 BIND = (("id", str), ("binding_generation", int), ("device_token", str), ("grant_key", dict), ("mqtt", dict))
-BROKER = (("host", str), ("port", int), ("tls", bool), ("topics", dict))
+ADDRESS = (("host", str), ("port", int), ("tls", bool))
+BROKER = ADDRESS + (("topics", dict),)
 ONLINE, OFFLINE = b'{"status":"online"}', b'{"status":"offline"}'
 
 
@@ -99,3 +100,13 @@ def binding_from_answer(answer):
     if answer.get("http") is not None:
         binding["http"] = pick(answer, [("http", str)])["http"]
     return dict(binding, device_id=device_id, mqtt=broker, end_user_id=answer.get("end_user_id"))
+
+
+def token_from_answer(answer, mqtt):
+    """Return the token in the answer to a token refresh, and the broker that admits it, or raise ValueError.
+
+    A gateway that names no broker there means the one of the binding, `mqtt`.
+    """
+    token = pick(answer, [("device_token", str)])["device_token"]
+    told = answer.get("mqtt")
+    return token, dict(mqtt, **pick(told, ADDRESS)) if type(told) is dict and "host" in told else mqtt

@@ -17,6 +17,7 @@ GROUPS = range(5)
 PARAMS: list[dict[str, Any]] = [{}, {"n": 1, "ü": ["x", None]}]
 OPENINGS = ("refused", "new key", "no key", "overtaken", "withdrawn", "postponed", "acknowledgement lost", "resumed")
 RESET = "factory_reset"
+BROKER = {"host": "127.0.0.1", "port": 1883, "tls": False, "topic_prefix": "p/"}
 HOME = {"ssid": "home", "psk": "secret"}
 FACTORY = {"serial_number": "SN1", "firmware_version": "1.4.2", "cellular_apn": None}
 TYPES = (
@@ -62,7 +63,9 @@ class Story:
         """What chance alone brings too rarely, by good commands: one of these ways to begin."""
         opening, old = self._rng.choice(OPENINGS), self._keys[-1]
         if opening == "refused":
-            yield from ((event, None) for event in (self._link_down(), self._refused(), ["token_refreshed", "dtok_1"]))
+            yield from (
+                (event, None) for event in (self._link_down(), self._refused(), ["token_refreshed", "dtok_1", BROKER])
+            )
             return
         if opening == "no key":
             yield self._sign("set_grant_key", by=old, params={"kty": "RSA"}), None
@@ -115,8 +118,8 @@ class Story:
             "device_token": f"dtok_{self._rng.getrandbits(64):016x}",
             "grant_key": self._keys[-1].jwk,
             "mqtt": {
-                "host": "127.0.0.1",
-                "port": 1883,
+                "host": BROKER["host"],
+                "port": BROKER["port"],
                 "topics": {"heartbeat": f"p/devices/{DEVICE_ID}/heartbeat"},
             },
             "end_user_id": "eu_1",
@@ -188,8 +191,9 @@ class Story:
 
     def _refreshed(self) -> list[Any]:
         token = f"dtok_{self._rng.getrandbits(64):016x}"
+        broker = self._rng.choice([BROKER, {**BROKER, "host": "b.example", "port": 8883, "tls": True}])
         return self._rng.choice(
-            [["token_refreshed", token], ["refresh_failed", "429", False], ["refresh_failed", "401", True]]
+            [["token_refreshed", token, broker], ["refresh_failed", "429", False], ["refresh_failed", "401", True]]
         )
 
 

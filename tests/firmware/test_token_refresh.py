@@ -91,6 +91,29 @@ async def test_a_refresh_of_a_revoked_token_is_requested_once(tmp_path: Path) ->
             await device.fact("online")
 
 
+@pytest.mark.checklist("C16")
+async def test_a_device_goes_to_the_broker_that_a_refresh_names(tmp_path: Path) -> None:
+    """Its broker knows it no longer, as after a move: the answer to the refresh says which one does."""
+    async with (
+        running_site(tmp_path / "new", "mosquitto") as site,
+        running_site(tmp_path / "old", "mosquitto") as former,
+    ):
+        device = FirmwareDevice(tmp_path / "device", api_url=site.gateway.url, backoff_longest_ms=100)
+        async with powered(device):
+            await device.provision(site)
+            await device.fact("sent", kind="heartbeat")
+            await device.switch_off()
+        pairing = device.stored("wiped")["pairing"]
+        new = pairing["mqtt"]
+        write_flash(device, "wiped", {"pairing": {**pairing, "mqtt": {**new, "port": former.gateway.port}}})
+        let_pass(site, 60)
+        async with powered(device):
+            assert (await device.fact("refused"))["reason"] == "CONNACK 5"
+            await device.fact("token_refreshed")
+            await device.fact("sent", kind="heartbeat")
+        assert device.stored("wiped")["pairing"]["mqtt"] == new
+
+
 @pytest.mark.checklist("C17")
 async def test_a_power_cut_before_the_new_token_is_written_repeats_the_request(tmp_path: Path) -> None:
     """The key of the request is made of the token: the same answer comes again, at once, and no third token is made."""

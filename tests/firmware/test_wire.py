@@ -214,6 +214,22 @@ def test_an_incomplete_bind_answer_is_refused(name: str) -> None:
     assert call("binding_from_answer", {each: value for each, value in BIND.items() if each != name}) == REFUSED
 
 
+def test_a_refresh_names_the_token_and_its_broker() -> None:
+    """The broker of the binding counts where the answer names none; an answer that names half of one is refused."""
+    now = {"host": "h", "port": 8883, "tls": True, "topic_prefix": "p/"}
+    moved = {"host": "b.example", "port": 1883, "tls": False}
+    told = {"device_token": "dtok_2", "mqtt": {**moved, "password": "derived"}}
+    assert call("token_from_answer", told, now) == ["dtok_2", {**moved, "topic_prefix": "p/"}]
+    for mqtt in ({"password": "derived"}, {}, None, "b.example", [1]):
+        assert call("token_from_answer", {"device_token": "dtok_2", "mqtt": mqtt}, now) == ["dtok_2", now], mqtt
+    assert call("token_from_answer", {"device_token": "dtok_2"}, now) == ["dtok_2", now]
+    for bad in ({"host": "b.example"}, {**moved, "port": "1883"}, {**moved, "host": None}):
+        assert call("token_from_answer", {"device_token": "dtok_2", "mqtt": bad}, now) == REFUSED, bad
+    answers: list[Any] = [[], "dtok_2", {}, {"device_token": 2}]
+    for answer in answers:
+        assert call("token_from_answer", answer, now) == REFUSED, answer
+
+
 def test_mangled_json_is_read_as_the_simulator_reads_it() -> None:
     """Texts with bytes removed, repeated, swapped and replaced: both refuse the same ones, and read the same values."""
     rng = random.Random(SEED)  # noqa: S311  # a test has to be repeatable

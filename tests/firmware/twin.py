@@ -30,7 +30,7 @@ from device_sim.actions import (
     Upload,
     WriteFlash,
 )
-from device_sim.binding import Binding
+from device_sim.binding import Binding, Endpoint
 from device_sim.device import Device
 from device_sim.flash import MemoryFlash, power_on
 from tests.firmware.bench import Action as Plain
@@ -99,7 +99,7 @@ class Twin:
             case Publish():
                 self._messages.append(action)
 
-    def _read(self, event: Any) -> Input:  # a table: one line per event
+    def _read(self, event: Any) -> Input:  # noqa: PLR0911  # a table: one line per event
         kind, *details = event
         match kind:
             case "command":
@@ -112,6 +112,8 @@ class Twin:
                 return Published(self._messages[details[0]])
             case "publish_failed":
                 return PublishFailed(self._messages[details[0]], details[1])
+            case "token_refreshed":
+                return TokenRefreshed(details[0], Endpoint(**details[1]))
             case _:
                 made: Input = PLAIN_EVENTS[kind](*details)
                 return made
@@ -122,7 +124,6 @@ PLAIN_EVENTS: Mapping[str, Any] = {
     "link_up": LinkUp,
     "link_down": LinkDown,
     "link_refused": LinkRefused,
-    "token_refreshed": TokenRefreshed,
     "refresh_failed": RefreshFailed,
 }
 

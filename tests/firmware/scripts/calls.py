@@ -36,6 +36,7 @@ CALLS = {
     "receipt": wire.receipt,
     "rfc3339": wire.rfc3339,
     "sha512": sha512,
+    "token_from_answer": wire.token_from_answer,
     "unbase64url": wire.unbase64url,
     "verify": ed25519.verify,
     "verify_ms": verify_ms,

@@ -131,6 +131,9 @@ def erase_heartbeats(tx: Tx, erasure: ErasureRecord) -> int:
                 done = delete(tx, binding, HEARTBEATS_AT_ONCE)
                 if done:
                     return _count(tx, erasure, "heartbeats", done)
+            done = binding_history_sql.delete_departed(tx, binding, HEARTBEATS_AT_ONCE)
+            if done:
+                return done  # each was counted with its hour
     return 0
 
 

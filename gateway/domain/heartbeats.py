@@ -26,6 +26,7 @@ from gateway.store import (
     event_budget_sql,
     event_sql,
     health_sql,
+    heartbeat_age_sql,
     heartbeat_sql,
     measurements,
     outbox_sql,
@@ -313,7 +314,7 @@ def prune(tx: Tx) -> int:
 
 def _prune_heartbeats(tx: Tx, history_before: int) -> int:
     raw_before = tx.now - tx.rules.heartbeat_raw_days * DAY_MS
-    done = heartbeat_sql.prune(tx, history_before, 10 * _SWEEP)  # before they are thinned in vain
+    done = heartbeat_age_sql.prune(tx, history_before, 10 * _SWEEP)  # before they are thinned in vain
     if not done and raw_before > history_before:
         done = thinned_sql.thin(tx, raw_before, 2 * _SWEEP)  # each costs three times as much as its deletion
     return done + thinned_sql.prune(tx, history_before, 10 * _SWEEP)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.errors import NotFoundError
 from gateway.models.fields import MAX_NUMBER
-from gateway.store import binding_sql, heartbeat_sql
+from gateway.store import binding_sql, heartbeat_partition_sql, heartbeat_sql
 from gateway.store.binding_sql import NO_HEARTBEAT, BindingRecord
 from gateway.store.heartbeat_sql import Period, StoredHeartbeat
 
@@ -51,22 +51,34 @@ def page(view: View, binding: BindingRecord, *, after: int | None, limit: int) -
     now = binding_sql.again(view, binding)
     if now is None:
         raise NotFoundError("The end user is being erased.")
-    return _page(view, now, after, limit)
+    return _page(view, now, heartbeat_partition_sql.departed(view), after, limit)
 
 
-def _page(view: View, binding: BindingRecord, after: int | None, limit: int) -> list[StoredHeartbeat]:
+def _page(view: View, binding: BindingRecord, above: int, after: int | None, limit: int) -> list[StoredHeartbeat]:
+    """Return a page of rows with numbers above this one."""
     if binding.after_heartbeat is None:
         until = MAX_NUMBER if binding.unbound_at is None else binding.unbound_at + 1
         period = Period(binding.bound_at, until)
-        return heartbeat_sql.page(view, binding.device_pk, period, after=after, limit=limit, every=None)
+        pk = binding.device_pk
+        return heartbeat_sql.page_above(view, pk, period, above, after=after, limit=limit, every=None)
     start = _newest(view, binding) if after is None else _previous(view, binding.device_pk, after)
-    return view.records(StoredHeartbeat, _WALK, start, binding.device_pk, binding.after_heartbeat, limit)
+    rows = view.records(StoredHeartbeat, _WALK, start, binding.device_pk, binding.after_heartbeat, limit)
+    return [row for row in rows if row.id > above]
 
 
 def delete(tx: Tx, binding: BindingRecord, limit: int) -> int:
     """Delete up to ``limit`` of an ended binding, the newest first, and join the chain again; return how many."""
+    return _delete(tx, binding, heartbeat_partition_sql.departed(tx), limit)
+
+
+def delete_departed(tx: Tx, binding: BindingRecord, limit: int) -> int:
+    """Delete those that have left the history and are still in its oldest partition. Delete the others before."""
+    return _delete(tx, binding, 0, limit) if tx.dialect.partitioned else 0
+
+
+def _delete(tx: Tx, binding: BindingRecord, above: int, limit: int) -> int:
     now = binding_sql.again(tx, binding)
-    rows = [] if now is None else _page(tx, now, None, limit)
+    rows = [] if now is None else _page(tx, now, above, None, limit)
     if not rows:
         return 0
     last = rows[-1]

@@ -41,6 +41,7 @@ class SenderRecord(NamedTuple):
     token_state: str | None
     history_id: int | None
     history_day: int | None
+    history_sent_at: int | None
     connection_type: str | None
     connection: str
     last_heartbeat_at: int | None
@@ -62,14 +63,15 @@ class CachedDevice:
     """The state of a device that a heartbeat is judged by and changes."""
 
     __slots__ = (
-        "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
-        "owed", "pk", "project_id", "radio", "said", "storage_full", "stored", "tells", "threshold", "token_state",
+        "firmware", "history_day", "history_id", "history_sent_at", "id", "last_heartbeat_at", "links", "low_battery",
+        "news", "online", "owed", "pk", "project_id", "radio", "said", "storage_full", "stored", "tells", "threshold",
+        "token_state",
     )  # fmt: skip
 
     def __init__(self, sender: SenderRecord) -> None:
         (self.id, self.pk, self.project_id, _, bound_at, self.firmware, self.token_state, self.history_id,
-         self.history_day, links, connection, self.last_heartbeat_at, low, full, owed, self.threshold,
-         *said) = sender  # fmt: skip
+         self.history_day, self.history_sent_at, links, connection, self.last_heartbeat_at, low, full, owed,
+         self.threshold, *said) = sender  # fmt: skip
         self.online = connection == "online"
         self.tells = bound_at is not None and self.token_state != _RESET_ONLY
         """Whether its reports are stored. Of a device that belongs to no user only its presence is."""

@@ -20,7 +20,8 @@ class SqlDialect:
     ``database_bytes`` returns its size where the server knows it. ``like`` compares without regard to the case of A
     to Z. ``share`` after a query of leases keeps them from being taken until the end of the transaction; ``claim``
     waits for those that do so. ``together`` is how many messages of devices are stored by the same statements. On
-    SQLite a few cost little. On PostgreSQL each statement is a round trip.
+    SQLite a few cost little. On PostgreSQL each statement is a round trip. ``partitioned``: the history of heartbeats
+    is in partitions.
     """
 
     name: str
@@ -34,6 +35,7 @@ class SqlDialect:
     share: str
     claim: str
     together: int
+    partitioned: bool
     _now: str
     _contains: str
     _least: str
@@ -89,6 +91,7 @@ SQLITE: Final = SqlDialect(
     share="",
     claim="",
     together=20,
+    partitioned=False,
     _now="{}",
     _contains="instr(lower({}), ?) > 0",
     _least="min",
@@ -111,6 +114,7 @@ POSTGRESQL: Final = SqlDialect(
     share=" FOR KEY SHARE",
     claim=" FOR UPDATE",
     together=500,
+    partitioned=True,
     _now="(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
     _contains="strpos(lower({}), ?) > 0",
     _least="least",

@@ -40,6 +40,7 @@ _COUNTED: Final = {"low_battery": INTEGER, "storage_full": INTEGER}
 _REPORTED: Final = {
     "history_id": INTEGER,
     "history_day": INTEGER,
+    "history_sent_at": INTEGER,
     "connection_type": TEXT,
     "at_broker": INTEGER,
     "broker_pk": INTEGER,
@@ -72,7 +73,7 @@ def _sent_by(dialect: SqlDialect, condition: str) -> str:
     return f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
         (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1)
             AS token_state,
-        h.history_id, h.history_day, h.connection_type,
+        h.history_id, h.history_day, h.history_sent_at, h.connection_type,
         coalesce(h.connection, 'offline') AS connection, h.last_heartbeat_at,
         coalesce(h.low_battery, 0) AS low_battery, coalesce(h.storage_full, 0) AS storage_full,
         (SELECT {dialect.joined("type")} FROM event_budgets WHERE device_pk = d.pk AND suppressed > 0) AS owed,
@@ -106,7 +107,7 @@ def store_newest(tx: Tx, heard: Iterable[CachedDevice], *, at_broker: bool) -> N
     same: list[tuple[Any, ...]] = []
     changed: list[tuple[Any, ...]] = []
     for of in heard:
-        history = (of.history_id, of.history_day, of.links, at_broker)
+        history = (of.history_id, of.history_day, of.history_sent_at, of.links, at_broker)
         if of.is_steady:
             same.append((*times, of.radio, *history, broker if at_broker else None, *of.said, of.pk))
         else:
@@ -223,7 +224,7 @@ def forget_reports(tx: Tx, device_pk: int) -> int:
     """Delete the newest values that the device reported; return 1 if there were any. Its presence stays."""
     changed = tx.run(
         f"""UPDATE health SET {", ".join(f"{name} = NULL" for name in NEWEST)}, connection_type = NULL,
-            last_heartbeat_at = NULL, last_seen_by = NULL, low_battery = 0, storage_full = 0
+            last_heartbeat_at = NULL, last_seen_by = NULL, history_sent_at = NULL, low_battery = 0, storage_full = 0
             WHERE device_pk = ? AND last_heartbeat_at IS NOT NULL""",  # noqa: S608 - our own columns
         device_pk,
     ).rowcount

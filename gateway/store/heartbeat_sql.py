@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import DAY_MS, from_datetime, to_rfc3339
 from gateway.models.heartbeats import Heartbeat, HeartbeatRecord
+from gateway.store import heartbeat_partition_sql
 from gateway.store.device_sql import moment
+from gateway.store.heartbeat_partition_sql import BLOCK, next_block, next_id
 from gateway.store.row_statement import INTEGER, NUMBER, TEXT, Insertion
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from gateway.store.device_cache import CachedDevice
     from gateway.store.transaction import Tx, View
 
-_SAMPLES: Final = 256
 _SAID: Final = {
     "battery_percent": NUMBER,
     "storage_used_mb": NUMBER,
@@ -50,33 +51,19 @@ _PREVIOUS: Final = 1
 _LAST_ID: Final = """SELECT coalesce((SELECT max(id) FROM heartbeats), (SELECT max(known) FROM
     (SELECT max(history_id) AS known FROM health UNION ALL SELECT max(last_heartbeat) FROM bindings) AS marks), 0)"""
 """Marks of bindings may name rows that were pruned, so an empty table must not begin with their numbers again."""
-_BLOCK: Final = 1_000
-"""Numbers that a batch draws at once beside others, whether it uses them or not."""
-_SEQUENCE: Final = "pg_get_serial_sequence('heartbeats', 'id')"
-_NEXT_BLOCK: Final = f"""WITH drawn AS MATERIALIZED (SELECT nextval({_SEQUENCE}) * {_BLOCK} AS first)
-    SELECT CASE WHEN first > ({_LAST_ID}) THEN first END FROM drawn"""  # noqa: S608 - constants
-_SKIP_BLOCKS: Final = f"""SELECT count(nextval({_SEQUENCE})) FROM generate_series(1,
-    least(1000000, ({_LAST_ID}) / {_BLOCK} - nextval({_SEQUENCE})))"""  # noqa: S608 - constants
 _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND received_at >= ?3
     UNION ALL
         SELECT b.* FROM walk w JOIN heartbeats b ON b.id = w.previous
         WHERE b.device_pk = ?2 AND b.id < w.id AND b.received_at >= ?3)
     SELECT * FROM walk WHERE received_at < ?4 LIMIT ?5"""
-_RECEIVED: Final = "(SELECT received_at FROM heartbeats WHERE id >= {} ORDER BY id LIMIT 1)"
-"""When the first heartbeat from a row number on was received."""
-_SAMPLE: Final = f"""WITH RECURSIVE samples (sample) AS (
-        SELECT CAST(?1 AS BIGINT) UNION ALL SELECT sample + ?2 FROM samples WHERE sample + ?2 <= ?3)
-    SELECT min(sample) FROM samples WHERE {_RECEIVED.format("sample")} < ?4"""  # noqa: S608 - a constant
-"""The first sample that was received before an instant."""
-_HALF: Final = "(not_due + due) / 2"
-_IS_DUE: Final = f"{_RECEIVED.format(_HALF)} < ?3"
-_SEARCH: Final = f"""WITH RECURSIVE halved (not_due, due) AS (
-        SELECT CAST(?1 AS BIGINT), CAST(?2 AS BIGINT) UNION ALL
-        SELECT CASE WHEN {_IS_DUE} THEN not_due ELSE {_HALF} END, CASE WHEN {_IS_DUE} THEN {_HALF} ELSE due END
-        FROM halved WHERE due - not_due > 1)
-    SELECT min(due) FROM halved"""  # noqa: S608 - a constant
-"""The first due row number after one that is not due: their distance is halved until they are neighbours."""
+_WALK_IN_PARTITION: Final = """WITH RECURSIVE walk AS (
+        SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND received_at >= ?3 AND id >= ?6 AND id < ?7
+    UNION ALL
+        SELECT b.* FROM walk w JOIN heartbeats b ON b.id = w.previous
+        WHERE b.device_pk = ?2 AND b.id < w.id AND b.received_at >= ?3 AND b.id >= ?6 AND b.id < ?7)
+    SELECT * FROM walk WHERE received_at < ?4 OR previous < ?6 LIMIT ?5"""
+"""The last row may be later than the period. It tells where the walk goes on in an older partition."""
 
 
 class StoredHeartbeat(NamedTuple):
@@ -118,37 +105,25 @@ def append(tx: Tx, beats: Sequence[Beat], *, shared: bool = False) -> Sequence[B
     Raises:
         ValueError: these are more than a batch may store at once beside others.
     """
-    if shared and len(beats) > _BLOCK:
-        raise ValueError(f"{len(beats)} heartbeats are more than {_BLOCK}")
-    first = _first_number if shared else _next_number
-    if beats and not _insert(tx, beats, first(tx)):  # rare, so only now the known ones are looked up
-        beats = _unknown(tx, beats)
-        if not _insert(tx, beats, first(tx)):
-            raise RuntimeError("a heartbeat that is new was not stored")  # rather nothing than a chain with a gap
-    return beats
+    if shared and len(beats) > BLOCK:
+        raise ValueError(f"{len(beats)} heartbeats are more than {BLOCK}")
+    if not beats or _insert(tx, beats, _first_number(tx, beats, shared=shared), suspects=not tx.dialect.partitioned):
+        return beats
+    for suspects in ([beat for beat in beats if _may_be_stored(beat)], beats):  # rare: only now they are looked up
+        new = _unknown(beats, _stored(tx, suspects))
+        if not new or _insert(tx, new, _first_number(tx, new, shared=shared), suspects=True):
+            return new
+    raise RuntimeError("a heartbeat that is new was not stored")  # rather nothing than a chain with a gap
 
 
-def _next_number(view: View) -> int:
-    """Return the number after the last one, for a write that has the registry for itself."""
-    return int(view.value(_LAST_ID)) + 1
+def _insert(tx: Tx, beats: Sequence[Beat], first: int, *, suspects: bool) -> bool:
+    """Return whether all were new. Otherwise none is stored, and the chains are unchanged.
 
-
-def _first_number(view: View) -> int:
-    """Return the first number of a block that no other transaction uses (PostgreSQL).
-
-    The caller has locked the rows of the devices. So the numbers of a device are in the order of its chain: a block
-    that is drawn later is higher, and higher than all rows that were committed before. A write that had the registry
-    for itself may have used the next blocks. Then these are skipped.
+    Without ``suspects`` none is stored either when one may be in another partition, where no index tells.
     """
-    while (first := view.value(_NEXT_BLOCK)) is None:
-        view.value(_SKIP_BLOCKS)
-    return int(first)
-
-
-def _insert(tx: Tx, beats: Sequence[Beat], first: int) -> bool:
-    """Return whether all were new. Otherwise none is stored, and the chains are unchanged."""
-    now, today = tx.now, tx.now // DAY_MS
-    rows, days, first_today = [], [], []
+    now, today, partitioned = tx.now, tx.now // DAY_MS, tx.dialect.partitioned
+    rows, days, first_today, sent_before = [], [], [], []
+    is_suspect = False
     for number, (device, heartbeat, radio) in enumerate(beats, first):
         said = heartbeat.__dict__
         sent_at = said["sent_at"]
@@ -158,11 +133,17 @@ def _insert(tx: Tx, beats: Sequence[Beat], first: int) -> bool:
             device.history_day = today
         sent = None if sent_at is None else from_datetime(sent_at)
         rows.append((number, device.history_id, device.pk, now, sent, *_said(said), radio))
+        if partitioned and sent is not None:
+            sent_before.append((device, device.history_sent_at))
+            is_suspect = is_suspect or _is_suspect(device, sent)
+            device.history_sent_at = max(sent, device.history_sent_at or sent)
         device.history_id = number
-    if tx.run_rows(_HEARTBEATS, rows) != len(rows):
+    if (is_suspect and not suspects) or tx.run_rows(_HEARTBEATS, rows) != len(rows):
         tx.run("DELETE FROM heartbeats WHERE id BETWEEN ? AND ?", first, rows[-1][0])
         for beat, row in zip(reversed(beats), reversed(rows), strict=True):
             beat.device.history_id = row[_PREVIOUS]
+        for device, newest in reversed(sent_before):
+            device.history_sent_at = newest
         for device, day in first_today:
             device.history_day = day
         return False
@@ -170,9 +151,16 @@ def _insert(tx: Tx, beats: Sequence[Beat], first: int) -> bool:
     return True
 
 
-def _unknown(tx: Tx, beats: Sequence[Beat]) -> list[Beat]:
-    """Return those that are neither stored nor among those before them."""
-    seen = _stored(tx, beats)
+def _first_number(tx: Tx, beats: Sequence[Beat], *, shared: bool) -> int:
+    """Return the first row number of so many."""
+    if not tx.dialect.partitioned:
+        return int(tx.value(_LAST_ID)) + 1
+    known = max(beat.device.history_id or 0 for beat in beats)
+    return next_block(tx, known) if shared else next_id(tx, known, len(beats))
+
+
+def _unknown(beats: Sequence[Beat], seen: set[tuple[int, int]]) -> list[Beat]:
+    """Return those that are neither among these nor among those before them."""
     new = []
     for beat in beats:
         this = _key(beat)
@@ -181,6 +169,17 @@ def _unknown(tx: Tx, beats: Sequence[Beat]) -> list[Beat]:
         if this is not None:
             seen.add(this)
     return new
+
+
+def _may_be_stored(beat: Beat) -> bool:
+    key = _key(beat)
+    return key is not None and _is_suspect(beat.device, key[0])
+
+
+def _is_suspect(device: CachedDevice, sent: int) -> bool:
+    """Return whether a heartbeat may be stored: it was sent no later than the newest, or nothing is known of that."""
+    newest = device.history_sent_at
+    return device.history_id is not None and (newest is None or sent <= newest)
 
 
 def _stored(view: View, beats: Iterable[Beat]) -> set[tuple[int, int]]:
@@ -214,21 +213,46 @@ def page(
 
     With ``every`` it has only the newest of each so many milliseconds of the clock.
     """
+    departed = heartbeat_partition_sql.departed(view)
+    return page_above(view, device_pk, window, departed, after=after, limit=limit, every=every)
+
+
+def page_above(
+    view: View, device_pk: int, window: Period, departed: int, *, after: int | None, limit: int, every: int | None
+) -> list[StoredHeartbeat]:
+    """Return a page of rows above ``departed``, which may have left the history and be there still."""
     start = _start(view, device_pk, window.until) if after is None else _previous(view, device_pk, after)
     if every is None:
-        return _walk(view, device_pk, start, window, limit)
+        return _walk(view, device_pk, start, window, departed, limit)
     if after is not None:
         window = _before_step(view, after, window, every)
     rows: list[StoredHeartbeat] = []
-    while len(rows) < limit and (found := _walk(view, device_pk, start, window, 1)):
+    while len(rows) < limit and (found := _walk(view, device_pk, start, window, departed, 1)):
         rows += found
         window = _before_step(view, found[0].id, window, every)
         start = _earlier(found[0].previous, _start(view, device_pk, window.until))
     return rows
 
 
-def _walk(view: View, device_pk: int, start: int | None, window: Period, limit: int) -> list[StoredHeartbeat]:
-    return view.records(StoredHeartbeat, _WALK, start, device_pk, window.since, window.until, limit)
+def _walk(
+    view: View, device_pk: int, start: int | None, window: Period, departed: int, limit: int
+) -> list[StoredHeartbeat]:
+    values = (device_pk, window.since, window.until)
+    if not view.dialect.partitioned:
+        return view.records(StoredHeartbeat, _WALK, start, *values, limit)
+    rows: list[StoredHeartbeat] = []
+    while start is not None and start > departed and len(rows) < limit:
+        # one at a time: a plan for all of them takes longer than the walk
+        partition = heartbeat_partition_sql.of(start)
+        first = max(partition.first, departed + 1)
+        found = view.records(
+            StoredHeartbeat, _WALK_IN_PARTITION, start, *values, limit - len(rows), first, partition.end
+        )
+        rows += [row for row in found if row.received_at < window.until]
+        start = found[-1].previous if found else None
+        if start is not None and start >= first:
+            break  # the period begins there
+    return rows
 
 
 def _before_step(view: View, after: int, window: Period, every: int) -> Period:
@@ -267,58 +291,3 @@ def to_record(beat: StoredHeartbeat) -> HeartbeatRecord:
     times = {"received_at": to_rfc3339(beat.received_at), "sent_at": moment(beat.sent_at)}
     radio = None if beat.radio is None else [beat.radio]
     return HeartbeatRecord.model_validate({**reported, **times, "connection_type": radio, "hour": None})
-
-
-class Due(NamedTuple):
-    """The oldest heartbeats of the history: a query of their row numbers, and its values."""
-
-    sql: str
-    values: tuple[int, int, int]
-
-
-def due(view: View, before: int, limit: int) -> Due | None:
-    """Return at most ``limit`` heartbeats that were received before then, or None when nothing is due.
-
-    Rows lie in the order of arrival, so the oldest are at the beginning. Whether anything is due costs a look there and
-    :data:`_SAMPLES` more, however long the table. An index by time would be written at each heartbeat. The samples find
-    what is due behind rows that a wrong clock dated ahead, once that part of the table is longer than the distance of
-    two samples.
-    """
-    start = _first_due(view, before)
-    if start is None:
-        return None
-    some = "SELECT id, received_at FROM heartbeats WHERE id >= ? ORDER BY id LIMIT ?"
-    return Due(f"SELECT id FROM ({some}) AS oldest WHERE received_at < ?", (start, limit, before))  # noqa: S608 - a constant command
-
-
-def delete(tx: Tx, due: Due) -> int:
-    """Delete these heartbeats; return how many."""
-    tx.run(
-        f"""DELETE FROM history_days WHERE (device_pk, day, first_id) IN
-            (SELECT device_pk, received_at / {DAY_MS}, id FROM heartbeats WHERE id IN ({due.sql}))""",  # noqa: S608 - a constant command
-        *due.values,
-    )
-    return tx.run(f"DELETE FROM heartbeats WHERE id IN ({due.sql})", *due.values).rowcount  # noqa: S608 - the same
-
-
-def prune(tx: Tx, before: int, limit: int) -> int:
-    """Delete at most ``limit`` heartbeats that were received before then; return how many."""
-    oldest = due(tx, before, limit)
-    return 0 if oldest is None else delete(tx, oldest)
-
-
-def _first_due(view: View, before: int) -> int | None:
-    """Return the id where a run of heartbeats from before then begins, or None when no sample is in such a run.
-
-    It takes three statements. A write asks this while it holds the registry's lock.
-    """
-    row = view.one("SELECT min(id) AS first, max(id) AS last FROM heartbeats")
-    if row is None or row["first"] is None:
-        return None
-    first, last = row["first"], row["last"]
-    step = max(1, (last - first) // _SAMPLES)
-    due: int | None = view.value(_SAMPLE, first, step, last, before)
-    if due is None:
-        return None
-    found: int = view.value(_SEARCH, max(first - 1, due - step), due, before)
-    return found

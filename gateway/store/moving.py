@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core.text import count
 from gateway.errors import StoreError
-from gateway.store import device_count_sql, epoch_sql, schema
+from gateway.store import device_count_sql, epoch_sql, heartbeat_partition_sql, schema
 from gateway.store.errors import DATABASE_ERRORS, store_error
 from gateway.store.opening import require_registry
 from gateway.store.sqlite.connection import DATABASE_NAME, connect
@@ -148,7 +148,9 @@ class Move:
         compared = {each.name: self._compared(each, source, target) for each in tables}
         target.begin()
         _set_numbers(source, target)
-        device_count_sql.recount(Tx(target, Context()))
+        tx = Tx(target, Context())
+        device_count_sql.recount(tx)
+        heartbeat_partition_sql.finish_copy(tx)
         self._target.finish_move(target)
         target.execute("COMMIT")
         return Moved(compared, self._replaced, resumed)

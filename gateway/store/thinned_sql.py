@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import HOUR_MS, to_rfc3339
 from gateway.models.heartbeats import HeartbeatRecord, HourRecord
-from gateway.store import heartbeat_sql
+from gateway.store import heartbeat_age_sql
 from gateway.store.device_sql import moment
 
 if TYPE_CHECKING:
@@ -124,26 +124,28 @@ def _merged(dialect: SqlDialect, column: str) -> str:
 
 _GROUPS: Final = f"""SELECT device_pk, received_at / {HOUR_MS} AS hour, generation, min(id) AS first_id,
     max(id) AS last_id, count(*) AS heartbeats, min(received_at) AS first_received_at, {_aggregates()}
-    FROM (SELECT h.*, {_GENERATION} AS generation FROM heartbeats h WHERE h.id IN ({{}})) AS due GROUP BY 1, 2, 3"""  # noqa: S608 - our own columns
+    FROM (SELECT h.*, {_GENERATION} AS generation FROM heartbeats h WHERE h.id IN ({{}}) {{}}) AS due
+    GROUP BY 1, 2, 3"""  # noqa: S608 - our own columns
 
 
 def thin(tx: Tx, before: int, limit: int) -> int:
     """Thin at most ``limit`` heartbeats that were received before then; return how many.
 
-    They are those that :func:`gateway.store.heartbeat_sql.prune` would delete.
+    They are those that :func:`gateway.store.heartbeat_age_sql.prune` would remove.
     """
-    due = heartbeat_sql.due(tx, before, limit)
+    due = heartbeat_age_sql.due(tx, before, limit)
     if due is None:
         return 0
-    groups = _GROUPS.format(due.sql)
+    groups = _GROUPS.format(due.sql, due.within("h.id"))
     tx.run(
         f"""INSERT INTO thinned_heartbeats ({", ".join(ThinnedHour._fields)})
             SELECT {", ".join(map(_of_group, ThinnedHour._fields))} FROM ({groups}) AS g
-            JOIN heartbeats f ON f.id = g.first_id JOIN heartbeats l ON l.id = g.last_id WHERE 1 = 1
+            JOIN heartbeats f ON f.id = g.first_id {due.within("f.id")}
+            JOIN heartbeats l ON l.id = g.last_id {due.within("l.id")} WHERE 1 = 1
             ON CONFLICT (device_pk, hour, generation) DO UPDATE SET {_merge(tx.dialect)}""",  # noqa: S608 - our own columns
         *due.values,
     )
-    return heartbeat_sql.delete(tx, due)
+    return heartbeat_age_sql.remove(tx, due)
 
 
 class Place(NamedTuple):

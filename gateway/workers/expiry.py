@@ -8,7 +8,7 @@ import structlog
 
 from gateway.core.clock import to_rfc3339
 from gateway.domain import administration, commands, heartbeats, sessions, webhooks
-from gateway.store import Store, Tx, View, idempotency_sql, key_sql
+from gateway.store import Store, Tx, View, heartbeat_partition_sql, idempotency_sql, key_sql
 from gateway.store.command_sql import CLOCKS_DIFFER_MS
 from gateway.workers.rounds import repeat
 
@@ -53,6 +53,8 @@ class ExpiryWorker:
         """Delete what is older than the settings keep, in short transactions."""
         while dropped := await self._store.write(_prune, urgent=False):
             log.info("expiry.pruned", rows=dropped)
+        if dropped := await self._store.write(heartbeat_partition_sql.maintain, urgent=False):
+            log.info("expiry.partitions_dropped", partitions=dropped)
 
     async def warn_of_keys(self) -> None:
         """Write events for API keys that expire soon."""

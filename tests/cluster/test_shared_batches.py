@@ -18,7 +18,7 @@ from gateway.domain import messages
 from gateway.domain.messages import Incoming, Message
 from gateway.errors import StoreError
 from gateway.mqtt.ingest import Ingest
-from gateway.store import Context, Store, Tx, View, device_sql, event_sql, heartbeat_sql
+from gateway.store import Context, Store, Tx, View, device_sql, event_sql, heartbeat_partition_sql, heartbeat_sql
 from tests.cluster.batches import NAMES, WAITING, Two, beats, two_gateways
 from tests.support.postgres import execute, server
 from tests.support.wait import eventually
@@ -130,7 +130,7 @@ async def test_events_of_two_batches_have_the_order_of_the_commits(two: Two) -> 
 
 
 def _number_of_the_last_row(patch: pytest.MonkeyPatch, _: Two) -> None:
-    patch.setattr(heartbeat_sql, "_first_number", heartbeat_sql._next_number)  # noqa: SLF001 - the fault
+    patch.setattr(heartbeat_sql, "next_block", lambda tx, known: heartbeat_partition_sql.next_id(tx, known, 1))
 
 
 def _no_device_is_locked(patch: pytest.MonkeyPatch, _: Two) -> None:

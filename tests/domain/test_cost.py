@@ -13,9 +13,9 @@ import pytest
 from gateway.core.topics import Topics
 from gateway.domain import devices, messages
 from gateway.domain.messages import Message
-from gateway.store import Batch, Tx, heartbeat_sql
+from gateway.store import Batch, Tx, heartbeat_age_sql
 from gateway.store.engine import Cursor
-from gateway.store.heartbeat_sql import Due
+from gateway.store.heartbeat_age_sql import Due
 from tests.domain.support import World
 
 DEVICES = 12
@@ -39,9 +39,10 @@ def test_a_look_for_old_heartbeats_takes_three_statements(tmp_path: Path) -> Non
     with World(tmp_path) as world:
         pk = world.device(world.bound()[0]).pk
         world.run(partial(_history, pk=pk, ahead=700, rows=2_000))
+        more = 3 if world.view.dialect.partitioned else 0  # for all partitions together
         count, found = world.run(partial(_looked, before=5_000))
-        assert (count, found and found.values[0]) == (3, 701)
-        assert world.run(partial(_looked, before=0)) == (2, None)
+        assert (count, found and found.values[0]) == (3 + more, 701)
+        assert world.run(partial(_looked, before=0)) == (2 + more, None)
 
 
 def test_a_reset_asks_seven_questions(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def _history(tx: Tx, pk: int, ahead: int, rows: int) -> None:
 
 def _looked(tx: Tx, before: int) -> tuple[int, Due | None]:
     with _counting(tx) as executed:
-        found = heartbeat_sql.due(tx, before, 10)
+        found = heartbeat_age_sql.due(tx, before, 10)
     return len(executed), found
 
 

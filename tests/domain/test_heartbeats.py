@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain import heartbeats
-from gateway.store import Rules
+from gateway.store import Rules, heartbeat_partition_sql
 from tests.domain.support import World
 
 SENT = "2026-11-10T11:59:58.5Z"
@@ -20,7 +20,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def _history(world: World) -> int:
-    count: int = world.view.value("SELECT count(*) FROM heartbeats")
+    departed = heartbeat_partition_sql.departed(world.view)
+    count: int = world.view.value("SELECT count(*) FROM heartbeats WHERE id > ?", departed)
     return count
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain import commands, grants, webhooks
 from gateway.models.webhooks import CreateWebhook
-from gateway.store import Tx, delivery_sql, event_sql, heartbeat_sql, idempotency_sql, key_sql
+from gateway.store import Tx, delivery_sql, event_sql, heartbeat_age_sql, idempotency_sql, key_sql
 from tests.domain.support import ACTOR, World
 
 DAY = 86_400_000
@@ -45,7 +45,9 @@ def fill(world: World, table: str, shape: list[tuple[bool, int]]) -> tuple[int, 
 
 def insert_heartbeats(tx: Tx, ages: list[int]) -> None:
     """Heartbeats that were received then."""
-    tx.connection.executemany("INSERT INTO heartbeats (device_pk, received_at) VALUES (1, ?)", [(at,) for at in ages])
+    tx.connection.executemany(
+        "INSERT INTO heartbeats (id, device_pk, received_at) VALUES (?, 1, ?)", enumerate(ages, start=1)
+    )
 
 
 def insert_events(tx: Tx, ages: list[int]) -> None:
@@ -83,7 +85,7 @@ INSERTS = {
     "idempotency": insert_answers,
 }
 PRUNES = {
-    "heartbeats": lambda tx: heartbeat_sql.prune(tx, tx.now - 30 * DAY, 5_000),
+    "heartbeats": lambda tx: heartbeat_age_sql.prune(tx, tx.now - 30 * DAY, 5_000),
     "events": lambda tx: event_sql.prune(tx, tx.now - 365 * DAY, 5_000),
     "deliveries": lambda tx: delivery_sql.prune(tx, tx.now - 30 * DAY, 5_000),
     "idempotency": idempotency_sql.prune,

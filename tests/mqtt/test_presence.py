@@ -153,12 +153,12 @@ async def test_old_history_goes_in_short_transactions(tmp_path: Path) -> None:
         "mosquitto-5", tmp_path, rules={"heartbeat_history_days": 1, "event_history_days": 2}
     ) as testbed:
         device = await testbed.bound()
-        insert = "INSERT INTO heartbeats (device_pk, received_at, battery_percent) VALUES (?, ?, ?)"
+        insert = "INSERT INTO heartbeats (id, device_pk, received_at, battery_percent) VALUES (?, ?, ?, ?)"
         now = testbed.store.context.clock()
         await testbed.store.write(
             lambda tx: (
-                [tx.run(insert, device.pk, now - 2 * DAY_MS, 1) for _ in range(12_000)]
-                + [tx.run(insert, device.pk, now, 2)]
+                [tx.run(insert, number, device.pk, now - 2 * DAY_MS, 1) for number in range(1, 12_001)]
+                + [tx.run(insert, 12_001, device.pk, now, 2)]
             )
         )
         with capture_logs() as logs:

@@ -69,8 +69,8 @@ def test_every_table_is_moved(server: PostgresServer, source: Path, capsys: pyte
     assert files(source) == before
     with closing(open_existing(address)) as connection:
         assert connection.execute("SELECT message FROM refusals").fetchall()[0][0] == "a\ufffdb"
-        insert = "INSERT INTO heartbeats (device_pk, received_at) VALUES (1, 1) RETURNING id"
-        assert connection.execute(insert).fetchall()[0][0] == HEARTBEATS + 2
+        insert = "INSERT INTO refusals (at, source, code, message, payload) VALUES (1, '', '', '', '') RETURNING id"
+        assert connection.execute(insert).fetchall()[0][0] == 2
         assert connection.execute("SELECT nextval('outbox_seq')").fetchall()[0][0] == 2
         assert connection.execute("SELECT next_event()").fetchall()[0][0] == 2
         counts = device_count_sql.kept(View(connection))

@@ -34,11 +34,13 @@ ENGINE_TABLES = {
 COLUMNS = {
     "sqlite": """SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
         WHERE m.type = 'table'""",
-    "postgresql": "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'",
+    "postgresql": """SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'
+        AND table_name NOT IN (SELECT inhrelid::regclass::text FROM pg_inherits)""",
 }
 INDEXES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
-    "postgresql": """SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    "postgresql": """SELECT regexp_replace(c.relname, '^heartbeats_[0-9]+_', 'heartbeats_')
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'i' AND n.nspname = 'public'
         AND c.relname NOT IN (SELECT conname FROM pg_constraint)""",
 }

@@ -88,7 +88,10 @@ def locked(of: PostgresAddress) -> Iterator[None]:
 def dump(of: PostgresAddress, left_out: Mapping[str, str]) -> list[str]:
     """Return every row of every table, in order, but for one column of each table in ``left_out``."""
     with psycopg.connect(of.url) as connection:
-        found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
+        found = connection.execute(
+            """SELECT tablename FROM pg_tables WHERE schemaname = 'public'
+                AND tablename NOT IN (SELECT inhrelid::regclass::text FROM pg_inherits) ORDER BY tablename"""
+        )
         return [line for (table,) in found.fetchall() for line in _lines(connection, table, left_out.get(table))]
 
 

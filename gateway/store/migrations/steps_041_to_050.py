@@ -1,4 +1,4 @@
-"""Schema steps 41 to 50: kept counts of devices, the index of end users, home brokers."""
+"""Schema steps 41 to 50: kept counts of devices, the index of end users, home brokers, times of sending."""
 
 from __future__ import annotations
 
@@ -107,6 +107,12 @@ def m044_homes(db: Database) -> None:
         "ALTER TABLE brokers ADD COLUMN draining INTEGER NOT NULL DEFAULT 0 CHECK (draining IN (0, 1))",
         "ALTER TABLE brokers ADD COLUMN devices INTEGER NOT NULL DEFAULT 0",
     )
+
+
+@step
+def m045_newest_sent_heartbeat(db: Database) -> None:
+    """Add the time of sending that PostgreSQL recognises a repeated heartbeat by. SQLite has an index for that."""
+    db.execute("ALTER TABLE health ADD COLUMN history_sent_at INTEGER")
 
 
 @step

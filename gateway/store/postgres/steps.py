@@ -187,6 +187,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p042_device_counts": steps_041_to_050.P042,
     "p043_search_of_end_users": steps_041_to_050.P043,
     "p044_homes": steps_041_to_050.P044,
+    "p045_heartbeat_partitions": steps_041_to_050.P045,
     "p047_forgiven_silence": steps_041_to_050.P047,
 }
 """Statements by the name of their step, in order."""

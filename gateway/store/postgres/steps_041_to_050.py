@@ -125,4 +125,23 @@ P044: Final = (
     "ALTER TABLE brokers ADD COLUMN draining bigint NOT NULL DEFAULT 0 CHECK (draining IN (0, 1))",
     "ALTER TABLE brokers ADD COLUMN devices bigint NOT NULL DEFAULT 0",
 )
+P045: Final = (
+    "ALTER TABLE health ADD COLUMN history_sent_at bigint",
+    "ALTER TABLE heartbeats ALTER COLUMN id DROP IDENTITY",
+    "ALTER TABLE heartbeats RENAME TO heartbeats_0",
+    "CREATE SEQUENCE heartbeats_id_seq",
+    "SELECT setval('heartbeats_id_seq', coalesce(max(id), 0) / 1000 + 1) FROM heartbeats_0",
+    "ALTER INDEX heartbeats_pkey RENAME TO heartbeats_0_pkey",
+    "ALTER INDEX heartbeats_once RENAME TO heartbeats_0_once",
+    "CREATE TABLE heartbeats (LIKE heartbeats_0, PRIMARY KEY (id)) PARTITION BY RANGE (id)",
+    """ALTER TABLE heartbeats ADD CONSTRAINT heartbeats_device_pk_fkey
+        FOREIGN KEY (device_pk) REFERENCES devices (pk)""",
+    "ALTER TABLE heartbeats ATTACH PARTITION heartbeats_0 FOR VALUES FROM (0) TO (100000000000)",
+    """UPDATE health SET history_sent_at = newest.sent_at
+        FROM (SELECT device_pk, max(sent_at) AS sent_at FROM heartbeats GROUP BY device_pk) AS newest
+        WHERE newest.device_pk = health.device_pk""",
+)
+"""The heartbeats that are there become the first partition. They are read, and neither copied nor indexed again. A
+unique index of a partitioned table must have its key, so each partition has a ``heartbeats_…_once`` for itself.
+``history_sent_at`` tells whether a heartbeat may be in another partition."""
 P047: Final = ("ALTER TABLE brokers ADD COLUMN forgiven_at bigint, ADD COLUMN forgiven_ms bigint NOT NULL DEFAULT 0",)

@@ -13,6 +13,7 @@ from gateway.core.redaction import redact
 from gateway.core.text import wants_colour
 from gateway.core.visible_text import escaped
 from gateway.errors import ConflictError, GatewayError
+from gateway.runtime import gc_tuning
 from gateway.settings.loading import SettingsError
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code. Expected errors are a line each on stderr, without a traceback."""
     # Else Python collects garbage among all that was imported when it ends: a sixth of the CPU time of a short command.
     atexit.register(gc.freeze)
+    gc_tuning.collect_rarely()
     try:
         return run(arguments)
     except ExceptionGroup as group:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.runtime import log
+from gateway.runtime import gc_tuning, log
 
 if TYPE_CHECKING:
     from gateway.settings.loading import Loaded
@@ -36,6 +36,7 @@ def serve(loaded: Loaded) -> int:
     from gateway.app import serve as run  # noqa: PLC0415 - the whole gateway, which no other command needs
     from gateway.runtime.loop_priority import LoopPriority  # noqa: PLC0415 - the same
 
+    gc_tuning.keep_imported()
     log.configure(
         loaded.settings.log_level,
         loaded.settings.log_format,

@@ -10,6 +10,20 @@ _MIDDLE: Final = 20
 _OLD: Final = 100
 
 
+def collect_rarely() -> None:
+    """Raise the thresholds. Call this before the modules of a program are imported.
+
+    Imports make 80,000 objects, and next to no garbage: at the default thresholds a tenth of their CPU time is spent in
+    looking for it.
+    """
+    gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
+
+
+def keep_imported() -> None:
+    """Never look again at what exists now. Call this when all modules of a long-running program are imported."""
+    gc.freeze()
+
+
 def tune_gc() -> None:
     """Collect less often, and never again what exists now. Call this after the start.
 
@@ -19,4 +33,4 @@ def tune_gc() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
+    collect_rarely()

@@ -111,12 +111,13 @@ bench-quick: $(VENV)/.dev tools ## the same in under a minute
 bench-peers: $(VENV)/.dev tools ## ingest beside what people write for it
 	$(BIN)/python -m bench.peers
 
-SIZES ?= 1000 100000
-bench-growth: $(VENV)/.dev tools ## every call of the API as the registry grows: make bench-growth SIZES="1000 100000 1000000"
-	$(BIN)/python -m bench.calls $(SIZES:%=--size %) --report docs/benchmarks
+SIZES  ?= 1000 100000
+REPORT ?= docs/benchmarks
+bench-growth: $(VENV)/.dev tools ## every cost as the registry grows: make bench-growth SIZES="1000 1000000" ENGINE=sqlite
+	$(BIN)/python -m bench.growth $(SIZES:%=--size %) $(ENGINE:%=--engine %) $(HISTORY:%=--history %) --report $(REPORT)
 
-bench-growth-ingest: $(VENV)/.dev tools ## ingest beside a large registry; SIZE="--devices 1000000 --history 50000000"
-	$(BIN)/python -m bench.growth $(SIZE)
+bench-growth-ingest: $(VENV)/.dev tools ## ingest alone beside a large registry; SIZE="--devices 1000000 --history 50000000"
+	$(BIN)/python -m bench.growth_ingest $(SIZE)
 
 .PHONY: soak replay
 SEEDS ?= 50000

@@ -15,18 +15,15 @@ import click
 from rich.console import Console
 
 from bench import cluster, fleet, ingest, loading, memory, reads, reset, throughput
+from bench.expected import told_in_a_line
 from bench.figures import Figure
 from bench.machine import Usage, this_machine
 from bench.postgres import SETTINGS, Databases
-from bench.process import BenchError
 from bench.registry import Registry, prepare
 from bench.report import Report, as_json, show, write
-from broker_config.local import NoMosquittoError
-from gateway.errors import UnavailableError
 from gateway.runtime.postgres_server import PostgresServer
 
 DEVICES: Final = 1_000
-_EXPECTED: Final = (BenchError, NoMosquittoError, UnavailableError)
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
 _NOTES: Final = Console(stderr=True, highlight=False)
@@ -182,16 +179,8 @@ def main(
     if unknown := [name for name in only if name not in possible]:
         raise click.UsageError(f"--only {unknown[0]} runs on SQLite only. On PostgreSQL: {', '.join(possible)}.")
     names = only or tuple(name for name, each in possible.items() if each.quick or not quick)
-    try:
-        with _databases(engine) as databases:
-            report = asyncio.run(_run(size, rounds or size.rounds, directory, names, databases, quick=quick))
-    except ExceptionGroup as group:
-        expected, unexpected = group.split(_EXPECTED)
-        if expected is None or unexpected is not None:
-            raise
-        raise click.ClickException(_first(expected)) from group
-    except _EXPECTED as error:
-        raise click.ClickException(str(error)) from error
+    with told_in_a_line(), _databases(engine) as databases:
+        report = asyncio.run(_run(size, rounds or size.rounds, directory, names, databases, quick=quick))
     if as_document:
         click.echo(as_json(report))
     else:
@@ -207,10 +196,6 @@ def _databases(engine: str) -> Iterator[Databases | None]:
         return
     with PostgresServer(*SETTINGS, durable=True) as server:
         yield Databases(server)
-
-
-def _first(error: BaseException) -> str:
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else str(error)
 
 
 async def _run(

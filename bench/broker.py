@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import broker_config
-from bench.process import BenchError, cpu_seconds_of, stop
+from bench.process import BenchError, cpu_seconds_of, megabytes_of, stop
 from broker_config import local
 from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 
@@ -76,6 +76,10 @@ class Restartable:
         """Return the processor time that it has used since its last start."""
         return cpu_seconds_of(self._process.pid)
 
+    def resident_megabytes(self) -> float:
+        """Return its present memory (RSS), in units of 1,000,000 bytes."""
+        return megabytes_of(self._process.pid)
+
     async def stop(self) -> None:
         """Stop it with SIGTERM, as an operator does."""
         await stop(self._process)
@@ -86,13 +90,17 @@ class Restartable:
 
 
 @asynccontextmanager
-async def restartable(directory: Path, devices: Sequence[tuple[str, str]]) -> AsyncIterator[Restartable]:
+async def restartable(
+    directory: Path, devices: Sequence[tuple[str, str]], plugin: Path | None = None
+) -> AsyncIterator[Restartable]:
     """Run the broker as :func:`mosquitto` does, with methods to stop and start it.
+
+    ``plugin``: that by which the gateway ends sessions (``local.locks_plugin``). With it there is no limit of memory.
 
     Raises:
         BenchError: it did not start.
     """
-    running = Restartable(*await _start(directory, devices))
+    running = Restartable(*await _start(directory, devices, plugin))
     try:
         yield running
     finally:
@@ -113,9 +121,11 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
         raise BenchError(f"no {what} within {_WAIT_SECONDS:g} s") from None
 
 
-async def _start(directory: Path, devices: Sequence[tuple[str, str]]) -> tuple[Broker, asyncio.subprocess.Process]:
+async def _start(
+    directory: Path, devices: Sequence[tuple[str, str]], plugin: Path | None = None
+) -> tuple[Broker, asyncio.subprocess.Process]:
     for attempt in range(_STARTS):
-        broker = _write(directory / f"mosquitto-{attempt}", devices)
+        broker = _write(directory / f"mosquitto-{attempt}", devices, plugin)
         process = await _run(broker)
         if process.returncode is None:
             return broker, process
@@ -137,10 +147,10 @@ async def _run(broker: Broker) -> asyncio.subprocess.Process:
     return process
 
 
-def _write(directory: Path, devices: Sequence[tuple[str, str]]) -> Broker:
+def _write(directory: Path, devices: Sequence[tuple[str, str]], plugin: Path | None) -> Broker:
     port, password = local.free_port(HOST), secrets.token_hex(16)
     user = "root" if os.geteuid() == 0 else "mosquitto"  # the user that may enter the benchmark's private directory
-    files = broker_config.render(directory, port=port, host=HOST, user=user)
+    files = broker_config.render(directory, port=port, host=HOST, user=user, plugin=plugin)
     with files.config.open("a") as config:
         config.write(f"\n{_TOLD}\n")
     with files.acl.open("a") as rights:

@@ -18,8 +18,8 @@ class Pair:
 
     @property
     def ratio(self) -> float | None:
-        """Return the gateway's figure divided by the floor's."""
-        return None if self.floor is None else self.gateway / self.floor
+        """Return the gateway's figure divided by the floor's, or None where that is missing or 0."""
+        return self.gateway / self.floor if self.floor else None
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,27 @@
-"""Rows of a large registry, on either engine: devices as a hospital's, with names, tags, tokens and states.
+"""Rows of a large registry, on either engine: devices as a hospital's, with names, tags, tokens, states and a history.
 
-They are made in Python and written in bulk, so that a million take a minute. One device in ten is not bound, one in
-twenty was never heard, one in a hundred is low on battery. A model that hardly any device has is there, too.
+They are made in Python and written in bulk, so that a million take a minute or two. One device in ten is not bound, one
+in twenty was never heard, one in a hundred is low on battery. A model that hardly any device has is there, too. Of some
+devices, the members, the passwords are known. They are as far apart in the registry as can be.
 """
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from gateway.bootstrap import first_start
-from gateway.core import ids
-from gateway.core.clock import system_clock
+from bench import large_history
+from bench.bulk import Progress, disk_bytes, insert, silent
+from bench.large_history import History
+from bench.registry import Registry
+from gateway.core import credentials, ids
+from gateway.core.clock import DAY_MS, system_clock
 from gateway.core.ids import Ids
-from gateway.core.postgres_address import PostgresAddress
-from gateway.settings.loading import load
-from gateway.store import Context, Tx, View, device_count_sql, device_search, key_sql, open_database, transact
+from gateway.store import Context, Tx, View, device_count_sql, device_search, open_database, transact
 
 MODEL, RARE_MODEL = "bota_pin", "bota_pin_pro"
 RARE: Final = 5
@@ -27,7 +30,9 @@ SEED: Final = 20
 SITES: Final = 500
 _BATCH: Final = 20_000
 _ONLINE: Final = 0.6
-_DAY_MS: Final = 86_400_000
+_UNBOUND_EACH: Final = 10
+_NEVER_HEARD_EACH: Final = 20
+_SALT_BYTES, _DIGEST_BYTES = 12, 64
 _TRIGGERED: Final = ("devices", "health")
 _DEVICES: Final = (
     *("pk", "id", "project_id", "serial_number", "model", "name", "end_user_id", "binding_generation", "bound_at"),
@@ -37,50 +42,57 @@ _TAGS: Final = ("project_id", "tag", "device_pk")
 _TOKENS: Final = (
     *("device_pk", "generation", "hash", "mqtt_hash", "broker_entry", "state", "grant_kid", "created_at"),
 )
+_BINDINGS: Final = (
+    *("device_pk", "generation", "project_id", "end_user_id", "bound_at", "first_event", "after_heartbeat"),
+)
 _HEALTH: Final = (
     *("device_pk", "battery_percent", "storage_used_mb", "storage_total_mb", "signal_strength_dbm"),
     *("recording_state", "flags", "last_heartbeat_at", "last_seen_by", "connection", "offline_due_at", "low_battery"),
 )
 Rows = dict[tuple[str, tuple[str, ...]], list[tuple[Any, ...]]]
+_Table = list[tuple[Any, ...]]
 
 
-def create(data_dir: Path, location: Path | PostgresAddress, devices: int) -> str:
-    """Make a registry with so many devices; return an API key of its project."""
-    database = {} if isinstance(location, Path) else {"database": location.url}
-    _, project_id = first_start(load({"data_dir": str(data_dir), **database}, {}).settings)
-    with closing(open_database(location)) as connection:
-        _, api_key = transact(connection, Context(), lambda tx: key_sql.create(tx, project_id, "bench", test=True))
-    fill(location, devices)
-    return api_key
+@dataclass(frozen=True)
+class Large:
+    """A registry of many devices. The members are the devices of ``registry``."""
+
+    registry: Registry
+    device_bytes: float
+    """Bytes on disk for a device: its row, token, state and all indexes, without history."""
+    heartbeat_bytes: float | None
+    """Bytes on disk for a heartbeat of the history."""
 
 
-def fill(location: Path | PostgresAddress, devices: int, *, online_ms: int = _DAY_MS) -> None:
-    """Add devices to a registry that has a project and a signing key, after those that it has.
+def fill(registry: Registry, devices: int, *, members: int = 0, history: int = 0, progress: Progress = silent) -> Large:
+    """Add devices to an empty registry. ``members`` of the bound ones have known passwords.
 
-    ``online_ms``: how long those that are online stay so without a heartbeat, in milliseconds.
+    Each device that was ever heard gets ``history`` heartbeats.
     """
-    with closing(open_database(location)) as connection:
+    with closing(open_database(registry.location)) as connection:
         view = View(connection)
-        first = 1 + (view.value("SELECT max(pk) FROM devices") or 0)
         project_id, kid = view.value("SELECT min(id) FROM projects"), view.value("SELECT max(kid) FROM signing_keys")
-        made = _made(project_id, kid, range(first, first + devices), online_ms)
-        transact(connection, Context(), lambda tx: _write(tx, made))
-        connection.execute("ANALYZE" if isinstance(location, Path) else "VACUUM ANALYZE")
+        maker = _Maker(project_id, kid, devices, members, history, partitioned=view.dialect.partitioned)
+        empty = disk_bytes(view)
+        transact(connection, Context(), lambda tx: _write(tx, maker, progress))
+        full = disk_bytes(view)
+        large_history.fill(connection, maker.history, maker.heard, progress)
+        rows, after = maker.history.rows, disk_bytes(view)
+        connection.execute("ANALYZE" if registry.database is None else "VACUUM ANALYZE")
+    filled = replace(registry, devices=tuple(maker.members))
+    return Large(filled, (full - empty) / devices, (after - full) / rows if rows else None)
 
 
-def _write(tx: Tx, made: Iterator[tuple[int, Rows]]) -> None:
+def _write(tx: Tx, maker: _Maker, progress: Progress) -> None:
     """Write in bulk. The triggers that count would update one row a million times."""
     tx.connection.take_time()
     copy = getattr(tx.connection, "copy_rows", None)
     for table in _TRIGGERED if copy else ():
         tx.run(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-    for _, tables in made:
+    for done, tables in maker.batches():
         for (table, columns), rows in tables.items():
-            if copy:
-                copy(table, columns, rows)
-            else:
-                marks = ", ".join("?" * len(columns))
-                tx.run_many(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)  # noqa: S608 - constants
+            insert(tx, table, columns, rows)
+        progress("devices", done, maker.devices)
     for table in _TRIGGERED if copy else ():
         tx.run(f"ALTER TABLE {table} ENABLE TRIGGER USER")
     if copy:
@@ -90,36 +102,83 @@ def _write(tx: Tx, made: Iterator[tuple[int, Rows]]) -> None:
     device_count_sql.recount(tx)
 
 
-def _made(project_id: str, kid: str, numbers: range, online_ms: int) -> Iterator[tuple[int, Rows]]:
-    chance, now = random.Random(SEED), system_clock()  # noqa: S311 - rows of a benchmark
-    made = Ids(chance.randbytes)
-    for first in range(numbers.start, numbers.stop, _BATCH):
-        batch = range(first, min(first + _BATCH, numbers.stop))
-        tables: Rows = {
-            ("devices", _DEVICES): [],
-            ("device_tags", _TAGS): [],
-            ("tokens", _TOKENS): [],
-            ("health", _HEALTH): [],
-        }
-        devices, tags, tokens, health = tables.values()
-        for pk in batch:
-            age = (numbers.stop - pk) * 1_000
-            bound_at = None if pk % 10 == 0 else now - age
-            model = RARE_MODEL if pk - numbers.start < RARE else MODEL if pk % 10 else "bota_note"
-            site = f"site-{chance.randrange(SITES)}"
-            name = f"Ward {chance.randrange(90)} bed {chance.randrange(40)}"
-            end_user = None if bound_at is None else f"eu_{chance.randrange(16**10):010x}"
-            devices.append(
-                (pk, made.new(ids.DEVICE, now - age), project_id, f"BP-{pk:08}", model, name, end_user, 1, bound_at,
-                 now - age, now - chance.randrange(_DAY_MS), site)
+class _Maker:
+    """Makes the rows of the devices, the same for the same numbers but for what follows from the time."""
+
+    def __init__(
+        self, project_id: str, kid: str, devices: int, members: int, history: int, *, partitioned: bool
+    ) -> None:
+        self.devices = devices
+        self.heard = [pk for pk in range(1, devices + 1) if pk % _NEVER_HEARD_EACH]
+        self.members: list[tuple[str, str]] = []
+        """Id and MQTT password, once the rows were made."""
+        bound = [pk for pk in range(1, devices + 1) if _is_bound(pk)]
+        self._members = set(bound[:: max(1, len(bound) // members)][:members]) if members else set()
+        self._project_id, self._kid = project_id, kid
+        self._chance, self._now = random.Random(SEED), system_clock()  # noqa: S311 - rows of a benchmark
+        self._ids = Ids(self._chance.randbytes)
+        self.history = History(len(self.heard), history, self._now)
+        self._marks = large_history.MARKS[: 3 if partitioned else 2]
+
+    def batches(self) -> Iterator[tuple[int, Rows]]:
+        """Yield the rows of some devices at a time, by table, and the number of devices so far."""
+        for first in range(1, self.devices + 1, _BATCH):
+            last = min(first + _BATCH - 1, self.devices)
+            tables: Rows = {
+                ("devices", _DEVICES): [],
+                ("device_tags", _TAGS): [],
+                ("tokens", _TOKENS): [],
+                ("bindings", _BINDINGS): [],
+                ("health", (*_HEALTH, *self._marks)): [],
+            }
+            for pk in range(first, last + 1):
+                self._make(pk, *tables.values())
+            yield last, tables
+
+    def _make(self, pk: int, devices: _Table, tags: _Table, tokens: _Table, bindings: _Table, health: _Table) -> None:
+        chance, now, project = self._chance, self._now, self._project_id
+        at = now - (self.devices - pk) * 1_000
+        bound_at = at if _is_bound(pk) else None
+        model = RARE_MODEL if pk <= RARE else MODEL if pk % _UNBOUND_EACH else "bota_note"
+        site = f"site-{chance.randrange(SITES)}"
+        name = f"Ward {chance.randrange(90)} bed {chance.randrange(40)}"
+        end_user = None if bound_at is None else f"eu_{chance.randrange(16**10):010x}"
+        device_id, changed_at = self._ids.new(ids.DEVICE, at), now - chance.randrange(DAY_MS)
+        devices.append(
+            (pk, device_id, project, f"BP-{pk:08}", model, name, end_user, 1, bound_at, at, changed_at, site)
+        )
+        tags.append((project, site, pk))
+        if bound_at is not None:
+            tokens.append((pk, 1, *self._token(pk, device_id), "active", self._kid, bound_at))
+            bindings.append((pk, 1, project, end_user, bound_at, 0, 0))
+        if pk % _NEVER_HEARD_EACH:
+            is_online = chance.random() < _ONLINE
+            connection, due = ("online", now + DAY_MS) if is_online else ("offline", None)
+            health.append(
+                (pk, 50, 512, 8192, -61, "idle", 8, now - 60_000, "wifi", connection, due, int(pk % 100 == 1),
+                 *self.history.marks(_turn(pk))[: len(self._marks)])
             )  # fmt: skip
-            tags.append((project_id, site, pk))
-            if bound_at is not None:
-                tokens.append((pk, 1, chance.randbytes(32), chance.randbytes(32), "", "active", kid, bound_at))
-            if pk % 20:
-                online = chance.random() < _ONLINE
-                health.append(
-                    (pk, 50, 512, 8192, -61, "idle", 8, now - 60_000, "wifi", "online" if online else "offline",
-                     now + online_ms if online else None, int(pk % 100 == 1))
-                )  # fmt: skip
-        yield len(batch), tables
+
+    def _token(self, pk: int, device_id: str) -> tuple[bytes, bytes, str]:
+        """Return hash, hash of the MQTT password, and entry of the password file."""
+        random_bytes = self._chance.randbytes
+        if pk not in self._members:
+            salt, digest = (base64.b64encode(random_bytes(count)).decode() for count in (_SALT_BYTES, _DIGEST_BYTES))
+            return random_bytes(32), random_bytes(32), f"$6${salt}${digest}"
+        token = credentials.mint_device_token(random_bytes)
+        self.members.append((device_id, token.mqtt_password))
+        return token.hash, token.mqtt_hash, token.broker_entry
+
+
+def bound_of(devices: int) -> int:
+    """Return how many of so many devices are bound."""
+    return devices - devices // _UNBOUND_EACH
+
+
+def _turn(pk: int) -> int:
+    """Return how many devices before this one were heard."""
+    return pk - 1 - (pk - 1) // _NEVER_HEARD_EACH
+
+
+def _is_bound(pk: int) -> bool:
+    return pk % _UNBOUND_EACH != 0

@@ -66,9 +66,12 @@ class Usage:
         ours = sum(usage.ru_utime + usage.ru_stime for usage in each)
         return cls(total / _TICKS_PER_SECOND, (total - idle) / _TICKS_PER_SECOND, ours)
 
-    def others_since(self, earlier: Usage) -> float:
-        """Return the share of all cores (0 to 1) that other programs have kept busy since then."""
-        others = (self.busy - earlier.busy) - (self.ours - earlier.ours)
+    def others_since(self, earlier: Usage, also_ours: float = 0.0) -> float:
+        """Return the share of all cores (0 to 1) that other programs have kept busy since then.
+
+        ``also_ours``: processor seconds of programs of the benchmark that are not its children.
+        """
+        others = (self.busy - earlier.busy) - (self.ours - earlier.ours) - also_ours
         return max(0.0, others / (self.total - earlier.total))
 
 

@@ -78,9 +78,11 @@ class Program:
 
     def resident_megabytes(self) -> float:
         """Return its present memory (RSS, shared pages counted in full), in units of 1,000,000 bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(kibibytes) * 1_024 / 1_000_000
+        return megabytes_of(self.pid)
+
+    def peak_megabytes(self) -> float:
+        """Return the most memory that it ever had (RSS), in the same unit."""
+        return megabytes_of(self.pid, "VmHWM")
 
 
 @asynccontextmanager
@@ -112,6 +114,13 @@ def cpu_seconds_of(pid: int) -> float:
     """Return the processor time that a process has used so far, with all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / _TICKS_PER_SECOND
+
+
+def megabytes_of(pid: int, which: str = "VmRSS") -> float:
+    """Return a figure of memory of ``/proc/PID/status``, in units of 1,000,000 bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith(f"{which}:"))
+    return int(kibibytes) * 1_024 / 1_000_000
 
 
 def _last_words(log: Path | None) -> str:

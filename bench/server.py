@@ -18,6 +18,8 @@ from bench.registry import Registry
 from bench.subject import PASSWORD_VARIABLE
 
 OK: Final = 200
+LOG: Final = "bench.log"
+"""File in the data directory that has what the gateway logs."""
 _POLL_SECONDS: Final = 0.05
 _READY_TRIES: Final = 2_000
 """A large registry takes longer."""
@@ -49,9 +51,7 @@ async def gateway(
         **({} if broker is None else _beside(broker)),
         **(more or {}),
     }
-    async with program(
-        sys.executable, "-m", "gateway", "serve", environ=environ, log=data_dir / "bench.log"
-    ) as process:
+    async with program(sys.executable, "-m", "gateway", "serve", environ=environ, log=data_dir / LOG) as process:
         port = urlsplit(await process.line("HTTP")).port
         assert port, "the gateway prints the port that it has"
         await _ready(port)

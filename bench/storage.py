@@ -71,9 +71,9 @@ async def _on_postgresql(senders: int, each: int) -> Cost:
         where = server.address()
         settings = Settings(data_dir=Path(folder), gateway_id=GATEWAY_ID, database=where)
         await _send(settings, await _bound(settings, senders), range(1))
-        disk, log, busy = _disk(where), _log(where), _busy(server.pid)
+        disk, log, busy = _disk(where), _log(where), busy_seconds(server.pid)
         seconds, count = await _send(settings, _ids(settings), range(1, 1 + each)), senders * each
-        used = (_busy(server.pid) - busy, _disk(where) - disk, _log(where) - log)
+        used = (busy_seconds(server.pid) - busy, _disk(where) - disk, _log(where) - log)
         return Cost(seconds / count, *(each / count for each in used))
 
 
@@ -133,7 +133,7 @@ def _ask(where: PostgresAddress, question: str) -> str:
         return str(found)
 
 
-def _busy(server: int) -> float:
+def busy_seconds(server: int) -> float:
     """Return the processor seconds of a server with its children, those that have ended included."""
     found = 0.0
     for pid in _children(server):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import fleet, ingest, loading
+from bench import fleet, ingest, loading, memory
 from bench.figures import Figure, Pair, at_most
 from bench.machine import Machine
 from bench.report import Report, write
@@ -16,6 +16,7 @@ TAKEN = ingest.Taken(messages_per_second=60_000, offered_per_second=70_000, cpu_
 INGEST = ingest.Round(TAKEN, replace(TAKEN, messages_per_second=55_000), bare_loop_seconds=0.5)
 LOADING = loading.Round(loading.Made(89_000, 600_000), loading.Made(4_500_000, 4_500_000), 0.5)
 FLEET = fleet.Round(0.042, 0.02, 8.0, 0.1, 7.0, 3.0, fleet.Spent(1.7, 2.5, 5.4))
+MEMORY = memory.Round(beside_mosquitto=68.2, embedded=70.8, floor=59.5)
 SLOWER: dict[str, Callable[[float], float]] = {
     "messages_per_second": lambda rate: rate / 2,
     "offered_per_second": lambda rate: rate / 2,
@@ -50,8 +51,9 @@ def _twice(seconds: float) -> float:
         (lambda it: ingest.figures([it], 100, 1_000), INGEST),
         (lambda it: loading.figures([it]), LOADING),
         (lambda it: fleet.figures([it], 19_900), FLEET),
+        (lambda it: memory.figures([it]), MEMORY),
     ],
-    ids=["ingest", "load", "fleet"],
+    ids=["ingest", "load", "fleet", "memory"],
 )
 def test_a_machine_half_as_fast_turns_no_line_red(of: Callable[[Any], list[Figure]], found: Any) -> None:
     """Each target is one of a ratio, and each line that had reached it still has."""

@@ -1,4 +1,4 @@
-"""Ingest rate while the registry and its history grow: ``python -m bench.growth``.
+"""Ingest rate while the registry and its history grow: ``python -m bench.growth_ingest``.
 
 1,000 devices send, before and after other devices and history are added. Their rows are far apart in the registry. Each
 measurement stands beside its floor (``mosquitto_sub``, without any registry).

@@ -122,4 +122,5 @@ def paid_until(paid: Milliseconds, now: int, each: Milliseconds, saved: Millisec
     This is the generic cell rate algorithm (ITU-T I.371): one number a key. ``each`` is the time that pays for a unit,
     ``saved`` the time whose budget a key may save, all in milliseconds.
     """
-    return max(paid, now - saved) + each
+    least = now - saved
+    return (max(least, paid)) + each  # of each heartbeat: a call of max() would cost more than the rest

@@ -10,14 +10,17 @@ from typing import Final
 
 import mqtt5
 import structlog
+from mqtt5 import DisconnectReasonCode as Reason
 
 from gateway.domain.messages import Message
 from gateway.mqtt.session import AT_LEAST_ONCE, RECEIVE_MAXIMUM, TOLD_EVERY, WAITING_AT_QOS_0, ReceivedMessage
+from gateway.mqtt.v5.wire import ProtocolError
 from gateway.runtime.tracing import HEADER, well_formed
 
 log = structlog.get_logger()
 
 _ACK: Final = "/ack"
+_EXACTLY_ONCE: Final = mqtt5.QoS.EXACTLY_ONCE
 WAITING: Final = 2 * RECEIVE_MAXIMUM
 """Messages at QoS 1 that may wait before the socket is no longer read."""
 WAITING_BYTES: Final = 8_388_608
@@ -40,15 +43,25 @@ class ReceiveQueue:
         """Add a message, or drop it when it may be dropped [MQTT 5, 4.3.1] and too many wait.
 
         Nothing else bounds QoS 0.
+
+        Raises:
+            ProtocolError: the broker may not send this message.
         """
-        if packet.packet_id is None:
+        if packet.qos == _EXACTLY_ONCE:
+            raise ProtocolError("a message at QoS 2", Reason.QOS_NOT_SUPPORTED)
+        if packet.topic_alias is not None:
+            raise ProtocolError("a topic alias", Reason.TOPIC_ALIAS_INVALID)
+        topic, payload, packet_id = packet.topic, packet.payload, packet.packet_id
+        qos = AT_LEAST_ONCE
+        if packet_id is None:
             if self._at_qos_0 >= WAITING_AT_QOS_0:
                 self._drop(packet)
                 return
             self._at_qos_0 += 1
-        delivery = _delivery(packet)
-        self._deliveries.append(delivery)
-        self._bytes += len(delivery.message.payload)
+            packet_id = qos = 0
+        trace = _trace(packet) if topic.endswith(_ACK) else None
+        self._deliveries.append(ReceivedMessage(Message(topic, payload, packet.retain, trace), packet_id, qos))
+        self._bytes += len(payload)
 
     def _drop(self, packet: mqtt5.PublishPacket) -> None:
         if self._dropped % TOLD_EVERY == 0:
@@ -75,13 +88,6 @@ class ReceiveQueue:
 
     def _waits(self, messages: int, size: int) -> bool:
         return self._bytes > size or len(self._deliveries) - self._at_qos_0 > messages
-
-
-def _delivery(packet: mqtt5.PublishPacket) -> ReceivedMessage:
-    topic, packet_id = packet.topic, packet.packet_id
-    trace = _trace(packet) if topic.endswith(_ACK) else None
-    message = Message(topic, packet.payload, packet.retain, trace)
-    return ReceivedMessage(message, 0, 0) if packet_id is None else ReceivedMessage(message, packet_id, AT_LEAST_ONCE)
 
 
 def _trace(packet: mqtt5.PublishPacket) -> str | None:

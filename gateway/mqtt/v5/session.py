@@ -16,7 +16,6 @@ from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 import mqtt5
-from mqtt5 import DisconnectReasonCode as Reason
 
 from gateway.mqtt.clearing import NEWS
 from gateway.mqtt.coalescing import ReadCoalescer
@@ -72,10 +71,20 @@ class Mqtt5Session(Session):
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    def _received(self, packet: mqtt5.Packet) -> None:
-        if type(packet) is mqtt5.PublishPacket:
-            self._message(packet)
-        elif isinstance(packet, mqtt5.PubAckPacket | mqtt5.SubAckPacket | mqtt5.UnsubAckPacket):
+    def _received(self, packets: Sequence[mqtt5.Packet]) -> None:
+        inbox = self._inbox
+        for packet in packets:
+            if type(packet) is mqtt5.PublishPacket:
+                inbox.put(packet)
+            else:
+                self._control(packet)
+        if inbox:
+            self._news.set()
+            if inbox.full:
+                self.wire.pause()
+
+    def _control(self, packet: mqtt5.Packet) -> None:
+        if isinstance(packet, mqtt5.PubAckPacket | mqtt5.SubAckPacket | mqtt5.UnsubAckPacket):
             self._answered(packet)
         elif isinstance(packet, mqtt5.ConnAckPacket):
             if self.greeted.done():
@@ -85,16 +94,6 @@ class Mqtt5Session(Session):
             self.wire.fail(LinkError(f"The broker ended the connection: {words(packet)}"))
         elif not isinstance(packet, mqtt5.PingRespPacket):
             raise ProtocolError(f"{type(packet).__name__} from a server")
-
-    def _message(self, packet: mqtt5.PublishPacket) -> None:
-        if packet.qos == mqtt5.QoS.EXACTLY_ONCE:
-            raise ProtocolError("a message at QoS 2", Reason.QOS_NOT_SUPPORTED)
-        if packet.topic_alias is not None:
-            raise ProtocolError("a topic alias", Reason.TOPIC_ALIAS_INVALID)
-        self._inbox.put(packet)
-        if self._inbox.full:
-            self.wire.pause()
-        self._news.set()
 
     async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """Return what has arrived; see :class:`Session`."""

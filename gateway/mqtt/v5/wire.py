@@ -6,7 +6,7 @@ A breach of the protocol ends the connection: DISCONNECT with the reason, then t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import mqtt5
@@ -32,13 +32,13 @@ class ProtocolError(LinkError):
 
 
 class Wire(asyncio.BufferedProtocol):
-    """One socket. Packets go to ``received``; ``closed`` holds why the connection ended, once it has.
+    """One socket. The packets of each read go to ``received``; ``closed`` holds why the connection ended, once it has.
 
     It reads into one buffer that it keeps, a piece at a time, so that other tasks of the loop get a turn in between. A
     loop with priorities is told that this socket carries bulk.
     """
 
-    def __init__(self, received: Callable[[mqtt5.Packet], None]) -> None:
+    def __init__(self, received: Callable[[Sequence[mqtt5.Packet]], None]) -> None:
         self.closed: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
         self.received_since_ping = False
         """Whether anything arrived since this was last set to false."""
@@ -83,9 +83,14 @@ class Wire(asyncio.BufferedProtocol):
         view, at = memoryview(self._buffer)[:filled], 0
         if self._first:
             self._look_at(bytes(view[: len(_OLD_CONNACK)]))
-        while (found := _read(view[at:])) is not None:
-            at += found[1]
-            self._received(found[0])
+        packets = list[mqtt5.Packet]()
+        try:
+            while (found := _read(view[at:])) is not None:
+                packet, length = found
+                packets.append(packet)
+                at += length
+        finally:  # those before a bad one count
+            self._received(packets)
         self._filled = filled - at
         if self._filled > MAX_PACKET_BYTES:
             raise ProtocolError("a packet is larger than it may be", Reason.PACKET_TOO_LARGE)

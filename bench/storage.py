@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from bench.load import heartbeat
 from gateway.bootstrap import first_start
 from gateway.core.topics import Topics
-from gateway.domain import devices, messages
+from gateway.domain import devices, message_batches, messages
 from gateway.models.devices import RegisterDevice
 from gateway.runtime.postgres_server import PostgresServer
 from gateway.settings.loading import Settings
@@ -114,7 +114,7 @@ async def _send(settings: Settings, ids: list[str], numbers: range) -> float:
 
 
 def _stored(written: Batch, batch: list[messages.Message], names: Topics) -> tuple[int, list[messages.MessageResult]]:
-    return messages.process_batch(written, batch, names)
+    return message_batches.process_batch(written, batch, names)
 
 
 def _disk(where: PostgresAddress) -> int:

@@ -6,7 +6,6 @@ A refused message changes nothing. It is counted, stored for diagnosis and answe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -22,7 +21,6 @@ from gateway.models.heartbeats import Heartbeat, Status
 from gateway.models.mqtt import RefusedMessage
 from gateway.models.validation import invalid
 from gateway.store import (
-    Batch,
     Tx,
     View,
     command_sql,
@@ -35,17 +33,9 @@ from gateway.store import (
     outbox_sql,
 )
 from gateway.store.device_cache import SenderRecord
-from gateway.store.heartbeat_sql import Beat
 from gateway.store.records import DeviceKey
 
 MAX_PAYLOAD_BYTES: Final = 65_536
-LEAST: Final = 100
-"""The most messages that an urgent write, such as a reset, waits for on SQLite: a millisecond or two."""
-MOST_ALONE: Final = 20
-"""The most messages that go one by one before a batch checks again whether an urgent write waits.
-
-Each takes a few statements: over a network tens of milliseconds. The renewal of the broker's lease is such a write.
-"""
 _AUDITED_PER_MINUTE: Final = 10
 _REFUSED: Final = "acknowledgement.refused"
 _SOURCE_SHOWN: Final = 256
@@ -81,10 +71,6 @@ class Parsed(NamedTuple):
     """The device of a heartbeat that says nothing of commands: many of those can be stored together."""
 
 
-Incoming = Message | Parsed | None
-"""A message that waits for its commit: as it came, parsed already, or not to be stored."""
-
-
 class MessageResult(NamedTuple):
     """The answer on the device's ``errors`` topic."""
 
@@ -96,13 +82,14 @@ def parse(names: topics.Topics, message: Message) -> Parsed:
     """Parse a message. It never raises: a flaw becomes a refusal."""
     topic = names.parse(message.topic)
     if isinstance(topic, topics.HeartbeatTopic) and not message.retain and len(message.payload) <= MAX_PAYLOAD_BYTES:
-        body = _heartbeat(message.payload)
+        body = read_heartbeat(message.payload)
         plain = isinstance(body, Heartbeat) and body.last_command is None
         return Parsed(message, topic, body, topic.device_id if plain else "")
     return Parsed(message, topic, _body(topic, message))
 
 
-def _heartbeat(payload: bytes) -> Heartbeat | Refusal:
+def read_heartbeat(payload: bytes) -> Heartbeat | Refusal:
+    """Return the heartbeat, or why it is refused."""
     try:
         heartbeat: Heartbeat = _read_heartbeat(payload)
     except ValidationError as error:
@@ -124,7 +111,7 @@ def _body(topic: topics.Topic | None, message: Message) -> Body:
         )
     match topic:
         case topics.HeartbeatTopic():
-            return _retained(message) if message.retain else _heartbeat(message.payload)
+            return _retained(message) if message.retain else read_heartbeat(message.payload)
         case topics.StatusTopic():
             return _validate(Status, message.payload) if message.payload else None
         case topics.AckTopic():
@@ -148,72 +135,6 @@ def _validate(kind: type[M], payload: bytes) -> M | Refusal:
 def _invalid(error: ValidationError) -> Refusal:
     problem = invalid(error, whole="The payload")
     return Refusal("invalid_request", problem.message, problem.details["field"])
-
-
-def process_batch(batch: Batch, incoming: Sequence[Incoming], names: topics.Topics) -> tuple[int, list[MessageResult]]:
-    """Store messages, part after part, until an urgent write waits.
-
-    Return how many of the first were stored, and the answers for the devices' ``errors`` topics. A part is parsed when
-    its turn comes, here in the writer's thread: the event loop has clients to serve. After each part (on SQLite a fifth
-    of a millisecond) the batch checks whether a client waits. Heartbeats that say nothing of
-    commands are stored together, if their device sends nothing else in this part. So the order of one device's messages
-    is kept; that between devices has no meaning.
-    """
-    tx, devices = batch.tx, batch.devices
-    count, singly, answers = 0, 0, list[MessageResult]()
-    beats = heartbeats.HeartbeatBatch(tx, at_broker=True, yield_to_urgent=batch.yield_to_urgent)
-    devices.open(tx.connection)
-    while count < len(incoming) and not ((count >= LEAST or singly >= MOST_ALONE) and batch.should_stop()):
-        batch.yield_to_urgent()
-        length, together, alone = _part(batch, incoming[count : count + tx.dialect.together], names)
-        beats.take(together)
-        if alone:
-            beats.settle()
-            answers += [answer for parsed in alone if (answer := apply(tx, parsed)) is not None]
-            devices.forget()  # whatever these have changed
-        count += length
-        singly += len(alone)
-    beats.settle()
-    devices.close(tx.connection)
-    return count, answers
-
-
-def _part(batch: Batch, incoming: Sequence[Incoming], names: topics.Topics) -> tuple[int, list[Beat], list[Parsed]]:
-    """Return how many of these are the next part, and which of them go together and which one by one."""
-    parsed = [(place, parsed_of(names, each)) for place, each in enumerate(incoming, 1) if each is not None]
-    together, alone = _partition(batch, [each for _, each in parsed])
-    if len(alone) <= MOST_ALONE:
-        return len(incoming), together, alone
-    length = next(place for place, each in parsed if each is alone[MOST_ALONE - 1])
-    return length, *_partition(batch, [each for place, each in parsed if place <= length])
-
-
-def parsed_of(names: topics.Topics, incoming: Message | Parsed) -> Parsed:
-    """Return the message, parsed."""
-    return incoming if isinstance(incoming, Parsed) else parse(names, incoming)
-
-
-def _partition(batch: Batch, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
-    """Return what can be stored together, and what goes one by one; each in the order in which it came."""
-    names = devices_of_plain(messages)
-    known = health_sql.device_states(batch, names)
-    together, alone = [], []
-    for parsed in messages:
-        _, _, body, name = parsed
-        device = known.get(name) if name in names else None
-        if device is None or device.token_state is None or not isinstance(body, Heartbeat):
-            alone.append(parsed)
-        else:
-            together.append(Beat(device, body, body.radio))
-    return together, alone
-
-
-def devices_of_plain(messages: Collection[Parsed]) -> set[str]:
-    """Return the ids of devices whose messages among these are all heartbeats that say nothing of commands."""
-    names = {parsed.plain for parsed in messages}
-    if "" in names:
-        names -= {getattr(parsed.topic, "device_id", "") for parsed in messages if not parsed.plain} | {""}
-    return names
 
 
 def apply(tx: Tx, parsed: Parsed) -> MessageResult | None:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from gateway.core import topics
 from gateway.domain.heartbeats import HeartbeatBatch
-from gateway.domain.messages import LEAST, Incoming, Parsed, devices_of_plain, parsed_of
+from gateway.domain.message_batches import LEAST, Incoming, devices_of_plain, parsed_of
+from gateway.domain.messages import Parsed
 from gateway.models.heartbeats import Heartbeat
 from gateway.store import Batch, device_sql, health_sql
 from gateway.store.device_cache import CachedDevice

@@ -17,9 +17,10 @@ from gateway.core import topics
 from gateway.core.backoff import Backoff, Pauses
 from gateway.core.clock import Clock
 from gateway.core.limits import CellRate
-from gateway.domain import messages, plain_heartbeats
+from gateway.domain import message_batches, messages, plain_heartbeats
 from gateway.domain.commands import Refusal
-from gateway.domain.messages import Incoming, Message, MessageResult, Parsed
+from gateway.domain.message_batches import Incoming
+from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.errors import StoreError
 from gateway.mqtt.clearing import Clearing
 from gateway.mqtt.session import ReceivedMessage, Session
@@ -180,9 +181,7 @@ class Ingest:
             waiting += map(self._admit, some)
             if self._doubtful:
                 await self._judge(waiting, begin)
-            if not awaited and not all(map(_is_budgeted, some)):
-                pairs = zip(some, waiting[begin:], strict=True)
-                awaited = any(not (taken is None or _is_budgeted(delivery)) for delivery, taken in pairs)
+            awaited = awaited or any(isinstance(taken, Parsed) and not _is_budgeted(taken) for taken in waiting[begin:])
             await asyncio.sleep(0)
         return waiting, awaited
 
@@ -199,17 +198,18 @@ class Ingest:
 
     def _admit(self, delivery: ReceivedMessage) -> Incoming:
         message = delivery.message
-        if (message.retain or not message.payload) and self._clearing.sees(message):
+        topic, payload, retain, _ = message
+        if (retain or not payload) and self._clearing.sees(message):
             return None
-        if message.topic.endswith(_BUDGETED) and not self._budget.take(message.topic):
+        if topic.endswith(_BUDGETED) and not self._budget.take(topic):
             return self._refuse_over_budget(message)
-        if message.topic.endswith(_ACK):
-            sender = message.topic.partition(_COMMANDS)[0]  # of any type, since a device can make up types
+        if topic.endswith(_HEARTBEAT):
+            return message
+        if topic.endswith(_ACK):
+            sender = topic.partition(_COMMANDS)[0]  # of any type, since a device can make up types
             if not self._ack_budget.take(sender):
                 self._doubtful.add(id(message))
                 return message
-        if message.topic.endswith(_HEARTBEAT):
-            return message
         parsed = messages.parse(self._topics, message)
         if isinstance(parsed.topic, topics.MarksTopic):
             self._marks.append(message.payload)
@@ -314,7 +314,7 @@ class Ingest:
             first = batch[:count]
             if not any(first):
                 return count, []
-        return await self._store.write_batch(lambda tx: messages.process_batch(tx, first, self._topics))
+        return await self._store.write_batch(lambda tx: message_batches.process_batch(tx, first, self._topics))
 
     async def _answer(self, session: Session, answers: Sequence[MessageResult]) -> None:
         for answer in answers:
@@ -324,8 +324,8 @@ class Ingest:
                 await session.publish(self._topics.errors(answer.device_id), messages.error_payload(refusal), qos=0)
 
 
-def _is_budgeted(delivery: ReceivedMessage) -> bool:
-    return delivery.message.topic.endswith(_BUDGETED)
+def _is_budgeted(taken: Parsed) -> bool:
+    return taken.message.topic.endswith(_BUDGETED)
 
 
 async def _acknowledge(

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.core.postgres_address import PostgresAddress
 from gateway.core.topics import Topics
-from gateway.domain import devices, messages
+from gateway.domain import devices, message_batches
 from gateway.domain.messages import Message
 from gateway.domain.plain_heartbeats import Stored, store_plain
 from gateway.models.devices import RegisterDevice
@@ -69,7 +69,7 @@ class Two:
 
     async def online(self, *ids: str) -> None:
         """Let these devices be online, with 50 percent."""
-        await self.one.write_batch(lambda batch: messages.process_batch(batch, beats(*ids, percent=50), NAMES))
+        await self.one.write_batch(lambda batch: message_batches.process_batch(batch, beats(*ids, percent=50), NAMES))
 
     @asynccontextmanager
     async def batch(self, store: Store, *ids: str, percent: int = 50) -> AsyncIterator[Running]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.clock import DAY_MS, to_rfc3339
-from gateway.domain import messages
+from gateway.domain import message_batches
 from gateway.domain.messages import Message
 from gateway.domain.plain_heartbeats import store_plain
 from gateway.errors import StoreError
@@ -83,7 +83,7 @@ async def _twice(store: Store, ids: Sequence[str], percent: int, now: int) -> No
 
 def _undone(ids: Sequence[str]) -> Callable[[Batch], None]:
     def fails(batch: Batch) -> None:
-        messages.process_batch(batch, beats(*ids, percent=9), NAMES)
+        message_batches.process_batch(batch, beats(*ids, percent=9), NAMES)
         raise StoreError("a disk is full")
 
     return fails

@@ -14,8 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway.domain import messages
-from gateway.domain.messages import Incoming, Message
+from gateway.domain import message_batches, messages
+from gateway.domain.message_batches import Incoming
+from gateway.domain.messages import Message
 from gateway.errors import StoreError
 from gateway.mqtt.ingest import Ingest
 from gateway.store import Context, Store, Tx, View, device_sql, event_sql, heartbeat_partition_sql, heartbeat_sql
@@ -211,7 +212,7 @@ async def test_what_is_stored_beside_others_is_what_is_stored_alone(two: Two, se
         beside = [Message(NAMES.heartbeat(one), payload) for (one, _), payload in words]
         alone = [Message(NAMES.heartbeat(other), payload) for (_, other), payload in words]
         await _ingest(two.one)._store_some(list(beside))  # noqa: SLF001 - without a broker
-        await two.other.write_batch(lambda batch, alone=alone: messages.process_batch(batch, alone, NAMES))  # type: ignore[misc]
+        await two.other.write_batch(lambda batch, alone=alone: message_batches.process_batch(batch, alone, NAMES))  # type: ignore[misc]
     for one, other in pairs:
         assert await two.one.read(lambda view, each=one: _compared(view, each)) == await two.one.read(  # type: ignore[misc]
             lambda view, each=other: _compared(view, each)  # type: ignore[misc]
@@ -221,14 +222,14 @@ async def test_what_is_stored_beside_others_is_what_is_stored_alone(two: Two, se
 async def test_what_the_first_transaction_holds_is_stored_once(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one fails at first. Neither a heartbeat is stored twice, nor is one lost."""
     plain, other = await two.device("S1"), await two.device("S2")
-    real, tries = messages.process_batch, iter((True, False))
+    real, tries = message_batches.process_batch, iter((True, False))
 
     def fails_once(*of: Any) -> Any:
         if next(tries):
             raise StoreError("a disk is full")
         return real(*of)
 
-    monkeypatch.setattr(messages, "process_batch", fails_once)
+    monkeypatch.setattr(message_batches, "process_batch", fails_once)
     online = Message(NAMES.status(other), b'{"status": "online"}')
     incoming: list[Incoming] = [*beats(plain, percent=41), messages.parse(NAMES, online), *beats(other, percent=42)]
     count, _ = await _ingest(two.one)._store_some(incoming)  # noqa: SLF001 - without a broker

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.domain import messages
-from gateway.domain.messages import MOST_ALONE, Message
+from gateway.domain import message_batches, messages
+from gateway.domain.message_batches import MOST_ALONE
+from gateway.domain.messages import Message
 from gateway.store import Batch, Tx
 from tests.domain.support import World
 
@@ -36,7 +37,7 @@ def test_few_messages_go_one_by_one_while_an_urgent_write_waits(tmp_path: Path, 
 
 
 def _process(tx: Tx, said: list[Message], world: World) -> tuple[int, list[messages.MessageResult]]:
-    return messages.process_batch(Batch(tx, should_stop=lambda: True), said, world.names)
+    return message_batches.process_batch(Batch(tx, should_stop=lambda: True), said, world.names)
 
 
 def _said(device_id: str, leaf: str, body: dict[str, object]) -> Message:

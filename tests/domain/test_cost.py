@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from gateway.core.topics import Topics
-from gateway.domain import devices, messages
+from gateway.domain import devices, message_batches
 from gateway.domain.messages import Message
 from gateway.store import Batch, Tx, heartbeat_age_sql
 from gateway.store.engine import Cursor
@@ -79,7 +79,7 @@ def _looked(tx: Tx, before: int) -> tuple[int, Due | None]:
 def _statements(tx: Tx, *, incoming: Sequence[Message], names: Topics) -> int:
     tx.new_id("evt")
     with _counting(tx) as executed, mock.patch.dict(vars(tx.dialect), together=100):
-        count, _ = messages.process_batch(Batch(tx), incoming, names)
+        count, _ = message_batches.process_batch(Batch(tx), incoming, names)
     assert count == len(incoming)
     return len(executed)
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.topics import Topics
-from gateway.domain import heartbeats, messages
+from gateway.domain import heartbeats, message_batches, messages
+from gateway.domain.message_batches import Incoming
 from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.models.heartbeats import Heartbeat
 from gateway.store import Batch, Context, Rules, Tx, open_database, outbox_sql
@@ -68,21 +70,21 @@ class Fleet:
         self.kept = DeviceCache()
         self.with_token = {self.ids[name] for name in ("active", "second", "waits")}
 
-    def parsed(self, steps: list[Any]) -> list[Parsed]:
+    def messages(self, steps: list[Any]) -> list[Message]:
         """The messages of a batch."""
-        names = self.world.names
         return [
-            messages.parse(names, Message(f"devices/{self.ids[who]}/{leaf}", json.dumps(body).encode(), retain))
+            Message(f"devices/{self.ids[who]}/{leaf}", json.dumps(body).encode(), retain)
             for who, (leaf, body), retain in steps
         ]
 
-    def take(self, batch: list[Parsed], *, together: bool) -> list[MessageResult]:
+    def take(self, batch: list[Message], *, together: bool) -> list[MessageResult]:
         """All in one transaction; one by one in the order in which a batch goes."""
 
         def write(tx: Tx) -> tuple[list[MessageResult], list[Measure]]:
             if together:
                 return _cut_short(Batch(tx, self.kept, lambda: len(batch) % 2 == 0), batch), tx.measures
-            answers = [messages.apply(tx, each) for each in _regrouped(batch, self.with_token)]
+            parsed = [messages.parse(self.world.names, each) for each in batch]
+            answers = [messages.apply(tx, each) for each in _regrouped(parsed, self.with_token)]
             return [each for each in answers if each is not None], tx.measures
 
         self.world.now += 1_000
@@ -91,7 +93,7 @@ class Fleet:
             self.measures[name, label] += int(value)
         return answers
 
-    def meanwhile(self, what: str, batch: list[Parsed]) -> None:
+    def meanwhile(self, what: str, batch: list[Message]) -> None:
         """What happens before a batch: to the device that says most, by this process or by another, or undone."""
         match what:
             case "unbind":
@@ -114,11 +116,11 @@ class Fleet:
                 self.world.now += RULES.silence_ms
                 self.world.run(heartbeats.sweep_presence)
 
-    def _undone(self, batch: list[Parsed]) -> None:
+    def _undone(self, batch: list[Message]) -> None:
         """The batch itself, but it cannot be committed: as the writer does, what it remembers is dropped."""
         self.world.connection.begin()
         tx = Tx(self.world.connection, Context(RULES, clock=lambda: self.world.now))
-        messages.process_batch(Batch(tx, self.kept), batch, self.world.names)
+        message_batches.process_batch(Batch(tx, self.kept), batch, self.world.names)
         self.world.connection.execute("ROLLBACK")
         self.kept.forget()
 
@@ -129,12 +131,12 @@ class Fleet:
         return [*rows, *(str(tuple(mark)) for mark in marks)]
 
 
-def _cut_short(batch: Batch, parsed: list[Parsed]) -> list[MessageResult]:
+def _cut_short(batch: Batch, incoming: Sequence[Incoming]) -> list[MessageResult]:
     """Every other batch stops after each of its parts, as if an urgent write waited, and goes on."""
     answers: list[MessageResult] = []
-    while parsed:
-        count, more = messages.process_batch(batch, parsed, Topics())
-        parsed, answers = parsed[count:], answers + more
+    while incoming:
+        count, more = message_batches.process_batch(batch, incoming, Topics())
+        incoming, answers = incoming[count:], answers + more
     return answers
 
 
@@ -167,13 +169,13 @@ def test_a_batch_has_the_effect_of_its_messages_one_by_one(batches: list[Any]) -
         tempfile.TemporaryDirectory() as other,
         mock.patch.dict(vars(SQLITE), together=PART),
         mock.patch.dict(vars(POSTGRESQL), together=PART),
-        mock.patch.object(messages, "LEAST", PART),
+        mock.patch.object(message_batches, "LEAST", PART),
     ):
         together, alone = Fleet(Path(one)), Fleet(Path(other))
         try:
             assert together.ids == alone.ids, "the randomness is seeded"
             for meanwhile, steps in batches:
-                batch = together.parsed(steps)
+                batch = together.messages(steps)
                 for fleet in (together, alone):
                     fleet.meanwhile(meanwhile, batch)
                 assert together.take(batch, together=True) == alone.take(batch, together=False)

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from device_sim.wire import receipt
-from gateway.domain.messages import LEAST
+from gateway.domain.message_batches import LEAST
 from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
 from gateway.store import Context, Rules, Tx
 from tests.mqtt.devices import heartbeat_payload

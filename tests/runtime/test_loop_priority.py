@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.domain import heartbeats, messages
+from gateway.domain import heartbeats, message_batches, messages
 from gateway.domain.messages import Message
 from gateway.models.heartbeats import Heartbeat
 from gateway.runtime.loop_priority import Loop, LoopPriority
@@ -236,7 +236,7 @@ def test_a_batch_yields_before_each_part(tmp_path: Path) -> None:
         def write(tx: Tx) -> None:
             yielded = Batch(tx, yield_to_urgent=lambda: stored.append(tx.value("SELECT count(*) FROM heartbeats")))
             tx.dialect = replace(tx.dialect, together=PART)
-            messages.process_batch(yielded, batch, world.names)
+            message_batches.process_batch(yielded, batch, world.names)
 
         world.run(write)
         assert stored == [0, PART, 2 * PART]
@@ -270,7 +270,7 @@ def test_the_newest_states_of_many_are_written_in_parts(tmp_path: Path) -> None:
             count = "SELECT count(*) FROM health WHERE history_id IS NOT NULL"
             yielded = Batch(tx, yield_to_urgent=lambda: written.append(tx.value(count)))
             tx.dialect = replace(tx.dialect, together=PART)
-            messages.process_batch(yielded, batch, world.names)
+            message_batches.process_batch(yielded, batch, world.names)
 
         world.run(write)
         assert written == [0, 0, PART]

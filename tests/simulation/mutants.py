@@ -12,7 +12,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from gateway.core.topics import Topics
-from gateway.domain import acknowledgements, commands, devices, epoch, grants, heartbeats, messages
+from gateway.domain import acknowledgements, commands, devices, epoch, grants, heartbeats, message_batches
 from gateway.errors import StoreError
 from gateway.http.resources import devices as http_devices
 from gateway.models.commands import CommandPayload
@@ -188,7 +188,7 @@ def _not_stored() -> Iterator[None]:
     async def commit(self: Any, batch: Any) -> Any:
         try:
             store = self._store
-            return await store.write_batch(lambda written: messages.process_batch(written, batch, self._topics))
+            return await store.write_batch(lambda written: message_batches.process_batch(written, batch, self._topics))
         except StoreError:
             return len(batch), []
 

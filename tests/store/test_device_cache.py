@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.topics import Topics
-from gateway.domain import messages
+from gateway.domain import message_batches, messages
 from gateway.errors import StoreError
 from gateway.models.events import ListEvents
 from gateway.store import Batch, Tx, View, event_list, health_sql, open_database
@@ -33,7 +33,7 @@ async def _send(registered: Registry, device: Bound, *percents: int) -> list[mes
 
 
 def _store(parsed: list[messages.Parsed], batch: Batch) -> list[messages.MessageResult]:
-    return messages.process_batch(batch, parsed, Topics())[1]
+    return message_batches.process_batch(batch, parsed, Topics())[1]
 
 
 async def _selects(registered: Registry, parsed: list[messages.Parsed]) -> int:

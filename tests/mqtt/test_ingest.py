@@ -285,3 +285,26 @@ async def test_an_executed_reset_survives_an_id_collision(kind: str, tmp_path: P
         assert ids.taken == []
         assert (await testbed.events(device, "reset.completed")) == ["reset.completed"]
         assert await testbed.rows("SELECT * FROM refusals") == []
+
+
+@on_every_broker
+async def test_an_empty_message_is_acknowledged_without_a_transaction(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cleared its topic, and has no other effect. The gateway clears a topic at each bind."""
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.join(device) as client:
+            await client.publish(device.topic("heartbeat"), heartbeat_payload(70))
+            await stored(testbed, 70)
+            await eventually(lambda: _all_acknowledged(testbed), "nothing is on its way")
+            batches: list[object] = []
+            monkeypatch.setattr(testbed.store, "write_batch", batches.append)
+            before = testbed.proxy.to_gateway[wire.Kind.PUBLISH]
+            for leaf in ("status", "commands/reboot/ack"):
+                await client.publish(device.topic(leaf), b"")
+            await arrived(testbed, before + 2)
+            await eventually(lambda: _all_acknowledged(testbed), "they are acknowledged")
+            assert batches == []
+            monkeypatch.undo()

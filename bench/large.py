@@ -78,7 +78,8 @@ def fill(registry: Registry, devices: int, *, members: int = 0, history: int = 0
         full = disk_bytes(view)
         large_history.fill(connection, maker.history, maker.heard, progress)
         rows, after = maker.history.rows, disk_bytes(view)
-        connection.execute("ANALYZE" if registry.database is None else "VACUUM ANALYZE")
+        if registry.database is not None:  # as autovacuum does; a registry on SQLite has no statistics
+            connection.execute("VACUUM ANALYZE")
     filled = replace(registry, devices=tuple(maker.members))
     return Large(filled, (full - empty) / devices, (after - full) / rows if rows else None)
 

@@ -22,13 +22,14 @@ _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND id <> ?3
     UNION ALL
         SELECT b.* FROM walk w JOIN heartbeats b ON b.id = w.previous
-        WHERE b.device_pk = ?2 AND b.id < w.id AND b.id <> ?3)
+        WHERE b.device_pk = w.device_pk AND b.id < w.id AND w.previous <> ?3)
     SELECT * FROM walk LIMIT ?4"""
+"""Here and below, each condition is one on ``w``: see :data:`gateway.store.heartbeat_sql._WALK`."""
 _SUCCESSOR: Final = """WITH RECURSIVE walk AS (
-        SELECT id, previous FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND id > ?3
+        SELECT id, device_pk, previous FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND id > ?3
     UNION ALL
-        SELECT b.id, b.previous FROM walk w JOIN heartbeats b ON b.id = w.previous
-        WHERE b.device_pk = ?2 AND b.id < w.id AND b.id > ?3)
+        SELECT b.id, b.device_pk, b.previous FROM walk w JOIN heartbeats b ON b.id = w.previous
+        WHERE b.device_pk = w.device_pk AND b.id < w.id AND w.previous > ?3)
     SELECT id FROM walk WHERE previous = ?3"""
 
 

@@ -28,7 +28,8 @@ RARE: Final = 5
 """Devices of the rare model."""
 SEED: Final = 20
 SITES: Final = 500
-_BATCH: Final = 20_000
+_BATCH: Final = 2_000
+"""Rows of a table that are made at a time. PostgreSQL ends a transaction that is idle for some seconds."""
 _ONLINE: Final = 0.6
 _UNBOUND_EACH: Final = 10
 _NEVER_HEARD_EACH: Final = 20

@@ -18,8 +18,8 @@ from gateway.store import Context, Tx, transact
 if TYPE_CHECKING:
     from gateway.store.engine import DatabaseConnection
 
-_BATCH: Final = 20_000
-_TOGETHER: Final = 50 * _BATCH
+_BATCH: Final = 2_000
+_TOGETHER: Final = 500 * _BATCH
 """Rows of a transaction."""
 _SAID: Final = (50, 512, 8192, -61, "1.4.2+bench", "idle", 3, 8, "wifi")
 _HEARTBEATS: Final = (

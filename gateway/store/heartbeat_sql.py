@@ -57,8 +57,8 @@ _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT b.* FROM walk w JOIN heartbeats b ON b.id = w.previous
         WHERE b.device_pk = w.device_pk AND b.id < w.id AND w.received_at >= ?3)
     SELECT * FROM walk WHERE received_at >= ?3 AND received_at < ?4 LIMIT ?5"""
-"""It reads one row from before the period. A condition on ``b`` alone would have SQLite read the whole table first, for a
-Bloom filter, once a program has run ANALYZE."""
+"""It reads one row from before the period. A condition on ``b`` alone would have SQLite read the whole table first, for
+a Bloom filter, once a program has run ANALYZE."""
 _WALK_IN_PARTITION: Final = """WITH RECURSIVE walk AS (
         SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND received_at >= ?3 AND id >= ?6 AND id < ?7
     UNION ALL

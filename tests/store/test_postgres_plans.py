@@ -16,6 +16,7 @@ from gateway.store.postgres.engine import open_registry
 from tests.store.test_calls_stay_flat import LARGE, LISTS, MOST, MOST_OF_A_SEARCH, PROJECT, SMALL
 from tests.support.postgres import database
 
+MIDDLE = 15_000
 PAGE = 400
 """Blocks of a whole page, where the small fleet has less, and of a look at whether devices are few."""
 FROM_FEW = 8_000
@@ -107,6 +108,13 @@ def test_a_page_reads_the_same_with_many_devices(fleets: list[PostgresConnection
     small, large = (cost(fleet, **query) for fleet in fleets)
     most = MOST_OF_A_SEARCH if "search" in query else MOST
     assert large <= max(most * small + PAGE, FROM_FEW * (len(query) > 1)), (small, large)
+
+
+@pytest.mark.parametrize("connection", ["online", "offline"])
+def test_a_fleet_of_middle_size_is_not_read_as_a_whole(tmp_path: Path, connection: str) -> None:
+    """Without statistics of the filter PostgreSQL expects few to pass, and sorts all that do."""
+    with closing(_made(tmp_path, MIDDLE)) as fleet:
+        assert cost(fleet, connection=connection) <= PAGE
 
 
 def test_a_scan_would_be_seen(fleets: list[PostgresConnection]) -> None:

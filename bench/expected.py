@@ -20,13 +20,18 @@ def told_in_a_line() -> Iterator[None]:
     """Turn what is expected to fail into an error of the command line."""
     try:
         yield
-    except ExceptionGroup as group:
-        expected, unexpected = group.split(_EXPECTED)
-        if expected is None or unexpected is not None:
+    except Exception as error:
+        if (message := in_a_line(error)) is None:
             raise
-        raise click.ClickException(_first(expected)) from group
-    except _EXPECTED as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(message) from error
+
+
+def in_a_line(error: Exception) -> str | None:
+    """Return what failed, or None where that is not expected."""
+    if isinstance(error, ExceptionGroup):
+        expected, unexpected = error.split(_EXPECTED)
+        return None if expected is None or unexpected is not None else _first(expected)
+    return str(error) if isinstance(error, _EXPECTED) else None
 
 
 def _first(error: BaseException) -> str:

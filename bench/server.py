@@ -21,7 +21,7 @@ OK: Final = 200
 LOG: Final = "bench.log"
 """File in the data directory that has what the gateway logs."""
 _POLL_SECONDS: Final = 0.05
-_READY_TRIES: Final = 2_000
+_READY_TRIES: Final = 12_000
 """A large registry takes longer."""
 
 

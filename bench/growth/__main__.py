@@ -57,6 +57,8 @@ def main(
         click.echo(markdown(report))
         if report_to is not None:
             write(report, report_to)
+        if report.growth.ended_by is not None:
+            raise click.ClickException(report.growth.ended_by)
 
 
 async def run(engine: str, folder: Path, sizes: Sequence[int], plan: Plan, notes: Notes) -> Report:

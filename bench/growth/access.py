@@ -18,7 +18,7 @@ from bench.growth import rows
 from bench.growth.plan import WITNESSES, Plan
 from bench.growth.rows import Growth
 from bench.growth.site import Site
-from bench.process import HANGS_SECONDS, BenchError
+from bench.process import BenchError
 from bench.reset import Device
 from bench.revocation import Member, Witnesses
 from bench.server import OK
@@ -27,6 +27,8 @@ _CREATED: Final = 201
 _MS: Final = 1_000
 _NOT_SYNCED: Final = b"x-broker-synced: false"
 _PAUSE_SECONDS: Final = 0.01
+_LONGEST_SECONDS: Final = 600.0
+"""Time limit for what took a minute beside a million devices."""
 
 
 async def resets(growth: Growth, sites: Sequence[Site], plan: Plan) -> None:
@@ -143,8 +145,7 @@ async def _reset(http: Caller, device: Device) -> float:
     status = await http.call("POST", f"/v1/devices/{device.name}/reset")
     if status != OK:
         raise BenchError(f"a reset was answered with {status}")
-    async with asyncio.timeout(HANGS_SECONDS):
-        return await device.told - began
+    return await _within(device.told, "a reset did not arrive") - began
 
 
 async def _revoked(http: Caller, member: Member) -> float:
@@ -153,8 +154,15 @@ async def _revoked(http: Caller, member: Member) -> float:
     status = await http.call("POST", f"/v1/devices/{member.name}/unbind")
     if status != OK:
         raise BenchError(f"an unbind was answered with {status}")
-    async with asyncio.timeout(HANGS_SECONDS):
-        return await member.closed - began
+    return await _within(member.closed, "a session was not cut") - began
+
+
+async def _within(moment: asyncio.Future[float], otherwise: str) -> float:
+    """Return the moment when it has come."""
+    try:
+        return await asyncio.wait_for(moment, _LONGEST_SECONDS)
+    except TimeoutError:
+        raise BenchError(f"{otherwise} within {_LONGEST_SECONDS:g} s") from None
 
 
 def _caller(site: Site) -> AbstractAsyncContextManager[Caller]:

@@ -64,7 +64,13 @@ def as_json(report: Report) -> str:
         "plan": asdict(report.plan),
         "machine": asdict(report.machine),
     }
-    return json.dumps({**head, "others": report.others, "disturbed": report.disturbed, "rows": rows}, indent=1) + "\n"
+    return (
+        json.dumps(
+            {**head, "others": report.others, "disturbed": report.disturbed, "ended_by": found.ended_by, "rows": rows},
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 def _facts(found: Growth, row: Row) -> dict[str, object]:
@@ -86,6 +92,8 @@ def markdown(report: Report) -> str:
     others = f"Other programs used {report.others:.0%} of the cores."
     if report.disturbed:
         others += " Not a quiet machine: the figures are worth little, the ratios somewhat more."
+    if found.ended_by is not None:
+        others += f"\n**The run ended early**: {found.ended_by.splitlines()[0]}"
     plan = report.plan
     what = (
         f"{plan.rounds} rounds of {plan.calls} calls of each; {plan.history} heartbeats of each device in the history; "

@@ -104,6 +104,8 @@ class Growth:
 
     server_seconds: float = 0.0
     """Processor seconds of the database server."""
+    ended_by: str | None = None
+    """Why the run ended early, if it did."""
 
     def add(self, row: Row, size: int, *values: float) -> None:
         """Add values of a row."""
@@ -122,7 +124,7 @@ class Growth:
     def figure(self, row: Row) -> Figure:
         """Return a row as a figure. Its floor is the smallest registry, in the same round."""
         largest, smallest = (self.values[row][size] for size in (self.sizes[-1], self.sizes[0]))
-        rounds = tuple(Pair(*pair) for pair in zip(largest, smallest, strict=True))
+        rounds = tuple(Pair(*pair) for pair in zip(largest, smallest, strict=False))
         return Figure(row.name, row.unit, f"{self.sizes[0]:,} devices", rounds, row.target)
 
     def figures(self) -> Sequence[Figure]:

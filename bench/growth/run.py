@@ -9,6 +9,7 @@ from typing import Final
 
 from bench import large
 from bench.caller import caller
+from bench.expected import in_a_line
 from bench.growth import access, calls, full_ingest, rest, rows, start
 from bench.growth.plan import Plan
 from bench.growth.rows import Growth
@@ -29,8 +30,10 @@ Notes = Callable[[str], None]
 async def measure(engine: str, folder: Path, sizes: Sequence[int], plan: Plan, notes: Notes) -> Growth:
     """Measure everything on registries of these sizes, the smallest first.
 
+    A failure ends the run. What was measured before it is returned.
+
     Raises:
-        BenchError: a program failed, or something was refused or lost.
+        BenchError: the registries could not be made, or no broker started.
     """
     async with AsyncExitStack() as stack:
         server = stack.enter_context(PostgresServer(*SETTINGS, durable=True)) if engine == POSTGRESQL else None
@@ -45,10 +48,16 @@ async def measure(engine: str, folder: Path, sizes: Sequence[int], plan: Plan, n
             growth.add(rows.DEVICE, size, each.device_bytes)
             if each.heartbeat_bytes is not None:
                 growth.add(rows.HISTORY, size, each.heartbeat_bytes)
-        await _measure_all(growth, sites, plan, notes)
+        try:
+            await _measure_all(growth, sites, plan, notes)
+        except Exception as error:
+            growth.ended_by = in_a_line(error)
+            if growth.ended_by is None:
+                raise
         growth.server_seconds = 0.0 if server is None else busy_seconds(server.pid)
     for stopped in sites:
-        growth.add(rows.PEAK_MB, stopped.size, max(stopped.peaks))
+        if stopped.peaks:
+            growth.add(rows.PEAK_MB, stopped.size, max(stopped.peaks))
     return growth
 
 

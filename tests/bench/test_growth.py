@@ -31,6 +31,7 @@ def test_every_row_is_measured_on_each_engine(engine: str, tmp_path: Path) -> No
     notes: list[str] = []
     report = asyncio.run(run(engine, tmp_path / "run", SIZES, TINY, notes.append))
     found = report.growth
+    assert found.ended_by is None
     assert [row for row in rows.COSTS if row not in set(found.rows())] == []
     assert len(list(found.rows())) == len(rows.COSTS) + 2 * len(found.calls)
     for row in found.rows():
@@ -81,6 +82,19 @@ def test_the_report_says_what_is_not_reached(tmp_path: Path) -> None:
     for plot in ("share", "calls", "costs"):
         assert f"(growth-sqlite-{plot}.svg)" in page
         ET.parse(tmp_path / f"growth-sqlite-{plot}.svg")  # noqa: S314 - written here
+
+
+def test_a_run_that_ended_early_reports_what_it_has(tmp_path: Path) -> None:
+    """A row that was not measured at each size is left out, and so is a round that is not whole."""
+    found = grown(p50=(1, 2), p99=(2, 8))
+    found.add(rows.READY, 1_000, 1)
+    found.add(DEVICE.p50, 1_000, 1)
+    found.ended_by = "gateway serve ended with 1\nits last line"
+    write(Report(found, Plan(), Machine(2, "Linux", "ext4", {}), others=0.0, seconds=60), tmp_path)
+    page = (tmp_path / "growth-sqlite.md").read_text("utf-8")
+    assert "**The run ended early**: gateway serve ended with 1\n\n" in page
+    assert "| device |" in page
+    assert "start: until ready" not in page
 
 
 def test_all_registries_have_as_many_senders_as_the_smallest_allows() -> None:

@@ -123,8 +123,8 @@ async def _measure(registry: Registry, folder: Path, each: int, first: int) -> s
             before, held = subject.cpu_seconds(), _highest(registry.data_dir)
             await load.tell("go")
             async with asyncio.TaskGroup() as group:
-                one = group.create_task(ingest.stored(registry.data_dir, subject, held + 1))
-                all_of_them = group.create_task(ingest.stored(registry.data_dir, subject, held + total))
+                one = group.create_task(ingest.stored(registry.data_dir, subject, 1, held))
+                all_of_them = group.create_task(ingest.stored(registry.data_dir, subject, total, held))
                 sent = group.create_task(ingest.sent_by(load))
             cpu, memory = subject.cpu_seconds() - before, subject.resident_megabytes()
     began = sent.result().began

@@ -166,12 +166,12 @@ async def _open_registry(stack: AsyncExitStack, settings: Settings, loop_priorit
         )
     )
     refused_sign_ins = RefusedSignIns(store, metrics.sign_in_refused)
-    membership = await _joined(settings, store, gateway_id)
+    membership = await _joined(stack, settings, store, gateway_id)
     return Registry(gateway_id, project_id, store, wakeups, topics, metrics, refused_sign_ins, membership)
 
 
-async def _joined(settings: Settings, store: Store, gateway_id: str) -> Membership:
-    """Register this gateway. On SQLite it is the only one, since it has locked the data directory."""
+async def _joined(stack: AsyncExitStack, settings: Settings, store: Store, gateway_id: str) -> Membership:
+    """Register this gateway until the stack ends. On SQLite it is the only one: it has locked the data directory."""
     membership = Membership(
         store,
         gateway_id=gateway_id,
@@ -179,6 +179,7 @@ async def _joined(settings: Settings, store: Store, gateway_id: str) -> Membersh
         broker_id=settings.broker_id,
         lease_seconds=settings.lease_seconds if settings.is_shared else None,
     )
+    stack.push_async_callback(membership.end)
     await membership.begin()
     return membership
 

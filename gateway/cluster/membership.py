@@ -63,6 +63,10 @@ class Membership:
         """
         await self.registration.begin(is_alone=self.is_alone)
 
+    async def end(self) -> None:
+        """Leave the registry. All work of this gateway has ended."""
+        await self.registration.end()
+
     def report(self) -> dict[str, Any]:
         """Return what ``/ready`` says of this gateway."""
         return {"id": self.registration.holder.gateway_id, "alone": self.is_alone}

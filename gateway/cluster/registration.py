@@ -66,24 +66,29 @@ class Registration:
         return True
 
     async def run(self) -> None:
-        """Renew the registration until cancelled, then remove it.
+        """Renew the registration until cancelled.
 
         Raises:
             ReplacedError: another process has taken this id.
         """
-        try:
-            while True:
-                await asyncio.sleep(self._term.renewal_seconds)
-                with suppress(StoreError):  # the store has logged that
-                    if not await self._store.renew(lambda tx: lease_sql.see(tx, self.holder)):
-                        raise ReplacedError(
-                            f"Another process has started as gateway '{self.holder.gateway_id}' while this one was "
-                            "paused or away from the registry. This one stops. Give each gateway its own gateway_id."
-                        )
-        finally:
-            with suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(RELEASE_SECONDS):
-                    await self._store.write(lambda tx: lease_sql.deregister(tx, self.holder))
+        while True:
+            await asyncio.sleep(self._term.renewal_seconds)
+            with suppress(StoreError):  # the store has logged that
+                if not await self._store.renew(lambda tx: lease_sql.see(tx, self.holder)):
+                    raise ReplacedError(
+                        f"Another process has started as gateway '{self.holder.gateway_id}' while this one was "
+                        "paused or away from the registry. This one stops. Give each gateway its own gateway_id."
+                    )
+
+    async def end(self) -> None:
+        """Remove the registration and hand over the leases, however far the start of this process had come.
+
+        A write that was told to stop may be committed all the same. So a task that was cancelled while it registered
+        or took a lease does not know whether it has. This write follows those.
+        """
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._store.write(lambda tx: lease_sql.deregister(tx, self.holder))
 
 
 _WAITS: Final = "the last process of this gateway did not stop cleanly; it counts as dead after that time"

@@ -177,7 +177,8 @@ def see(tx: Tx, holder: Holder) -> bool:
 
 
 def deregister(tx: Tx, holder: Holder) -> None:
-    """Remove the registration of a gateway that stops."""
+    """Remove the registration of a process that ends, and hand over each lease that it still holds."""
+    tx.run("UPDATE leases SET until = 0 WHERE instance = ?", holder.instance)
     tx.run("DELETE FROM gateways WHERE gateway_id = ? AND instance = ?", *holder)
 
 

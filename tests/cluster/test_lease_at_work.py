@@ -1,8 +1,11 @@
 """A lease at work: who works, what ends the work, and what a gateway does that was paused or away."""
 
 import asyncio
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +52,57 @@ async def test_a_clean_stop_hands_over(where: Location) -> None:
         await second.begun()
         assert (first.works, second.lease.epoch) == (False, 2)
         await second.stop()
+
+
+@contextmanager
+def held_up(monkeypatch: pytest.MonkeyPatch, what: str) -> Iterator[asyncio.Event]:
+    """Hold up the write that calls this function of ``lease_sql`` in the block; the event says that it has begun."""
+    real, may_go_on = getattr(lease_sql, what), threading.Event()
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def slow(*values: Any) -> Any:
+        loop.call_soon_threadsafe(begun.set)
+        assert may_go_on.wait(60)
+        return real(*values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lease_sql, what, slow)
+        try:
+            yield begun
+        finally:
+            may_go_on.set()
+
+
+async def test_a_stop_while_a_lease_is_taken_hands_it_over(where: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write that takes it is committed, although the task that waits for it was cancelled."""
+    async with two_stores(where) as (one, other):
+        registration = _registration(one, ONE.instance)
+        await registration.begin(is_alone=False)
+        with held_up(monkeypatch, "acquire") as begun:
+            first = Worker(one, ONE, Term(LONG))
+            await begun.wait()
+            await first.stop()
+        await registration.end()
+        assert (await lease_in(one)).until == 0
+        second = Worker(other, OTHER, Term(LONG))
+        await second.begun()
+        assert (first.stores, second.lease.epoch) == ([], 2)
+        await second.stop()
+
+
+async def test_a_stop_while_a_gateway_registers_leaves_no_registration(
+    where: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next process of this gateway need not wait until the last one counts as dead."""
+    async with two_stores(where) as (one, other):
+        registration = _registration(one, "one")
+        with held_up(monkeypatch, "register") as begun:
+            begins = asyncio.create_task(registration.begin(is_alone=False))
+            await begun.wait()
+            begins.cancel()
+            await asyncio.wait((begins,))
+        await registration.end()
+        assert await other.read(lease_sql.gateways) == []
 
 
 async def test_a_lease_that_was_taken_slowly_is_renewed_at_once(
@@ -177,6 +231,7 @@ async def test_an_id_is_used_once(where: Location) -> None:
             await _registration(other, "other").begin(is_alone=False)
         renewing.cancel()
         await asyncio.wait((renewing,))
+        await first.end()
         await _registration(other, "other").begin(is_alone=False)  # the first has stopped cleanly
 
 

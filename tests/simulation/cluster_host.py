@@ -263,6 +263,10 @@ class ClusterInstance(GatewayInstance):
         del watching
         self.spawn(self._begin(delivering=delivering, working=working))
 
+    async def end(self) -> None:
+        """Leave the registry."""
+        await self.membership.end()
+
     async def _begin(self, *, delivering: bool, working: bool) -> None:
         while True:
             try:

@@ -14,7 +14,7 @@ from gateway.mqtt.connect import BrokerAddress, Session
 from gateway.mqtt.reconciler import Reconciler
 from gateway.store import Store, Tx, View, event_sql, lease_sql, outbox_sql, writer
 from gateway.store.dialect import SQLITE
-from gateway.store.lease_sql import FLEET, Fence
+from gateway.store.lease_sql import FLEET, Fence, Holder
 from gateway.workers.change_poller import ChangePoller
 from tests.simulation.cluster_host import Line
 from tests.simulation.disk import VirtualWriter
@@ -94,8 +94,12 @@ def _not_released() -> Iterator[None]:
         del fence
         self._lost.set()
 
-    with patch.object(Lease, "_release", release):
+    with patch.object(Lease, "_release", release), patch.object(lease_sql, "deregister", _deregistered_alone):
         yield
+
+
+def _deregistered_alone(tx: Tx, holder: Holder) -> None:
+    tx.run("DELETE FROM gateways WHERE gateway_id = ? AND instance = ?", *holder)
 
 
 # --- the broker -------------------------------------------------------------------------------------------------------

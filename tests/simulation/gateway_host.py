@@ -168,6 +168,9 @@ class GatewayInstance:
         if working:
             self.spawn(JobWorker(self.store, self.connection.barrier.passed).run())
 
+    async def end(self) -> None:
+        """Write what is left to write when all tasks have ended."""
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that ends with the process."""
         task = asyncio.get_running_loop().create_task(work, context=self._context())
@@ -275,6 +278,8 @@ class GatewayHost:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        if self.instance is instance:
+            await asyncio.wait((instance.spawn(instance.end()),))
         if self.instance is instance:
             self.kill()
 

@@ -21,11 +21,22 @@ from psycopg.types.json import Json
 from gateway.app import running
 from gateway.bootstrap import first_start
 from gateway.cli import main
+from gateway.core.addresses import Address
 from gateway.core.postgres_address import PostgresAddress
-from gateway.errors import StoreError
+from gateway.errors import GatewayError, StoreError
 from gateway.runtime.postgres_server import USER, PostgresServer
 from gateway.settings.loading import Settings, load
-from gateway.store import DATABASE_NAME, Context, Store, epoch_sql, event_sql, key_sql, open_database, transact
+from gateway.store import (
+    DATABASE_NAME,
+    Context,
+    Store,
+    epoch_sql,
+    event_sql,
+    key_sql,
+    lease_sql,
+    open_database,
+    transact,
+)
 from gateway.store.errors import PostgresError
 from gateway.store.postgres import connection as postgres_connection
 from gateway.store.postgres.connection import PostgresConnection
@@ -85,6 +96,20 @@ def test_a_database_that_was_put_back_begins_a_new_epoch(server: PostgresServer,
     assert by_hand.base > begun.base
     first_start(joining, to_serve=True)
     assert _position(settings) == by_hand
+
+
+async def test_a_start_that_fails_leaves_no_registration(server: PostgresServer, tmp_path: Path) -> None:
+    """Its port is taken. The next start of this gateway need not wait until the last process counts as dead."""
+    settings = _settings(tmp_path, new_database(server, "taken_port"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(GatewayError, match=address):
+            async with running(settings.model_copy(update={"mqtt": Address.parse(address)})):
+                raise AssertionError("the gateway serves on a port that is taken")
+    with closing(open_database(settings.registry)) as connection:
+        view = View(connection)
+        assert lease_sql.gateways(view) == []
+        assert [lease.until for lease in lease_sql.leases(view) if lease.until] == []
 
 
 async def test_a_database_that_is_put_back_meanwhile_begins_a_new_epoch(server: PostgresServer, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class Metrics:
             (self._job_targets, ENDS),
             (self._access, ("open", "closed")),
             (self._leases, ("broker", "fleet")),
-            (self._conflicts, ("deadlock", "serialization")),
+            (self._conflicts, ("deadlock", "serialization", "stale_statement")),
             (self._events, EventType),
             (self._suppressed, (*SUPPRESSIBLE, EventType.DEVICE_OFFLINE)),
         )

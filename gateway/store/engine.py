@@ -75,6 +75,9 @@ class DatabaseConnection(Protocol):
     def begin(self, *, shared: bool = False) -> None:
         """Begin a transaction that writes: alone, or beside others that are ``shared``, where the engine can."""
 
+    def begin_checked(self, *, shared: bool = False) -> str | None:
+        """Begin a transaction that writes; return what :meth:`newer_schema` does."""
+
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The work is given up when the deadline has passed."""
 

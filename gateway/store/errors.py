@@ -53,7 +53,9 @@ _FAULT_OF_ONE: Final = (
 _STATES_OF_ONE: Final = ("21", "22", "23", "42")
 """Classes of ``sqlstate`` for faults of a single statement: data, integrity, syntax, rights."""
 _UNIQUE_VIOLATION: Final = "23505"
-_CONFLICTS: Final = {"40001": "serialization", "40P01": "deadlock"}
+STALE_STATEMENT: Final = "26000"
+"""The ``sqlstate`` of a prepared statement that is no longer valid (invalid_sql_statement_name)."""
+_CONFLICTS: Final = {"40001": "serialization", "40P01": "deadlock", STALE_STATEMENT: "stale_statement"}
 _QUERY_CANCELED: Final = "57014"
 
 

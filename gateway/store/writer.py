@@ -215,8 +215,7 @@ class Writer:
 
     def _transact_once(self, jobs: list[_Job], conflicts: Sequence[str]) -> Tx:
         rollback(self._connection)
-        self._connection.begin(shared=jobs[0].shared)
-        if newer := self._connection.newer_schema():
+        if newer := self._connection.begin_checked(shared=jobs[0].shared):
             raise self.trouble.outgrown(newer)
         tx = Tx(self._connection, self._context)
         for kind in conflicts:

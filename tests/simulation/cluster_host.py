@@ -115,6 +115,11 @@ class Line:
         """Begin a transaction that writes."""
         self.execute("BEGIN IMMEDIATE")
 
+    def begin_checked(self, *, shared: bool = False) -> str | None:
+        """Begin a transaction that writes. No other version changes the schema here."""
+        self.begin(shared=shared)
+        return None
+
     def commits_of_others(self) -> int:
         """Return a counter that changes with each commit by another."""
         return self.disk.commits - self._own_commits

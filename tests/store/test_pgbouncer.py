@@ -5,7 +5,7 @@ import os
 import pwd
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import UnavailableError
 from gateway.runtime import postgres_server
 from gateway.store import Context, Store, Tx, key_sql
+from gateway.store.postgres.connection import PostgresConnection
+from gateway.store.postgres.prepared import OFTEN
 from tests.cluster.support import ONE, OTHER, note, noted, take
 from tests.e2e.program import Program, started
 from tests.support.cells import program
@@ -99,6 +101,10 @@ async def test_a_registry_works_through_pgbouncer() -> None:
         assert await noted(other) == str(2 * WRITES)
         assert await take(one, ONE) is not None
         assert await take(other, OTHER) is None
+        with closing(PostgresConnection(through)) as connection:
+            names = [list(connection.execute("SELECT name FROM pg_prepared_statements")) for _ in range(2 * OFTEN)]
+            assert names == [[]] * len(names)  # on whichever session each of these came
+
         found = execute(server(), "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", where.database)
         assert found == [(POOL,)]
 

@@ -15,7 +15,8 @@ from gateway.runtime.postgres_server import PostgresServer
 from gateway.store import open_database
 from gateway.store.errors import OPENED, store_error
 from gateway.store.postgres import engine
-from gateway.store.postgres.connection import PostgresConnection, postgres_error
+from gateway.store.postgres.connection import PostgresConnection
+from gateway.store.postgres.failures import postgres_error
 from gateway.store.postgres.steps import STEPS
 from tests.support.ports import closed_port
 from tests.support.postgres import execute, new_database

@@ -8,7 +8,6 @@ Batches of heartbeats share that lock, and lock the rows of their devices instea
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -17,8 +16,10 @@ from psycopg.pq import TransactionStatus
 from gateway.core.postgres_address import CONNECT_SECONDS
 from gateway.store.dialect import POSTGRESQL
 from gateway.store.errors import PostgresError
+from gateway.store.postgres.failures import IN_DOUBT, is_stale, postgres_error
 from gateway.store.postgres.posted import Outgoing, Posted, answer, message
-from gateway.store.postgres.statements import Changes, execute, many, text_of, translated
+from gateway.store.postgres.prepared import PreparedStatements
+from gateway.store.postgres.statements import Changes, many, text_of, translated
 from gateway.store.postgres.steps import STEP_TABLE, names
 from gateway.store.postgres.values import register_types, row_factory
 from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
@@ -43,6 +44,7 @@ _BEGIN: Final = (
 _BEGIN_SHARED: Final = _BEGIN.replace("xact_lock(", "xact_lock_shared(")
 _HAS_STEPS: Final = f"""SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables
     WHERE schemaname = current_schema() AND tablename = '{STEP_TABLE}')"""  # noqa: S608 - a constant
+_NEWEST_STEP: Final = f"SELECT max(name) FROM {STEP_TABLE}"  # noqa: S608 - a constant
 _BEGIN_READ: Final = """BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off"""
 """A page takes a millisecond. To start parallel workers for it, or to compile it, took the server 60 times as long."""
@@ -50,21 +52,6 @@ ROWS_A_SECOND: Final = 100
 """A slow server executes so many statements of a list in a second, so a long list may take longer."""
 ROWS_TOGETHER: Final = 4_000
 """Rows of one statement, which takes a tenth of a second for so many."""
-_BAD_VALUE: Final = "22000"
-"""The ``sqlstate`` for a value that psycopg itself refuses, such as a text with a NUL."""
-_BROKEN: Final = "the connection was lost"
-_IN_DOUBT: Final = "08007"
-"""The ``sqlstate`` for a commit whose answer was lost (transaction_resolution_unknown)."""
-_REFUSALS: Final = (
-    ("28000", re.compile("authentication failed|pg_hba.conf|no password supplied|not permitted to log in")),
-    ("28000", re.compile("role .* does not exist")),
-    ("3D000", re.compile("database .* does not exist")),
-    ("25006", re.compile("session is read-only|hot standby")),
-    ("53300", re.compile("too many clients|remaining connection slots")),
-    ("57P03", re.compile("starting up|shutting down|not yet accepting")),
-    ("0A000", re.compile("certificate|SSL")),
-)
-"""The ``sqlstate`` by words of the message: libpq gives none when a connection is refused."""
 
 
 class PostgresConnection:
@@ -79,6 +66,8 @@ class PostgresConnection:
         self._watch = (watchdog or Watchdog()).watch()
         self._is_long = False
         self._outgoing = Outgoing()
+        self._prepared = PreparedStatements()
+        self._may_prepare = True
         self.patience: float | None = ANSWER_SECONDS
         """How long a statement may take (seconds); None: any time, for changes of the schema."""
 
@@ -99,12 +88,14 @@ class PostgresConnection:
         posted = self._outgoing.take()
         try:
             if posted:
-                text = message(posted, self._run(lambda raw: text_of(raw, sql, values)))
+                text = message(posted, self._run(lambda raw: self._text_of(raw, sql, values)))
                 return self._run(lambda raw: answer(posted, raw.execute(text.encode())), len(posted) / ROWS_A_SECOND)
-            return self._run(lambda raw: execute(raw, sql, values))
+            if not self.in_transaction:
+                self._run(self._prepare_wanted)
+            return self._run(lambda raw: raw.execute(self._text_of(raw, sql, values).encode()))
         except PostgresError as error:
             if sql == "COMMIT" and self._is_lost():
-                raise PostgresError(str(error), _IN_DOUBT) from error
+                raise PostgresError(str(error), IN_DOUBT) from error
             raise
 
     def post(self, sql: str, values: Sequence[Any] = (), /) -> Posted:
@@ -113,9 +104,17 @@ class PostgresConnection:
         Raises:
             PostgresError: a value cannot be stored. What fails at the server is raised when it is sent.
         """
-        posted = Posted(self._run(lambda raw: text_of(raw, sql, values)), self.flush)
+        posted = Posted(self._run(lambda raw: self._text_of(raw, sql, values)), self.flush)
         self._outgoing.add(posted)
         return posted
+
+    def _text_of(self, raw: psycopg.Connection[Any], sql: str, values: Sequence[Any]) -> str:
+        """Return the text to send. Reads with a deadline find few rows or many, so each gets its own plan."""
+        prepared = None if self._watch.deadline is not None else self._prepared.text_of(raw, sql, values)
+        return prepared or text_of(raw, sql, values)
+
+    def _prepare_wanted(self, raw: psycopg.Connection[Any]) -> None:
+        self._prepared.prepare_wanted(raw)
 
     def flush(self) -> None:
         """Send what was posted.
@@ -172,6 +171,13 @@ class PostgresConnection:
         """
         self._begin(_BEGIN_SHARED if shared else _BEGIN)
 
+    def begin_checked(self, *, shared: bool = False) -> str | None:
+        """Begin, and return the schema step that this program does not know: one message, since each write does it."""
+        cursor = self._begin(f"{_BEGIN_SHARED if shared else _BEGIN}; {_NEWEST_STEP}")
+        while cursor.nextset():
+            pass
+        return _unless_known(_value(cursor))
+
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The server ends it when the deadline has passed."""
         limit = ""
@@ -225,8 +231,7 @@ class PostgresConnection:
 
     def newer_schema(self) -> str | None:
         """Return the step that this program does not know, if one was applied by now: the newest one tells."""
-        newest: str | None = _value(self.execute(f"SELECT max(name) FROM {STEP_TABLE}"))  # noqa: S608 - a constant
-        return newest if newest not in names() else None
+        return _unless_known(_value(self.execute(_NEWEST_STEP)))
 
     def known_steps(self) -> tuple[str, ...]:
         """Return the names of the schema steps that this program knows, in order."""
@@ -257,18 +262,19 @@ class PostgresConnection:
         if raw is not None:
             raw.close()
 
-    def _begin(self, statement: str) -> None:
+    def _begin(self, statement: str) -> psycopg.Cursor[Any]:
         """Begin. Where an old connection turns out to be lost, begin on a new one: nothing was done on it yet."""
         self.refresh()
         self._outgoing.clear()
         self._is_long = False
         is_new = self._raw is None
         try:
-            self._run(lambda raw: raw.execute(statement))
+            self._run(self._prepare_wanted)
+            return self._run(lambda raw: raw.execute(statement.encode()))
         except PostgresError:
             if is_new or not self.refresh():
                 raise
-            self._run(lambda raw: raw.execute(statement))
+            return self._run(lambda raw: raw.execute(statement.encode()))
 
     def _is_lost(self) -> bool:
         return self._raw is not None and (self._raw.closed or self._raw.broken)
@@ -279,23 +285,16 @@ class PostgresConnection:
             raw = self._raw
             if raw is None:
                 raw = self._raw = connect(self._address, read_only=self._read_only)
+                self._prepared = PreparedStatements(allowed=self._may_prepare)
             with self._watch.running(raw, patience):
                 return call(raw)
         except psycopg.Error as error:
             if self._watch.has_cut:
                 raise PostgresError(f"no answer within {patience:g} s", None) from error
+            if self._raw is not None and is_stale(error):
+                self._may_prepare = False
+                self._raw.close()
             raise postgres_error(error) from error
-
-
-def postgres_error(error: psycopg.Error) -> PostgresError:
-    """Return psycopg's error as ours."""
-    text = str(error).strip() or _BROKEN
-    state = error.sqlstate or (_BAD_VALUE if isinstance(error, psycopg.DataError) else _refusal(text))
-    return PostgresError(text.splitlines()[0], state, error.diag.constraint_name)
-
-
-def _refusal(text: str) -> str | None:
-    return next((state for state, words in _REFUSALS if words.search(text)), None)
 
 
 def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Connection[Any]:
@@ -322,6 +321,10 @@ def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Con
     )
     register_types(raw)
     return raw
+
+
+def _unless_known(step: str | None) -> str | None:
+    return step if step not in names() else None
 
 
 def _value(cursor: psycopg.Cursor[Any]) -> Any:

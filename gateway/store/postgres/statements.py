@@ -41,12 +41,6 @@ def _given(values: Sequence[Any], *, numbered: bool) -> Any:
     return {f"p{place}": value for place, value in enumerate(values, 1)} if numbered else values
 
 
-def execute(raw: psycopg.Connection[Any], sql: str, values: Sequence[Any]) -> psycopg.Cursor[Any]:
-    """Execute a statement."""
-    statement, numbered = translated(sql)
-    return raw.execute(statement, _given(values, numbered=numbered))
-
-
 def text_of(raw: psycopg.Connection[Any], sql: str, values: Sequence[Any]) -> str:
     """Return the statement with its values."""
     statement, numbered = translated(sql)

@@ -51,6 +51,11 @@ class SqliteConnection(sqlite3.Connection):
         """Begin a transaction that writes."""
         self.execute("BEGIN IMMEDIATE")
 
+    def begin_checked(self, *, shared: bool = False) -> str | None:
+        """Begin a transaction that writes; return what :meth:`newer_schema` does."""
+        self.begin(shared=shared)
+        return self.newer_schema()
+
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. SQLite gives the work up when the deadline has passed."""
         if deadline is not None:

@@ -201,7 +201,10 @@ def is_news(view: View, parsed: Parsed) -> bool:
 
 
 def _status(tx: Tx, device: SenderRecord, status: Status, *, retained: bool) -> None:
-    if not home_sql.is_served(tx, device.pk, tx.context.broker):  # a session that a move has ended or will end
+    # Its token opened nothing when it said so, and the broker did not know that yet: what it left there is wrong.
+    is_stale = status.status == "online" and device.token_state is None
+    # A move has ended or will end this session.
+    if is_stale or not home_sql.is_served(tx, device.pk, tx.context.broker):
         outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS, broker=tx.context.broker)
     if status.status == "offline":
         (heartbeats.left_broker if retained else heartbeats.device_offline)(tx, device)

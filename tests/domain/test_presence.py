@@ -9,10 +9,12 @@ import pytest
 from gateway.domain import heartbeats
 from gateway.errors import StoreError
 from gateway.store import Context, Rules, Store, View, health_sql
+from gateway.store.broker_sql import FIRST
 from gateway.store.device_cache import SenderRecord
 from gateway.store.lease_sql import LeaseLostError
 from gateway.workers import presence
 from gateway.workers.presence import PresenceWorker
+from tests.domain.brokers import marked
 from tests.domain.support import World
 
 SILENCE, GRACE = 180_000, 10_000
@@ -103,9 +105,12 @@ def test_a_device_without_a_token_is_not_marked_online(world: World, body: dict[
     """Unbound, its token revoked: the session is being cut, and its last words show nothing."""
     device_id, _ = world.bound()
     world.unbind(device_id)
-    before = world.dump()
+    world.settle()
+    before = world.dump("sqlite_sequence")
     world.say(world.names.status(device_id), body)
-    assert world.dump() == before
+    assert marked(world, FIRST) == ({("topic", "status")} if body == ONLINE else set())
+    world.settle()
+    assert world.dump("sqlite_sequence") == before
 
 
 def test_a_device_with_an_open_reset_has_presence(world: World) -> None:

@@ -14,6 +14,7 @@ from tests.support.wait import eventually
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 STATUSES = "devices/+/status"
+ONLINE = b'{"status":"online"}'
 OFFLINE = b'{"status":"offline"}'
 
 
@@ -65,6 +66,25 @@ async def test_the_retained_status_of_a_revoked_device_is_cleared(kind: str, tmp
         await testbed.settled()
         codes = {row["code"] for row in await testbed.rows("SELECT code FROM refusals")}
         assert codes <= {"wrong_type", "retained_heartbeat"}, "its own words alone were refused"
+
+
+@on_every_broker
+async def test_an_online_status_of_an_ended_binding_becomes_offline(kind: str, tmp_path: Path) -> None:
+    """The device published it after the gateway had written the offline status, and before the broker cut it."""
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        device = await testbed.bound()
+        async with testbed.join(device) as client:
+            await client.publish(device.topic("status"), ONLINE, retain=True)
+        await testbed.unbind(device)
+        await testbed.settled()
+        async with testbed.admin("other") as client:  # as the broker would, to which the device is still known
+            await client.publish(device.topic("status"), ONLINE, retain=True)
+
+        async def is_offline() -> bool:
+            return await testbed.retained(STATUSES) == {device.topic("status"): OFFLINE}
+
+        await eventually(is_offline, "the broker holds an offline status")
 
 
 async def _is_executed(testbed: MqttTestbed) -> bool:

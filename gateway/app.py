@@ -21,6 +21,7 @@ from gateway.broker.capacity import Capacity, CapacityMonitor
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.external.secret import shared_secret
 from gateway.broker.mosquitto.access import MosquittoAccess
+from gateway.broker.own_passwords import own_passwords
 from gateway.broker.owner import BrokerOwner
 from gateway.broker.selection import Broker, open_broker
 from gateway.cluster.membership import Membership
@@ -123,7 +124,7 @@ async def running(settings: Settings, loop_priority: LoopPriority | None = None)
     """
     async with AsyncExitStack() as stack:
         registry = await _open_registry(stack, settings, loop_priority)
-        accounts = _publish_doctor_accounts(stack, settings)
+        accounts = await _publish_doctor_accounts(stack, settings, registry.store)
         http_tls, mqtt_tls = certificates(settings)
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
         await _warn_of_accounts(registry.store)
@@ -184,8 +185,9 @@ async def _joined(stack: AsyncExitStack, settings: Settings, store: Store, gatew
     return membership
 
 
-def _publish_doctor_accounts(stack: AsyncExitStack, settings: Settings) -> ProbeAccounts:
-    accounts = ProbeAccounts().of(settings)
+async def _publish_doctor_accounts(stack: AsyncExitStack, settings: Settings, store: Store) -> ProbeAccounts:
+    own = await own_passwords(store)
+    accounts = ProbeAccounts(own.of(doctor_accounts.READER), own.of(doctor_accounts.DEVICE)).of(settings)
     stack.enter_context(doctor_accounts.published(settings.data_dir, accounts))
     return accounts
 

@@ -1,8 +1,8 @@
 """The two accounts with which ``gateway doctor`` checks the broker from outside, while a gateway runs.
 
 One reads which commands are retained. The other has the rights of a device that does not exist, to check that they do
-not reach further. Their passwords are new at each start. They lie in the data directory for as long as the gateway
-runs: who can read that directory has the registry anyway.
+not reach further. A running gateway keeps their passwords in the data directory: who can read that directory has the
+registry anyway. They stay the same over a restart (:mod:`gateway.broker.own_passwords`).
 """
 
 from __future__ import annotations

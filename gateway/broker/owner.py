@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gateway.broker.access_sync import AccessSyncer
 from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.file_watch import PasswordFileWatch
+from gateway.broker.mosquitto.password_check import PasswordFileCheck
 from gateway.core.backoff import Pauses
 from gateway.domain import backlog, brokers
 from gateway.domain.backlog import BacklogRequests
@@ -103,7 +104,7 @@ class BrokerOwner:
         """
         await store.write(self._begin)
         if isinstance(self._broker.access, MosquittoAccess):
-            self._broker.access.begin()
+            await self._broker.access.begin()
         access = self._access = AccessSyncer(store, self._wakeups, self._broker.access)
         connection, presence = self._parts(store)
         self._connection = connection
@@ -168,4 +169,5 @@ class BrokerOwner:
         access = self._broker.access
         if isinstance(access, MosquittoAccess):
             yield PasswordFileWatch(access.file, self._wakeups, access.people).run()
+            yield PasswordFileCheck(access, self._store).run()
             yield access.first_uses.run(connection.barrier.passed)

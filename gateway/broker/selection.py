@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
 import ssl
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +21,13 @@ from broker_config import local
 from gateway.broker.access_sync import AccessManager, NoAccess
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.access import EmbeddedAccess
-from gateway.broker.mosquitto import managed, reloader
+from gateway.broker.mosquitto import file_record, managed, reloader
 from gateway.broker.mosquitto.access import NOT_SIGNALLED, MosquittoAccess
 from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
 from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks, derived_password
+from gateway.broker.own_passwords import own_passwords
 from gateway.broker.service_accounts import GATEWAY_USER, service_accounts
 from gateway.core.addresses import Address, BrokerUrl
 from gateway.domain.refused_sign_ins import RefusedSignIn
@@ -34,7 +36,7 @@ from gateway.mqtt import connect
 from gateway.mqtt.probe import ProbeTarget
 from gateway.settings.loading import Settings
 from gateway.settings.types import AUTO, EMBEDDED, MOSQUITTO
-from gateway.store import Store
+from gateway.store import Store, device_count_sql
 from gateway.tls.certificates import ServerCertificate, client_context
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ async def open_broker(
     if isinstance(settings.broker, BrokerUrl):
         upstream = _external(settings, settings.broker)
         if settings.broker_auth is None:
-            access = _external_access(settings, settings.broker, owned, accounts)
+            access = await _external_access(settings, settings.broker, owned, accounts)
         else:
             from gateway.broker.external.serving import asked_access  # noqa: PLC0415 - 2 MB that few need
 
@@ -130,14 +132,18 @@ async def _own_mosquitto(
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
 ) -> Broker:
-    own, password = managed.prepared(settings, certificate), secrets.token_urlsafe(32)
+    devices = (await store.read(device_count_sql.of_all)).total
+    own, password = managed.prepared(settings, certificate, devices), (await own_passwords(store)).of(GATEWAY_USER)
     locking = derived_password(password)
     users = {**accounts.passwords, GATEWAY_USER: password, LOCKS: locking}
-    fixed = {name: own_entry(secret, None) for name, secret in users.items()}
+    kept = await _kept_entries(own.files.password_file, store)
+    fixed = {name: own_entry(secret, kept.get(name)) for name, secret in users.items()}
     file = PasswordFile(own.files.password_file, pid_file=own.files.pid_file, fixed=fixed)
     rights = managed.rights(own, settings.topic_prefix)
     target = ProbeTarget(own.inside, own.tls)
-    access = MosquittoAccess(file, store, target, rights, SessionLocks(target, locking))
+    access = MosquittoAccess(
+        file, store, target, rights, SessionLocks(target, locking), secret=password, saved=managed.store_of(own)
+    )
     await access.write()
     supervisor = await managed.run(own, program, settings, stack)
     if certificate:
@@ -229,14 +235,21 @@ def _external(settings: Settings, url: BrokerUrl) -> connect.BrokerAddress:
     )
 
 
-def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> AccessManager:
+async def _kept_entries(path: Path, store: Store) -> Mapping[str, str]:
+    """Return the entries of accounts in the password file. Entries that are still right are not made again."""
+    known = await store.read(lambda view: file_record.known(view, store.context.broker))
+    return await asyncio.to_thread(kept_entries, path, known)
+
+
+async def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> AccessManager:
     if settings.mosquitto_password_file is None:
         log.warning("broker.access_not_managed", message=NoAccess.limitation)
         return NoAccess()
-    own = {name: own_entry(password, None) for name, password in accounts.passwords.items()}
-    target, locks = ProbeTarget(url.address, verified_by(settings)), None
+    kept = await _kept_entries(settings.mosquitto_password_file, store)
+    own = {name: own_entry(password, kept.get(name)) for name, password in accounts.passwords.items()}
+    target, locks, password = ProbeTarget(url.address, verified_by(settings)), None, None
     if url.username is not None and url.password is not None:
-        kept, password = kept_entries(settings.mosquitto_password_file), url.password.get_secret_value()
+        password = url.password.get_secret_value()
         locking = derived_password(password)
         own[url.username] = own_entry(password, kept.get(url.username))
         own[LOCKS] = own_entry(locking, kept.get(LOCKS))
@@ -250,7 +263,7 @@ def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts:
     )
     if not file.is_signalled:
         log.warning("broker.not_signalled", message=NOT_SIGNALLED)
-    return MosquittoAccess(file, store, target, locks=locks)
+    return MosquittoAccess(file, store, target, locks=locks, secret=password)
 
 
 def _advertised(

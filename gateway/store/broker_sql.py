@@ -25,6 +25,9 @@ FOLLOWED: Final = "FROM brokers b WHERE b.left_out_at IS NULL"
 """The brokers for which changes are marked."""
 _SERVES: Final = "NOT EXISTS (SELECT 1 FROM homes AS ho WHERE ho.device_pk = {} AND ho.broker_pk <> {})"
 
+FILE_RECORD: Final = "password_file"
+"""Fact: the password file that was written last (:mod:`gateway.broker.mosquitto.file_record`)."""
+
 
 def serves(device: str, broker: str) -> str:
     """Return the condition that a broker serves a device: no other one is its home. Both are expressions."""
@@ -154,7 +157,8 @@ def note_away(tx: Tx, pk: int, *, away: bool) -> None:
 
 
 def leave_out(tx: Tx, pk: int) -> None:
-    """Mark nothing more for this broker, until it has an owner."""
+    """Mark nothing more for this broker, until it has an owner. Its password file is compared as a whole then."""
+    forget_fact(tx, pk, FILE_RECORD)
     tx.run(f"UPDATE brokers SET left_out_at = {tx.dialect.now(tx.now)} WHERE pk = ?", pk)  # noqa: S608 - our own
 
 

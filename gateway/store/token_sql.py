@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.credentials import DeviceToken, hash_secret, same_hash
 from gateway.models.fields import MAX_NUMBER
-from gateway.store import key_sql
+from gateway.store import broker_entry_sql, key_sql
 from gateway.store.broker_sql import FIRST, serves
 from gateway.store.records import columns
 
@@ -275,20 +275,11 @@ def broker_entries(view: View, broker: int = FIRST) -> list[tuple[str, str]]:
 
 def each_broker_entry(view: View, broker: int) -> Iterator[tuple[str, str]]:
     """Yield the same in the order of the ids, some thousand at a time: all take 300 bytes each."""
-    after, rows = "", [("", "")]
-    while rows:
-        rows = [
-            (row["id"], row["broker_entry"])
-            for row in view.all(
-                f"""SELECT d.id, t.broker_entry FROM devices d JOIN tokens t ON t.device_pk = d.pk
-                    WHERE d.id > ? AND t.state <> 'revoked' AND d.deleted_at IS NULL
-                    AND t.id = (SELECT max(id) FROM tokens WHERE device_pk = d.pk AND state <> 'revoked')
-                    AND {serves("d.pk", "?")} ORDER BY d.id LIMIT ?""",  # noqa: S608 - a constant
-                *(after, broker, _ENTRIES_AT_ONCE),
-            )
-        ]
-        yield from rows
-        after = rows[-1][0] if rows else after
+    after, has_more = "", True
+    while has_more:
+        entries, has_more = broker_entry_sql.page(view, broker, after, _ENTRIES_AT_ONCE)
+        yield from entries
+        after = entries[-1][0] if entries else after
 
 
 def signing_key(view: View, kid: str | None = None) -> SigningKeyRecord | None:

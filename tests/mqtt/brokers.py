@@ -79,7 +79,8 @@ class MosquittoUnderTest:
         file = self.mosquitto.password_file
         own = {"gateway": own_entry(GATEWAY_PASSWORD, kept_entries(file).get("gateway"))}
         target = ProbeTarget(Address(self.mosquitto.host, self.mosquitto.port))
-        return MosquittoAccess(PasswordFile(file, pid_file=self.mosquitto.pid_file, fixed=own), store, target)
+        passwords = PasswordFile(file, pid_file=self.mosquitto.pid_file, fixed=own)
+        return MosquittoAccess(passwords, store, target, secret=GATEWAY_PASSWORD)
 
 
 class EmbeddedUnderTest:

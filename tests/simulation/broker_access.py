@@ -12,7 +12,7 @@ from gateway.broker.embedded.session import ClientIdentity
 from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.password_draft import PasswordDraft
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
-from gateway.broker.mosquitto.password_lines import PasswordLines
+from gateway.broker.mosquitto.password_lines import MISSING, PasswordLines, Stamp
 from gateway.broker.mosquitto.reload_probe import ReloadProbe
 from gateway.broker.service_accounts import GATEWAY_USER
 from gateway.core.addresses import Address
@@ -54,10 +54,17 @@ class VirtualDraft(PasswordDraft):
     def __init__(self) -> None:  # no file: no super call
         self.entries: dict[str, str] = {}
 
-    def add_devices(self, entries: Iterable[tuple[str, str]]) -> bytes:
+    @property
+    def stamp(self) -> Stamp:
+        """There is no file."""
+        return MISSING
+
+    def same_accounts(self, stamp: Stamp | None) -> None:
+        """Nothing is known of a file that is not there."""
+
+    def add_devices(self, entries: Iterable[tuple[str, str]]) -> None:
         """Add all devices."""
         self.entries = dict(entries)
-        return repr(self.entries).encode()
 
     def finish(self, accounts: Mapping[str, str]) -> PasswordLines:  # noqa: ARG002 - the real one's
         """Add nothing: the gateway's account is always let in."""
@@ -114,7 +121,7 @@ class VirtualReloadProbe(ReloadProbe):
         self._virtual = broker
         self._process = process
 
-    def account(self, *, again: bool = False) -> dict[str, str]:  # noqa: ARG002 - the real one's
+    def account(self, *, known: str | None = None) -> dict[str, str]:  # noqa: ARG002 - the real one's
         """The entry for the next file."""
         return {"gateway_sentinel": password_entry("sentinel", _SALT)}
 

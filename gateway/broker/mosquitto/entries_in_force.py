@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from gateway.broker.mosquitto.password_lines import PasswordLines
+from gateway.broker.mosquitto.password_lines import PasswordLines, Stamp
 
 _MOST_KEPT: Final = 16
 """How many files in a row, not yet read by the broker, are remembered."""
@@ -14,9 +15,10 @@ _MOST_KEPT: Final = 16
 class InForce:
     """The file that the broker has read, and those written since. They are held open, not in memory."""
 
-    def __init__(self, path: Path) -> None:
-        """Begin with the file as it is found, before the gateway's first write."""
-        self._files = [PasswordLines.of(path)]
+    def __init__(self, path: Path, known: Stamp | None = None) -> None:
+        """Begin with the file as it is found, before the gateway's next write; ``known`` as for PasswordLines."""
+        self._files = [PasswordLines.of(path, known)]
+        self._edits: list[Collection[str] | None] = []
 
     @property
     def sure(self) -> PasswordLines:
@@ -28,15 +30,26 @@ class InForce:
         """Return what the file says now, whether the broker has read it or not."""
         return self._files[-1]
 
-    def changed(self, wanted: PasswordLines) -> set[str]:
-        """Return the users whose session the broker would cut when it reads ``wanted``."""
-        return set().union(*(file.missing_in(wanted) for file in self._files))
+    def changed(self, wanted: PasswordLines, edited: Collection[str] | None = None) -> set[str]:
+        """Return the users whose session the broker would cut when it reads ``wanted``.
 
-    def written(self, wanted: PasswordLines) -> None:
+        ``edited``: the devices whose line differs from the newest file, where that is known. Without it, all lines are
+        compared.
+        """
+        edits = [*self._edits, edited]
+        known = [each for each in edits if each is not None]
+        if len(known) < len(edits):
+            return set().union(*(file.missing_in(wanted) for file in self._files))
+        return set().union(*known, *(file.missing_accounts_in(wanted) for file in self._files))
+
+    def written(self, wanted: PasswordLines, edited: Collection[str] | None = None) -> None:
         """Note that the file says this now. The broker may read it at any moment."""
         self._files.append(wanted)
-        del self._files[1:-_MOST_KEPT]
+        self._edits.append(edited)
+        if len(self._files) > _MOST_KEPT + 1:
+            del self._files[1:-_MOST_KEPT], self._edits[:-_MOST_KEPT]
+            self._edits[0] = None  # from the first file to the second kept one
 
     def taken_up(self) -> None:
         """Note that the broker has read what was written last."""
-        self._files = self._files[-1:]
+        self._files, self._edits = self._files[-1:], []

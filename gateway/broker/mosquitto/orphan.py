@@ -25,15 +25,17 @@ _PROCESS_NAME: Final = "mosquitto"
 _PROC: Final = Path("/proc")
 
 
-async def end_orphan(config: Path) -> None:
+async def end_orphan(config: Path, *, save_seconds: float = 0.0) -> None:
     """End every Mosquitto that was started with this configuration file. The caller must hold the data directory.
+
+    ``save_seconds`` is what it may take to save its store, besides STOP_SECONDS.
 
     Raises:
         UnavailableError: this user may not end one of them.
     """
     for pid in find_orphan(config):
         log.warning("broker.orphan_found", pid=pid, message="A gateway was killed and left its Mosquitto. It is ended.")
-        await _end(pid, config)
+        await _end(pid, config, STOP_SECONDS + save_seconds)
 
 
 def find_orphan(config: Path) -> list[int]:
@@ -48,13 +50,13 @@ def _runs_with(process: Path, config: Path) -> bool:
     return False
 
 
-async def _end(pid: int, config: Path) -> None:
+async def _end(pid: int, config: Path, seconds: float) -> None:
     with _held(pid) as process:
         if process is None or pid not in find_orphan(config):
             return  # it has ended, and its number may belong to another process by now
         for number in (signal.SIGTERM, signal.SIGKILL):
             _send(process, pid, number)
-            if await _has_ended(process):
+            if await _has_ended(process, seconds):
                 return
     raise UnavailableError(f"Mosquitto (process {pid}), left by a gateway that was killed, does not end.")
 
@@ -85,12 +87,12 @@ def _send(process: int, pid: int, number: signal.Signals) -> None:
         ) from error
 
 
-async def _has_ended(process: int) -> bool:
+async def _has_ended(process: int, seconds: float) -> bool:
     """Wait until the process behind this descriptor has ended. Return False when that takes too long."""
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_reader(process, ended.set)
     try:
-        async with asyncio.timeout(STOP_SECONDS):
+        async with asyncio.timeout(seconds):
             await ended.wait()
     except TimeoutError:
         return False

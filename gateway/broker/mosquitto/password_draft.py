@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import threading
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from gateway.broker.mosquitto.password_lines import DEVICE, PasswordLines, blocks
+from gateway.broker.mosquitto.password_lines import (
+    AFTER_DEVICES,
+    DEVICE,
+    MISSING,
+    PasswordLines,
+    Stamp,
+    place,
+    stamp_of,
+)
 from gateway.core.files import open_draft, put_in_place
 
 if TYPE_CHECKING:
@@ -25,8 +32,8 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 5_000
 """Devices that are checked and written at a time: under a megabyte."""
-_DIGEST_BYTES: Final = 16
 _DEVICE: Final = DEVICE.decode()
+_COPIED_BYTES: Final = 1 << 26
 
 
 class PasswordDraft:
@@ -65,21 +72,57 @@ class PasswordDraft:
                 with suppress(OSError):  # it has the name of the file by now
                     draft.unlink()
 
-    def add_devices(self, entries: Iterable[tuple[str, str]]) -> bytes:
-        """Add all devices, in the order of their names. Return a digest of their lines.
+    @property
+    def is_new(self) -> bool:
+        """Return whether the content differs from the present file."""
+        return self._new is not None
+
+    @property
+    def stamp(self) -> Stamp:
+        """Return the stamp of the present file, or :data:`MISSING` without one."""
+        return MISSING if self._present is None else stamp_of(self._present)
+
+    def same_accounts(self, stamp: Stamp | None) -> Mapping[str, str] | None:
+        """Return the accounts of the present file, if it has this stamp and the draft says the same so far."""
+        if self._new is not None or self._present is None or self.stamp != stamp:
+            return None
+        return PasswordLines(os.dup(self._present), stamp).accounts()
+
+    def add_devices(self, entries: Iterable[tuple[str, str]]) -> None:
+        """Add all devices, in the order of their names.
 
         Raises:
             PasswordEntryError: one of them must not get into the file.
             OSError: the draft cannot be written.
         """
         self._add_accounts(self._accounts, after=False)
-        digest, rows, last = hashlib.blake2b(digest_size=_DIGEST_BYTES), iter(entries), ""
+        rows, last = iter(entries), ""
         while some := list(islice(rows, AT_ONCE)):
-            block = self._lines(some, last)
-            digest.update(block)
-            self._add(block)
+            self._add(self._lines(some, last))
             last = some[-1][0]
-        return digest.digest()
+
+    def keep_devices(self, changes: Mapping[str, str | None]) -> set[str]:
+        """Add the devices of the present file, which has the order of names, with these changes: entry by name.
+
+        None removes a device. Return the devices whose line is gone or changed. Nothing is read but those lines.
+
+        Raises:
+            PasswordEntryError, OSError: as above.
+        """
+        self._add_accounts(self._accounts, after=False)
+        present = self._present if self._present is not None else -1
+        at, end = place(present, DEVICE)[0], place(present, AFTER_DEVICES)[0]
+        edited = set()
+        for name, entry in sorted(changes.items()):
+            begin, after = place(present, name.encode(), at)
+            line = b"" if entry is None else self._lines([(name, entry)], "")
+            if begin < after and os.pread(present, after - begin, begin) != line:
+                edited.add(name)
+            self._keep(at, begin)
+            self._add(line)
+            at = after
+        self._keep(at, end)
+        return edited
 
     def finish(self, accounts: Mapping[str, str]) -> PasswordLines:
         """Add the other accounts; return all of the content.
@@ -93,8 +136,8 @@ class PasswordDraft:
                 self._new = self._begin()
             if self._new is not None:
                 self._new[1].flush()
-                return PasswordLines(os.dup(self._new[1].fileno()))
-            return PasswordLines(None if self._present is None else os.dup(self._present))
+            whole = self._present if self._new is None else self._new[1].fileno()
+            return PasswordLines(None) if whole is None else PasswordLines(os.dup(whole), stamp_of(whole))
 
     def put(self) -> bool:
         """Give the content the name of the file. Return False, and change nothing, when the file says so already.
@@ -131,13 +174,28 @@ class PasswordDraft:
                 self._new = self._begin()
             self._new[1].write(block)
 
+    def _keep(self, begin: int, end: int) -> None:
+        """Add a range of the present file."""
+        with self._in_use():
+            if self._new is None and self._same == begin:
+                self._same = end
+                return
+            if self._new is None:
+                self._new = self._begin()
+            self._copy(self._new[1], begin, end)
+
     def _begin(self) -> tuple[Path, BinaryIO]:
         """Begin the draft with what is the same in the present file."""
         new = self._new = open_draft(self._path)
-        left = self._same
-        for block in blocks(self._present) if self._present is not None else ():
-            new[1].write(block[:left])
-            left -= min(left, len(block))
-            if not left:
-                break
+        self._copy(new[1], 0, self._same)
         return new
+
+    def _copy(self, to: BinaryIO, begin: int, end: int) -> None:
+        """Copy a range of the present file within the kernel."""
+        to.flush()
+        while self._present is not None and begin < end:
+            done = os.sendfile(to.fileno(), self._present, begin, min(end - begin, _COPIED_BYTES))
+            if not done:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # it became shorter meanwhile
+            begin += done
+        to.seek(0, os.SEEK_END)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import os
 import time
@@ -14,14 +12,20 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.mosquitto.password_file import PasswordFileError, is_account, is_account_name
-from gateway.broker.mosquitto.password_lines import other_lines
+from gateway.broker.mosquitto.password_file import (
+    OWN_FORM,
+    SALT_BYTES,
+    PasswordFileError,
+    is_account,
+    is_account_name,
+    salt_of,
+)
+from gateway.broker.mosquitto.password_lines import Stamp, lines_around_devices, other_lines, stamp_of
 from gateway.core.credentials import broker_entry
 from gateway.store import account_sql
 
 log = structlog.get_logger()
 
-_SALT_BYTES: Final = 12
 _CLOSED: Final = -1
 _MOST_HELD: Final = 64
 _HELD_SECONDS: Final = 600.0
@@ -30,8 +34,6 @@ LEFT_OUT: Final = (
     "{lines} of {file} cannot be read by Mosquitto and was left out; the rest is in force. Make that account again "
     "with mosquitto_passwd, or restart the gateway when none is missing."
 )
-OWN_FORM: Final = "$6$"
-"""Begin of an entry that the gateway made. Those of ``mosquitto_passwd`` begin with $7$."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,24 @@ def people_in(lines: Iterable[tuple[int, str]]) -> People:
     return People(entries, tuple(unusable))
 
 
-def kept_entries(path: Path) -> dict[str, str]:
+def kept_entries(path: Path, known: Stamp | None = None) -> dict[str, str]:
     """Return user name and entry of each account in the file that is no device; empty when there is no file.
+
+    ``known``: the stamp of a file that the gateway wrote. The lines of its devices are not read.
 
     Raises:
         PasswordFileError: the file cannot be read.
     """
-    found = open_file(path)
+    found = open_file(path, known)
     return {} if found is None else found.closed().entries
 
 
 class Opened:
     """A password file held open as it was when it was read. It shows what was written to it since."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, known: Stamp | None = None) -> None:
         self._descriptor = descriptor  # closed with this object; a file object of Python would warn
+        self._known = known
         self.people = People()
         self._seen = self._stamp()
         self.people = self._now()
@@ -110,21 +115,21 @@ class Opened:
         return {name: entry for name, entry in self._now().entries.items() if self.people.entries.get(name) != entry}
 
     def _now(self) -> People:
-        return people_in(other_lines(self._descriptor))
+        is_known = self._stamp() == self._known
+        return people_in((lines_around_devices if is_known else other_lines)(self._descriptor))
 
-    def _stamp(self) -> tuple[int, int]:
-        found = os.fstat(self._descriptor)
-        return found.st_mtime_ns, found.st_size
+    def _stamp(self) -> Stamp:
+        return stamp_of(self._descriptor)
 
 
-def open_file(path: Path) -> Opened | None:
-    """Open and read a password file. Return None without a file.
+def open_file(path: Path, known: Stamp | None = None) -> Opened | None:
+    """Open and read a password file. Return None without a file. ``known`` as for :func:`kept_entries`.
 
     Raises:
         PasswordFileError: the file cannot be read.
     """
     try:
-        return Opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return Opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC), known)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -154,15 +159,15 @@ class OperatorAccounts:
         """Return which lines of the file were left out since the start, or None."""
         return LEFT_OUT.format(lines=", ".join(self._unusable), file=self._path) if self._unusable else None
 
-    def read(self) -> dict[str, str]:
+    def read(self, known: Stamp | None = None) -> dict[str, str]:
         """Return user name and entry of each account, also of those that were written to replaced files.
 
-        A bad line is left out: it would keep every revoked token good.
+        A bad line is left out: it would keep every revoked token good. ``known`` as for :func:`kept_entries`.
 
         Raises:
             PasswordFileError: the file cannot be read.
         """
-        self._read = open_file(self._path)
+        self._read = open_file(self._path, known)
         people = People() if self._read is None else self._read.people
         if people.unusable:
             self._unusable = people.unusable
@@ -204,13 +209,9 @@ def own_entry(password: str, known: str | None) -> str:
     """Return the entry for a password: the known one where it is right, since a changed entry cuts the client."""
     if known is not None and _opens(known, password):
         return known
-    return broker_entry(password, os.urandom(_SALT_BYTES))
+    return broker_entry(password, os.urandom(SALT_BYTES))
 
 
 def _opens(entry: str, password: str) -> bool:
-    _, _, rest = entry.partition("$6$")
-    try:
-        salt = base64.b64decode(rest.partition("$")[0], validate=True)
-    except binascii.Error:
-        return False
-    return hmac.compare_digest(broker_entry(password, salt).encode(), entry.encode())
+    salt = salt_of(entry)
+    return salt is not None and hmac.compare_digest(broker_entry(password, salt).encode(), entry.encode())

@@ -6,6 +6,7 @@ gone or changed, and keeps the others. Measurements: docs/mosquitto.md.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import math
 import os
@@ -19,15 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.broker.mosquitto.password_draft import PasswordDraft
+from gateway.broker.mosquitto.password_lines import MISSING, Stamp
 from gateway.core import credentials
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-Stamp = tuple[int, int, int]
-"""Inode number, time of the last change in nanoseconds, size in bytes."""
-MISSING: Final[Stamp] = (0, 0, 0)
 
 FILE_MODE: Final = 0o640
 """The gateway writes, the broker reads by its group, no other user may read."""
@@ -37,7 +35,9 @@ SIGNAL_SPACING_SECONDS: Final = 0.3
 
 It checks for the signal at least every 100 ms, and needs 25 ms with 10,000 users."""
 
-_SALT_BYTES: Final = 12
+SALT_BYTES: Final = 12
+OWN_FORM: Final = "$6$"
+"""Begin of an entry that the gateway made. Those of ``mosquitto_passwd`` begin with $7$."""
 _USERNAME: Final = re.compile(r"[A-Za-z0-9_]{1,128}")
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9_.@-]{1,128}")  # a person's choice, but no wildcard, level or colon
 _ENTRY: Final = re.compile(
@@ -76,9 +76,18 @@ def password_entry(secret: str, salt: bytes | None = None) -> str:
     Raises:
         ValueError: the salt has another length.
     """
-    if salt is not None and len(salt) != _SALT_BYTES:
-        raise ValueError(f"a salt for Mosquitto has {_SALT_BYTES} bytes, not {len(salt)}")
-    return credentials.broker_entry(secret, os.urandom(_SALT_BYTES) if salt is None else salt)
+    if salt is not None and len(salt) != SALT_BYTES:
+        raise ValueError(f"a salt for Mosquitto has {SALT_BYTES} bytes, not {len(salt)}")
+    return credentials.broker_entry(secret, os.urandom(SALT_BYTES) if salt is None else salt)
+
+
+def salt_of(entry: str) -> bytes | None:
+    """Return the salt of an entry in the gateway's own form, or None where it has none."""
+    _, _, rest = entry.partition(OWN_FORM)
+    with contextlib.suppress(ValueError):
+        salt = base64.b64decode(rest.partition("$")[0], validate=True)
+        return salt if len(salt) == SALT_BYTES else None
+    return None
 
 
 class PasswordFile:
@@ -106,6 +115,8 @@ class PasswordFile:
         self.fixed = dict(fixed)
         self.written: Stamp | None = None
         """What :meth:`stamp` returned after the last :meth:`write`."""
+        self.known: Stamp | None = None
+        """Stamp of the file that the registry has noted (:mod:`gateway.broker.mosquitto.file_record`)."""
         self._signalled = -math.inf
         self._signalling = threading.Lock()
 

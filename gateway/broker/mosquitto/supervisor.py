@@ -28,7 +28,9 @@ from gateway.errors import UnavailableError
 log = structlog.get_logger()
 
 START_SECONDS: Final = 15.0
-"""How long it may take to listen: it first reads what it retained and queued before."""
+"""How long it may take to listen, and a second more for each SECOND_BYTES of its files, which it reads first."""
+SECOND_BYTES: Final = 10_000_000
+"""Mosquitto on a busy machine. At a stop it writes as much again."""
 LONGEST_LINE: Final = 1 << 16
 PAUSES: Final = Pauses(first_seconds=0.2, longest_seconds=30.0)
 _LINES_KEPT: Final = 20
@@ -43,16 +45,28 @@ _CHATTER: Final = re.compile(
 class Supervisor:
     """One Mosquitto with its program and configuration file, for as long as the block runs.
 
-    ``stop_seconds`` is what it may take to end before it is killed. Entering raises UnavailableError when it does not
-    come up the first time. Later it is started again without end, with growing pauses, and ``error`` says so.
+    ``stop_seconds`` is what it may take to end before it is killed. ``store`` and ``passwords`` are its large files: by
+    their size it may take longer to start, and by that of the store to end. Entering raises UnavailableError when it
+    does not come up the first time. Later it is started again without end, with growing pauses, and ``error`` says so.
     """
 
-    def __init__(self, program: str, config: Path, *, stop_seconds: float = 5.0, pauses: Pauses = PAUSES) -> None:
+    def __init__(
+        self,
+        program: str,
+        config: Path,
+        *,
+        stop_seconds: float = 5.0,
+        pauses: Pauses = PAUSES,
+        store: Path | None = None,
+        passwords: Path | None = None,
+    ) -> None:
         self.error: str | None = None
         self.starts = 0
         self._program = program
         self._config = config
         self._stop_seconds = stop_seconds
+        self._store = store
+        self._passwords = passwords
         self._backoff = Backoff(pauses)
         self._said: deque[str] = deque(maxlen=_LINES_KEPT)
         self._process: Process | None = None
@@ -61,7 +75,7 @@ class Supervisor:
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await end_orphan(self._config)
+        await end_orphan(self._config, save_seconds=_seconds_of(self._store))
         try:
             await self._start()
         except BaseException:
@@ -84,6 +98,11 @@ class Supervisor:
     def pid(self) -> int | None:
         """Return its process id, or None while it does not run."""
         return self._process.pid if self._process and self._process.returncode is None else None
+
+    @property
+    def start_seconds(self) -> float:
+        """Return how long it may take to listen, with its files as they are now."""
+        return START_SECONDS + _seconds_of(self._store) + _seconds_of(self._passwords)
 
     async def _watch(self) -> None:
         """Restart it whenever it has ended, until cancelled."""
@@ -119,7 +138,7 @@ class Supervisor:
         self._process = await self._spawned()
         self._reading = asyncio.create_task(self._listen(self._process), name="mosquitto's log")
         up, ended = asyncio.create_task(self._up.wait()), asyncio.create_task(self._process.wait())
-        done, others = await asyncio.wait((up, ended), timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        done, others = await asyncio.wait((up, ended), timeout=self.start_seconds, return_when=asyncio.FIRST_COMPLETED)
         for each in others:
             each.cancel()
         if up not in done:
@@ -187,7 +206,7 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             try:
-                async with asyncio.timeout(self._stop_seconds):
+                async with asyncio.timeout(self._stop_seconds + _seconds_of(self._store)):
                     await self._process.wait()
             except TimeoutError:
                 log.error("broker.killed", message="Mosquitto did not end in time.")  # noqa: TRY400 - no bug of ours
@@ -199,6 +218,13 @@ class Supervisor:
         if self._reading:
             await self._reading
             self._reading = None
+
+
+def _seconds_of(file: Path | None) -> float:
+    """Return the seconds that it may take to read or write a file of this size."""
+    with contextlib.suppress(OSError):
+        return 0.0 if file is None else file.stat().st_size / SECOND_BYTES
+    return 0.0
 
 
 def _level(text: str) -> int:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.broker.mosquitto.password_draft import PasswordDraft
 from gateway.broker.mosquitto.password_entries import people_in
@@ -55,18 +57,60 @@ def test_a_draft_writes_nothing_while_the_content_is_the_same(tmp_path: Path) ->
     devices = [(f"dev_{number:06}", GATEWAY) for number in range(20_000)]
     file.write(devices)
     with file.draft(file.fixed) as draft:
-        digest = draft.add_devices(iter(devices))
+        draft.add_devices(iter(devices))
         content = draft.finish(file.fixed)
         assert [each.name for each in tmp_path.iterdir()] == ["passwords"]
         assert not file.put(draft)
     more = [*devices, ("dev_999999", GATEWAY)]
     with file.draft(file.fixed) as draft:
-        assert draft.add_devices(iter(more)) != digest
+        draft.add_devices(iter(more))
         assert content.missing_in(draft.finish(file.fixed)) == set()
         assert file.put(draft)
     wanted = [("alice", GATEWAY), *more, ("gateway", GATEWAY)]
     assert file.path.read_text() == "".join(f"{name}:{entry}\n" for name, entry in wanted)
     assert [each.name for each in tmp_path.iterdir()] == ["passwords"]
+
+
+def test_changed_devices_are_found_by_halving(tmp_path: Path) -> None:
+    """First, last, new and removed ones; the file reads back as if all had been written, and the edited are named."""
+    file = PasswordFile(tmp_path / "passwords", pid_file=None, fixed={"alice": GATEWAY, "gateway": GATEWAY})
+    devices = {f"dev_{number:06}": GATEWAY for number in range(0, 3 * MANY, 3)}
+    file.write(devices.items())
+    last = max(devices)
+    changes = {"dev_000000": OTHER, "dev_000001": GATEWAY, "dev_000003": None, "dev_000004": None, last: None}
+    with file.draft(file.fixed) as draft:
+        assert draft.keep_devices({"dev_000006": GATEWAY, "dev_000007": None, "dev_zzz": None}) == set()
+        assert draft.same_accounts(file.written) == file.fixed
+        draft.finish(file.fixed)
+        assert not file.put(draft)
+    with file.draft(file.fixed) as draft:
+        assert draft.keep_devices(changes | {"dev_zzz": OTHER}) == {"dev_000000", "dev_000003", last}
+        assert draft.same_accounts(file.written) is None
+        draft.finish(file.fixed | {"zoe": OTHER})
+        assert file.put(draft)
+    wanted = devices | {"dev_000000": OTHER, "dev_000001": GATEWAY, "dev_zzz": OTHER}
+    del wanted["dev_000003"], wanted[last]
+    whole = {"alice": GATEWAY} | dict(sorted(wanted.items())) | {"gateway": GATEWAY, "zoe": OTHER}
+    assert file.path.read_text() == "".join(f"{name}:{entry}\n" for name, entry in whole.items())
+
+
+@given(st.sets(st.integers(0, 99)), st.dictionaries(st.integers(0, 99), st.booleans()))
+def test_changes_of_devices_are_as_a_whole_write(
+    tmp_path_factory: pytest.TempPathFactory, first: set[int], changes: dict[int, bool]
+) -> None:
+    """Any changes of any file, whatever its size."""
+    folder = tmp_path_factory.mktemp("given")
+    file = PasswordFile(folder / "passwords", pid_file=None, fixed={"alice": GATEWAY, "gateway": GATEWAY})
+    devices = {f"dev_{number:02}": GATEWAY for number in first}
+    file.write(devices.items())
+    changed = {f"dev_{number:02}": OTHER if stays else None for number, stays in changes.items()}
+    with file.draft(file.fixed) as draft:
+        assert draft.keep_devices(changed) == devices.keys() & changed.keys()
+        draft.finish(file.fixed)
+        file.put(draft)
+    other = PasswordFile(folder / "other", pid_file=None, fixed=file.fixed)
+    other.write((name, entry) for name, entry in (devices | changed).items() if entry is not None)
+    assert file.path.read_bytes() == other.path.read_bytes()
 
 
 def test_a_draft_that_is_not_put_leaves_nothing(tmp_path: Path) -> None:

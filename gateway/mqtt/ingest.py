@@ -215,7 +215,8 @@ class Ingest:
             self._marks.append(message.payload)
             return None
         from_device = isinstance(parsed.topic, _FROM_DEVICES)
-        return None if not from_device and self._heard(message) else parsed
+        has_no_effect = parsed.body is None  # empty: it cleared its topic, as the gateway does at each bind
+        return None if (has_no_effect if from_device else self._heard(message)) else parsed
 
     def _refuse_over_budget(self, message: Message) -> Parsed | None:
         """Store and answer one refusal a second, since each would cost as much as accepting it. All are counted."""

@@ -5,11 +5,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
 import httpx
 
+from device_sim import SimulatedDevice
 from device_sim.device import JOURNAL
 from gateway.core.clock import to_rfc3339
 from gateway.store import open_reader
@@ -39,22 +39,18 @@ FETCH_SECONDS = SETTLE_SECONDS + 60
 @contextmanager
 def registry(world: ChaosWorld) -> Iterator[DatabaseConnection]:
     """The database itself, to be read."""
-    if isinstance(world.registry, Path):
-        with closing(open_reader(world.registry)) as database:
-            yield database
-        return
-    server = world.reading = world.reading or open_reader(world.registry)
-    server.begin_read()
+    database = world.reading = world.reading or open_reader(world.registry)
+    database.begin_read()
     try:
-        yield server
+        yield database
     finally:
-        server.end_read()
+        database.end_read()
 
 
 async def wait_until_all_done(world: ChaosWorld) -> None:
     """What a device can still fetch it has fetched: no reset is open for a token that lies in a device's flash."""
     await world.settled()
-    left: list[str] = []
+    left: list[tuple[str, SimulatedDevice]] = []
 
     def all_fetched() -> bool:
         left[:] = _can_be_fetched(world)
@@ -63,24 +59,20 @@ async def wait_until_all_done(world: ChaosWorld) -> None:
     try:
         await eventually(all_fetched, "open resets are fetched", guard_seconds=FETCH_SECONDS)
     finally:
-        for each in left:
-            world.log(f"was not fetched: {each}")
+        for command_id, by in left:
+            world.log(f"was not fetched: {command_id} by {by.serial}, which is {by.state}: {by.facts[-8:]}")
     await world.settled()
 
 
-def _can_be_fetched(world: ChaosWorld) -> list[str]:
-    held = {
-        (each.device_id, each.generation): f"{device.serial}, which is {device.state}: {device.facts[-8:]}"
-        for device in world.devices
-        if (each := device.binding)
-    }
+def _can_be_fetched(world: ChaosWorld) -> list[tuple[str, SimulatedDevice]]:
+    held = {(each.device_id, each.generation): device for device in world.devices if (each := device.binding)}
     with registry(world) as database:
         rows = database.execute(
             f"""SELECT c.id, d.id AS device_id, c.binding_generation FROM commands c
                 JOIN devices d ON d.pk = c.device_pk WHERE c.type = 'factory_reset' AND c.{_OPEN}"""  # noqa: S608 - our own words
         ).fetchall()
     found = [(row["id"], held.get((row["device_id"], row["binding_generation"]))) for row in rows]
-    return [f"{command_id} by {holder}" for command_id, holder in found if holder]
+    return [(command_id, holder) for command_id, holder in found if holder]
 
 
 async def wait_until_all_arrived(world: ChaosWorld) -> None:

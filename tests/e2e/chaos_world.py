@@ -92,7 +92,7 @@ class ChaosWorld:
     """Whether the broker was killed or lost its disk, and with it what it had confirmed to devices."""
     began: float = field(default_factory=time.monotonic)
     reading: DatabaseConnection | None = None
-    """To the server of a registry that has one, for those who look again and again."""
+    """To the registry, for those who look again and again."""
 
     @property
     def devices(self) -> list[SimulatedDevice]:
@@ -159,6 +159,11 @@ class ChaosWorld:
                 self.log(f"not settled: {answers}")
                 raise
 
+    def stop_reading(self) -> None:
+        """Close the connection to the registry, if there is one."""
+        if self.reading is not None:
+            self.reading.close()
+
     @contextlib.contextmanager
     def heal(self) -> Iterator[None]:
         """At the end of the block all lines are good again."""
@@ -181,6 +186,7 @@ async def running_round(folder: Path, seed: int) -> AsyncIterator[ChaosWorld]:
         world = ChaosWorld(seed, folder, [member], cells, member.gateway.data, member.gateway.new_key())
         await world.settled()  # until the gateway subscribes, a broker that is new to it keeps no message for it
         world.log(f"the round begins; the gateway speaks MQTT {version}")
+        stack.callback(world.stop_reading)
         await add_devices(world, stack, STEADY, TROUBLED)
         yield world
 

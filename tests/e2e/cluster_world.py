@@ -108,14 +108,9 @@ async def running_cluster(folder: Path, seed: int, scale: Scale) -> AsyncIterato
             world.members.append(await stack.enter_async_context(_member(world, number, by)))
             world.key = world.key or await asyncio.to_thread(world.members[0].gateway.new_key)
         world.log(f"{scale.gateways} gateways run")
-        stack.callback(_stop_reading, world)
+        stack.callback(world.stop_reading)
         await add_devices(world, stack, scale.steady, scale.troubled, scale.interval)
         yield world
-
-
-def _stop_reading(world: ClusterWorld) -> None:
-    if world.reading is not None:
-        world.reading.close()
 
 
 def _clock_off(world: ClusterWorld) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ few in a fleet of any size. The format is that of version 6 in ``persist.h`` of 
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from typing import TYPE_CHECKING, Final
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 MAGIC: Final = b"\x00\xb5\x00mosquitto db"
 VERSION: Final = 6
 NEVER: Final = 0xFFFF_FFFF
+BLOCK_BYTES: Final = 1 << 20
 _HEAD: Final = struct.Struct(f">{len(MAGIC)}sII")
 _CHUNK: Final = struct.Struct(">II")
 _CLIENT: Final = 6
@@ -45,29 +45,30 @@ def expiring(store: Path) -> set[str]:
     except OSError as error:
         raise UnknownStoreError(f"{store} cannot be read ({error.strerror})") from error
     try:
-        with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
-            return set(_expiring(content))
+        return set(_expiring(descriptor))
     except (OSError, ValueError, struct.error) as error:
         raise UnknownStoreError(f"{store} has another format: {error}") from error
     finally:
         os.close(descriptor)
 
 
-def _expiring(content: mmap.mmap) -> Iterator[str]:
-    magic, _, version = _HEAD.unpack_from(content)
+def _expiring(store: int) -> Iterator[str]:
+    """Read the store a block at a time, whatever its size."""
+    magic, _, version = _HEAD.unpack(os.pread(store, _HEAD.size, 0))
     if (magic, version) != (MAGIC, VERSION):
         raise ValueError(f"version {version}")
-    at, size, chunk = _HEAD.size, len(content), _CHUNK.unpack_from
+    at, size, first, block = _HEAD.size, os.fstat(store).st_size, 0, b""
     while at < size:
-        kind, length = chunk(content, at)
+        if at + _CHUNK.size > first + len(block):
+            first, block = at, os.pread(store, BLOCK_BYTES, at)
+        kind, length = _CHUNK.unpack_from(block, at - first)
         at += _CHUNK.size
         if at + length > size:
             raise ValueError("it ends within a chunk")
         if kind == _CLIENT:
-            _, expiry, _, id_length, _, name_length, _ = _CLIENT_HEAD.unpack_from(content, at)
-            begin = at + _CLIENT_HEAD.size
-            client_id = content[begin : begin + id_length]
-            name = content[begin + id_length : begin + id_length + name_length]
+            content = os.pread(store, length, at)
+            _, expiry, _, id_length, _, name_length, _ = _CLIENT_HEAD.unpack_from(content)
+            end = _CLIENT_HEAD.size + id_length
             if expiry not in (0, NEVER):
-                yield (name or client_id).decode("utf-8", "replace")
+                yield (content[end : end + name_length] or content[_CLIENT_HEAD.size : end]).decode("utf-8", "replace")
         at += length

@@ -7,6 +7,7 @@ password file stay.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import socket
@@ -130,7 +131,7 @@ def _hand_over_files(files: broker_config.Rendered, user: pwd.struct_passwd) -> 
         replace(files.pid_file, b"", Owner(_READ_BY_ALL))
     give(files.pid_file, Owner(_READ_BY_ALL, user.pw_uid, user.pw_gid))
     for file in (files.locks, files.persistence_dir / _STORE):
-        if read(file) is not None:
+        with contextlib.suppress(FileNotFoundError):
             give(file, Owner(0o600, user.pw_uid, user.pw_gid))
 
 

@@ -1,6 +1,8 @@
 """The rendered files: what they may hold, and the limits they set on a real broker."""
 
+import os
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +44,20 @@ def test_a_large_fleet_is_saved_less_often(tmp_path: Path, devices: int, seconds
     settings = load({"data_dir": str(tmp_path), "mqtt": "127.0.0.1:0"}, {}).settings
     files = managed.prepared(settings, None, devices).files
     assert f"autosave_interval {seconds}" in files.config.read_text().splitlines()
+
+
+def test_a_large_store_is_not_read_into_memory(tmp_path: Path) -> None:
+    """As root the gateway hands the store over to Mosquitto's user, whatever its size."""
+    settings = load({"data_dir": str(tmp_path), "mqtt": "127.0.0.1:0"}, {}).settings
+    store = managed.store_of(managed.prepared(settings, None, 0))
+    store.touch()
+    os.truncate(store, 64 << 20)
+    tracemalloc.start()
+    try:
+        managed.prepared(settings, None, 0)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_file_paths_can_be_chosen(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gateway.broker.embedded.session import ClientIdentity
 from gateway.core.topics import Topics
 from gateway.mqtt.retained_scan import matches
 from tests.simulation.broker_session import Admit, OnPuback, Packet, Peer, PendingPuback, Session
+from tests.simulation.heard_devices import HeardDevices
 
 GATEWAY_WINDOW = 1_000
 DEVICE_WINDOW = 20
@@ -41,8 +42,7 @@ class Broker:
         self.delays_pubacks = False
         self.commit_count: Callable[[], int] = lambda: 0
         self.on_puback: OnPuback = lambda packet, arrived: None  # noqa: ARG005 - the form is the point
-        self.reorder = 0.0
-        self.duplicate = 0.0
+        self.reorder = self.duplicate = 0.0
         self.sessions: dict[str, Session] = {}
         self.retained: dict[str, bytes] = {}
         self.admit: Admit | None = None
@@ -53,7 +53,7 @@ class Broker:
         """What a dishonest broker makes of a message to a device."""
         self.acknowledged_statuses: set[tuple[str, str]] = set()
         """Command and status of each acknowledgement of a device that was queued for the gateway."""
-        self.heartbeat_times: dict[str, float] = {}  # when one was queued; without devices that went offline since
+        self.heard = HeardDevices()
         self._rng = rng
         self._log = log
         self._snapshots: deque[dict[str, bytes]] = deque(maxlen=SNAPSHOTS)
@@ -221,11 +221,11 @@ class Broker:
         if sender.role != access_rules.Role.DEVICE or not packet.qos:
             return
         if packet.topic.endswith("/status"):
-            self.heartbeat_times.pop(sender.username, None)
+            self.heard.status(sender.username, self, packet.payload)
         if not any(matches(each, packet.topic) for session in self.sessions.values() for each in session.filters):
             return
         if packet.topic.endswith("/heartbeat"):
-            self.heartbeat_times[sender.username] = asyncio.get_running_loop().time()
+            self.heard.heartbeat(sender.username, self)
         if packet.topic.endswith("/ack"):
             acknowledgement = json.loads(packet.payload)
             self.acknowledged_statuses.add((acknowledgement["command_id"], acknowledgement["status"]))
@@ -345,6 +345,6 @@ class Broker:
         if not keep_sessions:
             self.sessions.clear()
             self.acknowledged_statuses.clear()
-            self.heartbeat_times.clear()
+            self.heard.forget(self)
         self.restarted_at = asyncio.get_running_loop().time()
         self.up = True

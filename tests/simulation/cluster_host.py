@@ -1,17 +1,11 @@
-"""Gateways that share one registry, put together as ``gateway.app`` does: registration, leases, the broker's owner.
-
-SQLite stands for the server. Each gateway has its line to it, and transactions take turns, as they do at PostgreSQL
-under the lock of the registry. The clock of the database is the virtual one, whatever the clock of a gateway says.
-"""
+"""Gateways that share one registry, put together as ``gateway.app`` does: registration, leases, the broker's owner."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -27,7 +21,6 @@ from gateway.errors import GatewayError
 from gateway.mqtt.connect import BrokerAddress, LinkError, Session
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.store import Context, Store, broker_sql
-from gateway.store.dialect import SQLITE
 from gateway.store.wakeups import Wakeups
 from gateway.workers.away_brokers import AwayBrokers
 from gateway.workers.change_poller import ChangePoller
@@ -35,116 +28,34 @@ from gateway.workers.expiry import ExpiryWorker
 from gateway.workers.jobs import JobWorker
 from gateway.workers.key_delivery import KeyDelivery
 from gateway.workers.presence import PresenceWorker
-from tests.simulation.disk import Disk, VirtualStore
-from tests.simulation.gateway_host import PAUSES, GatewayHost, GatewayInstance, VirtualConnection
+from tests.simulation.disk import VirtualStore
+from tests.simulation.gateway_host import PAUSES, GatewayHost, GatewayInstance, VirtualConnection, outlets
 from tests.simulation.gateway_process import KillableProcess
 from tests.simulation.gateway_session import GATEWAY_PASSWORD, GatewayObserver, open_session
 
 if TYPE_CHECKING:
     from gateway.broker.access_sync import AccessManager
     from gateway.settings.loading import Settings
-    from gateway.store.engine import Cursor
-    from gateway.store.row_statement import RowStatement
+    from tests.simulation.broker_sites import BrokerSite
     from tests.simulation.cluster_laws import ClusterLaws
+    from tests.simulation.shared_registry import Line
 
 LEASE_SECONDS: Final = 3.0
-BROKER_ID: Final = "default"
-_DATABASE_CLOCK: Final = "database_clock"
-
-CLUSTER_LEDGER = """
-    CREATE TEMP TRIGGER l16 AFTER DELETE ON outbox BEGIN
-        INSERT INTO ledger (what, id, old) VALUES ('handled', old.seq, old.kind); END;
-    CREATE TEMP TRIGGER l17 AFTER UPDATE ON leases WHEN old.epoch <> new.epoch OR old.instance <> new.instance BEGIN
-        INSERT INTO ledger (what, id, old, new) VALUES ('lease', new.name,
-            json_object('instance', old.instance, 'epoch', old.epoch, 'until', old.until, 'taken_at', old.taken_at),
-            json_object('instance', new.instance, 'epoch', new.epoch, 'until', new.until)); END;
-    CREATE TEMP TRIGGER l18 AFTER UPDATE ON leases WHEN old.epoch = new.epoch AND old.instance = new.instance BEGIN
-        INSERT INTO ledger (what, id, old, new) VALUES ('kept', new.name, json_quote(new.instance), new.until); END;
-"""
-
-
-def share(disk: Disk, clock: Callable[[], int]) -> None:
-    """Make a disk the registry of several gateways: with a clock, in milliseconds since the epoch."""
-    disk.create_function(_DATABASE_CLOCK, 0, clock)
-    disk.executescript(CLUSTER_LEDGER)
-
-
-class Line:
-    """A gateway's line to the shared registry. When it is cut, the answer to the last commit may be lost."""
-
-    dialect = replace(SQLITE, _now=f"{_DATABASE_CLOCK}()")
-
-    def __init__(self, disk: Disk) -> None:
-        self.disk = disk
-        self._own_commits = 0
-        self.is_cut = False
-        self.loses_answer = False
-
-    @property
-    def in_transaction(self) -> bool:
-        """Return whether a transaction is open."""
-        return self.disk.in_transaction
-
-    def execute(self, sql: str, values: Any = (), /) -> Cursor:
-        """Execute a statement, if the registry can be reached."""
-        if self.is_cut and sql != "ROLLBACK":
-            raise sqlite3.OperationalError("the registry cannot be reached")
-        cursor = self.disk.execute(sql, values)
-        if sql == "COMMIT":
-            self._own_commits += 1
-            if self.loses_answer:
-                self.loses_answer, self.is_cut = False, True
-                raise sqlite3.OperationalError("the answer to the commit was lost")
-        return cursor
-
-    def executemany(self, sql: str, rows: Any, /) -> Cursor:
-        """Execute a statement with each of these rows."""
-        if self.is_cut:
-            raise sqlite3.OperationalError("the registry cannot be reached")
-        return self.disk.executemany(sql, rows)
-
-    def post(self, sql: str, values: Any = (), /) -> Cursor:
-        """Execute a statement, if the registry can be reached."""
-        return self.execute(sql, values)
-
-    def run_rows(self, statement: RowStatement, rows: Sequence[Sequence[Any]]) -> int:
-        """Execute a statement about rows, if the registry can be reached."""
-        return self.executemany(statement.of_one, rows).rowcount if rows else 0
-
-    def begin(self, *, shared: bool = False) -> None:  # noqa: ARG002 - no other is in a transaction meanwhile
-        """Begin a transaction that writes."""
-        self.execute("BEGIN IMMEDIATE")
-
-    def begin_checked(self, *, shared: bool = False) -> str | None:
-        """Begin a transaction that writes. No other version changes the schema here."""
-        self.begin(shared=shared)
-        return None
-
-    def commits_of_others(self) -> int:
-        """Return a counter that changes with each commit by another."""
-        return self.disk.commits - self._own_commits
-
-    def stamp(self) -> tuple[int, int]:
-        """Return a value that changes with each write to the registry."""
-        return self.disk.total_changes, self.disk.commits
-
-    def __getattr__(self, name: str) -> Any:
-        """What is the same for all."""
-        return getattr(self.disk, name)
 
 
 class SessionObserver:
     """Observer of one owner's work: under which epoch it is done, and by whom."""
 
-    def __init__(self, observer: GatewayObserver, laws: ClusterLaws, instance: str, epoch: int) -> None:
-        self._observer, self._laws, self._instance = observer, laws, instance
+    def __init__(self, host: ClusterHost, instance: str, epoch: int) -> None:
+        observer = host.observer
+        self._observer, self._laws, self._site, self._instance = observer, host.laws, host.site, instance
         self.epoch = epoch
         self.on_acknowledge: Callable[[Message, int], None] = observer.on_acknowledge
         self.commit_count = observer.commit_count
 
     def on_publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """The gateway hands a message to the broker."""
-        self._laws.check_publisher(self._instance, self.epoch)
+        self._laws.check_publisher(self._site, self._instance, self.epoch)
         self._observer.on_publish(topic, payload, retain=retain)
 
 
@@ -153,7 +64,7 @@ class VirtualOwner(BrokerOwner):
 
     def __init__(self, host: ClusterHost, instance: ClusterInstance, access: AccessManager) -> None:
         # no broker to open: no super call
-        self._settings = cast("Settings", SimpleNamespace(broker_id=BROKER_ID))
+        self._settings = cast("Settings", SimpleNamespace(broker_id=host.site.id))
         self._host, self._process, self._instance = host, instance.process, instance.membership.instance
         self._store, self._wakeups, self._topics = instance.store, instance.wakeups, instance.topics
         self._steering, self._lease = access, instance.membership.broker
@@ -187,10 +98,11 @@ class VirtualOwner(BrokerOwner):
                 lost=lost,
                 may_connect=lambda: self._lease.is_held,
             ),
+            outlets=outlets(store, self._topics, self._wakeups) if self._host.rules.mirrored else (),
             pauses=PAUSES,
         )
         host = self._host
-        observer = SessionObserver(host.observer, host.laws, self._instance, self.epoch_of(store))
+        observer = SessionObserver(host, self._instance, self.epoch_of(store))
         connection.open = partial(_opened, host, self._process, observer)
         presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
         return connection, presence
@@ -247,7 +159,7 @@ class ClusterInstance(GatewayInstance):
             self.store,
             gateway_id=host.name,
             http=host.name,
-            broker_id=BROKER_ID,
+            broker_id=host.site.id,
             lease_seconds=LEASE_SECONDS,
             clock=asyncio.get_running_loop().time,
         )
@@ -306,6 +218,7 @@ class ClusterHost(GatewayHost):
 
     line: Line
     laws: ClusterLaws
+    site: BrokerSite
     ahead_ms = 0
     is_away_from_broker = False
     troubled_at = 0.0
@@ -340,20 +253,23 @@ class ClusterHost(GatewayHost):
         self.troubled_at = asyncio.get_running_loop().time()
 
     def start(self) -> None:
-        """Start this gateway."""
+        """Start this gateway, unless its broker is gone permanently."""
+        if self.site.is_gone:
+            return
         self.mark_trouble()
         super().start()
 
-    async def stop(self) -> None:
+    async def stop(self) -> bool:
         """End it in order. Whether it has handed its leases over can be judged where nothing kept it from that."""
         instance, can_write = self.instance, self.is_well and not (self.disk.full or self.disk.unreadable)
         if instance is None or instance.is_stopping:  # a second SIGTERM changes nothing
-            return
+            return False
         instance.is_stopping = True
         self.mark_trouble()
-        await super().stop()
-        if can_write and not self.line.is_cut and not self.disk.full:
+        is_in_order = await super().stop()
+        if is_in_order and can_write and not self.line.is_cut and not self.disk.full:
             self.laws.check_handed_over(instance.membership.instance)
+        return is_in_order
 
     def _instance(self, process: KillableProcess) -> ClusterInstance:
         return ClusterInstance(self, process)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.broker.access_rules import Role
@@ -12,16 +13,16 @@ from gateway.errors import StoreError
 from gateway.store import View, event_sql
 from gateway.store.lease_sql import FLEET, of_broker
 from tests.simulation.broker_session import Packet
-from tests.simulation.cluster_host import BROKER_ID, LEASE_SECONDS, ClusterHost
+from tests.simulation.cluster_host import LEASE_SECONDS, ClusterHost
 from tests.simulation.integrator import Finding
 
 if TYPE_CHECKING:
     from gateway.store import Row
+    from tests.simulation.broker_sites import BrokerSite
     from tests.simulation.world import World
 
 TAKEOVER_SECONDS: Final = LEASE_SECONDS + 4.0
 """The lease of a dead owner ends, another one notices, connects, looks for other gateways, and compares."""
-_BROKER: Final = of_broker(BROKER_ID)
 _PAGE: Final = 100
 
 ONE_PUBLISHER: Final = "at most one gateway publishes under an epoch"
@@ -42,12 +43,13 @@ class ClusterLaws:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._publishers: dict[int, str] = {}
-        self._newest_epoch = 0
+        self._publishers: dict[tuple[str, int], str] = {}
+        self._newest_epochs: dict[str, int] = {}
         self._missing_since: dict[str, float] = {}
         self._committed: list[int] = []
         self._read: list[int] = []
-        world.broker.on_publish = self.check_accepted
+        for site in world.sites:
+            site.broker.on_publish = partial(self.check_accepted, site)
 
     def _violate(self, law: str, detail: str) -> None:
         self._world.model.violate(10, law, detail)
@@ -55,19 +57,25 @@ class ClusterLaws:
 
     # --- at the broker ------------------------------------------------------------------------------------------------
 
-    def check_publisher(self, instance: str, epoch: int) -> None:
-        """A gateway hands a message to the broker."""
-        first = self._publishers.setdefault(epoch, instance)
+    def check_publisher(self, site: BrokerSite, instance: str, epoch: int) -> None:
+        """A gateway hands a message to its broker."""
+        first = self._publishers.setdefault((site.id, epoch), instance)
         if first != instance:
-            self._violate(ONE_PUBLISHER, f"{instance} publishes under epoch {epoch}, and {first} did")
+            self._violate(ONE_PUBLISHER, f"{instance} publishes under epoch {epoch} of {site.id}, and {first} did")
 
-    def check_accepted(self, sender: ClientIdentity, packet: Packet) -> None:
-        """The broker accepts a message, perhaps of a gateway."""
+    def check_accepted(self, site: BrokerSite, sender: ClientIdentity, packet: Packet) -> None:
+        """A broker accepts a message, perhaps of a gateway."""
         if sender.role != Role.GATEWAY:
             return
-        if packet.epoch < self._newest_epoch:
-            self._violate(FORMER, f"{packet.topic} of epoch {packet.epoch} after one of {self._newest_epoch}")
-        self._newest_epoch = packet.epoch
+        newest = self._newest_epochs.get(site.id, 0)
+        if packet.epoch < newest:
+            self._violate(FORMER, f"{packet.topic} of epoch {packet.epoch} after one of {newest}")
+        self._newest_epochs[site.id] = packet.epoch
+
+    def forget(self, site: BrokerSite) -> None:
+        """A broker was given up: its epochs begin again."""
+        self._newest_epochs.pop(site.id, None)
+        self._publishers = {key: first for key, first in self._publishers.items() if key[0] != site.id}
 
     # --- each commit --------------------------------------------------------------------------------------------------
 
@@ -97,8 +105,8 @@ class ClusterLaws:
             elif row["what"] == "event":
                 seq = self._world.row("SELECT seq FROM events WHERE id = ?", row["id"])
                 self._committed += [] if seq is None else [seq["seq"]]
-            elif host is not None and row["what"] == "handled" and not self._holds(host, _BROKER):
-                self._violate(EPOCH, f"{host.name} drops a row of the outbox ({row['old']}) and owns no broker")
+            elif host is not None and row["what"] == "handled" and not self._may_drop(host, row["new"]):
+                self._violate(EPOCH, f"{host.name} drops a row of the outbox ({row['old']}) of another's broker")
             elif host is not None and _is_fleet_work(row) and not self._holds(host, FLEET):
                 self._violate(FLEET_ALONE, f"{host.name} is not the fleet worker: {row['id']} became {row['new']}")
 
@@ -108,6 +116,13 @@ class ClusterLaws:
     def _holds(self, host: ClusterHost, name: str) -> bool:
         row = self._lease(name)
         return row is not None and host.instance is not None and row["instance"] == host.instance.membership.instance
+
+    def _may_drop(self, host: ClusterHost, broker_pk: int) -> bool:
+        """Return whether it owns this broker, or works for the fleet and the broker is left out."""
+        broker = self._world.row("SELECT id, left_out_at FROM brokers WHERE pk = ?", broker_pk)
+        assert broker is not None
+        is_left_out = broker["left_out_at"] is not None
+        return self._holds(host, of_broker(broker["id"])) or (is_left_out and self._holds(host, FLEET))
 
     def _check_lease(self, row: Row) -> None:
         before, after = json.loads(row["old"]), json.loads(row["new"])
@@ -124,7 +139,7 @@ class ClusterLaws:
             self._violate(KEEPS, f"{host.name} has lost {row['id']}")
 
     def _well_seconds(self, host: ClusterHost) -> float:
-        return self._world.loop.time() - max(host.troubled_at, self._world.fault_at)
+        return self._world.loop.time() - max(host.troubled_at, host.site.fault_at)
 
     # --- take-overs ---------------------------------------------------------------------------------------------------
 
@@ -135,32 +150,36 @@ class ClusterLaws:
             self._violate(HANDED, f"{row['name']} is held by a gateway that has stopped")
 
     def check_owners(self) -> None:
-        """Whenever a gateway is well for long enough, each lease is held and the broker is served."""
+        """Whenever a gateway is well for long enough, each lease is held and each broker is served."""
+        world = self._world
+        for site in world.sites:
+            self._check_owner(site.id, [site], is_served=site.is_served)
+        is_served = any(host.is_fleet_worker for host in world.gateways)
+        self._check_owner("the fleet", world.sites, is_served=is_served)
+
+    def _check_owner(self, name: str, sites: Sequence[BrokerSite], *, is_served: bool) -> None:
+        if is_served:
+            self._missing_since.pop(name, None)
+            return
         now = self._world.loop.time()
-        for name, is_served in (("the broker", self.is_broker_served()), ("the fleet", self._is_fleet_served())):
-            if is_served:
-                self._missing_since.pop(name, None)
-                continue
-            since = self._missing_since.setdefault(name, now)
-            waited = now - max(since, self._world.fault_at)
-            if waited > TAKEOVER_SECONDS and self._longest_well() > TAKEOVER_SECONDS:
-                self._violate(IN_TIME, f"{name} has no owner for {waited:.1f} s")
+        since = self._missing_since.setdefault(name, now)
+        waited = now - max(since, *(site.fault_at for site in sites))
+        if waited > TAKEOVER_SECONDS and max(self._longest_well(site) for site in sites) > TAKEOVER_SECONDS:
+            self._violate(IN_TIME, f"{name} has no owner for {waited:.1f} s")
 
-    def is_broker_served(self) -> bool:
-        """Return whether a gateway that is well owns the broker, and has compared it."""
-        return any(host.owns and host.is_well and host.has_compared for host in self._world.gateways)
+    def away_seconds(self, site: BrokerSite) -> float:
+        """For how long the broker was not served, as far as that was looked at."""
+        since = self._missing_since.get(site.id)
+        return 0.0 if since is None else self._world.loop.time() - since
 
-    def _is_fleet_served(self) -> bool:
-        return any(host.is_fleet_worker for host in self._world.gateways)
-
-    def _longest_well(self) -> float:
+    def _longest_well(self, site: BrokerSite) -> float:
         """For how long a gateway has been well, in seconds; 0 where one cannot reach the broker and may own it."""
         world = self._world
-        is_broken = world.disk.full or world.disk.unreadable or not world.broker.up
-        if is_broken or any(host.is_away_from_broker for host in world.gateways):
-            world.mark_disturbance()
+        is_broken = world.disk.full or world.disk.unreadable or not site.broker.up
+        if is_broken or any(host.is_away_from_broker for host in site.hosts):
+            world.mark_disturbance([site])
             return 0.0
-        return max((self._well_seconds(host) for host in world.gateways if host.is_well), default=0.0)
+        return max((self._well_seconds(host) for host in site.hosts if host.is_well), default=0.0)
 
     # --- events -------------------------------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from gateway.store import Store, Tx, View, event_sql, lease_sql, outbox_sql, wri
 from gateway.store.dialect import SQLITE
 from gateway.store.lease_sql import FLEET, Fence, Holder
 from gateway.workers.change_poller import ChangePoller
-from tests.simulation.cluster_host import Line
 from tests.simulation.disk import VirtualWriter
 from tests.simulation.gateway_host import VirtualConnection
 from tests.simulation.mutants import mutant
+from tests.simulation.shared_registry import Line
 
 _BLOCK: Final = 1_000
 """Numbers of events that the planted sequence gives at a time."""

@@ -62,7 +62,7 @@ FAULTS: Final[Mapping[str, tuple[float, Facts]]] = {
 """How often each kind is drawn, and how its facts are."""
 CLUSTER_FAULT_KINDS: Final = ("pause", "leave_broker", "leave_registry", "set_clock")
 
-_CALLS: Final[Mapping[str, tuple[float, Facts]]] = {
+CALLS: Final[Mapping[str, tuple[float, Facts]]] = {
     "provision": (3.0, lambda r: {**_BIND, "supersede": r.random() < 0.7}),
     "reset": (5.0, lambda r: {"device": 0, "tries": r.choice((1, 2, 4)), "recordings": r.choice((None, "wipe"))}),
     "cancel": (1.2, lambda _: {"device": 0}),
@@ -85,9 +85,9 @@ def is_clustered(seed: int) -> bool:
 
 def cluster_steps(rng: random.Random) -> tuple[Step, ...]:
     """What operators ask of any gateway, a few faults, and something asked just when a gateway is in trouble."""
-    calls, faults = {kind: weight for kind, (weight, _) in _CALLS.items()}, _some_faults(rng)
-    steps = [_drawn(rng, calls, _CALLS) for _ in range(rng.randint(2, 6))]
-    steps += [_drawn(rng, faults, FAULTS) for _ in range(rng.randint(1, 4))]
+    calls, faults = {kind: weight for kind, (weight, _) in CALLS.items()}, _some_faults(rng)
+    steps = [drawn(rng, calls, CALLS) for _ in range(rng.randint(2, 6))]
+    steps += [drawn(rng, faults, FAULTS) for _ in range(rng.randint(1, 4))]
     for _ in range(rng.choice((0, 1, 1, 2))):
         steps += rng.choice(_MOTIFS)(rng)
     denser = rng.choice((1.0, 0.5))
@@ -101,7 +101,8 @@ def _some_faults(rng: random.Random) -> dict[str, float]:
     return kept or {"pause": 1.0}
 
 
-def _drawn(rng: random.Random, weights: Mapping[str, float], kinds: Mapping[str, tuple[float, Facts]]) -> Step:
+def drawn(rng: random.Random, weights: Mapping[str, float], kinds: Mapping[str, tuple[float, Facts]]) -> Step:
+    """Draw one of these kinds by its weight, at any time."""
     (kind,) = rng.choices(list(weights), list(weights.values()))
     return Step(rng.uniform(0.0, ACTIVE_SECONDS), kind, kinds[kind][1](rng))
 
@@ -114,8 +115,8 @@ def _asked_while_paused(rng: random.Random) -> list[Step]:
     asked, other = rng.choice(("reset", "reset", "command")), rng.choice(("provision", "cancel", "unbind"))
     return [
         Step(at, "pause", pause),
-        Step(at + 0.1, asked, _CALLS[asked][1](rng)),
-        Step(after, other, _CALLS[other][1](rng)),
+        Step(at + 0.1, asked, CALLS[asked][1](rng)),
+        Step(after, other, CALLS[other][1](rng)),
     ]
 
 
@@ -125,10 +126,10 @@ def _asked_at_once(rng: random.Random) -> list[Step]:
         rng.uniform(0.0, ACTIVE_SECONDS),
         rng.choices(("command", "refresh", "reset", "cancel", "provision"), k=8),
     )
-    return [Step(at + rng.uniform(0.0, 0.03), kind, _CALLS[kind][1](rng)) for kind in kinds]
+    return [Step(at + rng.uniform(0.0, 0.03), kind, CALLS[kind][1](rng)) for kind in kinds]
 
 
-def _cancelled_unread(rng: random.Random) -> list[Step]:
+def cancelled_unread(rng: random.Random) -> list[Step]:
     """A device takes its reset while the owner receives nothing, and a cancel is asked of any gateway."""
     at = rng.uniform(0.0, ACTIVE_SECONDS)
     return [replace(step, at=at + step.at) for step in cancelled_while_backlogged(rng)]
@@ -153,18 +154,18 @@ def _taken_over_without_memory(rng: random.Random) -> list[Step]:
 def _job(rng: random.Random) -> list[Step]:
     """A job for devices on a shelf, and the fleet worker in trouble."""
     at = rng.uniform(0.0, ACTIVE_SECONDS / 2)
-    job = {
+    asked = {
         "targets": rng.choice(("shelf", "all")), "unknown": False, "type": "reboot", "ttl": 300,
         "per_minute": rng.choice((240, 600)), "ramp": None, "abort": None, "start_in": None, "tries": 3,
     }  # fmt: skip
     trouble = rng.choice(("pause", "kill", "stop", "leave_registry"))
     return [
-        Step(at, "create_job", job),
+        Step(at, "create_job", asked),
         Step(at + rng.uniform(0.1, 2.0), trouble, {**FAULTS[trouble][1](rng), "gateway": "fleet"}),
     ]
 
 
 _MOTIFS: Final = (
     *(_asked_while_paused, _asked_while_paused, _asked_at_once, _asked_at_once, _asked_at_once),
-    *(_cancelled_unread, _cancelled_unread, _taken_over_without_memory, _job),
+    *(cancelled_unread, cancelled_unread, _taken_over_without_memory, _job),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from device_sim.actions import (
@@ -77,7 +78,7 @@ class DeviceHost:
         kind: Kind,
         environment: Environment,
         *,
-        broker: Broker,
+        broker: Callable[[], Broker],
         api: VirtualApi,
         observer: DeviceObserver,
     ) -> None:

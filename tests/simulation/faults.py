@@ -77,20 +77,26 @@ class FaultInjector:
         self._world.restore()
         await self._restart_after(self._world.host, down)
 
-    async def broker_restart(self, *, retained: str, keep_sessions: bool, down: float) -> None:
-        """Kill the broker; it comes back with what it kept. The embedded one goes with the gateway."""
+    async def broker_restart(self, *, retained: str, keep_sessions: bool, down: float, broker: int = 0) -> None:
+        """Kill a broker; it comes back with what it kept. The embedded one goes with the gateway."""
         if self._world.host.embedded:
             self._world.host.kill()
             await self._restart_after(self._world.host, down)
             return
-        if not self._world.broker.up:
+        site = self._world.sites[broker % len(self._world.sites)]
+        name = "broker" if site is self._world.sites[0] else site.id
+        if not site.broker.up:
             return
-        self._world.log("broker", "is killed", retained=retained, keep_sessions=keep_sessions)
-        self._world.broker.stop()
+        self._world.log(name, "is killed", retained=retained, keep_sessions=keep_sessions)
+        started_at = site.broker.restarted_at
+        site.broker.stop()
         await asyncio.sleep(down)
-        self._world.broker.start(retained=retained, keep_sessions=keep_sessions)
-        self._world.host.table.load_entries()
-        self._world.log("broker", "is back")
+        if site.is_gone or site.broker.restarted_at != started_at:  # given up meanwhile, and perhaps back
+            return
+        site.broker.start(retained=retained, keep_sessions=keep_sessions)
+        site.remembers = site.remembers and retained != "old"
+        site.table.load_entries()
+        self._world.log(name, "is back")
 
     async def cut(self, *, who: str | int, far_after: float) -> None:
         """Break a connection; the broker may notice later than the client."""

@@ -69,6 +69,15 @@ class VirtualConnection(BrokerConnection):
         return self.open(address, client_id=GATEWAY_ID, will=will)
 
 
+def outlets(store: Store, topics: Topics, wakeups: Wakeups) -> tuple[Callable[[ScanMarker], BackgroundPublisher], ...]:
+    """What publishes states and events for integrators."""
+    return (
+        lambda mark: RetainedMirror(store, StateTopic(topics), mark),
+        lambda mark: RetainedMirror(store, ProjectStateLeaf(topics), mark),
+        lambda _: EventPublisher(store, topics, wakeups),
+    )
+
+
 _SOURCES = Path(gateway.__file__).parent
 
 
@@ -116,18 +125,11 @@ class GatewayInstance:
                 first_uses=self.access_syncer.access.first_uses,
                 listening=self.presence.forgive,
             ),
-            outlets=self._outlets() if host.rules.mirrored else (),
+            outlets=outlets(self.store, self.topics, self.wakeups) if host.rules.mirrored else (),
             pauses=PAUSES,
         )
         connection.open = partial(open_session, host.broker, self.process, host.observer, host.latency)
         return connection
-
-    def _outlets(self) -> tuple[Callable[[ScanMarker], BackgroundPublisher], ...]:
-        return (
-            lambda mark: RetainedMirror(self.store, StateTopic(self.topics), mark),
-            lambda mark: RetainedMirror(self.store, ProjectStateLeaf(self.topics), mark),
-            lambda _: EventPublisher(self.store, self.topics, self.wakeups),
-        )
 
     def _app(self) -> ASGIApp:
         async def nothing() -> dict[str, Any]:
@@ -268,11 +270,11 @@ class GatewayHost:
         for task in list(instance.tasks):
             asyncio.get_running_loop().call_soon(task.cancel)
 
-    async def stop(self) -> None:
-        """End it in order, as SIGTERM does."""
+    async def stop(self) -> bool:
+        """End it in order, as SIGTERM does. Return whether it came to that: it may be killed meanwhile."""
         instance = self.instance
         if instance is None:
-            return
+            return False
         self._log(self.name, "is told to stop")
         tasks = list(instance.tasks)
         for task in tasks:
@@ -280,8 +282,10 @@ class GatewayHost:
         await asyncio.wait(tasks)
         if self.instance is instance:
             await asyncio.wait((instance.spawn(instance.end()),))
-        if self.instance is instance:
-            self.kill()
+        if self.instance is not instance:
+            return False
+        self.kill()
+        return True
 
 
 __all__ = ["GATEWAY_ID", "GatewayHost", "GatewayInstance", "KilledError"]

@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from gateway.store import outbox_sql
-from tests.simulation.broker_access import PasswordTable
-from tests.simulation.cluster_host import ClusterHost, Line, share
+from tests.simulation.cluster_host import ClusterHost
 from tests.simulation.cluster_laws import ClusterLaws
 from tests.simulation.gateway_host import RULES, GatewayHost, GatewayInstance
 from tests.simulation.job_plans import JOB_KINDS
 from tests.simulation.network import Environment
+from tests.simulation.shared_registry import Line, share
 
 if TYPE_CHECKING:
+    from tests.simulation.broker_sites import BrokerSite
     from tests.simulation.world import World
 
 _MISSED: Final = 0.3
@@ -26,10 +27,11 @@ def open_hosts(world: World) -> list[GatewayHost]:
     if configuration.gateways > 1:
         share(world.disk, world.device_clock)
         laws = ClusterLaws(world)
-        table = PasswordTable(world.broker)
-        world.gateways += [_one_of_several(world, number, laws, table) for number in range(configuration.gateways)]
+        for number in range(configuration.gateways):
+            world.gateways.append(_one_of_several(world, number, laws, world.sites[number % len(world.sites)]))
         hosts: list[GatewayHost] = [*world.gateways]
     else:
+        (site,) = world.sites
         environment = Environment(world.rng("gateway"), world.clock, world.latency, world.log)
         hosts = [
             GatewayHost(
@@ -41,6 +43,7 @@ def open_hosts(world: World) -> list[GatewayHost]:
                 observer=world,
             )
         ]
+        hosts[0].table = site.table
     for host in hosts:
         host.embedded, host.watching = configuration.embedded, configuration.watching
         host.delivering = configuration.delivering
@@ -49,16 +52,18 @@ def open_hosts(world: World) -> list[GatewayHost]:
     return hosts
 
 
-def _one_of_several(world: World, number: int, laws: ClusterLaws, table: PasswordTable) -> ClusterHost:
+def _one_of_several(world: World, number: int, laws: ClusterLaws, site: BrokerSite) -> ClusterHost:
     host = ClusterHost(
         world.disk,
-        world.broker,
+        site.broker,
         Environment(world.rng(f"gateway {number}"), lambda: world.clock() + host.ahead_ms, world.latency, world.log),
         slow=world.plan.configuration.slow,
         after_commit=lambda: world.after_commit(host),
         observer=world,
     )
-    host.name, host.line, host.laws, host.table = f"gateway {number}", Line(world.disk), laws, table
+    host.name, host.line, host.laws = f"gateway {number}", Line(world.disk), laws
+    host.site, host.table = site, site.table
+    site.hosts.append(host)
     return host
 
 

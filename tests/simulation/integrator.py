@@ -32,12 +32,21 @@ class Integrator:
             (self._received_by_project if of_project else self._received)[event["id"]] = None
             assert not of_project or topic.startswith(f"projects/{event['projectid']}/devices/{event['subject']}/")
 
+    def forget(self) -> None:
+        """Begin again: the broker is another one from now on."""
+        self._received.clear()
+        self._received_by_project.clear()
+
     def find_violations(self) -> Iterator[Finding]:
         """Return events that were left out between published ones, and states that differ from the registry."""
         rows = self._disk.execute(
             """SELECT e.id, e.type, d.project_id FROM events e JOIN devices d ON d.pk = e.device_pk ORDER BY e.seq"""
         ).fetchall()
         yield from self._missing_events(rows, self._received)
+        places = {row["id"]: place for place, row in enumerate(rows)}
+        order = [places[each] for each in self._received if each in places]
+        if order != sorted(order):
+            yield 6, "events are published in order", "a broker received a later event first"
         read = account_sql.projects(View(self._disk))
         yield from self._missing_events([row for row in rows if row["project_id"] in read], self._received_by_project)
         for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from device_sim.device import State
@@ -12,6 +13,8 @@ from device_sim.wire import mqtt_password
 from gateway.mqtt.retained_scan import matches
 from gateway.store import View, token_sql
 from tests.simulation import certificate_laws, job_history, person_laws
+from tests.simulation.broker_laws import find_wrong_statuses
+from tests.simulation.broker_sites import BrokerSite
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.gateway_host import GATEWAY_ID
 from tests.simulation.integrator import Finding
@@ -32,15 +35,16 @@ class InvariantChecker:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._differing: dict[tuple[str, str, str], float] = {}
+        self._differing: dict[str, dict[tuple[str, str, str], float]] = {}
         self._chance = world.rng("checks")
 
     async def watch(self) -> None:
         """Check twice a second."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
-            self._check_retained_commands()
-            self._check_revoked_sessions()
+            for site in self._world.sites:
+                self._check_retained_commands(site)
+                self._check_revoked_sessions(site)
             self._check_keys()
             await self._check_cluster()
             self._world.check()
@@ -53,18 +57,21 @@ class InvariantChecker:
 
     # --- invariant 3 --------------------------------------------------------------------------------------------------
 
-    def _retained_differences(self) -> set[tuple[str, str, str]]:
+    def _retained_differences(self, site: BrokerSite) -> set[tuple[str, str, str]]:
         """Topic, command that should lie there, command that does."""
         rows = self._world.rows(
             """SELECT d.id AS device_id, c.type, c.id, coalesce(o.not_before, 0) AS turn FROM commands c
                 JOIN devices d ON d.pk = c.device_pk
+                LEFT JOIN brokers b ON b.id = ?
                 LEFT JOIN outbox o ON o.kind = 'command' AND o.device_pk = c.device_pk AND o.detail = c.type
-                WHERE c.status IN ('pending', 'delivered')"""
+                    AND o.broker_pk = coalesce(b.pk, 1)
+                WHERE c.status IN ('pending', 'delivered')""",
+            site.id,
         )
         wanted = {f"devices/{row['device_id']}/commands/{row['type']}": row for row in rows}
         held = {
             topic: json.loads(payload)["id"]
-            for topic, payload in self._world.broker.retained.items()
+            for topic, payload in site.broker.retained.items()
             if matches(_COMMANDS, topic)
         }
         found = set()
@@ -74,40 +81,39 @@ class InvariantChecker:
                 found.add((topic, row["id"] if row else "", held_id))
         return found
 
-    def _undisturbed_seconds(self) -> float:
-        """For how long the gateway has been connected and nothing was wrong; seconds."""
+    def _undisturbed_seconds(self, site: BrokerSite) -> float:
+        """For how long the gateway of this broker has been connected and nothing was wrong; seconds."""
         world = self._world
-        instance = world.host.instance
-        if (
-            instance is None
-            or not instance.connection.status.connected
-            or world.disk.full
-            or world.disk.unreadable
-            or not world.broker.up
-            or (world.cluster is not None and not world.cluster.is_broker_served())
-        ):
-            world.disturbed_at = world.loop.time()
-        return world.loop.time() - world.disturbed_at
+        is_working = self._is_connected() if world.cluster is None else site.is_served
+        if not is_working or world.disk.full or world.disk.unreadable or not site.broker.up:
+            site.disturbed_at = world.loop.time()
+        return world.loop.time() - site.disturbed_at
 
-    def _check_retained_commands(self) -> None:
-        now, undisturbed = self._world.loop.time(), self._undisturbed_seconds()
-        differing_since = {each: self._differing.get(each, now) for each in sorted(self._retained_differences())}
-        self._differing = differing_since
+    def _is_connected(self) -> bool:
+        instance = self._world.host.instance
+        return instance is not None and bool(instance.connection.status.connected)
+
+    def _check_retained_commands(self, site: BrokerSite) -> None:
+        now, undisturbed = self._world.loop.time(), self._undisturbed_seconds(site)
+        before = self._differing.get(site.id, {})
+        differing_since = {each: before.get(each, now) for each in sorted(self._retained_differences(site))}
+        self._differing[site.id] = differing_since
         for (topic, wanted, held_id), first in differing_since.items():
             if min(undisturbed, now - first) > STEADY_SECONDS:
                 detail = f"{topic} holds {held_id or 'nothing'} and should hold {wanted or 'nothing'}, for 5 s now"
+                detail += "" if site is self._world.sites[0] else f" at {site.id}"
                 self._world.model.violate(3, "retained messages are the open commands", detail)
 
     # --- invariant 5 --------------------------------------------------------------------------------------------------
 
-    def _check_revoked_sessions(self) -> None:
+    def _check_revoked_sessions(self, site: BrokerSite) -> None:
         now, model = self._world.loop.time(), self._world.model
-        for name, identity in self._world.broker.live().items():
+        for name, identity in site.broker.live().items():
             revoked = None if identity.token_id is None else model.revoked_at.get(identity.token_id)
             if revoked is None or self._world.disk.full or self._world.disk.unreadable:
                 continue
-            if now - max(revoked, self._world.disturbed_at) > CUT_SECONDS:
-                self._world.model.violate(5, "a revoked token's session is cut", f"{name} is connected still")
+            if now - max(revoked, site.disturbed_at) > CUT_SECONDS:
+                self._world.model.violate(5, "a revoked token's session is cut", f"{name} is at {site.id} still")
 
     # --- invariants 1 and 2 -------------------------------------------------------------------------------------------
 
@@ -139,9 +145,10 @@ class InvariantChecker:
 
     def find_unfinished(self) -> list[Finding]:
         """What has yet to come to its end; invariant, law and detail, as if it never did."""
-        mirrored = self._world.integrator.find_violations() if self._world.host.rules.mirrored else ()
+        mirrored = [site for site in self._world.sites if self._world.host.rules.mirrored and not site.is_gone]
         return [
-            *mirrored,
+            *chain.from_iterable(site.integrator.find_violations() for site in mirrored),
+            *find_wrong_statuses(self._world),
             *self._wrong_presence(),
             *self._lost_resets(),
             *self._open_fetchable_commands(),
@@ -170,8 +177,9 @@ class InvariantChecker:
                     world.model.violate(5, "a revoked token opens nothing", f"{device_id}: heartbeat → {heartbeat}")
 
     async def _admits(self, device_id: str, password: str) -> bool:
-        broker = self._world.broker
-        return broker.admit is not None and await broker.admit(device_id, device_id, password) is not None
+        brokers = [site.broker for site in self._world.sites if not site.is_gone]
+        admitted = [each.admit and await each.admit(device_id, device_id, password) for each in brokers]
+        return any(admitted)
 
     def _lost_resets(self) -> Iterator[Finding]:
         for command_id in self._world.model.accepted_resets:
@@ -247,11 +255,11 @@ class InvariantChecker:
                 yield 5, "the first use of a new token ends the old one", f"{device.serial}: the old one is good still"
 
     async def _check_queue_empty(self) -> None:
-        """The gateway has taken everything that the broker kept for it (invariant 4)."""
-        waiting = 0
+        """The gateway has taken everything that each broker kept for it (invariant 4)."""
+        waiting, brokers = 0, [site.broker for site in self._world.sites if not site.is_gone]
         for _ in range(20):  # a heartbeat may just be on its way
-            session = self._world.broker.sessions.get(GATEWAY_ID)
-            waiting = 0 if session is None else len(session.queue) + len(session.inflight)
+            found = (each.sessions.get(GATEWAY_ID) for each in brokers)
+            waiting = sum(len(session.queue) + len(session.inflight) for session in found if session is not None)
             if not waiting:
                 return
             await asyncio.sleep(0.1)  # virtual time: exact, and it takes no real time

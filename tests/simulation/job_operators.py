@@ -103,7 +103,8 @@ class JobOperators(Operators):
         rows = self._world.rows("SELECT device_pk, command_id FROM job_targets WHERE job_id = ?", job_id)
         self._world.model.cancelled_devices.update(row["device_pk"] for row in rows if row["device_pk"] is not None)
         commands = {row["command_id"] for row in rows if row["command_id"] is not None}
-        self._world.jobs.record_reported({each for each in commands if self._reported_status(each) is not None})
+        now = self._world.loop.time()
+        self._world.jobs.record_reported({each for each in commands if self._reported_status(each, now) is not None})
 
     async def _change_job(self, verb: str) -> None:
         newest = self._world.jobs.newest

@@ -60,7 +60,7 @@ _TOKEN_MAY_FOLLOW: dict[str | None, set[str]] = {
 
 @dataclass(frozen=True)
 class Violation:
-    """Which invariant does not hold (1 to 10 as in docs/simulation.md, 0: an unforeseen error), and how."""
+    """Which invariant does not hold (1 to 11 as in docs/simulation.md, 0: an unforeseen error), and how."""
 
     invariant: int
     law: str

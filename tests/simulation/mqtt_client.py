@@ -24,7 +24,7 @@ class Client:
 
     def __init__(self, broker: Broker, latency: Callable[[], float]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._broker = broker
+        self.broker = broker
         self.connection = TcpConnection(latency)
         self.connection.on_client_close = self._on_close
         self.closed: asyncio.Future[str] = self._loop.create_future()
@@ -40,7 +40,7 @@ class Client:
             ClosedError: it is not there, or did not answer in time.
         """
         peer = self._peer = Peer(self.connection, client_id, username, will, self._receive)
-        is_accepted = await self._request(partial(self._broker.connect, peer, password), seconds)
+        is_accepted = await self._request(partial(self.broker.connect, peer, password), seconds)
         if not is_accepted:
             raise NotAuthorisedError("not authorised")
 
@@ -67,22 +67,22 @@ class Client:
         """Publish; the future gets why it was refused, or ``None``. It stays open when the connection ends before."""
         answer: asyncio.Future[str | None] = self._loop.create_future()
         packet = Packet(topic, payload, qos, retain, epoch=epoch)
-        self.connection.up.send(self._broker.publish, self.peer, packet, partial(_settle, answer))
+        self.connection.up.send(self.broker.publish, self.peer, packet, partial(_settle, answer))
         if not qos:
             answer.set_result(None)
         return answer
 
     async def subscribe(self, filters: Sequence[str], seconds: float = 10.0) -> None:
         """Subscribe; raises ClosedError."""
-        await self._request(partial(self._broker.subscribe, self.peer, tuple(filters)), seconds)
+        await self._request(partial(self.broker.subscribe, self.peer, tuple(filters)), seconds)
 
     async def unsubscribe(self, filters: Sequence[str], seconds: float = 10.0) -> None:
         """Give subscriptions up; raises ClosedError."""
-        await self._request(partial(self._broker.unsubscribe, self.peer, tuple(filters)), seconds)
+        await self._request(partial(self.broker.unsubscribe, self.peer, tuple(filters)), seconds)
 
     def acknowledge(self, packet: Packet) -> None:
         """PUBACK."""
-        self.connection.up.send(self._broker.acknowledged, self.peer, packet.packet_id)
+        self.connection.up.send(self.broker.acknowledged, self.peer, packet.packet_id)
 
     async def wait_for_message(self) -> None:
         """Wait until there is something in the inbox; raises ClosedError when nothing can come any more."""
@@ -94,7 +94,7 @@ class Client:
 
     def disconnect(self) -> None:
         """Send DISCONNECT."""
-        self.connection.up.send(self._broker.disconnect, self.peer)
+        self.connection.up.send(self.broker.disconnect, self.peer)
 
     def _receive(self, packet: Packet) -> None:
         self.inbox.append(packet)

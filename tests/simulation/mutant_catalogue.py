@@ -1,6 +1,7 @@
 """All deliberate faults, from every module that registers some."""
 
 from tests.simulation import (
+    broker_mutants,
     certificate_mutants,
     cluster_mutants,
     device_mutants,
@@ -15,6 +16,7 @@ from tests.simulation.mutants import MUTANTS, Mutant
 __all__ = [
     "MUTANTS",
     "Mutant",
+    "broker_mutants",
     "certificate_mutants",
     "cluster_mutants",
     "device_mutants",

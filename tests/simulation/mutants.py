@@ -37,25 +37,27 @@ from tests.simulation.gateway_session import VirtualSession
 class Mutant:
     """What is done wrong, how it is planted, and which invariants (docs/simulation.md) may catch it.
 
-    A ``clustered`` one shows only where several gateways share a registry.
+    A ``clustered`` one shows only where several gateways share a registry and a broker, and one of
+    ``several_brokers`` where the registry has several.
     """
 
     name: str
     apply: Callable[[], AbstractContextManager[Any]]
     invariants: frozenset[int]
     clustered: bool = False
+    several_brokers: bool = False
 
 
 MUTANTS: Final[dict[str, Mutant]] = {}
 
 
 def mutant(
-    name: str, *invariants: int, clustered: bool = False
+    name: str, *invariants: int, clustered: bool = False, several_brokers: bool = False
 ) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     """Decorator: a fault of this name, which one of these invariants has to catch."""
 
     def register(apply: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-        MUTANTS[name] = Mutant(name, contextmanager(apply), frozenset(invariants), clustered)
+        MUTANTS[name] = Mutant(name, contextmanager(apply), frozenset(invariants), clustered, several_brokers)
         return apply
 
     return register

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 
 from device_sim.binding import Binding
@@ -16,6 +17,7 @@ from gateway.errors import GatewayError
 from gateway.store import Context, Tx, grant_key_sql, transact
 from gateway.store.grant_key_sql import DeliveryCursor
 from tests.simulation import person_laws
+from tests.simulation.broker_laws import awaited_brokers, check_bind
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.model_state import RESET
 from tests.simulation.world import World
@@ -60,14 +62,17 @@ class Operators:
         """Bind, and bring the binding to the device; one that is paired still is reset by hand for that."""
         if supersede:
             self._world.model.cancelled_devices.add(self._world.pk(device))
+        began = self._world.loop.time()
         binding = await self._api.bind(device.id, "eu_1", supersede_reset=supersede)
         self._world.record_token(binding.device_token, device)
+        is_synced = binding.device_token not in self._api.unsynced
+        await check_bind(self._world, device.id, binding, began, is_synced=is_synced)
         self._world.log("operator", f"bind {device.serial} → 200", generation=binding.generation, lost=lost)
-        self._check_old_reset_cleared(device, binding)
+        self._check_old_reset_cleared(device, binding, began)
         if not lost:
             await self._hand_binding_to_device(device, binding)
 
-    def _check_old_reset_cleared(self, device: DeviceHost, binding: Binding) -> None:
+    def _check_old_reset_cleared(self, device: DeviceHost, binding: Binding, began: float) -> None:
         """Before the new token is answered (contract, section 4); a broker that lost its memory since is no witness.
 
         Where another caller has ended that binding before it was answered, the token opens nothing.
@@ -76,13 +81,13 @@ class Operators:
         row = world.row("SELECT binding_generation FROM devices WHERE id = ?", device.id)
         if row is None or row["binding_generation"] != binding.generation:
             return
-        held = world.broker.retained.get(f"devices/{device.id}/commands/{RESET}")
-        remembers = world.loop.time() - world.broker.restarted_at > _MENDING_SECONDS
-        fenced = (
-            held is not None and json.loads(held)["id"] in world.model.lost_commands
-        )  # by a restore: no new binding obeys it
-        if held is not None and not fenced and remembers and world.open_command(device) is None:
-            world.model.violate(3, "an old reset is cleared before the new token is answered", device.serial)
+        for broker in awaited_brokers(world, began):
+            held = broker.retained.get(f"devices/{device.id}/commands/{RESET}")
+            remembers = world.loop.time() - broker.restarted_at > _MENDING_SECONDS
+            # By a restore: no new binding obeys it.
+            fenced = held is not None and json.loads(held)["id"] in world.model.lost_commands
+            if held is not None and not fenced and remembers and world.open_command(device) is None:
+                world.model.violate(3, "an old reset is cleared before the new token is answered", device.serial)
         world.check()
 
     async def _hand_binding_to_device(self, device: DeviceHost, binding: Binding) -> None:
@@ -145,19 +150,21 @@ class Operators:
         targets = [self._world.devices[each] for each in devices]
         self._world.model.cancelled_devices.update(self._world.pk(each) for each in targets)
         opened = [self._world.open_command(each) for each in targets]
-        reported = [None if row is None else self._reported_status(row["id"]) for row in opened]
+        began = self._world.loop.time()
+        reported = [None if row is None else self._reported_status(row["id"], began) for row in opened]
         body = {"device_ids": [each.id for each in targets]}
         answer = await self._api.call("POST", "/v1/devices/bulk/reset/cancel", body)
         for each, outcome in zip(targets, answer["data"], strict=True):
             self._world.log("operator", f"bulk cancel of {each.serial} → {outcome['outcome']}")
         for each, outcome, row, status_before in zip(targets, answer["data"], opened, reported, strict=True):
             if outcome["outcome"] == "cancelled" and row is not None:
-                self._check_not_cancelled_over(status_before, row["id"], each)
+                self._check_not_cancelled_over(status_before, row["id"], each, began)
 
-    def _reported_status(self, command_id: str) -> str | None:
-        """What the device has said of this command, if the broker took it from the device for the gateway."""
-        acknowledged_statuses = self._world.broker.acknowledged_statuses
-        return next((each for each in ("executed", "delivered") if (command_id, each) in acknowledged_statuses), None)
+    def _reported_status(self, command_id: str, began: float) -> str | None:
+        """What the device has said of this command, if a broker took it from the device for the gateway."""
+        found = (broker.acknowledged_statuses for broker in awaited_brokers(self._world, began))
+        acknowledged = set(chain.from_iterable(found))
+        return next((each for each in ("executed", "delivered") if (command_id, each) in acknowledged), None)
 
     def _is_superseded(self, command_id: str) -> bool:
         """Return whether a bind has ended this reset, also after its `delivered`: a cancel then finds it final."""
@@ -165,9 +172,11 @@ class Operators:
             what == "reset.superseded" and facts["command_id"] == command_id for _, _, what, facts in self._world.story
         )
 
-    def _check_not_cancelled_over(self, reported: str | None, command_id: str, device: DeviceHost) -> None:
+    def _check_not_cancelled_over(
+        self, reported: str | None, command_id: str, device: DeviceHost, began: float
+    ) -> None:
         """What the broker held before the request counts, unless it has lost that since (contract, section 2)."""
-        if reported is not None and self._reported_status(command_id) is not None:
+        if reported is not None and self._reported_status(command_id, began) is not None:
             detail = f"{device.serial} had said {reported} before the cancel was asked for"
             self._world.model.violate(1, "a reset with an unread acknowledgement is not cancelled", detail)
             self._world.check()
@@ -214,11 +223,12 @@ class Operators:
         )
         if row is not None:
             self._world.model.cancelled_devices.add(self._world.pk(device))
-            reported = self._reported_status(row["id"])
+            began = self._world.loop.time()
+            reported = self._reported_status(row["id"], began)
             answer = await self._post(device, f"commands/{row['id']}/cancel")
             is_cancelled = answer["type"] == RESET and answer["status"] == "cancelled"
             if is_cancelled and not self._is_superseded(row["id"]):
-                self._check_not_cancelled_over(reported, row["id"], device)
+                self._check_not_cancelled_over(reported, row["id"], device, began)
 
     async def command(self, device: DeviceHost, *, type: str, ttl: int) -> None:  # noqa: A002 - the contract's name
         """Queue another command."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from tests.simulation.broker_plans import BROKER_FAULT_KINDS, broker_configuration, broker_steps, has_brokers
 from tests.simulation.cluster_plans import CLUSTER_FAULT_KINDS, cluster_steps, is_clustered
 from tests.simulation.job_plans import (
     bulk_reset_broken_off,
@@ -70,7 +71,10 @@ class Configuration:
     delivering: bool = False
     """Whether the gateway's worker runs that has bound devices take a new signing key."""
     gateways: int = 1
-    """Several share one registry and one broker (``cluster_plans.py``)."""
+    """Several share one registry, and one broker (``cluster_plans.py``) or several (``broker_plans.py``)."""
+    brokers: int = 1
+    joins_late: bool = False
+    """Whether the last broker is none of the registry's at the beginning."""
     shelf: int = 0
     """Devices that are bound and never switched on: only jobs have to do with them."""
 
@@ -172,7 +176,6 @@ _CLUSTER: Final[dict[str, Any]] = {
     "kinds": ("mqtt",),
     "embedded": False,
     "watching": False,
-    "mirrored": False,
     "shelf": 6,
 }
 _UNBOUND_FIRST: Final = 0.7
@@ -213,6 +216,7 @@ SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter", "
 FAULT_KINDS: Final = (
     *SCENARIO_FAULT_KINDS,
     *CLUSTER_FAULT_KINDS,
+    *BROKER_FAULT_KINDS,
     *(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill")),
 )
 
@@ -222,7 +226,12 @@ def make_plan(seed: int) -> Plan:
     rng = random.Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
     configuration = _configuration(rng)
     if is_clustered(seed):
-        return Plan(seed, replace(configuration, **_CLUSTER, gateways=rng.choice((2, 2, 3))), cluster_steps(rng))
+        return Plan(
+            seed, replace(configuration, **_CLUSTER, mirrored=False, gateways=rng.choice((2, 2, 3))), cluster_steps(rng)
+        )
+    if has_brokers(seed):
+        several = replace(configuration, **(_CLUSTER | broker_configuration(rng)))
+        return Plan(seed, several, broker_steps(rng, joins_late=several.joins_late))
     if seed % SCENARIO_PERIOD in SCENARIOS:
         scenario, overrides = SCENARIOS[seed % SCENARIO_PERIOD]
         return Plan(seed, replace(configuration, **overrides), scenario(rng))

@@ -24,6 +24,8 @@ class VirtualApi(GatewayApi):
         self._answering = answering
         self._latency = latency
         self.lost_answers = 0
+        self.unsynced: set[str] = set()
+        """Tokens of which the answer says that not all brokers know them yet."""
 
     async def call(
         self,
@@ -68,13 +70,15 @@ class VirtualApi(GatewayApi):
         if self.lost_answers:
             self.lost_answers -= 1
             raise UnreachableError("the answer was lost")
-        answer: tuple[int, dict[str, Any]] = call_task.result()
-        return answer
+        status, headers, answer = call_task.result()
+        if (b"x-broker-synced", b"false") in headers:
+            self.unsynced.add(answer["device_token"])
+        return status, answer
 
 
 async def call_app(
     app: ASGIApp, method: str, path: str, content: bytes, bearer: str, idempotency_key: str | None
-) -> tuple[int, dict[str, Any]]:
+) -> tuple[int, list[tuple[bytes, bytes]], dict[str, Any]]:
     """One request as an ASGI server hands it on."""
     headers = [(b"authorization", f"Bearer {bearer}".encode()), (b"content-type", b"application/json")]
     headers += [(b"content-length", str(len(content)).encode())]
@@ -95,4 +99,4 @@ async def call_app(
 
     await app(scope, receive, send)
     body = b"".join(part.get("body", b"") for part in parts)
-    return parts[0]["status"], json.loads(body or b"{}")
+    return parts[0]["status"], list(parts[0]["headers"]), json.loads(body or b"{}")

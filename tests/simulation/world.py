@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sqlite3
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -18,18 +19,21 @@ from gateway.store.transaction import rollback
 from tests.simulation import certificate_laws
 from tests.simulation.broker import Broker
 from tests.simulation.broker_session import Packet
+from tests.simulation.broker_sites import BrokerSite, DeviceBalancer
 from tests.simulation.cluster_host import ClusterHost
 from tests.simulation.commit_check import find_missing
 from tests.simulation.device_host import DeviceHost, Kind, reported_status
 from tests.simulation.disk import drain_ledger, new_disk
 from tests.simulation.first_start import first_start
-from tests.simulation.gateway_host import RULES, GatewayHost
+from tests.simulation.gateway_host import GatewayHost
+from tests.simulation.heard_devices import HeardDevices
 from tests.simulation.hosts import answering, open_hosts
 from tests.simulation.integrator import Integrator
 from tests.simulation.job_laws import JobLaws
 from tests.simulation.model_state import OPEN, RESET, ModelState
 from tests.simulation.network import Environment, make_latency
 from tests.simulation.plan import Plan
+from tests.simulation.presence_laws import check_offline
 from tests.simulation.recording_laws import RecordingLaws
 from tests.simulation.registry_reads import RegistryReads, shown_facts
 from tests.simulation.virtual_api import VirtualApi
@@ -50,20 +54,22 @@ class World(RegistryReads):
         self.recordings = RecordingLaws(self.model)
         self.story: list[tuple[float, str, str, dict[str, Any]]] = []
         self.clock_ahead_ms = 0
-        self.disturbed_at = 0.0
-        self.fault_at = 0.0
-        """The same without the time until another gateway has taken over."""
         self.bound_at: dict[str, float] = {}
         self.ended = asyncio.Event()
         self.published: dict[str, list[bytes]] = {}
         self.tokens: dict[str, str] = {}
         configuration = plan.configuration
         self.latency = make_latency(self.rng("latency"), 0.001, configuration.latency)
-        self.broker = self._broker()
+        self.heard = HeardDevices()
+        self.sites = [BrokerSite(number, self._broker(number)) for number in range(configuration.brokers)]
+        self.broker = self.sites[0].broker
+        self.device_balancer = DeviceBalancer(self.sites, self.rng("device balancer"))
         super().__init__(new_disk())
         self.backup: sqlite3.Connection | None = None
         self.gateways: list[ClusterHost] = []
         self.balancer = self.rng("load balancer")
+        self.sites[-1].is_gone = configuration.joins_late
+        self.sites[-1].broker.up = not configuration.joins_late
         self.hosts = open_hosts(self)
         self.cluster = self.gateways[0].laws if self.gateways else None
         self.known_keys: set[str] = set()
@@ -75,8 +81,9 @@ class World(RegistryReads):
         """Commands whose params the broker has changed: their device refuses them, and that is right."""
         self.restored_commands: set[str] = set()
         """Commands, but no resets, that a restore found open: a device may have passed them by."""
-        self.integrator = Integrator(self.broker, self.disk)
-        self.broker.on_message = self.integrator.receive
+        for site in self.sites:
+            site.integrator = Integrator(site.broker, self.disk)
+            site.broker.on_message = site.integrator.receive
         self.api = VirtualApi(partial(answering, self), self.key, self.latency)
         self.devices = [self._device(number, cast("Kind", kind)) for number, kind in enumerate(configuration.kinds)]
 
@@ -97,13 +104,14 @@ class World(RegistryReads):
         """What devices think: they ask a better clock."""
         return NOON + int(self.loop.time() * 1_000)
 
-    def _broker(self) -> Broker:
-        broker, configuration = Broker(self.rng("broker"), self.log), self.plan.configuration
+    def _broker(self, number: int) -> Broker:
+        broker, configuration = Broker(self.rng(f"broker {number or ''}".rstrip()), self.log), self.plan.configuration
         broker.version_5 = configuration.version_5
         broker.wildcard_retained = configuration.wildcard_retained
         broker.reorder, broker.duplicate = configuration.reorder, configuration.duplicate
         broker.publishes_will_on_cut = configuration.embedded
         broker.delays_pubacks = configuration.embedded
+        broker.heard = self.heard
         broker.commit_count, broker.on_puback = self.commit_count, self.on_puback
         return broker
 
@@ -112,7 +120,7 @@ class World(RegistryReads):
             f"SN-{number}",
             kind,
             Environment(self.rng(f"device {number}"), self.device_clock, self.latency, self.log),
-            broker=self.broker,
+            broker=self.device_balancer.choose,
             api=self.api,
             observer=self,
         )
@@ -123,9 +131,10 @@ class World(RegistryReads):
         """Add a line to the story."""
         self.story.append((self.loop.time(), who, what, details))
 
-    def mark_disturbance(self) -> None:
-        """Something is broken: promises that name seconds count from when it is mended."""
-        self.disturbed_at = self.fault_at = self.loop.time()
+    def mark_disturbance(self, sites: Iterable[BrokerSite] = ()) -> None:
+        """Something is broken, there or everywhere: promises that name seconds count from when it is mended."""
+        for site in sites or self.sites:
+            site.mark_disturbance(self.loop.time())
 
     def check(self) -> None:
         """End the run if an invariant does not hold."""
@@ -154,34 +163,8 @@ class World(RegistryReads):
                 if row["old"] == "device.bound":
                     self.bound_at[json.loads(row["new"])["device_id"]] = self.loop.time()
                 if row["old"] == "device.offline":
-                    self._check_offline(json.loads(row["new"]))
+                    check_offline(self, json.loads(row["new"]))
         self.check()
-
-    def _check_offline(self, reported: dict[str, Any]) -> None:
-        """Check that a device whose heartbeat is younger than the silence is not declared offline (invariant 6).
-
-        A heartbeat from before its binding does not count. By the gateway's clock alone a binding may look older than
-        it is: that clock jumps. The gateway need not know what the broker received after the mark that it publishes
-        before it judges. From there it takes the way to the broker and back, a read and a commit.
-        """
-        heard_at = self.broker.heartbeat_times.get(reported["device_id"])
-        if reported["actor"] != "gateway" or heard_at is None:
-            return
-        live = self.row(
-            """SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk
-                WHERE d.id = ? AND t.state = 'active' AND t.created_at <= ?""",
-            reported["device_id"],
-            self.clock() - RULES.silence_ms,
-        )
-        silence = self.loop.time() - heard_at
-        judging = 2 * (self.plan.configuration.latency + self.plan.configuration.slow)
-        of_this_binding = heard_at >= self.bound_at.get(reported["device_id"], 0.0)
-        if live is not None and of_this_binding and judging <= silence < RULES.silence_ms / 1_000:
-            self.model.violate(
-                6,
-                "a device with recent heartbeats is not marked offline",
-                f"{reported['device_id']} was heard {silence:.1f} s ago",
-            )
 
     def commit_count(self) -> int:
         """How many commits there were."""
@@ -306,7 +289,8 @@ class World(RegistryReads):
         self.tokens[token] = device.id
         row = token_sql.by_secret(View(self.disk), token)
         if row is not None:
-            self.host.table.token_of[row.broker_entry] = row.id
+            for site in self.sites:
+                site.table.token_of[row.broker_entry] = row.id
             self.recordings.record_token(token, row.generation)
 
     # --- the registry's copies ----------------------------------------------------------------------------------------
@@ -334,7 +318,8 @@ class World(RegistryReads):
         )
         self.restored_commands |= {row["id"] for row in restored_commands}
         known = {row["broker_entry"]: row["id"] for row in self.rows("SELECT id, broker_entry FROM tokens")}
-        self.host.table.token_of = known
+        for site in self.sites:
+            site.table.token_of = known
         for device in self.devices:  # its report of a wipe is lost, and it sends none again
             device.wiped_for_command = None
 

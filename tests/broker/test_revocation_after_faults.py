@@ -4,6 +4,7 @@ The number of tries is small here; `CUT_TRIES=100` measures more of them.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.broker.revocation_times import (
     wait_for_failed_attempts,
 )
 from tests.broker.support import REFUSED, answer
+from tests.mqtt.brokers import MosquittoUnderTest
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support.measured import Measured
 from tests.support.small_disk import full, may_mount, small_disk
@@ -63,6 +65,7 @@ async def test_a_revoked_session_is_cut_in_time_after_a_full_disk(tmp_path: Path
                 device = await testbed.bound(f"SN-{number}")
                 await testbed.settled()
                 with full(disk) as fill:
+                    _spoil_the_last_line(testbed)
                     await wait_for_failed_attempts(testbed, access, fill)
 
                 async def mended() -> None:
@@ -71,6 +74,13 @@ async def test_a_revoked_session_is_cut_in_time_after_a_full_disk(tmp_path: Path
                 lifetimes.append(await seconds_until_cut(testbed, device, mended))
                 await testbed.settled()
             assert_cut_in_time(record_property, "the disk was full", lifetimes)
+
+
+def _spoil_the_last_line(testbed: MqttTestbed) -> None:
+    """Have the gateway write the password file again. It needs no room to do this damage."""
+    assert isinstance(testbed.broker, MosquittoUnderTest)
+    file = testbed.broker.mosquitto.password_file
+    os.truncate(file, file.stat().st_size - 2)
 
 
 @asynccontextmanager

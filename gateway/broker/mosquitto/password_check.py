@@ -7,6 +7,7 @@ those devices, so that the next write brings them in step. A start waits for non
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +34,10 @@ SPACING_SECONDS: Final = 60.0
 
 
 class PasswordFileCheck:
-    """Compares after each comparison of access, at most once in SPACING_SECONDS."""
+    """Compares after each comparison of access, at most once in SPACING_SECONDS.
+
+    The locks are prepared at once. Until then the gateway does not know whether a restarted broker has them.
+    """
 
     def __init__(self, access: MosquittoAccess, store: Store, *, spacing_seconds: float = SPACING_SECONDS) -> None:
         self._access = access
@@ -42,17 +46,24 @@ class PasswordFileCheck:
 
     async def run(self) -> None:
         """Check until cancelled."""
+        now = asyncio.get_running_loop().time
+        earliest, is_owed = now(), False
         while True:
-            await self._access.to_check.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(earliest if is_owed else None):
+                    await self._access.to_check.wait()
             self._access.to_check.clear()
+            is_owed = True
             try:
                 await self._access.prepare()
-                await self._access.look_for_unused()
-                await self.check()
+                if now() >= earliest:
+                    await self._access.look_for_unused()
+                    await self.check()
+                    is_owed = False
             except GatewayError as error:
                 log.warning("broker.password_file_not_checked", reason=error.message)
-                self._access.to_check.set()
-            await asyncio.sleep(self._spacing_seconds)
+            if now() >= earliest:
+                earliest = now() + self._spacing_seconds
 
     async def check(self) -> int:
         """Compare all devices; return how many were marked.

@@ -45,7 +45,7 @@ SAID_IN_WORDS: Final = frozenset(
     {
         "Last-Event-ID", "command_id", "cursor", "last_event_id", "model", "params", "receipt", "until", "url",
         "settings.upload.off_peak_hours.timezone", "tags", "start_at", "pace.ramp.from_per_minute", "targets",
-        "targets.filter", "action",
+        "targets.filter", "action", "remove_tags",
     }
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import aiomqtt
 import structlog
@@ -69,7 +69,7 @@ class AiomqttSession(Session):
         self._client = client
         self._paho = client._client  # noqa: SLF001 - see the module's docstring
         self._gone = client._disconnected  # noqa: SLF001
-        self._queue = client._queue  # noqa: SLF001
+        self._queue = cast("_Inbox", client._queue)  # noqa: SLF001
         self._unanswered: dict[int, asyncio.Future[bool]] = {}
         self._paho.on_publish = self._answered
         self._gone.add_done_callback(self._nobody_answers)
@@ -78,13 +78,19 @@ class AiomqttSession(Session):
 
     async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """Return what has arrived; see :class:`Session`."""
-        try:
-            first = await anext(aiter(self._client.messages))
-        except aiomqtt.MqttError as error:
-            raise LinkError(f"The connection to the broker was lost: {error.__cause__ or error}") from error
-        # aiomqtt's iterator starts a task per message.
-        rest = [self._queue.get_nowait() for _ in range(min(limit - 1, self._queue.qsize()))]
-        return [_delivery(message) for message in (first, *rest)]
+        await self._arrival()
+        return [_delivery(self._queue.get_nowait()) for _ in range(min(limit, self._queue.qsize()))]
+
+    async def _arrival(self) -> None:
+        """Wait until a message is there, and take none.
+
+        aiomqtt's iterator takes it in a task. Where the wait is cancelled just then, as at the end of a look for other
+        gateways, that message was lost until the next connect. It also starts a task for each message.
+        """
+        while self._queue.empty():
+            if self._gone.done():
+                raise LinkError(f"The connection to the broker was lost: {self._gone.exception()}")
+            await asyncio.wait((self._queue.arrival(), self._gone), return_when=asyncio.FIRST_COMPLETED)
 
     async def pause_reading_for(self, seconds: float) -> None:
         """Let messages gather in the queue."""
@@ -282,11 +288,20 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
     """Queue that aiomqtt fills. The in-flight window bounds QoS 1; only this bounds QoS 0."""
 
     _dropped = 0
+    _arrived: asyncio.Future[None] | None = None
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Return a future that is done when the next message is added."""
+        if self._arrived is None or self._arrived.done():
+            self._arrived = asyncio.get_running_loop().create_future()
+        return self._arrived
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         """Add a message, or drop it when it may be dropped [MQTT 4.3.1] and too many wait."""
         if item.qos or self.qsize() < WAITING_AT_QOS_0:
             super().put_nowait(item)
+            if self._arrived is not None and not self._arrived.done():
+                self._arrived.set_result(None)
             return
         if self._dropped % TOLD_EVERY == 0:
             log.warning("ingest.dropped_at_qos_0", topic=str(item.topic), dropped_before=self._dropped)

@@ -6,6 +6,7 @@ from tests.e2e.program import clean_environment, run, script
 from tests.e2e.support import running, running_site
 from tests.support.page import signed_in
 
+TRY_NOW = "[...document.querySelectorAll('#lost button')].find((each) => each.checkVisibility())?.click()"
 RECORD_LIVE_WORDS = """
     window.liveWords = [];
     const liveWord = document.getElementById('liveWord');
@@ -53,9 +54,10 @@ async def test_the_page_reconnects_after_a_lost_connection(tmp_path: Path) -> No
             assert await visitor.text("#liveWord") == "Not live"
             assert await visitor.devices() == ["BP-1"], "what was known stays to be seen"
             await visitor.sees("Next try in", "#lostWhen")
+            await visitor.sees("Try now", "#lost")
             await visitor.tab.run(RECORD_LIVE_WORDS)
             await site.gateway.restart()
-            await visitor.press_button("Try now")
+            await visitor.tab.run(TRY_NOW)  # unless the page has tried by itself meanwhile
             await visitor.live()
             await visitor.tab.until("liveWords.at(-1)?.startsWith('Live')")  # the broker may connect after the page
             assert (await visitor.tab.run("liveWords"))[0] in ("Live again", "Broker away")

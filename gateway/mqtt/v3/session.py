@@ -89,7 +89,7 @@ class AiomqttSession(Session):
         """
         while self._queue.empty():
             if self._gone.done():
-                raise LinkError(f"The connection to the broker was lost: {self._gone.exception()}")
+                raise LinkError(f"The connection to the broker was lost: {self._gone.exception() or 'it was closed'}")
             await asyncio.wait((self._queue.arrival(), self._gone), return_when=asyncio.FIRST_COMPLETED)
 
     async def pause_reading_for(self, seconds: float) -> None:

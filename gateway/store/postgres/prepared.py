@@ -90,7 +90,9 @@ def _prepare(raw: psycopg.Connection[Any], name: str, use: _Use) -> str | None:
     types = f"({', '.join(_TYPES.get(each, 'unknown') for each in use.types)})" if use.types else ""
     try:
         raw.execute(f"PREPARE {name} {types} AS {_numbered(use.sql)}".encode())
-    except psycopg.ProgrammingError:  # such as a value whose type nothing tells
+    except psycopg.Error:  # such as a value whose type nothing tells
+        if raw.closed:
+            raise
         return None
     return name
 

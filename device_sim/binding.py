@@ -9,6 +9,7 @@ from device_sim.wire import mqtt_password
 TOKEN = "device_token"  # noqa: S105  # the name of a flash entry, not a secret
 PAIRING = "pairing"
 WIFI = "wifi_networks"
+_LONGEST_HOST, _HIGHEST_PORT = 253, 65535
 WIPED_BY_A_RESET = (TOKEN, PAIRING, WIFI)  # the token first: a half-wiped device without its token cannot authenticate
 
 
@@ -25,12 +26,8 @@ class Endpoint:
     def from_answer(cls, mqtt: Mapping[str, Any], device_id: str) -> Self:
         """Read the `mqtt` part of a bind answer. The prefix is the part of its heartbeat topic before `devices/`."""
         heartbeat = str(mqtt.get("topics", {}).get("heartbeat", ""))
-        return cls(
-            host=str(mqtt["host"]),
-            port=int(mqtt["port"]),
-            tls=bool(mqtt.get("tls", False)),
-            topic_prefix=heartbeat.removesuffix(f"devices/{device_id}/heartbeat"),
-        )
+        prefix = heartbeat.removesuffix(f"devices/{device_id}/heartbeat")
+        return cls(**_address({"tls": False, **mqtt}), topic_prefix=prefix)
 
     def moved(self, mqtt: Mapping[str, Any]) -> Self:
         """Read the `mqtt` part of the answer to a token refresh. A gateway that names no broker there means this one.
@@ -38,9 +35,18 @@ class Endpoint:
         Raises:
             KeyError, TypeError, ValueError: it names a broker, but not as the contract says.
         """
-        if "host" not in mqtt:
-            return self
-        return replace(self, host=str(mqtt["host"]), port=int(mqtt["port"]), tls=bool(mqtt["tls"]))
+        return replace(self, **_address(mqtt)) if "host" in mqtt else self
+
+
+def _address(mqtt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the address of a broker. With a wrong one in its flash a device finds no broker again."""
+    host, port, tls = mqtt["host"], mqtt["port"], mqtt["tls"]
+    if type(host) is not str or type(port) is not int or type(tls) is not bool:
+        raise TypeError("mqtt.host, mqtt.port or mqtt.tls has the wrong type")
+    is_host = 0 < len(host) <= _LONGEST_HOST and all("!" <= letter <= "~" for letter in host)
+    if not (is_host and 0 < port <= _HIGHEST_PORT):
+        raise ValueError("mqtt.host and mqtt.port name no broker")
+    return {"host": host, "port": port, "tls": tls}
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ _REFUSAL_OF_MQTT_5 = bytes([0x20, 3, 0, _UNSUPPORTED, 0])
 
 
 class Link:
-    """One connection of the device."""
+    """One connection of the device, to the listener at `port`."""
 
-    def __init__(self, number: int, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, number: int, port: int, writer: asyncio.StreamWriter) -> None:
         self.number = number
+        self.port = port
         self.connect: Connect | None = None
         self.subscriptions: dict[str, int] = {}
         self.is_open = True
@@ -45,6 +46,9 @@ class Link:
 class Broker:
     """Broker for one device. The public attributes decide what it does, and may change at any time.
 
+    Each address where it listens is a separate broker for the device. `home` is the port of the one that
+    alone knows the device; None: each does. `ports` has them in the order of their start.
+
     `admit` returns the CONNACK code for a CONNECT. `answer` decides about each PUBLISH of the device. `retained` is
     sent after each SUBACK. `link` is the connection that was accepted last, as long as it is open. `latest` is the
     number of the newest connection.
@@ -55,7 +59,8 @@ class Broker:
         self.answer: Callable[[Publish], Answer] = lambda _message: "puback"
         self.retained: dict[str, bytes] = {}
         self.link: Link | None = None
-        self.port = 0
+        self.home: int | None = None
+        self.ports: list[int] = []
         self.latest = 0
         self._log = log
         self._tls = tls
@@ -63,22 +68,23 @@ class Broker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._packet_ids = itertools.cycle(range(1, 0x10000))
         self._had_session = False
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> None:
-        """Listen; port 0 takes a free one.
+        """Listen here, too; port 0 takes a free one.
 
         Raises:
             OSError: the address is in use, or is not one of this machine.
         """
         shutdown = None if self._tls is None else 1.0
-        self._server = await asyncio.start_server(self._open, host, port, ssl=self._tls, ssl_shutdown_timeout=shutdown)
-        self.port = self._server.sockets[0].getsockname()[1]
+        server = await asyncio.start_server(self._open, host, port, ssl=self._tls, ssl_shutdown_timeout=shutdown)
+        self._servers.append(server)
+        self.ports.append(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Close the listener and every connection."""
-        if self._server is not None:
-            self._server.close()
+        """Close the listeners and every connection."""
+        for server in self._servers:
+            server.close()
         for link in list(self._links):
             link.cut()
         if self._tasks:
@@ -110,7 +116,7 @@ class Broker:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.latest += 1
-        link = Link(self.latest, writer)
+        link = Link(self.latest, writer.get_extra_info("sockname")[1], writer)
         self._links.add(link)
         self._log.add("opened", link.number)
         try:
@@ -165,7 +171,8 @@ class Broker:
             self._log.add("connack", link.number, _UNSUPPORTED)
             self.close(link)
             return
-        code = self.admit(packet)
+        is_home = self.home in (None, link.port)
+        code = self.admit(packet) if is_home else packets.CONNACK_NOT_AUTHORISED
         link.send(packets.connack(code, session_present=self._had_session and not packet.clean_session))
         self._log.add("connack", link.number, code)
         if code != packets.CONNACK_ACCEPTED:

@@ -37,6 +37,10 @@ def _address(_context: click.Context, parameter: click.Parameter, text: str) -> 
     return host.strip("[]"), int(port)
 
 
+def _second_address(context: click.Context, parameter: click.Parameter, text: str | None) -> Address | None:
+    return None if text is None else _address(context, parameter, text)
+
+
 def _command_line(_context: click.Context, _parameter: click.Parameter, text: str | None) -> list[str]:
     try:
         return shlex.split(text or "")
@@ -73,6 +77,9 @@ NEW_FILE = click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=
               help="Address of the kit's broker; port 0 takes a free one.")  # fmt: skip
 @click.option("--http", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", callback=_address,
               help="Address of the kit's HTTP server.")  # fmt: skip
+@click.option("--second-mqtt", metavar="HOST:PORT", callback=_second_address,
+              help="Address of the kit's second broker, to which a token refresh sends the device. Default: "
+              "the host of --mqtt, on a free port.")  # fmt: skip
 @click.option("--advertise", metavar="HOST", help="Host of the broker in the bind answer. Default: that of --mqtt.")
 @click.option(
     "--cert", type=FILE, help="Certificate (PEM) for MQTT and HTTP over TLS; the device trusts its authority."
@@ -147,18 +154,22 @@ def _say_progress(number: int, count: int, name: str) -> None:
 async def _check(given: dict[str, Any], findings: Findings) -> None:
     """Run the kit. A signal ends the run, and what was seen until then is reported."""
     log = Log()
-    settings = Settings(given["serial"], given["advertise"] or given["mqtt"][0], given["interval"], given["patience"])
+    first, second = given["mqtt"], given["second_mqtt"] or (given["mqtt"][0], 0)
+    host = given["advertise"] or first[0]
+    second_host = host if second[0] in (first[0], *EVERY_ADDRESS) else second[0]
+    settings = Settings(given["serial"], host, second_host, given["interval"], given["patience"])
     with _bind_file(given["bind_file"]) as file:
         kit = Kit(settings, findings, _steps(given, file), log, _tls(given))
         try:
-            async with serving(kit, given["mqtt"], given["http"]) as http:
+            async with serving(kit, (first, second), given["http"]) as http:
                 scheme = "http" if kit.tls is None else "https"
-                _say(f"MQTT on port {kit.broker.port}, HTTP at {scheme}://{settings.host}:{http.port}")
+                ports = " and ".join(str(port) for port in kit.broker.ports)
+                _say(f"MQTT on the ports {ports}, HTTP at {scheme}://{settings.host}:{http.port}")
                 with contextlib.suppress(asyncio.CancelledError):
                     await run(kit, _say_progress)
         except OSError as error:
             raise Failure(
-                f"The kit cannot listen: {error.strerror or error}. Name other ports by --mqtt, --http."
+                f"The kit cannot listen: {error.strerror or error}. Name other ports by --mqtt, --second-mqtt, --http."
             ) from error
     _write(given, findings)
 

@@ -1,7 +1,7 @@
 """HTTP side of the kit: heartbeat, acknowledgement and token refresh of a device, and the bind of a companion app."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Literal, TypeAlias
 
@@ -10,7 +10,9 @@ from device_sim.conformance.issuer import Issuer, SigningKey, new_token
 from device_sim.conformance.log import Log
 from device_sim.wire import mqtt_password
 
-Refresh: TypeAlias = Literal["grant", "lose", "limit", "revoked"]
+Address: TypeAlias = Mapping[str, Any]
+Refresh: TypeAlias = Literal["grant", "lose", "limit", "revoked"] | Address
+"""How a token refresh is answered. An address is granted in the place of the right one."""
 RETRY_AFTER_SECONDS = 1
 HEARTBEAT, REFRESH = "/v1/devices/me/heartbeat", "/v1/devices/me/token/refresh"
 ACK_START, ACK_END = "/v1/devices/me/commands/", "/ack"
@@ -20,13 +22,19 @@ class HttpSide:
     """Answers of the gateway over HTTP. `refreshes` says how the next token refreshes are answered; then `grant`."""
 
     def __init__(
-        self, issuer: Issuer, log: Log, bind_answer: Callable[[], dict[str, Any]], is_revoked: Callable[[], bool]
+        self,
+        issuer: Issuer,
+        log: Log,
+        bind_answer: Callable[[], dict[str, Any]],
+        address: Callable[[], Address],
+        is_revoked: Callable[[], bool],
     ) -> None:
         self.refreshes: deque[Refresh] = deque()
         self.may_bind = False
         self._issuer = issuer
         self._log = log
         self._bind_answer = bind_answer
+        self._address = address
         self._is_revoked = is_revoked
         self._granted: dict[str, str] = {}
         self._decoy = SigningKey()
@@ -83,9 +91,11 @@ class HttpSide:
             case "revoked":
                 return error(HTTPStatus.UNAUTHORIZED, "unauthorized", "the token was revoked")
             case "grant":
-                return self._grant(request)
+                return self._grant(request, self._address())
+            case address:
+                return self._grant(request, address)
 
-    def _grant(self, request: Request) -> Response:
+    def _grant(self, request: Request, address: Address) -> Response:
         binding = self._issuer.binding
         key = request.headers.get("idempotency-key", "")
         token = self._granted.get(key)
@@ -96,7 +106,7 @@ class HttpSide:
             self._granted[key] = token
         body = {
             "device_token": token,
-            "mqtt": {"password": mqtt_password(token)},
+            "mqtt": {**address, "password": mqtt_password(token)},
             "binding_generation": binding.generation,
         }
         return Response(HTTPStatus.OK, body)

@@ -177,7 +177,7 @@ class Issuer:
         }
         return Command(made, command_type, said, json.dumps(body).encode(), number)
 
-    def answer(self, host: str, port: int, *, tls: bool, password: str, heartbeat_seconds: float) -> dict[str, Any]:
+    def answer(self, address: Mapping[str, Any], password: str, heartbeat_seconds: float) -> dict[str, Any]:
         """Return the answer of a bind, as the companion app writes it to the device."""
         topics = self.topics
         return {
@@ -189,9 +189,7 @@ class Issuer:
             "heartbeat_interval_seconds": heartbeat_seconds,
             "device_token": self.binding.token,
             "mqtt": {
-                "host": host,
-                "port": port,
-                "tls": tls,
+                **address,
                 "username": self.device_id,
                 "password": password,
                 "client_id": self.device_id,

@@ -27,10 +27,14 @@ LATE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Settings:
-    """Choices for one run. `patience` is the longest wait for the device, in seconds."""
+    """Choices for one run. `patience` is the longest wait for the device, in seconds.
+
+    `host` is the name of the kit's first broker for the device, `second_host` that of the second.
+    """
 
     serial: str = "DUT-1"
     host: str = "127.0.0.1"
+    second_host: str = "127.0.0.1"
     heartbeat_seconds: float = 60.0
     patience: float = 90.0
     prefix: str = "conformance/"
@@ -50,7 +54,7 @@ class Kit:
             tls.on_handshake = lambda is_right: log.add("handshake", 0, is_right)
         self.broker = Broker(log, tls.context if tls else None)
         self.issuer = Issuer(settings.serial, settings.prefix)
-        self.http = HttpSide(self.issuer, log, self.bind_answer, lambda: self.wiped)
+        self.http = HttpSide(self.issuer, log, self.bind_answer, self.address, lambda: self.wiped)
         self.line = ""
         self.longest_pause: float | None = None
         self.is_lost = False
@@ -75,6 +79,7 @@ class Kit:
         self.broker.admit = self.admit
         self.broker.answer = lambda _message: "puback"
         self.broker.retained = {}
+        self.broker.home = None
         self.http.refreshes.clear()
 
     def admit(self, connect: Connect) -> int:
@@ -94,16 +99,17 @@ class Kit:
 
     # --- binding, link, power -----------------------------------------------------------------------------------------
 
+    def address(self) -> dict[str, Any]:
+        """Return the address of the broker that knows the device, as a gateway answers it: the first, if each does."""
+        first = self.broker.ports[0]
+        port = self.broker.home or first
+        host = self.settings.host if port == first else self.settings.second_host
+        return {"host": host, "port": port, "tls": self.tls is not None}
+
     def bind_answer(self) -> dict[str, Any]:
         """Return the bind answer of the newest binding."""
-        settings = self.settings
-        return self.issuer.answer(
-            settings.host,
-            self.broker.port,
-            tls=self.tls is not None,
-            password=mqtt_password(self.binding.token),
-            heartbeat_seconds=settings.heartbeat_seconds,
-        )
+        password = mqtt_password(self.binding.token)
+        return self.issuer.answer(self.address(), password, self.settings.heartbeat_seconds)
 
     async def bind(self, *, first: bool = False) -> Link:
         """Have a bind answer written into the device, and return the connection that it makes with it.

@@ -68,7 +68,7 @@ async def refusals(kit: Kit) -> None:
     kit.http.refreshes.extend(("lose", "limit", "grant"))
     kit.broker.admit = lambda connect: kit.admit(connect) if kit.binding.token != old else CONNACK_NOT_AUTHORISED
     after = kit.cut_link()
-    asked = [await _refresh(kit, since, number) for number in range(3)]
+    asked = [await refresh_request(kit, since, number) for number in range(3)]
     before = sum(each.at < asked[0].at for each in kit.log.of("connack", since=since))
     kit.findings.hold("C16", before >= REFUSALS, f"asked over HTTP after {before} refusals")
     keys = [each.data.headers.get("idempotency-key", "") for each in asked]
@@ -89,7 +89,7 @@ async def _refused_for_good(kit: Kit) -> None:
     kit.http.refreshes.append("revoked")
     kit.broker.admit = lambda _connect: CONNACK_NOT_AUTHORISED
     after = kit.cut_link()
-    revoked = await _refresh(kit, since, 0)
+    revoked = await refresh_request(kit, since, 0)
 
     def again() -> Event | None:
         return next((each for each in kit.log.of("connect", since=since) if each.at > revoked.at), None)
@@ -100,7 +100,9 @@ async def _refused_for_good(kit: Kit) -> None:
     kit.findings.passed("C16", "tried the broker again after a 401")
 
 
-async def _refresh(kit: Kit, since: int, number: int) -> Event:
+async def refresh_request(kit: Kit, since: int, number: int) -> Event:
+    """Return the token refresh with this number, from 0, that the device has asked for since then."""
+
     def asked() -> Event | None:
         found = [each for each in kit.log.of("http", since=since) if each.data.path == REFRESH]
         return found[number] if len(found) > number else None

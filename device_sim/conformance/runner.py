@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from device_sim.conformance.command_checks import COMMAND_SCENARIOS, RECONNECT_SCENARIOS
 from device_sim.conformance.findings import DeviationError, UncheckedError
+from device_sim.conformance.home_checks import HOME_SCENARIOS
 from device_sim.conformance.http_server import HttpServer
 from device_sim.conformance.kit import Kit
 from device_sim.conformance.link_checks import LINK_SCENARIOS, POWER_SCENARIOS
@@ -14,7 +15,14 @@ from device_sim.conformance.passive_checks import judge
 from device_sim.conformance.reset_checks import RESET_SCENARIOS
 from device_sim.conformance.scenario import Scenario
 
-SCENARIOS = (*COMMAND_SCENARIOS, *LINK_SCENARIOS, *RECONNECT_SCENARIOS, *POWER_SCENARIOS, *RESET_SCENARIOS)
+SCENARIOS = (
+    *COMMAND_SCENARIOS,
+    *LINK_SCENARIOS,
+    *HOME_SCENARIOS,
+    *RECONNECT_SCENARIOS,
+    *POWER_SCENARIOS,
+    *RESET_SCENARIOS,
+)
 """In this order: back-off is measured before other scenarios cut links, and what wipes comes last."""
 
 Progress = Callable[[int, int, str], None]
@@ -22,15 +30,16 @@ Address: TypeAlias = tuple[str, int]
 
 
 @contextlib.asynccontextmanager
-async def serving(kit: Kit, mqtt: Address, http: Address) -> AsyncIterator[HttpServer]:
-    """Listen for the device at these addresses; port 0 takes a free one.
+async def serving(kit: Kit, mqtt: Sequence[Address], http: Address) -> AsyncIterator[HttpServer]:
+    """Listen for the device at these addresses, two of them for MQTT; port 0 takes a free one.
 
     Raises:
         OSError: an address is in use, or is not one of this machine.
     """
     server = HttpServer(kit.http.handle, kit.tls.plain_context if kit.tls else None)
     try:
-        await kit.broker.start(*mqtt)
+        for address in mqtt:
+            await kit.broker.start(*address)
         await server.start(*http)
         yield server
     finally:

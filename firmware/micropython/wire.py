@@ -9,7 +9,6 @@ COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_
 COMMAND = (("id", str), ("type", str), ("params", dict), ("binding_generation", int), ("grant_token", str))
 BIND = (("id", str), ("binding_generation", int), ("device_token", str), ("grant_key", dict), ("mqtt", dict))
 ADDRESS = (("host", str), ("port", int), ("tls", bool))
-BROKER = ADDRESS + (("topics", dict),)
 ONLINE, OFFLINE = b'{"status":"online"}', b'{"status":"offline"}'
 
 
@@ -75,6 +74,14 @@ def pick(fields, kinds):
     return {name: fields[name] for name, _ in kinds}
 
 
+def address(fields):
+    """Return host, port and TLS of a broker, or raise ValueError. With a wrong one in flash no broker answers again."""
+    broker = pick(fields, ADDRESS)
+    is_host = 0 < len(broker["host"]) < 254 and all("!" <= letter <= "~" for letter in broker["host"])
+    require(is_host and 0 < broker["port"] < 65536, "mqtt.host and mqtt.port name no broker")
+    return broker
+
+
 def parse_command(topic_type, payload):
     """Return the fields of a command that the firmware needs, and its topic's type; or raise ValueError.
 
@@ -93,8 +100,8 @@ def binding_from_answer(answer):
     """
     binding = pick(answer, BIND)
     device_id = binding.pop("id")
-    broker = pick(dict(binding["mqtt"], tls=binding["mqtt"].get("tls", False)), BROKER)
-    heartbeat = pick(broker.pop("topics"), [("heartbeat", str)])["heartbeat"]
+    broker = address(dict(binding["mqtt"], tls=binding["mqtt"].get("tls", False)))
+    heartbeat = pick(binding["mqtt"].get("topics"), [("heartbeat", str)])["heartbeat"]
     broker["topic_prefix"], found, rest = heartbeat.partition(f"devices/{device_id}/heartbeat")
     require(found and not rest, "mqtt.topics.heartbeat is not that of this device")
     if answer.get("http") is not None:
@@ -109,4 +116,4 @@ def token_from_answer(answer, mqtt):
     """
     token = pick(answer, [("device_token", str)])["device_token"]
     told = answer.get("mqtt")
-    return token, dict(mqtt, **pick(told, ADDRESS)) if type(told) is dict and "host" in told else mqtt
+    return token, dict(mqtt, **address(told)) if type(told) is dict and "host" in told else mqtt

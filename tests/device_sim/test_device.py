@@ -1,6 +1,7 @@
 """The firmware's rules, one by one, on the bench."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from device_sim.device import Device, State
 from device_sim.flash import power_on
 from tests.device_sim.firmware_bench import HOME, FirmwareBench, link_up, online_bench
 from tests.device_sim.support import DEVICE_ID, NOW, TOKEN, Signer, make_binding, seeded
+from tests.support.wrong_addresses import WRONG_ADDRESSES
 
 SIGNER = Signer()
 RESET = CommandReceived("factory_reset", SIGNER.command())
@@ -247,6 +249,13 @@ def test_a_device_that_was_moved_goes_to_its_new_broker() -> None:
     assert kept is not None
     assert kept.mqtt == Endpoint("b.example.net", 8883, tls=True, topic_prefix=before.topic_prefix)
     assert before.moved({"password": "only"}) == before
+
+
+@pytest.mark.parametrize("wrong", WRONG_ADDRESSES)
+def test_a_refresh_that_names_no_broker_is_refused(wrong: dict[str, Any]) -> None:
+    """With such a broker in its flash the device would find none again."""
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Endpoint("a.example", 8883).moved({"host": "b.example", "port": 8883, "tls": True, **wrong})
 
 
 def test_a_refresh_waits_as_long_as_the_gateway_asked() -> None:

@@ -13,7 +13,7 @@ from tests.firmware.micropython import FIRMWARE
 DEVICE = sorted(FIRMWARE.glob("*.py"))
 LIBRARIES = sorted((FIRMWARE / "lib").glob("*.py"))
 FILES = DEVICE + LIBRARIES + sorted((FIRMWARE.parent / "examples").glob("*.py"))
-MOST_LINES = 850
+MOST_LINES = 855
 """Lines of code of the device; the fewer, the easier to port."""
 MOST_LINES_OF_LIBRARIES = 322
 """The same of JSON, signatures and MQTT, which a port takes from its platform."""

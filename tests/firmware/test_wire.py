@@ -17,6 +17,7 @@ from device_sim.strict_json import read_json
 from device_sim.wire import milliseconds
 from tests.firmware.calls import REFUSED, call, calls
 from tests.support.vectors import VECTORS
+from tests.support.wrong_addresses import WRONG_ADDRESSES
 
 SEED = 8785
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -223,7 +224,7 @@ def test_a_refresh_names_the_token_and_its_broker() -> None:
     for mqtt in ({"password": "derived"}, {}, None, "b.example", [1]):
         assert call("token_from_answer", {"device_token": "dtok_2", "mqtt": mqtt}, now) == ["dtok_2", now], mqtt
     assert call("token_from_answer", {"device_token": "dtok_2"}, now) == ["dtok_2", now]
-    for bad in ({"host": "b.example"}, {**moved, "port": "1883"}, {**moved, "host": None}):
+    for bad in ({"host": "b.example"}, *({**moved, **wrong} for wrong in WRONG_ADDRESSES)):
         assert call("token_from_answer", {"device_token": "dtok_2", "mqtt": bad}, now) == REFUSED, bad
     answers: list[Any] = [[], "dtok_2", {}, {"device_token": 2}]
     for answer in answers:

@@ -18,6 +18,7 @@ from device_sim.tls import tls_context
 from tests.device_sim.support import seeded
 
 INTERVAL = 0.2
+ANY_PORT = ("127.0.0.1", 0)
 PATIENCE = 8.0
 QUICK = Options(
     backoff_first=0.05, backoff_longest=0.8, backoff_refused=0.8, backoff_stable=1.0, firmware_version="1.4.2"
@@ -31,6 +32,7 @@ class Rig:
     make: type[SimulatedDevice] = SimulatedDevice
     options: Options = QUICK
     can_cut_power: bool = True
+    api_type: type[GatewayApi] = GatewayApi
     flash: MemoryFlash = field(default_factory=MemoryFlash)
     url: str = ""
     ca_file: str | None = None
@@ -65,7 +67,7 @@ class Rig:
 
     async def power_on(self) -> None:
         """Start the device on its flash."""
-        self.api = GatewayApi(self.url, "sk_test_kit", tls=_trust(self.ca_file))
+        self.api = self.api_type(self.url, "sk_test_kit", tls=_trust(self.ca_file))
         self.device = self.make(
             serial="DUT-1", flash=self.flash, api=self.api, interval=INTERVAL, rng=seeded(), options=self.options
         )
@@ -105,7 +107,7 @@ async def judge(
     """Run the whole kit against a device, and return the findings."""
     findings = Findings(lines or list(LINES))
     kit = Kit(Settings(heartbeat_seconds=INTERVAL, patience=patience), findings, rig, Log(), tls)
-    async with serving(kit, ("127.0.0.1", 0), ("127.0.0.1", 0)) as http:
+    async with serving(kit, (ANY_PORT, ANY_PORT), ANY_PORT) as http:
         rig.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{http.port}"
         try:
             await run(kit)

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import aiomqtt
 
-from device_sim import SimulatedDevice, reset
+from device_sim import GatewayApi, SimulatedDevice, reset
 from device_sim.actions import (
     Action,
     CommandReceived,
@@ -19,6 +19,7 @@ from device_sim.actions import (
     OpenLink,
     PowerOn,
     Publish,
+    TokenRefreshed,
     WriteFlash,
 )
 from device_sim.binding import Binding
@@ -32,7 +33,7 @@ from device_sim.radio import MqttRadio, Radio
 from device_sim.recordings import RECORDINGS, Recordings
 from device_sim.reset import RESET
 from device_sim.sequences import Sequences
-from device_sim.wire import ONLINE, Command
+from device_sim.wire import ONLINE, Command, refresh_key
 
 FORGER = SigningKey()
 
@@ -306,6 +307,27 @@ class NeverRefreshes(Device):
 
     def _link_changed(self, event: LinkUp | LinkDown | LinkRefused, now: int) -> list[Action]:
         return [] if isinstance(event, LinkRefused) else super()._link_changed(event, now)
+
+
+class StaysAtItsBroker(Device):
+    """Takes the token of a refresh, and not the broker that admits it."""
+
+    def _token_refreshed(self, event: TokenRefreshed) -> list[Action]:
+        assert self.binding is not None
+        return super()._token_refreshed(dataclasses.replace(event, mqtt=self.binding.mqtt))
+
+
+class AnyAddress(GatewayApi):
+    """Takes whatever stands in the place of an address."""
+
+    async def refresh_token(self, binding: Binding) -> TokenRefreshed:
+        """Ask, and check nothing."""
+        token = binding.device_token
+        key = refresh_key(token)
+        answer = await self.call("POST", "/v1/devices/me/token/refresh", {}, bearer=token, idempotency_key=key)
+        host, port, tls = (answer["mqtt"][name] for name in ("host", "port", "tls"))
+        told = dataclasses.replace(binding.mqtt, host=str(host), port=port, tls=tls)
+        return TokenRefreshed(answer["device_token"], told)
 
 
 class AcknowledgesNothing(Device):

@@ -113,7 +113,7 @@ def test_a_port_in_use_is_an_error(taken: int) -> None:
     """And the message names the options."""
     result = CliRunner().invoke(main, ["conformance", "--mqtt", f"127.0.0.1:{taken}"])
     assert result.exit_code == 1
-    assert "--mqtt, --http" in result.output
+    assert "--mqtt, --second-mqtt, --http" in result.output
     assert "Traceback" not in result.output
 
 

@@ -34,6 +34,11 @@ OF_LINK_AND_RESET = {
     "never refreshes its token": (Rig(a_device(faulty.NeverRefreshes)), {"C16"}),
 }
 
+OF_REFRESHES = {
+    "stays at its broker": (Rig(a_device(faulty.StaysAtItsBroker)), {"C16"}),
+    "takes any address": (Rig(api_type=faulty.AnyAddress), {"C16"}),
+}
+
 RESET_LINES = ["C23", *(f"C{number}" for number in (*range(29, 37), *range(39, 43)))]
 """What a fault about recordings can touch; the rest of the kit would take its time and tell the same."""
 OF_RECORDINGS = {
@@ -48,8 +53,8 @@ OF_RECORDINGS = {
 
 @pytest.mark.parametrize(
     ("faults", "lines"),
-    [(OF_COMMANDS, None), (OF_LINK_AND_RESET, None), (OF_RECORDINGS, RESET_LINES)],
-    ids=["commands", "link and reset", "recordings"],
+    [(OF_COMMANDS, None), (OF_LINK_AND_RESET, None), (OF_REFRESHES, ["C16", "C17"]), (OF_RECORDINGS, RESET_LINES)],
+    ids=["commands", "link and reset", "refreshes", "recordings"],
 )
 async def test_each_planted_fault_fails_at_its_lines(
     faults: dict[str, tuple[Rig, set[str]]], lines: list[str] | None

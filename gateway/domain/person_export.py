@@ -164,10 +164,12 @@ class PersonExport:
 async def mentions(read: Read, project_id: str, end_user_id: str) -> AsyncGenerator[Sequence[Mention], None]:
     """Yield the places that people or devices filled, and that name the person: some at a time."""
     yield await read(partial(person_sql.other_mentions, project_id=project_id, end_user_id=end_user_id))
-    pk: int | None = 0
-    while pk is not None:
-        in_devices = partial(person_sql.mentions_in_devices, project_id=project_id, end_user_id=end_user_id, after=pk)
-        found, pk = await read(in_devices)
+    serial_number: str | None = ""
+    while serial_number is not None:
+        in_devices = partial(
+            person_sql.mentions_in_devices, project_id=project_id, end_user_id=end_user_id, after=serial_number
+        )
+        found, serial_number = await read(in_devices)
         yield found
     command_id: str | None = ""
     while command_id is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.store import short_ids
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def of_person(view: View, project_id: str, end_user_id: str) -> list[BindingReco
     """Return the bindings of this end user in this project, oldest first."""
     return view.records(
         BindingRecord,
-        f"{_BINDINGS} WHERE b.project_id = ? AND b.end_user_id = ? ORDER BY b.bound_at, b.device_pk, b.generation",
+        f"""{_BINDINGS} WHERE {short_ids.same(view.dialect, "b.project_id", "?1")} AND b.end_user_id = ?2
+            ORDER BY b.bound_at, b.device_pk, b.generation""",
         *(project_id, end_user_id),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.store import device_search
+from gateway.store import device_search, short_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,12 +25,13 @@ _HEALTH: Final = {
     "reset_pending": """SELECT device_pk FROM commands
         WHERE type = 'factory_reset' AND status IN ('pending', 'delivered') LIMIT ?""",
 }
+_DEVICES: Final = f"SELECT pk FROM devices WHERE {short_ids.like('project_id')}"  # noqa: S608 - a constant
 _OF_PROJECT: Final = {
-    "end_user_id": "SELECT pk FROM devices WHERE project_id = ? AND end_user_id = ? LIMIT ?",
+    "end_user_id": f"{_DEVICES} AND end_user_id = ? LIMIT ?",
     "tag": "SELECT device_pk FROM device_tags WHERE project_id = ? AND tag = ? LIMIT ?",
-    "model": "SELECT pk FROM devices WHERE project_id = ? AND model = ? AND deleted_at IS NULL LIMIT ?",
-    "bound": "SELECT pk FROM devices WHERE project_id = ? AND bound_at IS NOT NULL LIMIT ?",
-    "unbound": "SELECT pk FROM devices WHERE project_id = ? AND bound_at IS NULL AND deleted_at IS NULL LIMIT ?",
+    "model": f"{_DEVICES} AND model = ? AND deleted_at IS NULL LIMIT ?",
+    "bound": f"{_DEVICES} AND bound_at IS NOT NULL LIMIT ?",
+    "unbound": f"{_DEVICES} AND bound_at IS NULL AND deleted_at IS NULL LIMIT ?",
 }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.store import short_ids
+
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
 
@@ -32,9 +34,12 @@ _COUNTED: Final = """SELECT p.id AS project_id, count(d.pk) AS total, count(d.bo
     (SELECT count(*) FROM commands c CROSS JOIN devices e WHERE c.type = 'factory_reset'
         AND c.status IN ('pending', 'delivered') AND e.pk = c.device_pk AND e.project_id = p.id
         AND e.deleted_at IS NULL) AS pending_resets
-    FROM projects p LEFT JOIN devices d ON d.project_id = p.id AND d.deleted_at IS NULL
+    FROM projects p LEFT JOIN devices d ON {} AND d.deleted_at IS NULL
     LEFT JOIN health h ON h.device_pk = d.pk GROUP BY p.id"""
-"""The counts from the rows themselves. SQLite reads the open resets first: it keeps to the order of a CROSS JOIN."""
+"""The counts from the rows themselves; the gap is the condition that a device is of the project.
+
+SQLite reads the open resets first: it keeps to the order of a CROSS JOIN.
+"""
 
 
 def of_project(view: View, project_id: str) -> DeviceCounts:
@@ -57,7 +62,7 @@ def kept(view: View) -> dict[str, DeviceCounts]:
 
 def counted(view: View) -> dict[str, DeviceCounts]:
     """Return by project what the kept counts must be. It reads every device."""
-    return _by_project(view, _COUNTED)
+    return _by_project(view, _COUNTED.format(short_ids.same(view.dialect, "d.project_id", "p.id")))
 
 
 def recount(tx: Tx) -> list[str]:

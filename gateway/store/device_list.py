@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core import serial_numbers
 from gateway.core.received_json import parse_json
-from gateway.store import device_count_sql, device_search, tag_sql
+from gateway.store import device_count_sql, device_search, short_ids, tag_sql
 from gateway.store.device_candidates import few
 from gateway.store.device_sql import COLUMNS, FROM, DeviceRecord
 
@@ -32,7 +32,8 @@ SKIPPED: Final = 1_000
 
 
 _NAME: Final = "lower(coalesce(d.name, ''))"
-_LIVING: Final = "FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL ORDER BY d.pk DESC"
+_LIKE_PROJECT: Final = short_ids.like("d.project_id")
+_LIVING: Final = f"FROM devices d WHERE {_LIKE_PROJECT} AND {{}} = ? AND d.deleted_at IS NULL ORDER BY d.pk DESC"
 _FILTERED: Final = "d.id, d.serial_number, d.name, d.end_user_id, d.model, d.bound_at, d.tags"
 _ORDERS: Final = {"created_at": "d.pk", "updated_at": "d.updated_at", "serial_number": "d.serial_number", "name": _NAME}
 """Orders of a list. Each has an index, in which devices with equal values lie in the order of ``pk``."""
@@ -81,7 +82,7 @@ def page(view: View, project_id: str, query: ListDevices) -> list[ListedDevice]:
     source, direction = _source(view, project_id, query), "DESC" if _descending(query) else "ASC"
     key = source.pk if query.sort == "created_at" else _ORDERS[query.sort]
     filters, filtered = _filters(view, query)
-    clauses = [*source.clauses, "d.project_id = ?", "d.deleted_at IS NULL", *filters]
+    clauses = [*source.clauses, f"{source.project} = ?", "d.deleted_at IS NULL", *filters]
     values = [*source.values, project_id, *filtered]
     if query.cursor is not None:
         beyond = "<" if _descending(query) else ">"
@@ -107,13 +108,14 @@ def page(view: View, project_id: str, query: ListDevices) -> list[ListedDevice]:
 class _Source:
     """The tables of a query of devices, the conditions that join them, and the values of both in the order of the text.
 
-    ``pk`` is the column of the row number in whose order the tables are read.
+    ``pk`` is the column of the row number in whose order the tables are read, ``project`` that of the project.
     """
 
     tables: str
     clauses: list[str]
     values: list[Any]
     pk: str = "d.pk"
+    project: str = "d.project_id"
 
 
 def _source(view: View, project_id: str, query: ListDevices) -> _Source:
@@ -132,7 +134,15 @@ def _source(view: View, project_id: str, query: ListDevices) -> _Source:
     if query.condition in _IN_ORDER and query.sort == "created_at":
         tables = "health h CROSS JOIN devices d"
         return _Source(tables, ["d.pk = h.device_pk"], [], "h.device_pk")
-    return _Source(FROM.removeprefix("FROM "), *_tag_conditions(project_id, query))
+    return _all_in_order(view, project_id, query)
+
+
+def _all_in_order(view: View, project_id: str, query: ListDevices) -> _Source:
+    tables, (clauses, values) = FROM.removeprefix("FROM "), _tag_conditions(project_id, query)
+    if query.sort == "serial_number" or query.serial_number is not None:  # its index has the whole id of the project
+        return _Source(tables, clauses, values)
+    project = view.dialect.unindexed("d.project_id")
+    return _Source(tables, [_LIKE_PROJECT, *clauses], [project_id, *values], project=project)
 
 
 def _given(query: ListDevices) -> dict[str, Any]:
@@ -151,7 +161,10 @@ def _among(view: View, project_id: str, query: ListDevices, found: list[int]) ->
     """Return the listed devices. SQLite takes the tables of a CROSS JOIN in the order in which they are written."""
     clauses, values = _tag_conditions(project_id, query)
     tables = f"({view.dialect.numbers}) c CROSS JOIN devices d LEFT JOIN health h ON h.device_pk = d.pk"
-    return _Source(tables, ["d.pk = c.value", *clauses], [json.dumps(found), *values])
+    project = view.dialect.unindexed("d.project_id")
+    return _Source(
+        tables, ["d.pk = c.value", _LIKE_PROJECT, *clauses], [json.dumps(found), project_id, *values], project=project
+    )
 
 
 def _with_tags(tagged: tag_sql.Tagged) -> _Source:
@@ -194,19 +207,20 @@ def total(view: View, project_id: str, query: ListDevices) -> Total:
     found = few(view, project_id, query)
     if found is not None:
         source = _among(view, project_id, query, found)
-        clauses = " AND ".join([*source.clauses, "d.project_id = ?", "d.deleted_at IS NULL", *filters])
+        clauses = " AND ".join([*source.clauses, f"{source.project} = ?", "d.deleted_at IS NULL", *filters])
         statement = f"SELECT count(*) FROM {source.tables} WHERE {clauses}"  # noqa: S608 - our own clauses
         return Total(view.value(statement, *source.values, project_id, *values), exact=True)
     if query.tag:
         return _total_with_tags(view, project_id, query)
+    living = _LIVING.format(view.dialect.unindexed("d.project_id"))
     passed: int = view.value(
-        f"""SELECT count(*) FROM (SELECT d.pk, {_FILTERED} {_LIVING} LIMIT ?) d
+        f"""SELECT count(*) FROM (SELECT d.pk, {_FILTERED} {living} LIMIT ?) d
             LEFT JOIN health h ON h.device_pk = d.pk WHERE {" AND ".join(filters)}"""  # noqa: S608 - our own clauses
         if filters
-        else f"SELECT count(*) FROM (SELECT d.pk {_LIVING} LIMIT ?) d",  # noqa: S608 - the same
-        *(project_id, MOST_COUNTED, *values),
+        else f"SELECT count(*) FROM (SELECT d.pk {living} LIMIT ?) d",  # noqa: S608 - the same
+        *(project_id, project_id, MOST_COUNTED, *values),
     )
-    beyond = view.one(f"SELECT d.pk {_LIVING} LIMIT 1 OFFSET ?", project_id, MOST_COUNTED)
+    beyond = view.one(f"SELECT d.pk {living} LIMIT 1 OFFSET ?", project_id, project_id, MOST_COUNTED)
     return Total(passed, beyond is None)
 
 
@@ -234,7 +248,7 @@ def generations(view: View, project_id: str, query: ListDevices, limit: int) -> 
     """Yield row number and generation of devices that pass the filters, the oldest first, up to ``limit``."""
     source = _source(view, project_id, query.model_copy(update={"sort": "created_at"}))
     filters, values = _filters(view, query)
-    clauses = " AND ".join([*source.clauses, "d.project_id = ?", "d.deleted_at IS NULL", *filters])
+    clauses = " AND ".join([*source.clauses, f"{source.project} = ?", "d.deleted_at IS NULL", *filters])
     for row in view.each(
         f"""SELECT d.pk, d.binding_generation FROM {source.tables} WHERE {clauses}
             ORDER BY {source.pk} LIMIT ?""",  # noqa: S608 - our own clauses

@@ -6,6 +6,7 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.store import short_ids
 from gateway.store.dialect import SQLITE
 from gateway.store.person_sql import pattern
 from gateway.store.records import columns
@@ -101,10 +102,14 @@ def delete(tx: Tx, pseudonym: str) -> None:
     tx.run("DELETE FROM erasures WHERE pseudonym = ?", pseudonym)
 
 
+def _of_project(view: View) -> str:
+    return short_ids.same(view.dialect, "project_id", "?1")
+
+
 def bound_devices(view: View, project_id: str, end_user_id: str, limit: int) -> list[str]:
     """Return the ids of devices that are bound to this end user now."""
     rows = view.all(
-        "SELECT id FROM devices WHERE project_id = ? AND end_user_id = ? ORDER BY pk LIMIT ?",
+        f"SELECT id FROM devices WHERE {_of_project(view)} AND end_user_id = ?2 ORDER BY pk LIMIT ?3",  # noqa: S608 - a constant
         *(project_id, end_user_id, limit),
     )
     return [row["id"] for row in rows]
@@ -113,14 +118,14 @@ def bound_devices(view: View, project_id: str, end_user_id: str, limit: int) -> 
 def rename_bindings(tx: Tx, project_id: str, end_user_id: str, pseudonym: str) -> int:
     """Replace the id in the person's bindings; return how many there are."""
     return tx.run(
-        "UPDATE bindings SET end_user_id = ? WHERE project_id = ? AND end_user_id = ?",
-        *(pseudonym, project_id, end_user_id),
+        f"UPDATE bindings SET end_user_id = ?3 WHERE {_of_project(tx)} AND end_user_id = ?2",  # noqa: S608 - a constant
+        *(project_id, end_user_id, pseudonym),
     ).rowcount
 
 
 def delete_bindings(tx: Tx, project_id: str, pseudonym: str) -> None:
     """Delete the bindings of a person who is erased."""
-    tx.run("DELETE FROM bindings WHERE project_id = ? AND end_user_id = ?", project_id, pseudonym)
+    tx.run(f"DELETE FROM bindings WHERE {_of_project(tx)} AND end_user_id = ?2", project_id, pseudonym)  # noqa: S608 - the same
 
 
 def delete_refused(tx: Tx, ids: Sequence[int]) -> int:

@@ -99,7 +99,7 @@ def keys_to_keep(view: View) -> list[SigningKeyRecord]:
     return view.records(
         SigningKeyRecord,
         f"""SELECT {columns(SigningKeyRecord, "k")} FROM signing_keys k WHERE k.leaked_at IS NOT NULL
-            OR EXISTS (SELECT 1 FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked') ORDER BY k.kid""",  # noqa: S608 - ours
+            OR EXISTS (SELECT 1 FROM tokens WHERE {token_sql.RELY_ON_KEY}) ORDER BY k.kid""",  # noqa: S608 - ours
     )
 
 

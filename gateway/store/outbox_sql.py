@@ -19,6 +19,7 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import SECOND_MS
+from gateway.store import short_ids
 from gateway.store.broker_sql import FIRST, FOLLOWED, serves
 from gateway.store.records import columns
 
@@ -122,21 +123,22 @@ def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str, *, broker: 
     if not pks:
         return
     listed = json.dumps(pks)
-    _mark_mirrors(tx, detail, f"(SELECT value AS pk FROM ({tx.dialect.numbers}) AS listed) AS d", listed, broker)  # noqa: S608 - a constant
+    _mark_mirrors(tx, detail, f"(SELECT value AS pk FROM ({tx.dialect.numbers}) AS listed) AS d", [listed], broker)  # noqa: S608 - a constant
     if detail == STATE and tx.one(f"{_READ_PROJECTS} LIMIT 1") is not None:
         changed = f"({tx.dialect.numbers}) AS changed JOIN devices d ON d.pk = changed.value"
-        _mark_mirrors(tx, PROJECT_STATE, f"{changed} AND d.project_id IN ({_READ_PROJECTS})", listed, broker)
+        _mark_mirrors(tx, PROJECT_STATE, f"{changed} AND d.project_id IN ({_READ_PROJECTS})", [listed], broker)
 
 
 def mark_project(tx: Tx, project_id: str) -> None:
     """Mark each device of a project that has got its first integrator, or has lost its last."""
-    living = "(SELECT pk FROM devices WHERE project_id = ? AND deleted_at IS NULL) AS d"
-    _mark_mirrors(tx, PROJECT_STATE, living, project_id, None)
+    of_project = f"{short_ids.like('project_id')} AND {tx.dialect.unindexed('project_id')} = ?"
+    living = f"(SELECT pk FROM devices WHERE {of_project} AND deleted_at IS NULL) AS d"  # noqa: S608 - constants
+    _mark_mirrors(tx, PROJECT_STATE, living, (project_id, project_id), None)
 
 
-def _mark_mirrors(tx: Tx, detail: str, devices: str, value: str, broker: int | None) -> None:
+def _mark_mirrors(tx: Tx, detail: str, devices: str, values: Sequence[str], broker: int | None) -> None:
     rows = f"SELECT {_MIRRORED.format('d.pk')} FROM {devices} {_AT_BROKERS}"  # noqa: S608 - constants
-    tx.run(_replacing(tx, rows, broker, "d.pk"), MIRROR, detail, tx.now, value)
+    tx.run(_replacing(tx, rows, broker, "d.pk"), MIRROR, detail, tx.now, *values)
 
 
 def is_mirrored(rules: Rules, detail: str) -> bool:

@@ -115,13 +115,16 @@ def _is_during(binding: BindingRecord, device_pk: int | None, at: int) -> bool:
     )
 
 
-def mentions_in_devices(view: View, project_id: str, end_user_id: str, after: int) -> tuple[list[Mention], int | None]:
-    """Return where the next devices of the project name the end user, and the last row number or None at the end."""
+def mentions_in_devices(view: View, project_id: str, end_user_id: str, after: str) -> tuple[list[Mention], str | None]:
+    """Return where the next devices of the project, after a serial number, name the end user.
+
+    Also return the last serial number, or None at the end.
+    """
     rows = view.all(
-        """SELECT d.pk, d.id, d.serial_number, d.name, d.metadata, d.settings, d.firmware_version, d.tags,
+        """SELECT d.id, d.serial_number, d.name, d.metadata, d.settings, d.firmware_version, d.tags,
             h.device_name
             FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
-            WHERE d.project_id = ? AND d.pk > ? ORDER BY d.pk LIMIT ?""",
+            WHERE d.project_id = ? AND d.serial_number > ? ORDER BY d.serial_number LIMIT ?""",
         *(project_id, after, CHUNK),
     )
     found = [
@@ -130,7 +133,7 @@ def mentions_in_devices(view: View, project_id: str, end_user_id: str, after: in
         for field in ("serial_number", "name", "metadata", "settings", "firmware_version", "tags", "device_name")
         if row[field] is not None and end_user_id in row[field] and names(end_user_id, row[field])
     ]
-    return found, rows[-1]["pk"] if len(rows) == CHUNK else None
+    return found, rows[-1]["serial_number"] if len(rows) == CHUNK else None
 
 
 def other_mentions(view: View, project_id: str, end_user_id: str) -> list[Mention]:

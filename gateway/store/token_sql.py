@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.credentials import DeviceToken, hash_secret, same_hash
 from gateway.models.fields import MAX_NUMBER
-from gateway.store import broker_entry_sql, key_sql
+from gateway.store import broker_entry_sql, key_sql, short_ids
 from gateway.store.broker_sql import FIRST, serves
 from gateway.store.records import columns
 
@@ -19,6 +19,8 @@ _ENTRIES_AT_ONCE: Final = 5_000
 _KEPT_PER_BINDING: Final = 8
 CERTIFIED_BEFORE: Final = "certified_before"
 """The fact with the ids of keys that signed certificates which a restore has lost: a JSON list."""
+RELY_ON_KEY: Final = f"{short_ids.like('grant_kid', 'k.kid')} AND grant_kid = k.kid AND state <> 'revoked'"
+"""The condition that a good token has the signing key ``k``."""
 
 
 class TokenRecord(NamedTuple):
@@ -295,9 +297,9 @@ def signing_keys(view: View) -> list[SigningKeyUse]:
     """Return every signing key, the one in use first."""
     return view.records(
         SigningKeyUse,
-        """SELECT k.kid, k.created_at, k.retired_at, k.leaked_at,
-                (SELECT count(DISTINCT device_pk) FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked') AS devices
-            FROM signing_keys k ORDER BY k.retired_at IS NOT NULL, k.created_at DESC, k.kid DESC""",
+        f"""SELECT k.kid, k.created_at, k.retired_at, k.leaked_at,
+                (SELECT count(DISTINCT device_pk) FROM tokens WHERE {RELY_ON_KEY}) AS devices
+            FROM signing_keys k ORDER BY k.retired_at IS NOT NULL, k.created_at DESC, k.kid DESC""",  # noqa: S608 - a constant
     )
 
 
@@ -305,7 +307,7 @@ def signing_key_ids(view: View) -> list[str]:
     """Return the key in use, and each retired one that a good token relies on or that signed a certificate."""
     rows = view.all(
         f"""SELECT kid FROM signing_keys k WHERE retired_at IS NULL
-                OR EXISTS (SELECT 1 FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked')
+                OR EXISTS (SELECT 1 FROM tokens WHERE {RELY_ON_KEY})
                 OR EXISTS (SELECT 1 FROM certificates WHERE kid = k.kid) OR kid IN ({view.dialect.names})
             ORDER BY retired_at IS NOT NULL, created_at DESC, kid DESC""",  # noqa: S608 - a constant
         key_sql.meta(view, CERTIFIED_BEFORE) or "[]",
@@ -322,9 +324,9 @@ def relying_on(view: View, kid: str) -> list[RelyingDevice]:
     """Return devices with a good token whose commands this key signs."""
     return view.records(
         RelyingDevice,
-        """SELECT d.id, d.project_id, d.serial_number, d.end_user_id, max(t.state) AS token_state FROM tokens t
-            JOIN devices d ON d.pk = t.device_pk WHERE t.grant_kid = ? AND t.state <> 'revoked'
-            GROUP BY d.pk ORDER BY d.id""",
+        f"""SELECT d.id, d.project_id, d.serial_number, d.end_user_id, max(t.state) AS token_state FROM tokens t
+            JOIN devices d ON d.pk = t.device_pk WHERE {short_ids.like("t.grant_kid", "?1")} AND t.grant_kid = ?1
+            AND t.state <> 'revoked' GROUP BY d.pk ORDER BY d.id""",  # noqa: S608 - a constant
         kid,
     )
 

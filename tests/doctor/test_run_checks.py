@@ -195,7 +195,7 @@ async def test_a_damaged_registry_is_reported(tmp_path: Path) -> None:
     file = site.gateway.data / "gateway.db"
     with closing(sqlite3.connect(file)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        page = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'devices_by_project'").fetchone()[0]
+        page = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'devices_live'").fetchone()[0]
         size = database.execute("PRAGMA page_size").fetchone()[0]
     with file.open("r+b") as raw:
         raw.seek((page - 1) * size)

@@ -83,7 +83,7 @@ TAGGED = "SEARCH device_tags USING PRIMARY KEY (project_id=? AND tag=?)"
 FILTERS: dict[str, tuple[dict[str, Any], str]] = {
     "search": ({"search": "ward"}, "SCAN device_search VIRTUAL TABLE INDEX"),
     "search of end user": ({"search": "eu_12"}, "SCAN device_search_end_users VIRTUAL TABLE INDEX"),
-    "end user": ({"end_user_id": "eu_1"}, "SEARCH devices USING COVERING INDEX devices_by_end_user"),
+    "end user": ({"end_user_id": "eu_1"}, "SEARCH devices USING INDEX devices_by_end_user"),
     "model": ({"model": "bota_note"}, "SEARCH devices USING INDEX devices_by_model"),
     "tag": ({"tag": ["a"]}, TAGGED),
     "bound": ({"status": "bound"}, "SEARCH devices USING INDEX devices_bound"),

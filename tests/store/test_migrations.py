@@ -183,7 +183,7 @@ def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
         "SELECT max(not_before) FROM outbox WHERE broker_pk = 1 AND kind = 'command'",
         "SELECT 1 FROM outbox WHERE device_pk = 1 LIMIT 1",
         "SELECT first_id FROM history_days WHERE device_pk = 1 AND day > 5 ORDER BY day LIMIT 1",
-        "SELECT count(*) FROM devices WHERE project_id = 'p' AND deleted_at IS NULL",
+        "SELECT count(*) FROM devices WHERE substr(project_id, 26) = 'p' AND deleted_at IS NULL",
         "SELECT * FROM events WHERE project_id = 'p' AND seq > 5 ORDER BY seq LIMIT 32",
         "SELECT * FROM events WHERE project_id = 'p' AND type = 't' AND seq < 5 ORDER BY seq DESC LIMIT 20",
         "SELECT seq FROM events WHERE id <= 'evt_1' AND +project_id = 'p' ORDER BY id DESC LIMIT 1",
@@ -198,7 +198,7 @@ def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
             "AND expires_at - ttl_ms > 5"
         ),
         "SELECT pk FROM devices WHERE deleted_at >= 5",
-        "SELECT 1 FROM tokens WHERE grant_kid = 'k' AND state <> 'revoked'",
+        "SELECT 1 FROM tokens WHERE substr(grant_kid, 1, 8) = 'k' AND state <> 'revoked'",
         "SELECT * FROM sessions WHERE hash = x'00'",
         "SELECT * FROM sessions WHERE sub = 's' AND ended_at IS NULL",
         "SELECT * FROM sessions WHERE sid = 's' AND ended_at IS NULL",

@@ -1,4 +1,4 @@
-"""Schema steps 41 to 50: kept counts of devices, the index of end users, home brokers, times of sending."""
+"""Schema steps 41 to 50: kept counts of devices, the index of end users, home brokers, smaller indexes."""
 
 from __future__ import annotations
 
@@ -122,4 +122,33 @@ def m047_forgiven_silence(db: Database) -> None:
         db,
         "ALTER TABLE brokers ADD COLUMN forgiven_at INTEGER",
         "ALTER TABLE brokers ADD COLUMN forgiven_ms INTEGER NOT NULL DEFAULT 0",
+    )
+
+
+@step
+def m048_short_ids_in_indexes(db: Database) -> None:
+    """Replace the ids of projects and signing keys in indexes by a few of their characters.
+
+    No index is left for all devices of a project, deleted ones included: they are read by their serial numbers.
+    """
+    project, kid = "substr(project_id, 26)", "substr(grant_kid, 1, 8)"
+    execute_each(
+        db,
+        *(
+            f"DROP INDEX {name}"
+            for name in (
+                *("devices_by_project", "devices_live", "devices_by_updated", "devices_by_name", "devices_by_end_user"),
+                *("devices_by_model", "devices_bound", "devices_unbound", "bindings_by_end_user"),
+                "tokens_by_signing_key",
+            )
+        ),
+        f"CREATE INDEX devices_live ON devices ({project}) WHERE deleted_at IS NULL",
+        f"CREATE INDEX devices_by_updated ON devices ({project}, updated_at) WHERE deleted_at IS NULL",
+        f"CREATE INDEX devices_by_name ON devices ({project}, lower(coalesce(name, ''))) WHERE deleted_at IS NULL",
+        f"CREATE INDEX devices_by_end_user ON devices ({project}, end_user_id) WHERE end_user_id IS NOT NULL",
+        f"CREATE INDEX devices_by_model ON devices ({project}, model) WHERE deleted_at IS NULL",
+        f"CREATE INDEX devices_bound ON devices ({project}) WHERE bound_at IS NOT NULL",
+        f"CREATE INDEX devices_unbound ON devices ({project}) WHERE bound_at IS NULL AND deleted_at IS NULL",
+        f"CREATE INDEX bindings_by_end_user ON bindings ({project}, end_user_id)",
+        f"CREATE INDEX tokens_by_signing_key ON tokens ({kid}) WHERE state <> 'revoked'",
     )

@@ -145,3 +145,25 @@ P045: Final = (
 unique index of a partitioned table must have its key, so each partition has a ``heartbeats_…_once`` for itself.
 ``history_sent_at`` tells whether a heartbeat may be in another partition."""
 P047: Final = ("ALTER TABLE brokers ADD COLUMN forgiven_at bigint, ADD COLUMN forgiven_ms bigint NOT NULL DEFAULT 0",)
+_PROJECT: Final = "(substr(project_id, 26))"
+P048: Final = (
+    *(
+        f"DROP INDEX {name}"
+        for name in (
+            *("devices_by_project", "devices_live", "devices_by_updated", "devices_by_name", "devices_by_end_user"),
+            *("devices_by_model", "devices_bound", "devices_unbound", "bindings_by_end_user", "tokens_by_signing_key"),
+        )
+    ),
+    f"CREATE INDEX devices_live ON devices ({_PROJECT}, pk) WHERE deleted_at IS NULL",
+    f"CREATE INDEX devices_by_updated ON devices ({_PROJECT}, updated_at, pk) WHERE deleted_at IS NULL",
+    f"CREATE INDEX devices_by_name ON devices ({_PROJECT}, lower(coalesce(name, '')), pk) WHERE deleted_at IS NULL",
+    f"CREATE INDEX devices_by_end_user ON devices ({_PROJECT}, end_user_id, pk) WHERE end_user_id IS NOT NULL",
+    f"CREATE INDEX devices_by_model ON devices ({_PROJECT}, model, pk) WHERE deleted_at IS NULL",
+    f"CREATE INDEX devices_bound ON devices ({_PROJECT}, pk) WHERE bound_at IS NOT NULL",
+    f"CREATE INDEX devices_unbound ON devices ({_PROJECT}, pk) WHERE bound_at IS NULL AND deleted_at IS NULL",
+    f"CREATE INDEX bindings_by_end_user ON bindings ({_PROJECT}, end_user_id)",
+    "CREATE INDEX tokens_by_signing_key ON tokens ((substr(grant_kid, 1, 8))) WHERE state <> 'revoked'",
+    f"CREATE STATISTICS devices_of_projects (dependencies) ON project_id, {_PROJECT} FROM devices",
+    "ANALYZE devices, bindings, tokens",
+)
+"""The statistics tell the planner that a device with the short form of a project's id has the whole id, too."""

@@ -99,6 +99,10 @@ class PasswordTable(PasswordFile):
             if self._in_force.get(name) != entry:
                 self._broker.cut(name, forget=False)
 
+    def knows(self, name: str) -> bool:
+        """Return whether the broker has an entry of this name in force."""
+        return name in self._in_force
+
     async def admit(self, client_id: str, username: str, password: str) -> ClientIdentity | None:
         """Whether the table lets them in."""
         if username == GATEWAY_USER:

@@ -12,12 +12,15 @@ from gateway.domain import brokers
 from gateway.errors import ConflictError, NotFoundError
 from gateway.store import Context, transact
 from tests.simulation.cluster_faults import ClusterFaults
+from tests.simulation.home_operators import empty
 from tests.simulation.shared_registry import Line
 
 if TYPE_CHECKING:
     from tests.simulation.broker_sites import BrokerSite
 
 _TRIES: Final = 12
+_TRIES_WITH_HOMES: Final = 60
+"""Until a broker is back that devices can be moved to."""
 _PAUSE_SECONDS: Final = 0.5
 _NONE_ELSEWHERE: Final = ("roam",)
 """Kinds that break nothing at a broker."""
@@ -73,13 +76,19 @@ class BrokerFaults(ClusterFaults):
         world.log("operator", f"gives {site.id} up")
         await asyncio.gather(*(host.stop() for host in site.hosts))
         site.broker.stop()
-        for _ in range(_TRIES):
+        for _ in range(_TRIES if world.homes is None else _TRIES_WITH_HOMES):
             await asyncio.sleep(_PAUSE_SECONDS)
-            if self._is_forgotten(site):
+            if self._is_empty(site) and self._is_forgotten(site):
                 break
         if back is not None:
             await asyncio.sleep(back)
             self._begin(site, retained)
+
+    def _is_empty(self, site: BrokerSite) -> bool:
+        """Move its devices to a broker that is there, where devices have homes. Return whether it has none left."""
+        world = self._world
+        there = sorted((each for each in world.sites if not each.is_gone), key=lambda each: not each.is_served)
+        return world.homes is None or empty(world, site.id, there[0].id)
 
     def _is_forgotten(self, site: BrokerSite) -> bool:
         """Remove it, as ``gateway cluster forget`` does. Return False while a gateway of it counts as alive."""

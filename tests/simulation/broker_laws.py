@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from device_sim.wire import mqtt_password
 from gateway.store import View, token_sql
 from tests.simulation.cluster_host import LEASE_SECONDS
+from tests.simulation.home_laws import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +27,15 @@ ENDS: Final = "a status ends with its binding"
 GOES_ON: Final = "nothing waits for a broker that is away"
 
 
-def awaited_brokers(world: World, began: float) -> list[Broker]:
+def awaited_brokers(world: World, began: float, home: str | None = None) -> list[Broker]:
     """Return the brokers that a caller is promised something of, who began to wait then (virtual seconds).
 
-    Of several these are the ones that have been served all the while. A single one is waited for in any case.
+    Of several these are the ones that have been served all the while, or of these the home alone. A single one is
+    waited for in any case.
     """
     if len(world.sites) == 1:
         return [world.broker]
-    return [site.broker for site in world.sites if _is_steady(site, began)]
+    return [site.broker for site in world.sites if home in (None, site.id) and _is_steady(site, began)]
 
 
 def _is_steady(site: BrokerSite, since: float) -> bool:
@@ -46,7 +48,8 @@ async def check_bind(world: World, device_id: str, binding: Binding, began: floa
         return
     if is_synced and _is_newest(world, binding.device_token):
         password = mqtt_password(binding.device_token)
-        for broker in awaited_brokers(world, began):
+        home = home_of(world, device_id)
+        for broker in awaited_brokers(world, began, home):
             if broker.admit is not None and await broker.admit(device_id, device_id, password) is None:
                 world.model.violate(5, WAITS, device_id)
     away = [site for site in world.sites if not site.is_served and world.cluster.away_seconds(site) > _AWAY_SECONDS]

@@ -10,6 +10,7 @@ from tests.simulation.broker_access import PasswordTable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from device_sim.binding import Binding
     from tests.simulation.broker import Broker
     from tests.simulation.cluster_host import ClusterHost
     from tests.simulation.integrator import Integrator
@@ -51,20 +52,24 @@ class BrokerSite:
 
 
 class DeviceBalancer:
-    """Chooses the broker that a device connects to."""
+    """Chooses the broker that a device connects to: any, or with homes the one that the binding names."""
 
-    def __init__(self, sites: Sequence[BrokerSite], rng: random.Random) -> None:
-        self._sites, self._rng = sites, rng
+    def __init__(self, sites: Sequence[BrokerSite], rng: random.Random, *, homes: bool) -> None:
+        self._sites, self._rng, self._homes = sites, rng, homes
         self._left: Broker | None = None
 
     def leave(self, broker: Broker) -> None:
         """Send the next client to another broker."""
         self._left = broker
 
-    def choose(self) -> Broker:
+    def choose(self, binding: Binding) -> Broker:
         """Return the broker for a connect."""
         if len(self._sites) == 1:
             return self._sites[0].broker
+        if self._homes:
+            # The operator has the name of a broker that was given up lead to another one.
+            sites = sorted(self._sites, key=lambda site: site.id != binding.mqtt.host)
+            return next(site.broker for site in sites if not site.is_gone)
         left, self._left = self._left, None
         known = [site.broker for site in self._sites if not site.is_gone]
         there = [broker for broker in known if broker.up or self._rng.random() < _MISSED] or known

@@ -69,7 +69,7 @@ class VirtualOwner(BrokerOwner):
         self._store, self._wakeups, self._topics = instance.store, instance.wakeups, instance.topics
         self._steering, self._lease = access, instance.membership.broker
         self._broker = self  # type: ignore[assignment]
-        self.advertised, self.tls = Address("broker", 1883), False
+        self.advertised, self.tls = Address(host.site.id, 1883), False
         self._connection = self._access = None
 
     @property
@@ -171,6 +171,9 @@ class ClusterInstance(GatewayInstance):
 
     async def _is_backlog_processed(self, seconds: float) -> bool:
         return await self.owner.taken_in(seconds)
+
+    def _broker_address(self) -> tuple[str, int, bool]:
+        return self.owner.advertised.host, self.owner.advertised.port, False
 
     def _context(self) -> contextvars.Context:
         return self.process.context()

@@ -12,6 +12,7 @@ from typing import Final
 
 from tests.simulation.broker_plans import has_brokers
 from tests.simulation.cluster_plans import is_clustered
+from tests.simulation.home_plans import has_homes
 from tests.simulation.mutant_catalogue import MUTANTS, Mutant
 from tests.simulation.plan import make_plan
 from tests.simulation.run import Outcome, run
@@ -21,7 +22,7 @@ MAX_SEEDS = 1_000
 MAX_CLUSTERED = 5_000
 """Six of a hundred seeds are plans of several gateways at one broker: of so many, 300."""
 MAX_BROKERS = 150_000
-"""One of a hundred seeds is a plan of several brokers: of so many, 1,500."""
+"""One of a hundred seeds is a plan of several brokers: of so many, 1,500. In a quarter of these devices have homes."""
 TABLE: Final = Path(__file__).parents[2] / "docs" / "simulation.md"
 _ROW: Final = re.compile(r"^\| (?P<fault>[^|]+) \| \d+: [^|]+ \| (?P<seeds>\d+) \|", re.MULTILINE)
 
@@ -44,8 +45,10 @@ def first_failure(seeds: Iterable[int] = range(MAX_SEEDS)) -> Outcome | None:
 
 def seeds_for(mutant: Mutant) -> Iterable[int]:
     """The seeds that may show a fault."""
+    if mutant.homes:
+        return filter(has_homes, range(MAX_BROKERS))
     if mutant.several_brokers:
-        return filter(has_brokers, range(MAX_BROKERS))
+        return (seed for seed in range(MAX_BROKERS) if has_brokers(seed) and not has_homes(seed))
     return filter(is_clustered, range(MAX_CLUSTERED)) if mutant.clustered else range(MAX_SEEDS)
 
 

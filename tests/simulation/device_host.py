@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from device_sim.actions import (
@@ -56,8 +57,8 @@ class DeviceObserver(Protocol):
     def on_reset_begun(self, device: DeviceHost, command_id: str) -> None:
         """The device writes "reset in progress" and is about to be wiped."""
 
-    def on_token_refreshed(self, device: DeviceHost, token: str) -> None:
-        """The device was answered another token of its binding."""
+    def on_token_refreshed(self, device: DeviceHost, answer: TokenRefreshed, began: float) -> None:
+        """The device was answered another token of its binding, for which it asked at this virtual second."""
 
     def on_recorded(self, device: DeviceHost, stored: dict[str, int]) -> None:
         """The device writes down which recordings it has."""
@@ -78,7 +79,7 @@ class DeviceHost:
         kind: Kind,
         environment: Environment,
         *,
-        broker: Callable[[], Broker],
+        broker: Callable[[Binding], Broker],
         api: VirtualApi,
         observer: DeviceObserver,
     ) -> None:
@@ -264,9 +265,10 @@ class DeviceHost:
         link = self._link = asyncio.get_running_loop().create_task(self.radio.run())
 
     async def _refresh(self, request: RefreshToken) -> Input:
+        began = asyncio.get_running_loop().time()
         follow_up = await refresh_token(self._api, request)
         if isinstance(follow_up, TokenRefreshed):
-            self._observer.on_token_refreshed(self, follow_up.device_token)
+            self._observer.on_token_refreshed(self, follow_up, began)
         return follow_up
 
     def _drop_link(self) -> None:
@@ -285,9 +287,12 @@ class DeviceHost:
             self.flash.erase(Area.WIPED, name)
         self.switch_on()
 
-    def replace_token(self, token: str) -> None:
-        """The device got a new token of the same binding, and goes by it from its next start on."""
+    def replace_token(self, token: str, mqtt: Mapping[str, Any]) -> None:
+        """The device got a new token of the same binding and its broker, and goes by both from its next start on."""
         self.flash.write(Area.WIPED, TOKEN, token)
+        binding = self.binding
+        if binding is not None and binding.mqtt.moved(mqtt) != binding.mqtt:
+            self.flash.write(Area.WIPED, PAIRING, replace(binding, mqtt=binding.mqtt.moved(mqtt)).pairing())
 
 
 def reported_status(message: Publish) -> tuple[str, str] | None:

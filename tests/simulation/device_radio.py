@@ -22,7 +22,7 @@ class VirtualRadio:
         self,
         binding: Binding,
         deliver: Deliver,
-        broker: Callable[[], Broker],
+        broker: Callable[[Binding], Broker],
         rng: random.Random,
         latency: Callable[[], float],
     ) -> None:
@@ -42,7 +42,7 @@ class VirtualRadio:
 
     async def _run_connection(self) -> float:
         loop = asyncio.get_running_loop()
-        client, up_since = Client(self._broker(), self._latency), loop.time()
+        client, up_since = Client(self._broker(self._binding), self._latency), loop.time()
         try:
             will = (self._topics.of("status"), OFFLINE)
             await client.connect(self._binding.device_id, self._binding.device_id, self._binding.mqtt_password, will)

@@ -131,6 +131,10 @@ class GatewayInstance:
         connection.open = partial(open_session, host.broker, self.process, host.observer, host.latency)
         return connection
 
+    def _broker_address(self) -> tuple[str, int, bool]:
+        """Return host, port and TLS of the broker beside this gateway."""
+        return "broker", 1883, False
+
     def _app(self) -> ASGIApp:
         async def nothing() -> dict[str, Any]:
             return {}
@@ -138,7 +142,7 @@ class GatewayInstance:
         services = Services(
             store=self.store,
             topics=self.topics,
-            broker_address=lambda: ("broker", 1883, False),
+            broker_address=self._broker_address,
             synced=lambda device_pk, seconds: self.wakeups.synced(self.store, device_pk, seconds),
             readiness=nothing,
             taken_in=self._is_backlog_processed,

@@ -47,7 +47,8 @@ def open_hosts(world: World) -> list[GatewayHost]:
     for host in hosts:
         host.embedded, host.watching = configuration.embedded, configuration.watching
         host.delivering = configuration.delivering
-        host.rules = replace(RULES, mirrored=(outbox_sql.STATE,) if configuration.mirrored else ())
+        mirrored = (outbox_sql.STATE,) if configuration.mirrored else ()
+        host.rules = replace(RULES, mirrored=mirrored, assigns_homes=configuration.homes)
         host.working = any(step.kind in JOB_KINDS for step in world.plan.steps)
     return hosts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from typing import Final
 
 from gateway.core.topics import Topics
 from gateway.outbound.states import ProjectStateLeaf, StateTopic
@@ -14,12 +15,15 @@ from tests.simulation.broker import Broker
 
 Finding = tuple[int, str, str]
 
+_DEVICES: Final = """SELECT d.pk, b.id AS home FROM devices d LEFT JOIN homes h ON h.device_pk = d.pk
+    LEFT JOIN brokers b ON b.pk = h.broker_pk"""
+
 
 class Integrator:
     """Receives the events that the broker routes, and reads its retained states (contract, section 3)."""
 
-    def __init__(self, broker: Broker, disk: DatabaseConnection) -> None:
-        self._broker, self._disk = broker, disk
+    def __init__(self, broker: Broker, disk: DatabaseConnection, broker_id: str) -> None:
+        self._broker, self._disk, self._broker_id = broker, disk, broker_id
         self._received: dict[str, None] = {}
         self._received_by_project: dict[str, None] = {}
         self._leaf, self._project_leaf = StateTopic(Topics()), ProjectStateLeaf(Topics())
@@ -67,11 +71,10 @@ class Integrator:
 
     def _wrong_states(self, leaf: StateTopic) -> Iterator[Finding]:
         mirrored_projects = leaf.projects(View(self._disk))
-        for row in self._disk.execute("SELECT pk FROM devices").fetchall():
+        for row in self._disk.execute(_DEVICES).fetchall():
             device = device_sql.by_pk(View(self._disk), row["pk"])
-            is_shown = device.deleted_at is None and (
-                mirrored_projects is None or device.project_id in mirrored_projects
-            )
+            is_served = device.deleted_at is None and row["home"] in (None, self._broker_id)
+            is_shown = is_served and (mirrored_projects is None or device.project_id in mirrored_projects)
             expected = leaf.payload(device) if is_shown else b""
             held = self._broker.retained.get(leaf.topic(device.id, device.project_id), b"")
             if leaf.compared(held) != leaf.compared(expected):

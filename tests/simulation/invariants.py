@@ -53,6 +53,8 @@ class InvariantChecker:
         world = self._world
         if world.cluster is not None:
             world.cluster.check_owners()
+            if world.homes is not None:
+                world.homes.watch({site.id: self._undisturbed_seconds(site) for site in world.sites})
             await world.cluster.read_events(self._chance.choice(world.gateways))
 
     # --- invariant 3 --------------------------------------------------------------------------------------------------
@@ -65,7 +67,8 @@ class InvariantChecker:
                 LEFT JOIN brokers b ON b.id = ?
                 LEFT JOIN outbox o ON o.kind = 'command' AND o.device_pk = c.device_pk AND o.detail = c.type
                     AND o.broker_pk = coalesce(b.pk, 1)
-                WHERE c.status IN ('pending', 'delivered')""",
+                WHERE c.status IN ('pending', 'delivered')
+                    AND NOT EXISTS (SELECT 1 FROM homes h WHERE h.device_pk = c.device_pk AND h.broker_pk <> b.pk)""",
             site.id,
         )
         wanted = {f"devices/{row['device_id']}/commands/{row['type']}": row for row in rows}
@@ -135,6 +138,7 @@ class InvariantChecker:
             *person_laws.check_at_rest(self._world.disk),
             *self._world.jobs.check_at_rest(self._world.disk),
             *(() if self._world.cluster is None else self._world.cluster.check_events()),
+            *(() if self._world.homes is None else self._world.homes.check_at_rest()),
         ):
             self._world.model.violate(*finding)
         for device in self._world.devices:

@@ -37,8 +37,8 @@ from tests.simulation.gateway_session import VirtualSession
 class Mutant:
     """What is done wrong, how it is planted, and which invariants (docs/simulation.md) may catch it.
 
-    A ``clustered`` one shows only where several gateways share a registry and a broker, and one of
-    ``several_brokers`` where the registry has several.
+    A ``clustered`` one shows only where several gateways share a registry and a broker, one of ``several_brokers``
+    where the registry has several, and one of ``homes`` where devices have homes.
     """
 
     name: str
@@ -46,18 +46,20 @@ class Mutant:
     invariants: frozenset[int]
     clustered: bool = False
     several_brokers: bool = False
+    homes: bool = False
 
 
 MUTANTS: Final[dict[str, Mutant]] = {}
 
 
 def mutant(
-    name: str, *invariants: int, clustered: bool = False, several_brokers: bool = False
+    name: str, *invariants: int, clustered: bool = False, several_brokers: bool = False, homes: bool = False
 ) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     """Decorator: a fault of this name, which one of these invariants has to catch."""
 
     def register(apply: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-        MUTANTS[name] = Mutant(name, contextmanager(apply), frozenset(invariants), clustered, several_brokers)
+        caught_by = frozenset(invariants)
+        MUTANTS[name] = Mutant(name, contextmanager(apply), caught_by, clustered, several_brokers, homes)
         return apply
 
     return register

@@ -65,6 +65,8 @@ class Operators:
         began = self._world.loop.time()
         binding = await self._api.bind(device.id, "eu_1", supersede_reset=supersede)
         self._world.record_token(binding.device_token, device)
+        if self._world.homes is not None:
+            self._world.homes.check_told(self._world.pk(device), binding.mqtt.host, began)
         is_synced = binding.device_token not in self._api.unsynced
         await check_bind(self._world, device.id, binding, began, is_synced=is_synced)
         self._world.log("operator", f"bind {device.serial} → 200", generation=binding.generation, lost=lost)
@@ -248,11 +250,14 @@ class Operators:
         binding = device.binding
         if binding is None or not device.is_on:
             return
+        began = self._world.loop.time()
         answer = await self._api.call("POST", "/v1/devices/me/token/refresh", {}, bearer=binding.device_token)
+        if self._world.homes is not None:
+            self._world.homes.check_told(self._world.pk(device), answer["mqtt"]["host"], began)
         self._world.record_token(answer["device_token"], device)
         self._world.log(device.serial, "has its token refreshed", lost=lost)
         if not lost and device.binding == binding:
-            device.replace_token(answer["device_token"])
+            device.replace_token(answer["device_token"], answer["mqtt"])
             device.switch_off()
             device.switch_on()
 

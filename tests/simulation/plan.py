@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.simulation.broker_plans import BROKER_FAULT_KINDS, broker_configuration, broker_steps, has_brokers
 from tests.simulation.cluster_plans import CLUSTER_FAULT_KINDS, cluster_steps, is_clustered
+from tests.simulation.home_plans import has_homes, home_configuration, home_steps
 from tests.simulation.job_plans import (
     bulk_reset_broken_off,
     job_cancelled_while_backlogged,
@@ -75,6 +76,8 @@ class Configuration:
     brokers: int = 1
     joins_late: bool = False
     """Whether the last broker is none of the registry's at the beginning."""
+    homes: bool = False
+    """Whether each device has one broker (setting ``cells = home``, ``home_plans.py``)."""
     shelf: int = 0
     """Devices that are bound and never switched on: only jobs have to do with them."""
 
@@ -230,8 +233,10 @@ def make_plan(seed: int) -> Plan:
             seed, replace(configuration, **_CLUSTER, mirrored=False, gateways=rng.choice((2, 2, 3))), cluster_steps(rng)
         )
     if has_brokers(seed):
-        several = replace(configuration, **(_CLUSTER | broker_configuration(rng)))
-        return Plan(seed, several, broker_steps(rng, joins_late=several.joins_late))
+        of_homes = home_configuration() if has_homes(seed) else {}
+        several = replace(configuration, **(_CLUSTER | broker_configuration(rng) | of_homes))
+        make_steps = home_steps if of_homes else broker_steps
+        return Plan(seed, several, make_steps(rng, joins_late=several.joins_late))
     if seed % SCENARIO_PERIOD in SCENARIOS:
         scenario, overrides = SCENARIOS[seed % SCENARIO_PERIOD]
         return Plan(seed, replace(configuration, **overrides), scenario(rng))

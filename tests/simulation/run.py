@@ -18,9 +18,9 @@ from gateway.workers import away_brokers
 from tests.simulation.broker_faults import BrokerFaults
 from tests.simulation.faults import FaultInjector
 from tests.simulation.gateway_process import KilledError
+from tests.simulation.home_operators import HomeOperators
 from tests.simulation.integrator import Finding
 from tests.simulation.invariants import InvariantChecker
-from tests.simulation.job_operators import JobOperators
 from tests.simulation.model_state import Violation
 from tests.simulation.plan import FAULT_KINDS, Plan
 from tests.simulation.step import Step
@@ -145,7 +145,7 @@ def _catch_unforeseen_errors(world: World) -> None:
 
 
 async def _script(world: World) -> None:
-    operators, faults, checker = JobOperators(world), BrokerFaults(world), InvariantChecker(world)
+    operators, faults, checker = HomeOperators(world), BrokerFaults(world), InvariantChecker(world)
     for host in world.hosts:
         host.start()
     await asyncio.sleep(START_SECONDS if world.cluster is None else CLUSTER_START_SECONDS)
@@ -160,7 +160,7 @@ async def _script(world: World) -> None:
     checking.cancel()
 
 
-async def _steps(world: World, operators: JobOperators, faults: FaultInjector) -> None:
+async def _steps(world: World, operators: HomeOperators, faults: FaultInjector) -> None:
     """Each step is a separate task, so that one goes on while the next begins."""
     start, running = world.loop.time(), []
     for step in world.plan.steps:
@@ -172,7 +172,7 @@ async def _steps(world: World, operators: JobOperators, faults: FaultInjector) -
         task.result()
 
 
-async def _step(world: World, operators: JobOperators, faults: FaultInjector, step: Step) -> None:
+async def _step(world: World, operators: HomeOperators, faults: FaultInjector, step: Step) -> None:
     await (faults if step.kind in FAULT_KINDS else operators).do(step.kind, step.facts)
     world.check()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
-from device_sim.actions import Publish, Upload
+from device_sim.actions import Publish, TokenRefreshed, Upload
 from gateway.core.ids import Ids
 from gateway.domain import epoch, grants
 from gateway.domain.messages import Message
@@ -27,6 +27,7 @@ from tests.simulation.disk import drain_ledger, new_disk
 from tests.simulation.first_start import first_start
 from tests.simulation.gateway_host import GatewayHost
 from tests.simulation.heard_devices import HeardDevices
+from tests.simulation.home_laws import HomeLaws
 from tests.simulation.hosts import answering, open_hosts
 from tests.simulation.integrator import Integrator
 from tests.simulation.job_laws import JobLaws
@@ -63,7 +64,7 @@ class World(RegistryReads):
         self.heard = HeardDevices()
         self.sites = [BrokerSite(number, self._broker(number)) for number in range(configuration.brokers)]
         self.broker = self.sites[0].broker
-        self.device_balancer = DeviceBalancer(self.sites, self.rng("device balancer"))
+        self.device_balancer = DeviceBalancer(self.sites, self.rng("device balancer"), homes=configuration.homes)
         super().__init__(new_disk())
         self.backup: sqlite3.Connection | None = None
         self.gateways: list[ClusterHost] = []
@@ -72,6 +73,7 @@ class World(RegistryReads):
         self.sites[-1].broker.up = not configuration.joins_late
         self.hosts = open_hosts(self)
         self.cluster = self.gateways[0].laws if self.gateways else None
+        self.homes = HomeLaws(self) if configuration.homes else None
         self.known_keys: set[str] = set()
         """The signing keys of this registry, and of those that a restore has replaced."""
         first = first_start(self)
@@ -82,7 +84,7 @@ class World(RegistryReads):
         self.restored_commands: set[str] = set()
         """Commands, but no resets, that a restore found open: a device may have passed them by."""
         for site in self.sites:
-            site.integrator = Integrator(site.broker, self.disk)
+            site.integrator = Integrator(site.broker, self.disk, site.id)
             site.broker.on_message = site.integrator.receive
         self.api = VirtualApi(partial(answering, self), self.key, self.latency)
         self.devices = [self._device(number, cast("Kind", kind)) for number, kind in enumerate(configuration.kinds)]
@@ -148,6 +150,8 @@ class World(RegistryReads):
         rows = drain_ledger(self.disk)
         if self.cluster is not None:
             self.cluster.check_commit(by, rows)
+        if self.homes is not None:
+            self.homes.check_commit(rows)
         self.model.has_one_writer = not self.host.watching  # then two processes mint them
         self.model.check_commit(self.disk, rows, self.loop.time())
         for finding in (
@@ -279,10 +283,12 @@ class World(RegistryReads):
         self.model.record_effect(device.id, command_id)
         self.check()
 
-    def on_token_refreshed(self, device: DeviceHost, token: str) -> None:
+    def on_token_refreshed(self, device: DeviceHost, answer: TokenRefreshed, began: float) -> None:
         """A device that its broker refuses was answered another token."""
         self.log(device.serial, "has its token refreshed", lost=False)
-        self.record_token(token, device)
+        self.record_token(answer.device_token, device)
+        if self.homes is not None:
+            self.homes.check_told(self.pk(device), answer.mqtt.host, began)
 
     def record_token(self, token: str, device: DeviceHost) -> None:
         """Record a device token that was answered, and whose row it is in the broker's table."""

@@ -152,3 +152,13 @@ def m048_short_ids_in_indexes(db: Database) -> None:
         f"CREATE INDEX bindings_by_end_user ON bindings ({project}, end_user_id)",
         f"CREATE INDEX tokens_by_signing_key ON tokens ({kid}) WHERE state <> 'revoked'",
     )
+
+
+@step
+def m049_index_of_tokens(db: Database) -> None:
+    """Index tokens by their device alone. A device has a few, and a change of state writes no index."""
+    execute_each(
+        db,
+        "DROP INDEX tokens_by_device",
+        "CREATE INDEX tokens_by_device ON tokens (device_pk)",
+    )

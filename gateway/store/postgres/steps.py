@@ -190,6 +190,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p045_heartbeat_partitions": steps_041_to_050.P045,
     "p047_forgiven_silence": steps_041_to_050.P047,
     "p048_short_ids_in_indexes": steps_041_to_050.P048,
+    "p049_narrow_health": steps_041_to_050.P049,
 }
 """Statements by the name of their step, in order."""
 

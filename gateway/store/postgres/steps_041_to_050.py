@@ -13,6 +13,9 @@ _OF_DEVICE: Final = """UPDATE device_counts SET total = total {0} 1, bound = bou
         AND type = 'factory_reset' AND status IN ('pending', 'delivered')) WHERE project_id = NEW.project_id"""
 _LIVING: Final = "(SELECT project_id FROM devices WHERE pk = NEW.device_pk AND deleted_at IS NULL)"
 
+_IS_COUNTED: Final = """OLD.connection <> NEW.connection OR OLD.low_battery <> NEW.low_battery
+    OR OLD.storage_full <> NEW.storage_full"""
+
 
 def _trigger(name: str, fires: str, when: str, statement: str) -> tuple[str, str]:
     """Return the statements for a trigger of each row and its function, which have the same name."""
@@ -75,8 +78,7 @@ P042: Final = (
     *_trigger(
         "count_health",
         "UPDATE OF connection, low_battery, storage_full ON health",
-        """OLD.connection <> NEW.connection OR OLD.low_battery <> NEW.low_battery
-            OR OLD.storage_full <> NEW.storage_full""",
+        _IS_COUNTED,
         f"""UPDATE device_counts SET
             online = online + (NEW.connection = 'online')::int - (OLD.connection = 'online')::int,
             low_battery = low_battery + (NEW.low_battery = 1)::int - (OLD.low_battery = 1)::int,
@@ -167,3 +169,15 @@ P048: Final = (
     "ANALYZE devices, bindings, tokens",
 )
 """The statistics tell the planner that a device with the short form of a project's id has the whole id, too."""
+P049: Final = (
+    "DROP INDEX tokens_by_device",
+    "CREATE INDEX tokens_by_device ON tokens (device_pk)",
+    "DROP TRIGGER count_health ON health",
+    """ALTER TABLE health ALTER COLUMN flags TYPE smallint, ALTER COLUMN low_battery TYPE smallint,
+        ALTER COLUMN storage_full TYPE smallint, ALTER COLUMN at_broker TYPE smallint,
+        ALTER COLUMN broker_pk TYPE integer, ALTER COLUMN history_day TYPE integer""",
+    f"""CREATE TRIGGER count_health AFTER UPDATE OF connection, low_battery, storage_full ON health
+        FOR EACH ROW WHEN ({_IS_COUNTED}) EXECUTE FUNCTION count_health()""",
+    "ANALYZE health",
+)
+"""Each heartbeat writes a whole row of ``health``, to the table and to the log: narrow columns are less of both."""

@@ -105,7 +105,7 @@ CREATE INDEX resets_by_project ON resets (project_id, requested_at, command_id);
 CREATE INDEX sessions_by_person ON sessions (sub);
 CREATE INDEX sessions_by_sid ON sessions (sid) WHERE sid IS NOT NULL;
 CREATE INDEX thinned_heartbeats_by_age ON thinned_heartbeats (hour);
-CREATE INDEX tokens_by_device ON tokens (device_pk, state);
+CREATE INDEX tokens_by_device ON tokens (device_pk);
 CREATE INDEX tokens_by_signing_key ON tokens (substr(grant_kid, 1, 8)) WHERE state <> 'revoked';
 CREATE INDEX tokens_without_mqtt_password ON tokens (device_pk) WHERE mqtt_hash IS NULL AND state <> 'revoked';
 CREATE INDEX webhooks_by_project ON webhooks (project_id, id);

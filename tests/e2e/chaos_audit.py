@@ -93,14 +93,22 @@ def _last_word_was_taken(world: ChaosWorld, cell: Cell) -> bool:
 
 
 async def both_sides_agree(world: ChaosWorld) -> None:
-    """Retained messages on each broker = open commands in the registry, to the last byte of the grant."""
+    """Retained messages on each broker = open commands in the registry, to the last byte of the grant.
+
+    Those of a device with a home are on that broker alone.
+    """
     with registry(world) as database:
         rows = database.execute(
-            f"""SELECT d.id AS device_id, c.type, c.id, c.grant_token FROM commands c
-                JOIN devices d ON d.pk = c.device_pk WHERE c.{_OPEN}"""  # noqa: S608 - our own words
+            f"""SELECT d.id AS device_id, c.type, c.id, c.grant_token, b.id AS home FROM commands c
+                JOIN devices d ON d.pk = c.device_pk LEFT JOIN homes h ON h.device_pk = d.pk
+                LEFT JOIN brokers b ON b.pk = h.broker_pk WHERE c.{_OPEN}"""  # noqa: S608 - our own words
         ).fetchall()
-    wanted = {f"devices/{row['device_id']}/commands/{row['type']}": (row["id"], row["grant_token"]) for row in rows}
-    for cell in world.cells:
+    for number, cell in enumerate(world.cells):
+        wanted = {
+            f"devices/{row['device_id']}/commands/{row['type']}": (row["id"], row["grant_token"])
+            for row in rows
+            if row["home"] in (None, f"broker_{number}")
+        }
         async with cell.broker.client(AUDITOR) as auditor:
             await auditor.subscribe("devices/+/commands/+", _MARK)
             await auditor.publish(_MARK, b"")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +65,7 @@ class Member:
 
 @dataclass
 class Cell:
-    """A broker, and the line on which devices reach it, or any of several brokers."""
+    """A broker, and the line on which devices reach it, or any of several brokers that share the line."""
 
     broker: Mosquitto
     air: MqttProxy
@@ -110,7 +110,7 @@ class ChaosWorld:
     def lines(self) -> list[Proxy]:
         """Everything that can be cut."""
         of_members = [line for each in self.members for line in (each.line, each.http, *each.database)]
-        return [*of_members, self.cells[0].air]
+        return [*of_members, *dict.fromkeys(cell.air for cell in self.cells)]
 
     def acknowledged(self) -> list[DeliveredMessage]:
         """What gateways have answered for with a PUBACK."""
@@ -206,14 +206,24 @@ async def add_devices(
 
 
 @asynccontextmanager
-async def running_cells(folder: Path, rng: random.Random, count: int = 1) -> AsyncIterator[list[Cell]]:
-    """Start brokers, and the line on which each connection of a device reaches one of them, whichever."""
+async def running_cells(
+    folder: Path, rng: random.Random, count: int = 1, *, homes: bool = False
+) -> AsyncIterator[list[Cell]]:
+    """Start brokers, and the line on which each connection of a device reaches one of them, whichever.
+
+    With homes each broker has a separate line.
+    """
     async with contextlib.AsyncExitStack() as stack:
         brokers = [
             await stack.enter_async_context(_mosquitto(_new(folder / f"broker_{number}"))) for number in range(count)
         ]
-        air = await stack.enter_async_context(MqttProxy(lambda: rng.choice(brokers).port))
-        yield [Cell(broker, air) for broker in brokers]
+        groups = [[broker] for broker in brokers] if homes else [brokers]
+        airs = [await stack.enter_async_context(_air(group, rng)) for group in groups]
+        yield [Cell(broker, airs[number % len(airs)]) for number, broker in enumerate(brokers)]
+
+
+def _air(brokers: Sequence[Mosquitto], rng: random.Random) -> MqttProxy:
+    return MqttProxy(lambda: rng.choice(brokers).port)
 
 
 def _new(folder: Path) -> Path:

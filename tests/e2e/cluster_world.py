@@ -47,7 +47,7 @@ _SHIFTED = Path(__file__).with_name("clock_set_back.py")
 class Scale:
     """How many devices are left alone, how many are reset and fail, and how often they say something (seconds).
 
-    `clock_off`: the clock of one gateway is an hour off.
+    `clock_off`: the clock of one gateway is an hour off. `homes`: each device has one broker, and is moved.
     """
 
     steady: int = 4
@@ -56,6 +56,7 @@ class Scale:
     gateways: int = 3
     brokers: int = 1
     clock_off: bool = True
+    homes: bool = False
 
 
 @dataclass
@@ -63,6 +64,7 @@ class ClusterWorld(ChaosWorld):
     """The parts of the cluster."""
 
     pair: PostgresPair = field(default_factory=PostgresPair)
+    scale: Scale = field(default_factory=Scale)
 
     async def settled(self) -> None:
         """Wait until every gateway is ready, and one of them serves each broker."""
@@ -96,11 +98,11 @@ async def running_cluster(folder: Path, seed: int, scale: Scale) -> AsyncIterato
     """Start everything, make devices with an empty flash, and stop everything at the end."""
     async with contextlib.AsyncExitStack() as stack:
         roaming = random.Random(f"{seed}/roaming")  # noqa: S311 - to come again
-        cells = await stack.enter_async_context(running_cells(folder, roaming, scale.brokers))
+        cells = await stack.enter_async_context(running_cells(folder, roaming, scale.brokers, homes=scale.homes))
         pair = stack.enter_context(PostgresPair(disk_kib=_DISK_KIB))
         execute(pair.primary, f"CREATE DATABASE {_DATABASE}")
         await pair.replicates()
-        world = ClusterWorld(seed, folder, [], cells, pair.address(_DATABASE), "", pair=pair)
+        world = ClusterWorld(seed, folder, [], cells, pair.address(_DATABASE), "", pair=pair, scale=scale)
         clocks: list[tuple[str, ...]] = [()] * scale.gateways
         if scale.clock_off:
             clocks[world.rng("clock").randrange(scale.gateways)] = _clock_off(world)
@@ -111,6 +113,11 @@ async def running_cluster(folder: Path, seed: int, scale: Scale) -> AsyncIterato
         stack.callback(world.stop_reading)
         await add_devices(world, stack, scale.steady, scale.troubled, scale.interval)
         yield world
+
+
+def broker_id(number: int) -> str:
+    """Return the id of the broker of this number."""
+    return f"broker_{number}"
 
 
 def _clock_off(world: ClusterWorld) -> tuple[str, ...]:
@@ -128,7 +135,7 @@ async def _member(world: ClusterWorld, number: int, by: tuple[str, ...]) -> Asyn
         options = (
             *("--database", f"postgresql://gateway@{hosts}/{_DATABASE}?sslmode=disable"),
             *("--gateway-id", f"gw_{number}", "--lease-seconds", str(LEASE_SECONDS)),
-            *("--broker-id", f"broker_{number % len(world.cells)}"),
+            *("--broker-id", broker_id(number % len(world.cells)), "--cells", "home" if world.scale.homes else "any"),
         )
         cell = world.cells[number % len(world.cells)]
         folder = world.folder / f"gw_{number}"

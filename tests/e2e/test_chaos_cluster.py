@@ -1,8 +1,8 @@
 """Chaos in a cluster: gateways are killed and frozen, the database fails over, lines are cut, operators go on.
 
 One cluster plays ten rounds, drawn from its seed. `make chaos-cluster ROUNDS=100` plays ten clusters with more devices,
-which roam between two brokers. `make chaos-cluster ROUNDS=10 SEED=…` plays one of them again, as far as real processes
-allow.
+which roam between two brokers, or in every other cluster have one of them as their home and are moved. `make
+chaos-cluster ROUNDS=10 SEED=…` plays one of them again, as far as real processes allow.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import pytest
 from tests.e2e import chaos_audit as audit
 from tests.e2e.chaos_events import EventReader
 from tests.e2e.chaos_faults import FORGETFUL
+from tests.e2e.chaos_homes import CellTeam, wait_until_homes_alone
 from tests.e2e.chaos_jobs import FleetTeam, jobs_are_in_order, wait_until_jobs_end
 from tests.e2e.chaos_world import at_work
 from tests.e2e.cluster_faults import ClusterFaultInjector, drawn_for
@@ -35,46 +36,53 @@ def clusters() -> range:
     return range(first, first + -(-ASKED // ROUNDS))
 
 
-def scale() -> Scale:
-    """Few devices and one broker, unless a number of devices is asked for: they roam between two brokers."""
+def scale(seed: int) -> Scale:
+    """Few devices and one broker, unless a number of devices is asked for.
+
+    Then there are two brokers. Devices roam between them, or have homes where the seed is even.
+    """
     devices = int(os.environ.get("CLUSTER_DEVICES", "0"))
-    return Scale(devices // 4, devices - devices // 4, devices / 40, brokers=2) if devices else Scale()
+    if not devices:
+        return Scale()
+    return Scale(devices // 4, devices - devices // 4, devices / 40, brokers=2, homes=seed % 2 == 0)
 
 
 @pytest.mark.guarantee("G1", "G2", "G7")
 @pytest.mark.parametrize("seed", clusters())
 async def test_a_cluster_loses_nothing_and_does_nothing_twice(tmp_path: Path, seed: int) -> None:
     """After rounds of faults and ordinary work every promise of the contract's section 4 is found kept."""
-    async with asyncio.timeout(HANGS_SECONDS), running_cluster(tmp_path, seed, scale()) as world:
+    async with asyncio.timeout(HANGS_SECONDS), running_cluster(tmp_path, seed, scale(seed)) as world:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(at_work(*(device.run() for device in world.devices)))
             team = FleetTeam(world, await stack.enter_async_context(world.api("jobs")))
+            movers = CellTeam(world, await stack.enter_async_context(world.api("cells")))
             for device in world.steady:
                 await world.operator(device).pair()
             reader = EventReader(world)
             async with at_work(reader.run()):
                 for number in range(ROUNDS):
-                    await _round(world, team, number)
+                    await _round(world, team, movers, number)
                 await reader.has_heard_all()
         await audit.wait_until_all_arrived(world)
         await world.settled()
         await _audited(world, team)
 
 
-async def _round(world: ClusterWorld, team: FleetTeam, number: int) -> None:
+async def _round(world: ClusterWorld, team: FleetTeam, movers: CellTeam, number: int) -> None:
     faults = drawn_for(world.rng(f"faults {number}"), number + world.seed)
     world.broker_may_forget |= any(fault.name in FORGETFUL for fault in faults)
     world.log(f"round {number} begins")
     hands = world.rng(f"hands {number}").sample(world.troubled, min(len(world.troubled), OPERATORS))
     operators = [world.operator(device, f" in round {number}") for device in hands]
     with world.heal():
-        async with at_work(team.run(), *(operator.run() for operator in operators)):
+        async with at_work(team.run(), movers.run(), *(operator.run() for operator in operators)):
             await ClusterFaultInjector(world).all_of(faults)
     world.log(f"the faults of round {number} are over")
     await wait_until_jobs_end(world)
     await audit.wait_until_all_done(world)
     await _both_sides_agree(world)
-    world.log(f"round {number} has ended")
+    await wait_until_homes_alone(world)
+    world.log(f"round {number} has ended, {movers.moved} moves until now")
 
 
 async def _both_sides_agree(world: ClusterWorld) -> None:

@@ -31,7 +31,8 @@ certificate() { # FILE NAMES: a certificate for these names, its key in FILE.key
         -extfile "$1.extensions" -out "$1" 2>/dev/null
     rm "$1.request" "$1.extensions"
 }
-certificate gateway/tls.pem "DNS:$name,DNS:localhost"
+# The second name is for cells with their own names: cell-0.NAME.
+certificate gateway/tls.pem "DNS:$name,DNS:*.$name,DNS:localhost"
 certificate database/tls.pem DNS:db1,DNS:db2,DNS:localhost
 cp gateway/tls.pem gateway/tls.pem.key haproxy/
 for each in gateway haproxy database; do cp authority/ca.pem "$each/"; done

@@ -62,7 +62,7 @@ class Large:
     device_bytes: float
     """Bytes on disk for a device: its row, token, state and all indexes, without history."""
     heartbeat_bytes: float | None
-    """Bytes on disk for a heartbeat of the history."""
+    """Bytes on disk for a heartbeat of the history, with its indexes."""
 
 
 def fill(registry: Registry, devices: int, *, members: int = 0, history: int = 0, progress: Progress = silent) -> Large:
@@ -77,12 +77,11 @@ def fill(registry: Registry, devices: int, *, members: int = 0, history: int = 0
         empty = disk_bytes(view)
         transact(connection, Context(), lambda tx: _write(tx, maker, progress))
         full = disk_bytes(view)
-        large_history.fill(connection, maker.history, maker.heard, progress)
-        rows, after = maker.history.rows, disk_bytes(view)
+        history_bytes, rows = large_history.fill(connection, maker.history, maker.heard, progress), maker.history.rows
         if registry.database is not None:  # as autovacuum does; a registry on SQLite has no statistics
             connection.execute("VACUUM ANALYZE")
     filled = replace(registry, devices=tuple(maker.members))
-    return Large(filled, (full - empty) / devices, (after - full) / rows if rows else None)
+    return Large(filled, (full - empty) / devices, history_bytes / rows if rows else None)
 
 
 def _write(tx: Tx, maker: _Maker, progress: Progress) -> None:

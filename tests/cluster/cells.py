@@ -1,4 +1,4 @@
-"""Two cells at one registry on PostgreSQL, each a Mosquitto and a gateway, and a device that goes between them."""
+"""Two cells at one registry on PostgreSQL, each a broker and a gateway, and a device that goes between them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.store import View, open_reader
 from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.program import GUARD_SECONDS, started
-from tests.e2e.support import Site, mosquitto, mosquitto_options
+from tests.e2e.support import Site, mosquitto, mosquitto_options, rabbitmq_options
 from tests.support import wire
-from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_password import mqtt_password_of
 from tests.support.postgres import database
+from tests.support.rabbitmq import RabbitMq
 from tests.support.wait import eventually
 
 CELLS = ("a", "b")
@@ -47,7 +47,7 @@ class Roaming:
         async with contextlib.AsyncExitStack() as stack:
 
             async def connected() -> wire.Wire | None:
-                client = await stack.enter_async_context(wire.Wire.open(cell.broker.host, cell.broker.port))
+                client = await stack.enter_async_context(wire.Wire.open(cell.gateway.host, cell.gateway.port))
                 answer = await client.connect(self.id, self.id, mqtt_password_of(self.token), will=last)
                 return client if answer == wire.ACCEPTED else None
 
@@ -120,12 +120,16 @@ async def _is_ready(cell: Site) -> bool:
 
 
 @asynccontextmanager
-async def _cell(folder: Path, name: str, where: PostgresAddress, key: str, *more: str) -> AsyncIterator[Site]:
+async def _cell(
+    folder: Path, name: str, where: PostgresAddress, key: str, *more: str, node: RabbitMq | None = None
+) -> AsyncIterator[Site]:
+    """Start a gateway beside this RabbitMQ, or beside a Mosquitto of the cell."""
     async with contextlib.AsyncExitStack() as stack:
-        broker: Mosquitto = await stack.enter_async_context(mosquitto(folder / f"broker_{name}"))
+        broker = None if node else await stack.enter_async_context(mosquitto(folder / f"broker_{name}"))
+        beside = rabbitmq_options(folder, node) if broker is None else mosquitto_options(broker)
         options = ("--database", where.url, "--gateway-id", f"gw_{name}", "--broker-id", f"brk_{name}")
         timing = ("--lease-seconds", "2", "--bind-broker-wait-seconds", "30", "--rate-limit-per-minute", "0")
-        gateway = GatewayProcess(folder / name, *options, *timing, *more, *mosquitto_options(broker))
+        gateway = GatewayProcess(folder / name, *options, *timing, *more, *beside)
         gateway.name = f"gw_{name}"
         await stack.enter_async_context(started(gateway))
         key = key or gateway.new_key()
@@ -133,14 +137,17 @@ async def _cell(folder: Path, name: str, where: PostgresAddress, key: str, *more
         http = httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=GUARD_SECONDS)
         await stack.enter_async_context(http)
         api = await stack.enter_async_context(GatewayApi(gateway.url, key))
-        yield Site("mosquitto", gateway, http, api, key, broker)
+        yield Site("mosquitto" if broker else "rabbitmq", gateway, http, api, key, broker)
 
 
 @asynccontextmanager
-async def two_cells(folder: Path, *options: str) -> AsyncIterator[Cells]:
-    """Start both, with these options, and wait until they serve."""
+async def two_cells(folder: Path, *options: str, node: RabbitMq | None = None) -> AsyncIterator[Cells]:
+    """Start both, with these options, and wait until they serve. The second has this RabbitMQ, or a Mosquitto."""
     where = database(folder)
-    async with _cell(folder, "a", where, "", *options) as a, _cell(folder, "b", where, a.key, *options) as b:
+    async with (
+        _cell(folder, "a", where, "", *options) as a,
+        _cell(folder, "b", where, a.key, *options, node=node) as b,
+    ):
         cells = Cells(a, b, where)
         await cells.ready()
         yield cells

@@ -193,6 +193,7 @@ class AccessSyncer:
 
 
 def _done(tx: Tx, rows: list[OutboxRow]) -> None:
+    tx.read_ahead(*(partial(token_sql.live, device_pk=row.device_pk) for row in rows))
     closed = [row.device_pk for row in rows if not token_sql.live(tx, row.device_pk)]
     for row in rows:
         tx.measure(measurements.ACCESS, "closed" if row.device_pk in closed else "open")

@@ -20,7 +20,7 @@ from gateway.store import Tx, command_sql, device_sql, event_sql, outbox_sql, to
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.records import DeviceKey
-from gateway.store.token_sql import TokenRecord
+from gateway.store.token_sql import FetchingToken
 
 RESET: Final = CommandType.FACTORY_RESET
 SET_GRANT_KEY: Final = CommandType.SET_GRANT_KEY
@@ -36,20 +36,21 @@ class Refusal:
     field: str | None = None
 
 
-def queue(
+def queue(  # noqa: PLR0913 - most are passed by name
     tx: Tx,
     device: DeviceRecord,
     command_type: CommandType,
     *,
-    fetched_by: TokenRecord | None,
+    fetched_by: FetchingToken | None,
     params: dict[str, Any] | None = None,
     expires_at: int | None = None,
     idempotency_key: str | None = None,
     not_before: int = 0,
+    seq: int | None = None,
 ) -> CommandPayload:
     """Queue a signed command with the generation of the token that will fetch it; mark its topic; return it.
 
-    Without a token it has the device's own generation (contract, section 1).
+    Without a token it has the device's own generation (contract, section 1). ``seq`` is its number if that is known.
     """
     unsigned = {
         "id": tx.new_id(ids.COMMAND),
@@ -60,7 +61,8 @@ def queue(
         "expires_at": device_sql.moment(expires_at),
     }
     kid = grants.ensure_key(tx) if fetched_by is None else fetched_by.grant_kid
-    seq = command_sql.next_seq(tx, device.pk, command_type)
+    if seq is None:
+        seq = command_sql.next_seq(tx, device.pk, command_type)
     grant = grants.sign(tx, kid=kid, device=device, command=unsigned, seq=seq, expires_at=expires_at)
     command = CommandPayload.model_validate({**unsigned, "grant_token": grant})
     # It counts as sent while the connection is up. A cancel is only stricter by that, and the publisher needs no commit
@@ -83,12 +85,11 @@ def create(tx: Tx, device: DeviceRecord, body: CreateCommand, actor: str) -> Com
     if known is not None:
         return known
     _may_queue(tx, device, body.type)
-    live = token_sql.live(tx, device.pk)
     command = queue(
         tx,
         device,
         body.type,
-        fetched_by=live[0] if live else None,
+        fetched_by=token_sql.fetching(tx, device.pk),
         params=body.params,
         expires_at=tx.now + body.ttl_seconds * SECOND_MS,
         idempotency_key=body.idempotency_key,

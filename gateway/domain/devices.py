@@ -31,6 +31,7 @@ from gateway.store import (
     event_sql,
     health_sql,
     outbox_sql,
+    reset_sql,
     token_sql,
 )
 from gateway.store.broker_sql import BrokerRecord
@@ -136,8 +137,7 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     _may_bind(tx, device)
     revoke(tx, device, actor)
     home = cells.settle_home(tx, device.pk)
-    device_sql.set_binding(tx, device.pk, end_user_id)
-    bound = device_sql.by_pk(tx, device.pk)
+    bound = device_sql.set_binding(tx, device, end_user_id)
     generation = bound.binding_generation
     token = credentials.mint_device_token(tx.entropy)
     kid = grants.ensure_key(tx)
@@ -195,8 +195,7 @@ def _cancel(tx: Tx, device: DeviceRecord, open_commands: Sequence[CommandRecord]
 
 
 def _unbound(tx: Tx, device: DeviceRecord, actor: str) -> DeviceRecord:
-    device_sql.set_binding(tx, device.pk, None)
-    unbound = device_sql.by_pk(tx, device.pk)
+    unbound = device_sql.set_binding(tx, device, None)
     if device.bound_at is not None:
         facts = {"end_user_id": device.end_user_id, "binding_generation": unbound.binding_generation}
         event_sql.record(tx, unbound, "device.unbound", actor, **facts)
@@ -215,8 +214,11 @@ def reset(
     Raises:
         ConflictError: ``reset_pending``: the open reset does something else with the recordings.
     """
-    device = require(tx, project_id, device_id)
-    still_open = command_sql.open_of_device(tx, device.pk)
+    target = reset_sql.target(tx, project_id, device_id)
+    if target is None:
+        raise _unknown(device_id)
+    device = target.device
+    still_open = command_sql.open_of_device(tx, device.pk) if target.has_open_commands else []
     known = next((command for command in still_open if command.type == RESET), None)
     if known is not None:
         resets.require_same(device.id, known, asked)
@@ -224,9 +226,9 @@ def reset(
     _cancel(tx, device, still_open, actor)
     token_sql.demote(tx, device.pk)
     unbound = _unbound(tx, device, actor)
-    fetching = _fetching_token(tx, device.pk)
-    command = queue(tx, unbound, RESET, fetched_by=fetching, params=resets.params(asked), not_before=not_before)
-    resets.record_request(tx, device, unbound, command, asked, actor)
+    params = resets.params(asked)
+    command = queue(tx, unbound, RESET, fetched_by=target.token, params=params, not_before=not_before, seq=target.seq)
+    resets.record_request(tx, target, unbound, command, asked, actor)
     event_sql.record(
         tx,
         unbound,
@@ -337,11 +339,6 @@ def _replaced(tx: Tx, device: DeviceRecord, generation: int) -> None:
     """Revoke the tokens of this binding that a newer one replaces."""
     outbox_sql.mark_credential(tx, device.pk)
     event_sql.record(tx, device, "token.revoked", device.id, binding_generation=generation, replaced=True)
-
-
-def _fetching_token(view: View, device_pk: int) -> TokenRecord | None:
-    live = token_sql.live(view, device_pk)
-    return live[0] if live else None
 
 
 def token_state(view: View, device_pk: int) -> TokenState | None:

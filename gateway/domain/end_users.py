@@ -12,14 +12,13 @@ from gateway.store import Tx, end_user_sql
 SALT_BYTES: Final = 32
 
 
-def fingerprint(tx: Tx, project_id: str, end_user_id: str) -> str:
+def fingerprint(tx: Tx, project_id: str, end_user_id: str, salt: bytes | None) -> str:
     """Return the pseudonym of a person: base64url(HMAC-SHA256(salt, end_user_id)), without padding.
 
-    The salt is random, one for each person and project, and made when it is missing. While it exists, the operator can
-    show that two documents are about the same person. Without it the pseudonym cannot be linked to an id, not even
-    by trying all ids.
+    The salt is random, one for each person and project. ``salt`` is the one that is stored; None: there is none, and it
+    is made. While it exists, the operator can show that two documents are about the same person. Without it the
+    pseudonym cannot be linked to an id, not even by trying all ids.
     """
-    salt = end_user_sql.salt(tx, project_id, end_user_id)
     if salt is None:
         salt = tx.entropy(SALT_BYTES)
         end_user_sql.insert_salt(tx, project_id, end_user_id, salt)

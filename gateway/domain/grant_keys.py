@@ -82,9 +82,9 @@ def _ask(tx: Tx, device_pk: int, signer: str, kid: str) -> None:
 
 
 def _queue(tx: Tx, device_pk: int, kid: str) -> None:
-    device, live = device_sql.by_pk(tx, device_pk), token_sql.live(tx, device_pk)
+    device, fetched_by = device_sql.by_pk(tx, device_pk), token_sql.fetching(tx, device_pk)
     params = grants.public_key(tx, kid).model_dump()
-    command = queue(tx, device, SET_GRANT_KEY, fetched_by=live[0], params=params)
+    command = queue(tx, device, SET_GRANT_KEY, fetched_by=fetched_by, params=params)
     event_sql.record(tx, device, "command.created", _GATEWAY, command_id=command.id, type=SET_GRANT_KEY)
 
 

@@ -84,9 +84,7 @@ def sign(
         LookupError: there is no such key.
         ValueError: the params have no canonical JSON.
     """
-    key = token_sql.signing_key(tx, kid)
-    if key is None:
-        raise LookupError(f"no signing key {kid}")
+    private = _signing_key(tx, kid)
     claims = {
         "iss": tx.rules.gateway_id if issuer is None else issuer,
         "aud": device.id,
@@ -99,17 +97,25 @@ def sign(
     }
     if expires_at is not None:
         claims["exp"] = -(-expires_at // SECOND_MS)  # rounded up, so that the grant never ends before the command
-    return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key)), "JWT")
+    return _signed(claims, kid, private, "JWT")
 
 
 def sign_document(tx: Tx, claims: dict[str, Any], kind: str) -> tuple[str, str]:
     """Sign claims that are no grant with the key in use; return its id and the compact JWS. ``kind`` is its ``typ``."""
     kid = ensure_key(tx)
-    key = token_sql.signing_key(tx, kid)
-    if key is None:
-        raise LookupError(f"no signing key {kid}")
-    private = _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key))
-    return kid, _signed(claims, kid, private, kind)
+    return kid, _signed(claims, kid, _signing_key(tx, kid), kind)
+
+
+def _signing_key(tx: Tx, kid: str) -> Ed25519PrivateKey:
+    """Return the private key with this id. The id is the thumbprint of the public half, so it stays the same key."""
+    known = tx.context.signing_keys.get(kid)
+    if known is None:
+        key = token_sql.signing_key(tx, kid)
+        if key is None:
+            raise LookupError(f"no signing key {kid}")
+        known = _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key))
+        tx.context.signing_keys[kid] = known
+    return known
 
 
 def claims_of(jws: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gateway.models.resets import RecordingsWish, ResetDevice
 from gateway.store import Tx, actor_names, reset_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
+from gateway.store.reset_sql import ResetTarget
 
 
 def params(asked: ResetDevice) -> dict[str, Any]:
@@ -55,21 +56,26 @@ def require_same(device_id: str, command: CommandRecord, asked: ResetDevice) -> 
 
 
 def record_request(
-    tx: Tx, before: DeviceRecord, after: DeviceRecord, command: CommandPayload, asked: ResetDevice, actor: str
+    tx: Tx,
+    before: ResetTarget,
+    after: DeviceRecord,
+    command: CommandPayload,
+    asked: ResetDevice,
+    actor: str,
 ) -> None:
     """Store who asked for which reset, and what was known of the device then."""
-    person = before.end_user_id
+    device, person = before.device, before.device.end_user_id
     request = reset_sql.ResetRequest(
         command_id=command.id,
         actor=actor,
         actor_name=actor_names.lasting(tx, actor),
         reason=None if asked.reason is None else redact(asked.reason),
         recordings=params(asked)["recordings"],
-        end_user=None if person is None else end_users.fingerprint(tx, before.project_id, person),
+        end_user=None if person is None else end_users.fingerprint(tx, device.project_id, person, before.salt),
         generation_after=after.binding_generation,
         grant_kid=grants.key_id(command.grant_token),
     )
-    reset_sql.insert(tx, before, request)
+    reset_sql.insert(tx, device, request)
 
 
 def record_end(tx: Tx, command: CommandRecord, outcome: str, *, token_revoked: bool) -> None:

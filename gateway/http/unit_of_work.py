@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -67,8 +67,12 @@ class UnitOfWork:
         async with self.scans.turn(self.caller_id) as deadline:
             return await self.store.read(read, Purpose.SCANS, deadline=deadline)
 
-    async def commit(self, write: Callable[[Tx], ApiResponse | GatewayError]) -> ApiResponse:
+    async def commit(
+        self, write: Callable[[Tx], ApiResponse | GatewayError], ahead: Sequence[Callable[[View], object]] = ()
+    ) -> ApiResponse:
         """Write and make the response in one transaction, so that an idempotent request is done once.
+
+        What it reads ``ahead`` is asked for when the transaction begins (:meth:`gateway.store.View.read_ahead`).
 
         An error that ``write`` raises rolls everything back. An error that it returns is raised after the commit. Such
         an error is not kept for replay, so what that call writes must do no harm when it is written again.
@@ -83,7 +87,7 @@ class UnitOfWork:
                 self.idempotent.keep(tx, outcome.status, outcome.content)
             return outcome
 
-        outcome = await self._write(commit)
+        outcome = await self._write(commit, ahead)
         if isinstance(outcome, GatewayError):
             raise outcome
         return outcome
@@ -111,7 +115,7 @@ class UnitOfWork:
 
         return await self._write(step)
 
-    async def _write(self, write: Callable[[Tx], R]) -> R:
+    async def _write(self, write: Callable[[Tx], R], ahead: Sequence[Callable[[View], object]] = ()) -> R:
         def unless_replayed(tx: Tx) -> R:
             tx.client_address, tx.request_id = self.client_address, self.request_id
             if self.caller_name is not None:
@@ -119,7 +123,7 @@ class UnitOfWork:
             self.replay(tx)
             return write(tx)
 
-        return await self.store.write(unless_replayed)
+        return await self.store.write(unless_replayed, ahead=ahead)
 
     def replay(self, view: View) -> None:
         """Raise the kept response of a request that was done before.

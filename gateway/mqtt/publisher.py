@@ -20,9 +20,9 @@ from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.runtime.tracing import NOTHING, Kind, Span
-from gateway.store import Store, Tx, View, command_sql, health_sql, outbox_sql, reset_sql, token_sql
+from gateway.store import Store, Tx, View, command_sql, due_topic_sql, outbox_sql, reset_sql
 from gateway.store.command_sql import CommandRecord
-from gateway.store.outbox_sql import OutboxRow
+from gateway.store.due_topic_sql import DueTopic
 from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
@@ -164,39 +164,39 @@ class Publisher:
         return due
 
     def _due(self, view: View) -> list[_Due]:
-        rows = outbox_sql.due(view, self._store.context.clock(), BATCH, self._broker)
-        return [self._command(view, row) if row.kind == outbox_sql.COMMAND else self._topic(view, row) for row in rows]
+        due = due_topic_sql.due(view, self._store.context.clock(), BATCH, self._broker)
+        return [self._command(each) if each.row.kind == outbox_sql.COMMAND else self._topic(each) for each in due]
 
-    def _command(self, view: View, row: OutboxRow) -> _Due:
+    def _command(self, due: DueTopic) -> _Due:
+        row, command = due.row, wanted(due)
         topic = self._topics.command(row.device_id, row.detail)
-        command = wanted(view, row)
         if command is None:
             return _Due(row.seq, row.kind, topic, b"", device_id=row.device_id)
         first_of = command.id if command.sent_at is None else None
         return _Due(row.seq, row.kind, topic, payload(command), command.traceparent, first_of)
 
-    def _topic(self, view: View, row: OutboxRow) -> _Due:
-        topic = self._topics.status(row.device_id)
-        return _Due(row.seq, row.kind, topic, status(view, row, self._broker), device_id=row.device_id)
+    def _topic(self, due: DueTopic) -> _Due:
+        row = due.row
+        return _Due(row.seq, row.kind, self._topics.status(row.device_id), status(due), device_id=row.device_id)
 
 
-def wanted(view: View, row: OutboxRow) -> CommandRecord | None:
+def wanted(due: DueTopic) -> CommandRecord | None:
     """Return the open command that the broker of the row is to hold on a command topic, or None."""
-    return command_sql.open_of_type(view, row.device_pk, row.detail) if row.is_served else None
+    return due.command if due.row.is_served else None
 
 
-def status(view: View, row: OutboxRow, broker: int) -> bytes | None:
-    """Return what this broker is to hold on a device's status topic, or None while the device publishes there.
+def status(due: DueTopic) -> bytes | None:
+    """Return what the broker is to hold on a device's status topic, or None while the device publishes there.
 
     A device whose token opens nothing cannot publish its offline message. Not every broker publishes the will of a
     client that it cuts (Mosquitto does not on SIGHUP). A broker that does not serve the device holds nothing.
     """
-    if row.deleted_at is not None or not row.is_served:
+    if due.row.deleted_at is not None or not due.row.is_served:
         return b""
-    if not token_sql.live(view, row.device_pk):
+    if not due.opens_something:
         return OFFLINE
     # A device that was just bound has published nothing there yet. What lies there is of its last binding.
-    return None if health_sql.is_at_broker(view, row.device_pk, broker) else b""
+    return None if due.is_at_broker else b""
 
 
 def payload(command: CommandRecord) -> bytes:

@@ -23,7 +23,7 @@ from gateway.store.transaction import Context, Rules, Tx, View, transact, transa
 from gateway.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
     from gateway.store.engine import DatabaseConnection
@@ -111,10 +111,12 @@ class Store:
         for connection in reversed(self._opened):
             connection.close()
 
-    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
+    async def write(
+        self, write: Callable[[Tx], T], *, urgent: bool = True, ahead: Sequence[Callable[[View], object]] = ()
+    ) -> T:
         """Run a write function in a transaction; see :meth:`Writer.write`."""
         with self.tracer.inside("registry.write"):
-            return await self._fenced(self._writer.write(write, urgent=urgent, fence=self._fence()))
+            return await self._fenced(self._writer.write(write, urgent=urgent, fence=self._fence(), ahead=ahead))
 
     async def write_batch(self, write: Callable[[Batch], T], *, shared: bool = False) -> T:
         """Run a write function that stores many messages; see :meth:`Writer.write_batch`."""

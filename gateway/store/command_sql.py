@@ -16,12 +16,14 @@ from gateway.store.records import columns
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gateway.store.dialect import SqlDialect
     from gateway.store.transaction import Tx, View
 
 CLOCKS_DIFFER_MS: Final = 1_000
 """A clock that goes back by less than this was not set back."""
 
-_OPEN: Final = "c.status IN ('pending', 'delivered')"
+OPEN: Final = "c.status IN ('pending', 'delivered')"
+"""The condition that the command ``c`` is open."""
 
 
 class CommandRecord(NamedTuple):
@@ -89,18 +91,18 @@ def by_idempotency_key(view: View, device_pk: int, key: str) -> CommandRecord | 
 def open_of_type(view: View, device_pk: int, command_type: str) -> CommandRecord | None:
     """Return the open command of this type; there is at most one."""
     return view.record(
-        CommandRecord, f"{COMMANDS} WHERE c.device_pk = ? AND c.type = ? AND {_OPEN}", device_pk, command_type
+        CommandRecord, f"{COMMANDS} WHERE c.device_pk = ? AND c.type = ? AND {OPEN}", device_pk, command_type
     )
 
 
 def open_of_device(view: View, device_pk: int) -> list[CommandRecord]:
     """Return the open commands of a device, oldest first."""
-    return view.records(CommandRecord, f"{COMMANDS} WHERE c.device_pk = ? AND {_OPEN} ORDER BY c.id", device_pk)
+    return view.records(CommandRecord, f"{COMMANDS} WHERE c.device_pk = ? AND {OPEN} ORDER BY c.id", device_pk)
 
 
 def open_of_all(view: View) -> list[CommandRecord]:
     """Return every open command: what the broker is to hold."""
-    return view.records(CommandRecord, f"{COMMANDS} WHERE {_OPEN} ORDER BY c.id")
+    return view.records(CommandRecord, f"{COMMANDS} WHERE {OPEN} ORDER BY c.id")
 
 
 def closed_since(view: View, since: int) -> list[ClosedTopic]:
@@ -122,15 +124,14 @@ def next_seq(view: View, device_pk: int, command_type: str) -> int:
     Commands are never deleted, so the newest row tells. No restored registry issues a number again, since its epoch
     begins above all that the lost one can have issued.
     """
-    own = "coalesce((SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ? AND seq IS NOT NULL), 0)"
+    return int(view.value(f"SELECT {next_seq_of(view.dialect, '?')}", device_pk, command_type, EPOCH_BASE))
+
+
+def next_seq_of(dialect: SqlDialect, device: str) -> str:
+    """Return the expression of this number for a device (an expression); its values: command type, ``EPOCH_BASE``."""
+    own = f"coalesce((SELECT max(seq) FROM commands WHERE device_pk = {device} AND type = ? AND seq IS NOT NULL), 0)"  # noqa: S608 - our own expression
     base = "coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE key = ?), 0)"
-    highest = view.value(
-        f"SELECT {view.dialect.greatest(own, base)}",
-        device_pk,
-        command_type,
-        EPOCH_BASE,
-    )
-    return int(highest) + 1
+    return f"{dialect.greatest(own, base)} + 1"
 
 
 def highest_seq(view: View) -> int:
@@ -140,12 +141,12 @@ def highest_seq(view: View) -> int:
 
 def without_seq(view: View) -> list[CommandRecord]:
     """Return open commands of a version that gave them no ``seq``, oldest first."""
-    return view.records(CommandRecord, f"{COMMANDS} WHERE {_OPEN} AND c.seq IS NULL ORDER BY c.id")
+    return view.records(CommandRecord, f"{COMMANDS} WHERE {OPEN} AND c.seq IS NULL ORDER BY c.id")
 
 
 def open_resets(view: View) -> list[CommandRecord]:
     """Return open factory resets of all devices, oldest first."""
-    return view.records(CommandRecord, f"{COMMANDS} WHERE {_OPEN} AND c.type = 'factory_reset' ORDER BY c.id")
+    return view.records(CommandRecord, f"{COMMANDS} WHERE {OPEN} AND c.type = 'factory_reset' ORDER BY c.id")
 
 
 def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
@@ -156,7 +157,7 @@ def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
 def expired(view: View, now: int) -> list[CommandRecord]:
     """Return open commands that have expired."""
     return view.records(
-        CommandRecord, f"{COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at <= ?", now
+        CommandRecord, f"{COMMANDS} WHERE {OPEN} AND c.expires_at IS NOT NULL AND c.expires_at <= ?", now
     )
 
 
@@ -164,7 +165,7 @@ def dated_ahead(view: View, now: int) -> list[tuple[CommandRecord, int]]:
     """Return open commands that would stay open for longer than their ``ttl_ms``, with it: the clock was set back."""
     commands = view.records(
         CommandRecord,
-        f"{COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at - c.ttl_ms > ?",
+        f"{COMMANDS} WHERE {OPEN} AND c.expires_at IS NOT NULL AND c.expires_at - c.ttl_ms > ?",
         now,
     )
     return [(command, command.ttl_ms) for command in commands if command.ttl_ms is not None]

@@ -143,18 +143,24 @@ def insert(tx: Tx, device_id: str, project_id: str, body: RegisterDevice, device
     return pk
 
 
-def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> None:
-    """Bind (or, with ``None``, unbind) and raise the generation."""
-    with device_search.changing_end_user(tx, pk):
+def set_binding(tx: Tx, device: DeviceRecord, end_user_id: str | None) -> DeviceRecord:
+    """Bind (or, with ``None``, unbind) and raise the generation; return the device as it is now.
+
+    ``device`` was read in this transaction: no other write comes between.
+    """
+    changed = device._replace(
+        end_user_id=end_user_id,
+        bound_at=None if end_user_id is None else tx.now,
+        updated_at=tx.now,
+        binding_generation=device.binding_generation + 1,
+    )
+    with device_search.changing_end_user(tx, device.pk):
         tx.run(
-            """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
-                binding_generation = binding_generation + 1 WHERE pk = ?""",
-            end_user_id,
-            None if end_user_id is None else tx.now,
-            tx.now,
-            pk,
+            "UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?, binding_generation = ? WHERE pk = ?",
+            *(changed.end_user_id, changed.bound_at, changed.updated_at, changed.binding_generation, device.pk),
         )
-    mark_mirror(tx, pk, STATE)
+    mark_mirror(tx, device.pk, STATE)
+    return changed
 
 
 def store_properties(

@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway.store.transaction import Tx, View
-
-
-def salt(view: View, project_id: str, end_user_id: str) -> bytes | None:
-    """Return the salt of this person in this project, or None."""
-    found = view.value(
-        "SELECT salt FROM end_user_salts WHERE project_id = ? AND end_user_id = ?", project_id, end_user_id
-    )
-    return None if found is None else bytes(found)
+    from gateway.store.transaction import Tx
 
 
 def insert_salt(tx: Tx, project_id: str, end_user_id: str, new: bytes) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from gateway.store.dialect import SqlDialect
     from gateway.store.readers import Deadline
     from gateway.store.row_statement import RowStatement
+    from gateway.store.transaction import View
 
 
 class Row(Protocol):
@@ -66,6 +67,9 @@ class DatabaseConnection(Protocol):
     def flush(self) -> None:
         """Execute what was posted and was not executed yet. Errors of those statements are raised here or before."""
 
+    def read_ahead(self, reads: Sequence[Callable[[View], object]]) -> None:
+        """Ask for what each of these reads, together, where a statement is a round trip (:meth:`View.read_ahead`)."""
+
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Changes:
         """Execute a statement with each of these rows."""
 
@@ -75,8 +79,11 @@ class DatabaseConnection(Protocol):
     def begin(self, *, shared: bool = False) -> None:
         """Begin a transaction that writes: alone, or beside others that are ``shared``, where the engine can."""
 
-    def begin_checked(self, *, shared: bool = False) -> str | None:
-        """Begin a transaction that writes; return what :meth:`newer_schema` does."""
+    def begin_checked(self, *, shared: bool = False, ahead: Sequence[Callable[[View], object]] = ()) -> str | None:
+        """Begin a transaction that writes; return what :meth:`newer_schema` does.
+
+        What the transaction reads ``ahead`` is asked for at once (:meth:`read_ahead`).
+        """
 
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The work is given up when the deadline has passed."""

@@ -159,12 +159,6 @@ def _leave(tx: Tx, where: str, device_pk: int, offline_due_at: int) -> None:
     )
 
 
-def is_at_broker(view: View, device_pk: int, broker: int) -> bool:
-    """Return whether the device's last message came over MQTT, at this broker, and was not an offline message."""
-    found = view.value("SELECT at_broker FROM health WHERE device_pk = ? AND broker_pk = ?", device_pk, broker)
-    return bool(found)
-
-
 def forget_broker(tx: Tx, device_pk: int) -> None:
     """Forget the device's presence at the broker: what is retained there is not of its new binding."""
     tx.run("UPDATE health SET at_broker = 0 WHERE device_pk = ?", device_pk)

@@ -43,6 +43,9 @@ PROJECT_STATE: Final = "project_state"
 
 _READ_PROJECTS: Final = "SELECT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL"
 
+_IS_READ: Final = f"EXISTS ({_READ_PROJECTS}) AND d.project_id IN ({_READ_PROJECTS})"
+"""The first condition holds for all devices or for none, so no device is looked at where there is no integrator."""
+
 
 class MirrorRow(NamedTuple):
     """A row of a mirrored topic."""
@@ -69,8 +72,8 @@ class OutboxRow(NamedTuple):
 
 
 _IS_SERVED: Final = f"CASE WHEN {serves('d.pk', 'o.broker_pk')} THEN 1 ELSE 0 END"
-_OF_ROW: Final = columns(OutboxRow, "o", device_id="d.id", deleted_at="d.deleted_at", is_served=_IS_SERVED)
-_ROWS: Final = f"SELECT {_OF_ROW} FROM outbox o JOIN devices d ON d.pk = o.device_pk"  # noqa: S608 - our own columns
+OF_ROW: Final = columns(OutboxRow, "o", device_id="d.id", deleted_at="d.deleted_at", is_served=_IS_SERVED)
+_ROWS: Final = f"SELECT {OF_ROW} FROM outbox o JOIN devices d ON d.pk = o.device_pk"  # noqa: S608 - our own columns
 
 
 _INTO: Final = "INTO outbox (kind, device_pk, detail, created_at, not_before, broker_pk)"
@@ -124,9 +127,9 @@ def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str, *, broker: 
         return
     listed = json.dumps(pks)
     _mark_mirrors(tx, detail, f"(SELECT value AS pk FROM ({tx.dialect.numbers}) AS listed) AS d", [listed], broker)  # noqa: S608 - a constant
-    if detail == STATE and tx.one(f"{_READ_PROJECTS} LIMIT 1") is not None:
+    if detail == STATE:
         changed = f"({tx.dialect.numbers}) AS changed JOIN devices d ON d.pk = changed.value"
-        _mark_mirrors(tx, PROJECT_STATE, f"{changed} AND d.project_id IN ({_READ_PROJECTS})", [listed], broker)
+        _mark_mirrors(tx, PROJECT_STATE, f"{changed} AND {_IS_READ}", [listed], broker)
 
 
 def mark_project(tx: Tx, project_id: str) -> None:
@@ -248,15 +251,6 @@ def resume_pace(tx: Tx, broker: int = FIRST) -> None:
     if first is not None:
         later = min(max(first, tx.now), tx.now + step_ms(tx.rules)) - first
         tx.run(f"UPDATE outbox SET not_before = not_before + ? WHERE {paced}", later, broker, COMMAND)  # noqa: S608
-
-
-def due(view: View, now: int, limit: int, broker: int = FIRST) -> list[OutboxRow]:
-    """Return rows of retained topics whose turn has come at this broker; commands first."""
-    of_kind = f"""SELECT * FROM ({_ROWS} WHERE o.broker_pk = ?1 AND o.kind = '{{0}}' AND o.not_before <= ?2
-        ORDER BY o.not_before, o.seq LIMIT ?3) AS {{0}}s"""  # noqa: S608 - constants
-    both = " UNION ALL ".join(map(of_kind.format, (COMMAND, TOPIC)))
-    rows = view.records(OutboxRow, both, broker, now, limit)
-    return sorted(rows, key=lambda row: (row.kind != COMMAND, row.not_before, row.seq))[:limit]
 
 
 def next_due(view: View, broker: int = FIRST) -> int | None:

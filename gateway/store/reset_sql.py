@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.core.command_types import CommandType
+from gateway.store import command_sql, device_sql
+from gateway.store.command_sql import OPEN
+from gateway.store.device_sql import DeviceRecord
+from gateway.store.key_sql import EPOCH_BASE
 from gateway.store.records import columns
+from gateway.store.token_sql import FetchingToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.device_sql import DeviceRecord
     from gateway.store.transaction import Tx, View
 
 
@@ -59,12 +64,49 @@ class ResetRequest(NamedTuple):
     grant_kid: str
 
 
+class ResetTarget(NamedTuple):
+    """A device, and what its reset depends on.
+
+    ``token`` is its newest good token. ``seq`` is that of the next factory reset. ``salt`` is that of the person the
+    device is bound to, if there is one.
+    """
+
+    device: DeviceRecord
+    has_open_commands: bool
+    token: FetchingToken | None
+    seq: int
+    salt: bytes | None
+
+
 RESETS: Final = f"""SELECT {columns(ResetRecord, "r", device_id="d.id")}
     FROM resets r JOIN devices d ON d.pk = r.device_pk"""  # noqa: S608 - our own columns
 
 
 _NOT_MARKED: Final = """NOT EXISTS (SELECT 1 FROM outbox o WHERE o.device_pk = resets.device_pk AND o.kind = '{}'
     AND o.detail IN ('', 'factory_reset') AND o.broker_pk <> ?)"""
+
+
+def target(view: View, project_id: str, device_id: str) -> ResetTarget | None:
+    """Return what a reset of this device depends on, by one statement; None if the project has no such device."""
+    row = view.one(
+        f"""SELECT {device_sql.COLUMNS}, EXISTS (SELECT 1 FROM commands c WHERE c.device_pk = d.pk AND {OPEN}),
+            t.generation, t.grant_kid, {command_sql.next_seq_of(view.dialect, "d.pk")},
+            (SELECT s.salt FROM end_user_salts s WHERE s.project_id = d.project_id AND s.end_user_id = d.end_user_id)
+            {device_sql.FROM} LEFT JOIN tokens t ON t.id =
+                (SELECT max(id) FROM tokens WHERE device_pk = d.pk AND state <> 'revoked')
+            WHERE d.id = ? AND d.project_id = ? AND d.deleted_at IS NULL""",  # noqa: S608 - constants
+        *(CommandType.FACTORY_RESET, EPOCH_BASE, device_id, project_id),
+    )
+    if row is None:
+        return None
+    *device, has_open_commands, generation, grant_kid, seq, salt = row
+    return ResetTarget(
+        DeviceRecord._make(device),
+        bool(has_open_commands),
+        None if generation is None else FetchingToken(generation, grant_kid),
+        seq,
+        None if salt is None else bytes(salt),
+    )
 
 
 def find(view: View, command_id: str) -> ResetRecord | None:

@@ -48,6 +48,13 @@ class TokenRecord(NamedTuple):
         return f"TokenRecord(id={self.id}, device_id={self.device_id!r}, state={self.state!r})"
 
 
+class FetchingToken(NamedTuple):
+    """What a command needs of the token that will fetch it: the binding, and the key that its device trusts."""
+
+    generation: int
+    grant_kid: str
+
+
 class SigningKeyRecord(NamedTuple):
     """A key that signs grants. ``private_key`` is as it is stored: sealed where the registry is encrypted."""
 
@@ -158,6 +165,12 @@ def live(view: View, device_pk: int) -> list[TokenRecord]:
     return view.records(
         TokenRecord, f"{_TOKENS} WHERE t.device_pk = ? AND t.state <> 'revoked' ORDER BY t.id DESC", device_pk
     )
+
+
+def fetching(view: View, device_pk: int) -> FetchingToken | None:
+    """Return the newest good token of the device, which will fetch its commands."""
+    newest = live(view, device_pk)
+    return FetchingToken(newest[0].generation, newest[0].grant_kid) if newest else None
 
 
 def opens_something(view: View, device_id: str, *, broker: int = FIRST) -> bool:

@@ -22,6 +22,8 @@ from gateway.store.records import FIRST_BROKER, R, make_records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from gateway.store.engine import Cursor, DatabaseConnection, Row
     from gateway.store.row_statement import RowStatement
 
@@ -82,6 +84,8 @@ class Context:
     """Whether this is a gateway: its process does not have the user who once was at the command line."""
     vault: Vault = field(default_factory=Vault)
     """Opens and seals signing keys and webhook secrets."""
+    signing_keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
+    """The private keys that were opened so far, by their ids."""
 
     @property
     def broker(self) -> int:
@@ -95,6 +99,15 @@ class View:
     def __init__(self, connection: DatabaseConnection) -> None:
         self.connection = connection
         self.dialect = connection.dialect
+
+    def read_ahead(self, *reads: Callable[[View], object]) -> None:
+        """Ask for what these will read, all at once. On PostgreSQL that is one round trip instead of one for each.
+
+        It changes no result. The first statement of each is sent, and whoever executes the same statement next with
+        the same values gets its answer. After a write to a table that it reads it is sent again. What triggers change
+        must not be read ahead.
+        """
+        self.connection.read_ahead(reads)
 
     def one(self, sql: str, *values: Any) -> Row | None:
         """Return the first row, or None."""

@@ -28,7 +28,7 @@ from gateway.store.errors import DATABASE_ERRORS, StorageHealth, concerns_all, c
 from gateway.store.lease_sql import Fence, require
 from gateway.store.listener import StoreListener
 from gateway.store.measurements import Measure
-from gateway.store.transaction import ID_TRIES, Context, Tx, rollback
+from gateway.store.transaction import ID_TRIES, Context, Tx, View, rollback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +51,7 @@ class _Job:
     traceparent: str | None = None
     fence: Fence | None = None
     shared: bool = False
+    ahead: Sequence[Callable[[View], object]] = ()
     result: Any = None
     error: BaseException | None = None
 
@@ -114,11 +115,18 @@ class Writer:
         self._thread.join()
 
     async def write(
-        self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None, shared: bool = False
+        self,
+        write: Callable[[Tx], T],
+        *,
+        urgent: bool = True,
+        fence: Fence | None = None,
+        shared: bool = False,
+        ahead: Sequence[Callable[[View], object]] = (),
     ) -> T:
         """Run ``write`` in a transaction; return its result once committed. With a fence its lease is checked there.
 
-        It may be run again, so it has no effect outside of the transaction. One that is ``shared`` is not urgent.
+        It may be run again, so it has no effect outside of the transaction. One that is ``shared`` is not urgent. What
+        it reads ``ahead`` is asked for when the transaction begins (:meth:`gateway.store.View.read_ahead`).
 
         Raises:
             LeaseLostError: the lease of the fence is another's by now; nothing was changed.
@@ -129,7 +137,8 @@ class Writer:
         with self._wake:
             if self._stopping:
                 raise UnavailableError("The gateway is stopping. Send the same request again when it is back.")
-            (self._urgent if urgent else self._ordinary).append(_Job(write, future, tracing.here(), fence, shared))
+            job = _Job(write, future, tracing.here(), fence, shared, ahead)
+            (self._urgent if urgent else self._ordinary).append(job)
             self._wake.notify()
         return await future
 
@@ -198,29 +207,40 @@ class Writer:
         return [*(call for call, is_due in calls if is_due), partial(self._count, tx.measures)]
 
     def _transact(self, jobs: list[_Job]) -> Tx:
-        """Run these jobs in one transaction, again where another transaction made the server undo it."""
+        """Run these jobs in one transaction; again where another one made the server undo it, or an id was taken.
+
+        The statements of several jobs are sent together. If one of them fails, the jobs are run again, one by one.
+        """
         conflicts: list[str] = []
+        one_by_one = False
+        more_ids = ID_TRIES - 1
         while True:
             try:
-                return self._transact_once(jobs, conflicts)
+                return self._transact_once(jobs, conflicts, one_by_one=one_by_one)
             except DATABASE_ERRORS as error:
                 kind = conflict(error)
-                if kind is None or len(conflicts) == CONFLICT_TRIES - 1:
+                if kind is not None and len(conflicts) < CONFLICT_TRIES - 1:
+                    log.warning("store.conflict", kind=kind, reason=str(error))
+                    conflicts.append(kind)
+                elif len(jobs) > 1 and not one_by_one and not concerns_all(error):
+                    one_by_one = True
+                elif len(jobs) == 1 and id_was_taken(error) and more_ids:
+                    log.warning("store.id_was_taken", reason=str(error))
+                    more_ids -= 1
+                else:
                     raise
-                log.warning("store.conflict", kind=kind, reason=str(error))
-                conflicts.append(kind)
             self._devices.forget()
             for job in jobs:
                 job.result = job.error = None
 
-    def _transact_once(self, jobs: list[_Job], conflicts: Sequence[str]) -> Tx:
+    def _transact_once(self, jobs: list[_Job], conflicts: Sequence[str], *, one_by_one: bool) -> Tx:
         rollback(self._connection)
-        if newer := self._connection.begin_checked(shared=jobs[0].shared):
+        if newer := self._connection.begin_checked(shared=jobs[0].shared, ahead=jobs[0].ahead):
             raise self.trouble.outgrown(newer)
         tx = Tx(self._connection, self._context)
         for kind in conflicts:
             tx.measure(measurements.CONFLICT, kind)
-        self._do(jobs, tx)
+        self._do(jobs, tx, one_by_one=one_by_one)
         self._connection.execute("COMMIT")
         return tx
 
@@ -232,24 +252,22 @@ class Writer:
         """Report after the tasks that the other calls woke: the publisher has a command for a device."""
         self._loop.call_soon(self._listener.notify_measured, samples)
 
-    def _do(self, jobs: list[_Job], tx: Tx) -> None:
+    def _do(self, jobs: list[_Job], tx: Tx, *, one_by_one: bool) -> None:
         if len(jobs) > 1:
             for job in jobs:
-                self._savepoint(job, tx)
+                self._savepoint(job, tx, one_by_one=one_by_one)
         else:  # alone it needs no savepoint: an error undoes everything
-            jobs[0].result = self._run_job(jobs[0], tx, partial(self._begin_again, tx, shared=jobs[0].shared))
-
-    def _begin_again(self, tx: Tx, *, shared: bool) -> None:
-        self._connection.execute("ROLLBACK")
-        self._connection.begin(shared=shared)
-        tx.follows = False  # another process may have come between the two
+            tx.traceparent = jobs[0].traceparent
+            jobs[0].result = jobs[0].run(tx)
 
     def _back_to_savepoint(self) -> None:
         self._connection.execute("ROLLBACK TO job")
 
-    def _run_job(self, job: _Job, tx: Tx, undo: Callable[[], None]) -> Any:
-        """Run this write. If an id that it minted was taken, undo it and run it again with new ids."""
+    def _run_job(self, job: _Job, tx: Tx, *, one_by_one: bool) -> Any:
+        """Run this write beside others. ``one_by_one``: an error is its own; with new ids if one was taken."""
         tx.traceparent, tx.client_address, tx.request_id = job.traceparent, None, None
+        if not one_by_one:
+            return job.run(tx)
         measured, traced = len(tx.measures), len(tx.traced)
         for _ in range(ID_TRIES - 1):
             try:
@@ -258,7 +276,7 @@ class Writer:
                 if not id_was_taken(error):
                     raise
                 log.warning("store.id_was_taken", reason=str(error))
-            undo()
+            self._back_to_savepoint()
             self._devices.forget()
             del tx.measures[measured:], tx.traced[traced:]
         return self._executed(job, tx)
@@ -276,13 +294,13 @@ class Writer:
             job.error = reason
         return []
 
-    def _savepoint(self, job: _Job, tx: Tx) -> None:
+    def _savepoint(self, job: _Job, tx: Tx, *, one_by_one: bool) -> None:
         self._connection.post("SAVEPOINT job")
         measured, traced = len(tx.measures), len(tx.traced)
         try:
-            job.result = self._run_job(job, tx, self._back_to_savepoint)
+            job.result = self._run_job(job, tx, one_by_one=one_by_one)
         except Exception as error:
-            if concerns_all(error):
+            if concerns_all(error) or (isinstance(error, DATABASE_ERRORS) and not one_by_one):
                 raise
             self._back_to_savepoint()
             self._devices.forget()

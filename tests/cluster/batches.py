@@ -96,7 +96,7 @@ class Two:
         return running.inside.is_set()
 
     def _is_waiting(self) -> bool:
-        return bool(next(self.looking.execute(WAITING))[0])
+        return bool(self.looking.execute(WAITING).fetchone()[0])
 
     async def history(self, device_id: str) -> list[tuple[Any, ...]]:
         """Percent, and whether the row before it is its predecessor, of each heartbeat of a device."""

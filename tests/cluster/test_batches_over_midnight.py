@@ -40,9 +40,9 @@ async def test_batches_over_midnight_lose_and_double_nothing(two: Two) -> None:
         async with both.batch(one, ids[0], ids[2], percent=41) as running:
             assert await both.arrives(running)
             begun = asyncio.create_task(worker.write(heartbeat_partition_sql.maintain))
-            await eventually(lambda: next(two.looking.execute(WAITING))[0] == 1, "the worker waits")
+            await eventually(lambda: two.looking.execute(WAITING).fetchone()[0] == 1, "the worker waits")
             async with both.batch(other, ids[1], percent=42) as behind:  # waits for the worker, which waits
-                await eventually(lambda: next(two.looking.execute(WAITING))[0] == 2, "both wait")
+                await eventually(lambda: two.looking.execute(WAITING).fetchone()[0] == 2, "both wait")
                 await running.end()
                 await behind.end()
             assert await begun == 0

@@ -68,7 +68,7 @@ async def _read_beside_a_long_transaction(where: Path) -> list[str]:
             async with _long_transaction(one, "first"):
                 second = asyncio.create_task(other.write(_tell("second")))
                 await eventually(
-                    lambda: second.done() or next(looking.execute(WAITING))[0] == 1,
+                    lambda: second.done() or looking.execute(WAITING).fetchone()[0] == 1,
                     "the second has committed or waits for the first",
                 )
                 await reader.read()

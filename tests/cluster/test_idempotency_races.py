@@ -48,7 +48,7 @@ class Two:
 
     def is_waiting(self) -> bool:
         """Return whether a gateway waits for the other."""
-        return bool(next(self.looking.execute(WAITING))[0])
+        return bool(self.looking.execute(WAITING).fetchone()[0])
 
 
 @pytest.fixture

@@ -294,7 +294,7 @@ def sessions(tmp_path: Path) -> Iterator[tuple[Session, Session]]:
 
 async def _waiting(session: Session) -> None:
     with closing(PostgresConnection(session.connection._address)) as looking:  # noqa: SLF001 - the same registry
-        await eventually(lambda: next(looking.execute(WAITS))[0] == 1, "the other session waits")
+        await eventually(lambda: looking.execute(WAITS).fetchone()[0] == 1, "the other session waits")
 
 
 def _take(holder: Holder) -> Callable[[Tx], Fence | None]:

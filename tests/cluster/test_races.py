@@ -167,7 +167,7 @@ class Two:
         return [await leads, await follows]
 
     def _is_waiting(self, *, alone: bool) -> bool:
-        return bool(next(self.looking.execute(WAITING, (int(alone),)))[0] == 1)
+        return bool(self.looking.execute(WAITING, (int(alone),)).fetchone()[0] == 1)
 
     async def state(self, subject: Subject) -> dict[str, Any]:
         """What is there of a device, without ids, secrets and times."""

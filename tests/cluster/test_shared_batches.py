@@ -73,7 +73,7 @@ async def _in_opposite_order(two: Two) -> None:
             async with two.batch(one, *ids, percent=41) as first, two.batch(more, *reversed(ids), percent=42) as second:
                 first.go_on.set()
                 second.go_on.set()
-                await eventually(lambda: next(two.looking.execute(WAITING))[0] == 2, "both batches wait")
+                await eventually(lambda: two.looking.execute(WAITING).fetchone()[0] == 2, "both batches wait")
                 middle.rollback()
                 assert sorted([*await first.end(), *await second.end()]) == [0, 0, 1, 1, 2, 2]
     for device_id in ids:

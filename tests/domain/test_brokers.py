@@ -9,7 +9,7 @@ from gateway.core.clock import system_clock
 from gateway.domain import brokers, heartbeats
 from gateway.errors import ConflictError, NotFoundError, UnavailableError
 from gateway.mqtt.reconciler import compare
-from gateway.store import Rules, Tx, broker_sql, event_sql, health_sql, outbox_sql, reset_sql
+from gateway.store import Rules, Tx, broker_sql, due_topic_sql, event_sql, health_sql, outbox_sql, reset_sql
 from gateway.store.broker_sql import FIRST
 from tests.domain.brokers import SECOND, age, at, check_fault, disown, leave_out, marked, own
 from tests.domain.support import MINUTE_MS, RESET, World
@@ -32,7 +32,7 @@ def test_a_change_is_marked_for_each_broker(world: World) -> None:
     device_id, _ = world.bound()
     world.reset(device_id)
     assert marked(world, FIRST) == marked(world, SECOND) == {("command", RESET)}
-    world.run(outbox_sql.done, [row.seq for row in outbox_sql.due(world.view, world.now, 100)])
+    world.run(outbox_sql.done, [topic.row.seq for topic in due_topic_sql.due(world.view, world.now, 100)])
     assert (marked(world, FIRST), marked(world, SECOND)) == (set(), {("command", RESET)})
     world.supersede(device_id)
     assert marked(world, FIRST) == marked(world, SECOND) == OF_DEVICE
@@ -57,7 +57,8 @@ def test_a_broker_that_joins_is_compared_and_lacks_nothing(world: World) -> None
     third = world.run(broker_sql.join, "brk_c")
     assert marked(world, third) == set()
     world.run(lambda tx: compare(tx, world.names, {}, trustworthy=True, broker=third))
-    assert [row.device_pk for row in outbox_sql.due(world.view, world.now, 9, third)] == [before.device_pk]
+    due = due_topic_sql.due(world.view, world.now, 9, third)
+    assert [topic.row.device_pk for topic in due] == [before.device_pk]
     other, _ = (world.register("SN-2"), world.bind(world.register("SN-2")))
     world.create(other)
     assert ("command", "reboot") in marked(world, third)
@@ -83,7 +84,7 @@ def test_a_bind_waits_for_the_brokers_that_are_there(world: World, missing: str)
     world.reset(device_id)
     world.settle()
     world.supersede(device_id)
-    world.run(outbox_sql.done, [row.seq for row in outbox_sql.due(world.view, world.now, 100)])
+    world.run(outbox_sql.done, [topic.row.seq for topic in due_topic_sql.due(world.view, world.now, 100)])
     world.run(outbox_sql.done, [row.seq for row in outbox_sql.pending(world.view, outbox_sql.CREDENTIAL, 100)])
     if missing == "nobody":
         with pytest.raises(UnavailableError):
@@ -104,8 +105,7 @@ def test_a_late_last_will_of_another_broker_is_ignored(world: World) -> None:
     for retained in (False, True):
         at(world, FIRST).say(world.names.status(device_id), {"status": "offline"}, retain=retained)
         assert world.view.value("SELECT offline_due_at FROM health") == due
-    assert health_sql.is_at_broker(world.view, world.device(device_id).pk, SECOND)
-    assert not health_sql.is_at_broker(world.view, world.device(device_id).pk, FIRST)
+    assert tuple(world.view.one("SELECT broker_pk, at_broker FROM health") or ()) == (SECOND, 1)
     at(world, SECOND).say(world.names.status(device_id), {"status": "offline"})
     assert world.view.value("SELECT offline_due_at FROM health") < due
 

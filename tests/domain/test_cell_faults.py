@@ -7,7 +7,7 @@ import pytest
 
 from gateway.domain import cells
 from gateway.mqtt import publisher
-from gateway.store import Tx, broker_session_sql, broker_sql, command_sql, home_sql, outbox_sql, token_sql
+from gateway.store import Tx, broker_session_sql, broker_sql, home_sql, outbox_sql, token_sql
 from gateway.store.broker_sql import FIRST, BrokerRecord
 from tests.domain import test_cells as rules
 from tests.domain.brokers import check_fault, with_homes
@@ -69,7 +69,7 @@ FAULTS: dict[str, tuple[object, str, object, Callable[[World], None]]] = {
     "the old broker publishes, too": (
         publisher,
         "wanted",
-        lambda view, row: command_sql.open_of_type(view, row.device_pk, row.detail),
+        lambda due: due.command,
         rules.test_a_reset_that_was_accepted_before_a_move_is_delivered_after_it,
     ),
     "a status stays at the old broker": (

@@ -19,6 +19,7 @@ from gateway.store import (
     broker_session_sql,
     broker_sql,
     command_sql,
+    due_topic_sql,
     home_sql,
     outbox_sql,
     token_sql,
@@ -119,10 +120,9 @@ def test_a_reset_that_was_accepted_before_a_move_is_delivered_after_it(world: Wo
     for broker in (FIRST, SECOND):
         assert marked(world, broker) == {("command", RESET), *OF_DEVICE}
         assert world.view.value("SELECT count(*) FROM outbox WHERE kind = 'mirror' AND broker_pk = ?", broker) == 1
-    (old,), (new,) = rows(world, FIRST, "command"), rows(world, SECOND, "command")
-    assert publisher.wanted(world.view, old) is None
-    assert publisher.wanted(world.view, new) == command
-    assert publisher.status(world.view, rows(world, FIRST, "topic")[0], FIRST) == b""
+    old, new = (due_topic_sql.due(world.view, world.now, 9, broker) for broker in (FIRST, SECOND))
+    assert [publisher.wanted(topic) for topic in (old[0], new[0])] == [None, command]
+    assert publisher.status(old[1]) == b""
     assert [len(token_sql.broker_entries(world.view, each)) for each in (FIRST, SECOND)] == [0, 1]
     world.settle()
     world.ack(command, "executed", token)  # it was on its way at the old broker

@@ -57,5 +57,5 @@ def _broken_link() -> Iterator[None]:
 
 @mutant("a certificate has the id of the person", 7)
 def _in_the_clear() -> Iterator[None]:
-    with patch.object(end_users, "fingerprint", lambda _tx, _project_id, end_user_id: end_user_id):
+    with patch.object(end_users, "fingerprint", lambda _tx, _project_id, end_user_id, _salt: end_user_id):
         yield

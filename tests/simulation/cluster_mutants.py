@@ -12,8 +12,9 @@ from gateway.cluster.lease import Lease, Work
 from gateway.domain import backlog
 from gateway.mqtt.connect import BrokerAddress, Session
 from gateway.mqtt.reconciler import Reconciler
-from gateway.store import Store, Tx, View, event_sql, lease_sql, outbox_sql, writer
+from gateway.store import Store, Tx, View, due_topic_sql, event_sql, lease_sql, outbox_sql, writer
 from gateway.store.dialect import SQLITE
+from gateway.store.due_topic_sql import DueTopic
 from gateway.store.lease_sql import FLEET, Fence, Holder
 from gateway.workers.change_poller import ChangePoller
 from tests.simulation.disk import VirtualWriter
@@ -131,19 +132,17 @@ def _not_compared() -> Iterator[None]:
 
 @mutant("a publisher skips what another gateway had begun with", 1, 3, clustered=True)
 def _skips_claimed() -> Iterator[None]:
-    due, done = outbox_sql.due, outbox_sql.done
+    due, done = due_topic_sql.due, outbox_sql.done
 
     def claims_at(connection: Any) -> dict[Any, Any]:
         found: dict[Any, Any] = vars(connection.disk).setdefault("claims", {}) if isinstance(connection, Line) else {}
         return found
 
-    def claimed(view: View, *given: int) -> list[outbox_sql.OutboxRow]:
+    def claimed(view: View, *given: int) -> list[DueTopic]:
         line, claims = view.connection, claims_at(view.connection)
-        rows = [
-            row for row in due(view, *given) if claims.setdefault((row.kind, row.device_pk, row.detail), line) is line
-        ]
-        claims.update({row.seq: (row.kind, row.device_pk, row.detail) for row in rows})
-        return rows
+        topics = [each for each in due(view, *given) if claims.setdefault(each.row[1:4], line) is line]
+        claims.update({each.row.seq: each.row[1:4] for each in topics})
+        return topics
 
     def ended(tx: Tx, seqs: list[int]) -> None:
         claims = claims_at(tx.connection)
@@ -151,7 +150,7 @@ def _skips_claimed() -> Iterator[None]:
             claims.pop(claims.pop(seq, None), None)
         done(tx, seqs)
 
-    with patch.object(outbox_sql, "due", claimed), patch.object(outbox_sql, "done", ended):
+    with patch.object(due_topic_sql, "due", claimed), patch.object(outbox_sql, "done", ended):
         yield
 
 

@@ -6,7 +6,7 @@ back what was not committed, which is what the next start of a real one does.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,13 +129,19 @@ class VirtualWriter(Writer):
         """Nothing to stop."""
 
     async def write(
-        self, write: Callable[[Tx], T], *, urgent: bool = True, fence: Fence | None = None, shared: bool = False
+        self,
+        write: Callable[[Tx], T],
+        *,
+        urgent: bool = True,
+        fence: Fence | None = None,
+        shared: bool = False,
+        ahead: Sequence[Callable[[View], object]] = (),
     ) -> T:
         """Queue it as the gateway does."""
         self.process.seam("write")
         await self.process.pause_point("write")
         self._schedule_turn()
-        return await super().write(write, urgent=urgent, fence=fence, shared=shared)
+        return await super().write(write, urgent=urgent, fence=fence, shared=shared, ahead=ahead)
 
     def _schedule_turn(self) -> None:
         if not self._due:

@@ -14,6 +14,7 @@ from gateway.domain.commands import Refusal
 from gateway.models.commands import Ack
 from gateway.store import View, command_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.dialect import SqlDialect
 from gateway.store.records import DeviceKey
 from tests.simulation.mutants import mutant
 
@@ -31,11 +32,12 @@ def _numbers_stay() -> Iterator[None]:
 
 @mutant("a restore does not raise the numbers of commands", 1)
 def _numbers_come_again() -> Iterator[None]:
-    def next_seq(view: View, device_pk: int, command_type: str) -> int:
-        newest = view.value("SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ?", device_pk, command_type)
-        return (newest or 0) + 1
+    real = command_sql.next_seq_of
 
-    with patch.object(command_sql, "next_seq", next_seq):
+    def next_seq_of(dialect: SqlDialect, device: str) -> str:
+        return real(dialect, device).replace("value AS BIGINT", "'0' AS BIGINT")
+
+    with patch.object(command_sql, "next_seq_of", next_seq_of):
         yield
 
 

@@ -21,10 +21,11 @@ from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.session import ReceivedMessage, Session
-from gateway.store import Tx, command_sql, event_sql, outbox_sql
+from gateway.store import Tx, command_sql, due_topic_sql, event_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_cache import DeviceCache
 from gateway.store.device_sql import DeviceRecord
+from gateway.store.due_topic_sql import DueTopic
 from gateway.store.records import DeviceKey
 from gateway.store.token_sql import TokenRecord
 from gateway.workers.presence import PresenceWorker
@@ -95,19 +96,19 @@ def _not_cleared() -> Iterator[None]:
 @mutant("a row that was marked again while it was published is dropped", 3)
 def _marks_get_lost() -> Iterator[None]:
     seen: dict[int, tuple[str, int, str]] = {}
-    due = outbox_sql.due
+    due = due_topic_sql.due
 
-    def remembering(*args: Any) -> list[outbox_sql.OutboxRow]:
-        rows = due(*args)
-        seen.update({row.seq: (row.kind, row.device_pk, row.detail) for row in rows})
-        return rows
+    def remembering(*args: Any) -> list[DueTopic]:
+        topics = due(*args)
+        seen.update({topic.row.seq: (topic.row.kind, topic.row.device_pk, topic.row.detail) for topic in topics})
+        return topics
 
     def done(tx: Tx, seqs: list[int]) -> None:
         for seq in seqs:
             what = seen.get(seq, ("", 0, ""))
             tx.run("DELETE FROM outbox WHERE seq = ? OR (kind = ? AND device_pk = ? AND detail = ?)", seq, *what)
 
-    with patch.object(outbox_sql, "due", remembering), patch.object(outbox_sql, "done", done):
+    with patch.object(due_topic_sql, "due", remembering), patch.object(outbox_sql, "done", done):
         yield
 
 

@@ -84,7 +84,7 @@ class Line:
         """Begin a transaction that writes."""
         self.execute("BEGIN IMMEDIATE")
 
-    def begin_checked(self, *, shared: bool = False) -> str | None:
+    def begin_checked(self, *, shared: bool = False, ahead: object = ()) -> str | None:  # noqa: ARG002 - nor read
         """Begin a transaction that writes. No other version changes the schema here."""
         self.begin(shared=shared)
         return None

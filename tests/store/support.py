@@ -26,8 +26,11 @@ class WriterBench:
 
     @property
     def commits(self) -> int:
-        """How many there were."""
-        return self.statements.count("COMMIT")
+        """How many succeeded: after one that was refused comes a rollback."""
+        following = [*self.statements[1:], ""]
+        return sum(
+            one == "COMMIT" and next_one != "ROLLBACK" for one, next_one in zip(self.statements, following, strict=True)
+        )
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 from gateway.bootstrap import rules_of
 from gateway.domain import commands, devices
 from gateway.settings.loading import Settings
-from gateway.store import Rules, Tx, outbox_sql
+from gateway.store import Rules, Tx, due_topic_sql, outbox_sql
 from tests.domain.support import NOON, World
 
 STEP = 20
@@ -47,7 +47,8 @@ def turns(world: World) -> list[int]:
 
 def due(world: World) -> list[str]:
     """The devices whose commands are due now, in the order in which they go out."""
-    return [row.device_id for row in outbox_sql.due(world.view, world.now, 100) if row.kind == outbox_sql.COMMAND]
+    found = due_topic_sql.due(world.view, world.now, 100)
+    return [topic.row.device_id for topic in found if topic.row.kind == outbox_sql.COMMAND]
 
 
 def test_a_bulk_reset_is_due_at_a_pace(world: World) -> None:
@@ -64,11 +65,11 @@ def test_two_bulk_resets_at_once_share_the_pace(world: World) -> None:
     later, latest = world.bound("SN-8")[0], world.bound("SN-9")[0]
     some(world, 2)
     world.now += STEP
-    world.run(outbox_sql.done, [row.seq for row in outbox_sql.due(world.view, world.now, 100)])
+    world.run(outbox_sql.done, [topic.row.seq for topic in due_topic_sql.due(world.view, world.now, 100)])
     reset_paced(world, later)
     assert turns(world) == [STEP, 2 * STEP]
     world.now += 2 * STEP
-    world.run(outbox_sql.done, [row.seq for row in outbox_sql.due(world.view, world.now, 100)])
+    world.run(outbox_sql.done, [topic.row.seq for topic in due_topic_sql.due(world.view, world.now, 100)])
     reset_paced(world, latest)
     assert turns(world) == [STEP]
 
@@ -154,12 +155,12 @@ def test_other_retained_topics_are_due_too(world: World) -> None:
     device_id, _ = world.bound()
     world.create(device_id, "reboot")
     world.delete(device_id)
-    rows = outbox_sql.due(world.view, world.now, 100)
+    rows = [topic.row for topic in due_topic_sql.due(world.view, world.now, 100)]
     assert [(row.kind, row.detail, row.deleted_at) for row in rows] == [
         ("command", "reboot", world.now),
         ("topic", "status", world.now),
     ]
-    assert [row.kind for row in outbox_sql.due(world.view, world.now, 1)] == ["command"]
+    assert [topic.row.kind for topic in due_topic_sql.due(world.view, world.now, 1)] == ["command"]
     world.run(outbox_sql.done, [rows[0].seq])
     assert outbox_sql.next_due(world.view) == 0
     world.run(outbox_sql.done, [rows[1].seq])

@@ -55,7 +55,9 @@ class Statements:
 
 def _table(statement: str) -> str:
     """Verb and table of a statement, as short as it says what is done."""
-    outer = re.sub(r"\(SELECT [^()]*\)", "", statement)  # a column that is a query of its own names another table
+    outer = statement
+    while outer != (shorter := re.sub(r"\([^()]*\)", "", outer)):  # a column that is a query names another table
+        outer = shorter
     words = outer.replace("OR REPLACE ", "").replace("*", "").split()
     places = {"SELECT": "FROM", "INSERT": "INTO", "DELETE": "FROM"}
     after = places.get(words[0])

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from gateway.core.postgres_address import CONNECT_SECONDS
 from gateway.store.dialect import POSTGRESQL
 from gateway.store.errors import PostgresError
+from gateway.store.postgres.ahead import statement_of
 from gateway.store.postgres.failures import IN_DOUBT, is_stale, postgres_error
+from gateway.store.postgres.login import connect
 from gateway.store.postgres.posted import Outgoing, Posted, answer, message
 from gateway.store.postgres.prepared import PreparedStatements
 from gateway.store.postgres.statements import Changes, many, text_of, translated
 from gateway.store.postgres.steps import STEP_TABLE, names
-from gateway.store.postgres.values import register_types, row_factory
 from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
 from gateway.store.row_statement import arrays
 
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from gateway.core.postgres_address import PostgresAddress
+    from gateway.store.engine import Cursor
     from gateway.store.readers import Deadline
     from gateway.store.row_statement import RowStatement
+    from gateway.store.transaction import View
 
 T = TypeVar("T")
 
@@ -77,12 +79,15 @@ class PostgresConnection:
         raw = self._raw
         return raw is not None and not raw.closed and raw.info.transaction_status is not TransactionStatus.IDLE
 
-    def execute(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Cursor:
         """Execute a statement.
 
         Raises:
             PostgresError: it failed, or the server cannot be reached.
         """
+        ahead = self._outgoing.ahead.take(sql, values)
+        if ahead is not None:
+            return ahead
         if sql.startswith("ROLLBACK") and self._outgoing.roll_back(sql):
             return psycopg.ClientCursor(self._raw) if self._raw is not None else self._run(psycopg.ClientCursor)
         posted = self._outgoing.take()
@@ -104,6 +109,15 @@ class PostgresConnection:
         Raises:
             PostgresError: a value cannot be stored. What fails at the server is raised when it is sent.
         """
+        self._outgoing.ahead.changed_by(sql)
+        return self._post(sql, values)
+
+    def read_ahead(self, reads: Sequence[Callable[[View], object]]) -> None:
+        """Ask for the first answer that each of these needs, together (:meth:`gateway.store.View.read_ahead`)."""
+        for statement in filter(None, map(statement_of, reads)):
+            self._outgoing.ahead.add(statement, self._post(*statement))
+
+    def _post(self, sql: str, values: Sequence[Any]) -> Posted:
         posted = Posted(self._run(lambda raw: self._text_of(raw, sql, values)), self.flush)
         self._outgoing.add(posted)
         return posted
@@ -133,6 +147,7 @@ class PostgresConnection:
         Raises:
             PostgresError: as above.
         """
+        self._outgoing.ahead.changed_by(sql)
         self.flush()
         statement, _ = translated(sql)
         listed = list(rows)
@@ -171,12 +186,19 @@ class PostgresConnection:
         """
         self._begin(_BEGIN_SHARED if shared else _BEGIN)
 
-    def begin_checked(self, *, shared: bool = False) -> str | None:
-        """Begin, and return the schema step that this program does not know: one message, since each write does it."""
-        cursor = self._begin(f"{_BEGIN_SHARED if shared else _BEGIN}; {_NEWEST_STEP}")
-        while cursor.nextset():
-            pass
-        return _unless_known(_value(cursor))
+    def begin_checked(self, *, shared: bool = False, ahead: Sequence[Callable[[View], object]] = ()) -> str | None:
+        """Begin, and return the schema step that this program does not know: one message, since each write does it.
+
+        What the transaction reads ``ahead`` goes with it (:meth:`read_ahead`).
+        """
+        begin = _BEGIN_SHARED if shared else _BEGIN
+        cursor = self._begin(f"{begin}; {_NEWEST_STEP}", ahead)
+        for _ in begin.split(";"):
+            cursor.nextset()
+        step = _value(cursor)
+        cursor.nextset()
+        answer(self._outgoing.take(), cursor)
+        return _unless_known(step)
 
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The server ends it when the deadline has passed."""
@@ -203,6 +225,7 @@ class PostgresConnection:
 
     def refresh(self) -> bool:
         """Forget a connection that was lost. Return whether it was, and another try may succeed at once."""
+        self._outgoing.clear()
         if not self._is_lost():
             return False
         self.close()
@@ -262,15 +285,19 @@ class PostgresConnection:
         if raw is not None:
             raw.close()
 
-    def _begin(self, statement: str) -> psycopg.Cursor[Any]:
-        """Begin. Where an old connection turns out to be lost, begin on a new one: nothing was done on it yet."""
+    def _begin(self, statement: str, ahead: Sequence[Callable[[View], object]] = ()) -> psycopg.Cursor[Any]:
+        """Begin. Where an old connection turns out to be lost, begin on a new one: nothing was done on it yet.
+
+        What is read ahead stays posted, for its answers, unless the connection is a new one.
+        """
         self.refresh()
-        self._outgoing.clear()
         self._is_long = False
         is_new = self._raw is None
         try:
             self._run(self._prepare_wanted)
-            return self._run(lambda raw: raw.execute(statement.encode()))
+            self.read_ahead(ahead)
+            text = self._outgoing.message_after(statement)
+            return self._run(lambda raw: raw.execute(text.encode()))
         except PostgresError:
             if is_new or not self.refresh():
                 raise
@@ -297,36 +324,10 @@ class PostgresConnection:
             raise postgres_error(error) from error
 
 
-def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Connection[Any]:
-    """Connect to the first host that fits: a primary, unless the connection only reads.
-
-    Raises:
-        psycopg.Error: no host can be reached, or it refuses the user.
-    """
-    password = None if address.password is None else address.password.get_secret_value()
-    raw = psycopg.connect(
-        address.url,
-        autocommit=True,
-        prepare_threshold=None,
-        connect_timeout=CONNECT_SECONDS,
-        target_session_attrs="any" if read_only else "read-write",
-        application_name="device-gateway",
-        keepalives_idle=10,
-        keepalives_interval=3,
-        keepalives_count=3,
-        tcp_user_timeout=round(ANSWER_SECONDS * 1000),
-        cursor_factory=psycopg.ClientCursor,
-        row_factory=row_factory,
-        password=password,
-    )
-    register_types(raw)
-    return raw
-
-
 def _unless_known(step: str | None) -> str | None:
     return step if step not in names() else None
 
 
-def _value(cursor: psycopg.Cursor[Any]) -> Any:
+def _value(cursor: Cursor) -> Any:
     row = cursor.fetchone()
     return None if row is None else row[0]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.store.postgres.ahead import Answers
+from gateway.store.postgres.values import rows_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -60,6 +63,7 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._waiting: list[Posted] = []
+        self.ahead = Answers()
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
@@ -72,6 +76,7 @@ class Outgoing:
     def clear(self) -> None:
         """Forget them: their transaction is rolled back."""
         self._waiting.clear()
+        self.ahead.clear()
 
     def roll_back(self, statement: str) -> bool:
         """Forget what this statement undoes. Return whether that was all: the savepoint itself was not sent yet."""
@@ -82,6 +87,10 @@ class Outgoing:
             return True
         self.clear()
         return False
+
+    def message_after(self, first: str) -> str:
+        """Return the text of one message with a first statement and these."""
+        return ";".join((first, *(each.text for each in self._waiting)))
 
     def take(self) -> list[Posted]:
         """Return them, to be sent now."""
@@ -97,6 +106,6 @@ def message(posted: list[Posted], last: str) -> str:
 def answer(posted: list[Posted], cursor: psycopg.Cursor[Any]) -> psycopg.Cursor[Any]:
     """Give each of these statements its result. Return the cursor with the result of the last statement."""
     for each in posted:
-        each.answered(cursor.rowcount, cursor.fetchall() if cursor.description else [])
+        each.answered(cursor.rowcount, rows_of(cursor))
         cursor.nextset()
     return cursor

@@ -10,13 +10,15 @@ another number than the one it logged in with prepares nothing.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
+from psycopg.adapt import Transformer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from psycopg import abc
 
 OFTEN: Final = 3
 """A statement that was executed so often on a connection is prepared."""
@@ -44,6 +46,7 @@ class PreparedStatements:
         self._uses: dict[_Use, int] = {}
         self._names: dict[_Use, str | None] = {}
         self._wanted: list[_Use] = []
+        self._literals: abc.Transformer | None = None
         self._is_direct = None if allowed else False
 
     def text_of(self, raw: psycopg.Connection[Any], sql: str, values: Sequence[Any]) -> str | None:
@@ -55,7 +58,9 @@ class PreparedStatements:
             return None
         if not values:
             return f"EXECUTE {name}"
-        return psycopg.ClientCursor(raw).mogrify(f"EXECUTE {name} ({_places(len(values))})", values)
+        if self._literals is None:
+            self._literals = Transformer(raw)
+        return f"EXECUTE {name} ({b', '.join(map(self._literals.as_literal, values)).decode()})"
 
     def _count(self, use: _Use) -> None:
         if use in self._names or not use.sql.startswith(_KINDS):
@@ -102,8 +107,3 @@ def _numbered(sql: str) -> str:
     pieces = _PLACEHOLDER.split(sql)
     places = (place or str(number) for number, place in enumerate(pieces[1::2], 1))
     return pieces[0] + "".join(f"${place}{text}" for place, text in zip(places, pieces[2::2], strict=True))
-
-
-@lru_cache
-def _places(count: int) -> str:
-    return ", ".join(["%s"] * count)

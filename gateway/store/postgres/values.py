@@ -33,16 +33,26 @@ class PostgresRow(tuple[Any, ...]):
 
 
 @cache
-def _row_type(columns: tuple[str, ...]) -> type[PostgresRow]:
-    places = {name: place for place, name in enumerate(columns)}
+def _row_type(columns: tuple[bytes | None, ...]) -> type[PostgresRow]:
+    places = {(name or b"").decode(): place for place, name in enumerate(columns)}
     return type("Row", (PostgresRow,), {"__slots__": (), "places": places})
 
 
 def row_factory(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Any]:
-    """Return what makes a row of a query with these columns."""
-    if cursor.description is None:
+    """Return what makes a row of a query with these columns.
+
+    The names come from the result itself. ``cursor.description`` makes an object for each column of each result.
+    """
+    result = cursor.pgresult
+    if result is None or not result.nfields:
         return tuple
-    return _row_type(tuple(column.name for column in cursor.description))
+    return _row_type(tuple(map(result.fname, range(result.nfields))))
+
+
+def rows_of(cursor: psycopg.Cursor[Any]) -> list[Any]:
+    """Return the rows of the present result; none of a statement that returns no rows."""
+    result = cursor.pgresult
+    return cursor.fetchall() if result is not None and result.nfields else []
 
 
 def register_types(raw: psycopg.Connection[Any]) -> None:

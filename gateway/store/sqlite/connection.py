@@ -14,11 +14,12 @@ from gateway.store.row_statement import SEVERAL
 from gateway.store.schema import SET, from_a_newer_gateway, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from gateway.store.readers import Deadline
     from gateway.store.row_statement import RowStatement
+    from gateway.store.transaction import View
 
 DATABASE_NAME: Final = "gateway.db"
 BUSY_TIMEOUT_MS: Final = 5_000
@@ -47,11 +48,19 @@ class SqliteConnection(sqlite3.Connection):
     def flush(self) -> None:
         """Do nothing: each statement was executed."""
 
+    def read_ahead(self, reads: Sequence[Callable[[View], object]]) -> None:
+        """Do nothing: a read is a call in this process."""
+
     def begin(self, *, shared: bool = False) -> None:  # noqa: ARG002 - one process writes
         """Begin a transaction that writes."""
         self.execute("BEGIN IMMEDIATE")
 
-    def begin_checked(self, *, shared: bool = False) -> str | None:
+    def begin_checked(
+        self,
+        *,
+        shared: bool = False,
+        ahead: Sequence[Callable[[View], object]] = (),  # noqa: ARG002 - as in read_ahead
+    ) -> str | None:
         """Begin a transaction that writes; return what :meth:`newer_schema` does."""
         self.begin(shared=shared)
         return self.newer_schema()

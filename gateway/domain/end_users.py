@@ -15,9 +15,9 @@ SALT_BYTES: Final = 32
 def fingerprint(tx: Tx, project_id: str, end_user_id: str, salt: bytes | None) -> str:
     """Return the pseudonym of a person: base64url(HMAC-SHA256(salt, end_user_id)), without padding.
 
-    The salt is random, one for each person and project. ``salt`` is the one that is stored; None: there is none, and it
-    is made. While it exists, the operator can show that two documents are about the same person. Without it the
-    pseudonym cannot be linked to an id, not even by trying all ids.
+    The salt is random, one for each person and project. ``salt`` is the one that is stored; None: it has to be made.
+    While it exists, the operator can show that two documents are about the same person. Without it the pseudonym cannot
+    be linked to an id, not even by trying all ids.
     """
     if salt is None:
         salt = tx.entropy(SALT_BYTES)

@@ -103,9 +103,9 @@ class View:
     def read_ahead(self, *reads: Callable[[View], object]) -> None:
         """Ask for what these will read, all at once. On PostgreSQL that is one round trip instead of one for each.
 
-        It changes no result. The first statement of each is sent, and whoever executes the same statement next with
-        the same values gets its answer. After a write to a table that it reads it is sent again. What triggers change
-        must not be read ahead.
+        It changes no result. The first statement of each is sent. The next read with the same statement and values gets
+        its answer, unless its table was written meanwhile: then it asks again. What triggers change must not be read
+        ahead.
         """
         self.connection.read_ahead(reads)
 

@@ -1,6 +1,6 @@
 """Reads that are sent ahead: what a write is going to ask for, in one message, since each message is a round trip.
 
-A read that was sent ahead is known by its statement and its values. Whoever reads the same next gets that answer.
+A read that was sent ahead is known by its statement and its values. The next read of the same gets that answer.
 """
 
 from __future__ import annotations

@@ -62,14 +62,13 @@ def compare(
     Return topics of devices that are not ours, and how many were marked.
     """
     differing = _wanted(tx, names, held, trustworthy=trustworthy, broker=broker)
-    strangers = []
-    for topic in held:  # what is left there belongs to no open command
-        place = names.parse(topic)
-        device = device_sql.any_by_id(tx, place.device_id) if isinstance(place, topics.CommandTopic) else None
-        if device is None or not isinstance(place, topics.CommandTopic):
-            strangers.append(topic)
-        else:
-            differing.add((device.pk, place.type))
+    left = {topic: names.parse(topic) for topic in held}  # it belongs to no open command
+    of_commands = {topic: place for topic, place in left.items() if isinstance(place, topics.CommandTopic)}
+    found = device_sql.any_by_ids(tx, {place.device_id for place in of_commands.values()})
+    pks = {device.id: device.pk for device in found}
+    ours = {topic: place for topic, place in of_commands.items() if place.device_id in pks}
+    differing |= {(pks[place.device_id], place.type) for place in ours.values()}
+    strangers = [topic for topic in held if topic not in ours]
     if not trustworthy:
         since = broker_sql.compared_at(tx, broker, tx.now) - LATELY_MS
         differing |= {(row.device_pk, row.type) for row in command_sql.closed_since(tx, since)}

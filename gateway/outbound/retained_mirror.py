@@ -133,8 +133,11 @@ class RetainedMirror:
             return []
         shown = self._leaf.projects(view)
         elsewhere = home_sql.elsewhere(view, [row.device_pk for row in rows], self._broker)
-        devices = ((row.seq, device_sql.by_pk(view, row.device_pk)) for row in rows)
-        return [(seq, self._message(device, shown, is_here=device.pk not in elsewhere)) for seq, device in devices]
+        devices = device_sql.by_pks(view, [row.device_pk for row in rows])
+        return [
+            (row.seq, self._message(devices[row.device_pk], shown, is_here=row.device_pk not in elsewhere))
+            for row in rows
+        ]
 
     def _message(self, device: DeviceRecord, shown: Container[str] | None, *, is_here: bool) -> tuple[str, bytes]:
         is_there = is_here and device.deleted_at is None and _is_in(shown, device)
@@ -267,10 +270,10 @@ class RetainedMirror:
         Topics of unknown devices are counted as orphans.
         """
         left = [device_id for device_id, _ in self._held.values()]
-        known = {
-            self._leaf.topic(row.id, row.project_id): row.pk
-            for row in await self._store.read(partial(_records, device_ids=left))
-        }
+        known: dict[str, int] = {}
+        for begin in range(0, len(left), BATCH):
+            some = partial(device_sql.any_by_ids, device_ids=left[begin : begin + BATCH])
+            known |= {self._leaf.topic(row.id, row.project_id): row.pk for row in await self._store.read(some)}
         self._strangers = [topic for topic in self._held if topic not in known]
         gone = {pk for topic, pk in known.items() if topic in self._held}
         if not told:
@@ -293,11 +296,6 @@ _ANY_PROJECT: Final = "{project_id}"
 
 def _is_in(shown: Container[str] | None, device: DeviceRecord) -> bool:
     return shown is None or device.project_id in shown
-
-
-def _records(view: View, device_ids: Sequence[str]) -> list[DeviceRecord]:
-    found = (device_sql.any_by_id(view, each) for each in device_ids)
-    return [row for row in found if row is not None]
 
 
 def _mark(tx: Tx, pks: Sequence[int], detail: str, broker: int) -> None:

@@ -88,6 +88,25 @@ def by_pk(view: View, pk: int) -> DeviceRecord:
     return device
 
 
+def by_pks(view: View, pks: Collection[int]) -> dict[int, DeviceRecord]:
+    """Return devices by their row numbers, deleted or not. Numbers of none are left out."""
+    found = view.records(
+        DeviceRecord,
+        f"SELECT {COLUMNS} {FROM} WHERE d.pk IN ({view.dialect.numbers})",
+        json.dumps(list(pks)),
+    )
+    return {device.pk: device for device in found}
+
+
+def any_by_ids(view: View, device_ids: Collection[str]) -> list[DeviceRecord]:
+    """Return devices of any project by their ids, deleted or not. Ids of none are left out."""
+    return view.records(
+        DeviceRecord,
+        f"SELECT {COLUMNS} {FROM} WHERE d.id IN ({view.dialect.names})",
+        json.dumps(list(device_ids)),
+    )
+
+
 def by_id(view: View, device_id: str) -> DeviceRecord | None:
     """Return a device of any project that is not deleted: for the broker, where the device has shown its credential."""
     return view.record(DeviceRecord, f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.deleted_at IS NULL", device_id)

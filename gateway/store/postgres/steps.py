@@ -191,6 +191,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p047_forgiven_silence": steps_041_to_050.P047,
     "p048_short_ids_in_indexes": steps_041_to_050.P048,
     "p049_narrow_health": steps_041_to_050.P049,
+    "p050_hashes_of_tokens": steps_041_to_050.P050,
 }
 """Statements by the name of their step, in order."""
 

@@ -40,6 +40,10 @@ class Backoff:
         self.failures += 1
         return 2 * self._delay(self.failures, max(self._longest, self._refused_longest) / 2)
 
+    def begin_link(self) -> None:
+        """Count the refusals of a new link from zero: after a refresh or a power cut it may be refused again."""
+        self.refusals = 0
+
     def _delay(self, attempt: int, longest: float) -> float:
         """Return a random delay of at least half of the doubled delay, so that it is spread and never zero."""
         ceiling = min(longest, self._first * 2.0 ** min(attempt - 1, 32))

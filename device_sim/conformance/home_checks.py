@@ -10,6 +10,8 @@ from device_sim.conformance.link_checks import HEARTBEATS, refresh_request
 from device_sim.conformance.packets import CONNACK_ACCEPTED
 from device_sim.conformance.scenario import Scenario
 
+NOWHERE = 0
+"""A port that no broker has: none knows the device."""
 WRONG_ADDRESSES: Mapping[str, Mapping[str, Any]] = {
     "no host": {"host": None},
     "an empty host": {"host": ""},
@@ -22,11 +24,12 @@ WRONG_ADDRESSES: Mapping[str, Mapping[str, Any]] = {
 
 
 async def home(kit: Kit) -> None:
-    """Move the device to the second broker, after answers that name none, and back to the first."""
+    """Move the device to the second broker, after answers that name none, and back to the first; then it loses both."""
     await _steady(kit, await kit.online())
     first, second = kit.broker.ports
     await _move(kit, second, WRONG_ADDRESSES)
     await _move(kit, first, {})
+    await _lost_again(kit, second)
 
 
 async def _move(kit: Kit, port: int, wrong: Mapping[str, Mapping[str, Any]]) -> None:
@@ -45,6 +48,22 @@ async def _move(kit: Kit, port: int, wrong: Mapping[str, Mapping[str, Any]]) -> 
     link = await _arrived(kit)
     kit.findings.passed("C16", "connected to the broker that the answer to a refresh named")
     await _steady(kit, link)
+
+
+async def _lost_again(kit: Kit, port: int) -> None:
+    """Name the broker at this port, which does not know the device any more when it connects: it was moved again."""
+    since = kit.log.now
+    kit.broker.home = NOWHERE
+    kit.http.refreshes.append({**kit.address(), "port": port})
+    kit.cut_link()
+    await refresh_request(kit, since, 0)
+    try:
+        await refresh_request(kit, since, 1)
+    except DeviationError as error:
+        raise DeviationError(f"after the broker that an answer had named refused it: {error}") from error
+    kit.broker.home = None
+    await _steady(kit, await _arrived(kit))
+    kit.findings.passed("C16", "asked again after the broker that an answer had named refused it, too")
 
 
 async def _steady(kit: Kit, link: Link) -> None:

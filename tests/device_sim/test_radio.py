@@ -179,7 +179,10 @@ async def test_a_cut_right_after_the_connect_counts_as_a_failure(testbed: Device
 
 
 async def test_a_refused_token_is_reported(tmp_path: Path) -> None:
-    """A refused token is reported after three refusals, and tried on: it may be the broker that is late."""
+    """A refused token is reported after three refusals, and tried on: it may be the broker that is late.
+
+    A link that is opened later counts its own.
+    """
     passwords = tmp_path / "passwords"
     passwords.write_text("")
     extra = f"allow_anonymous false\npassword_file {passwords}"
@@ -191,6 +194,8 @@ async def test_a_refused_token_is_reported(tmp_path: Path) -> None:
         device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=api, interval=0.05, rng=seeded(), options=QUICK)
         async with running(device):
             refused = await device.wait_for_fact("refused")
+            await device.cut_power()
+            await device.wait_for_fact("refused", count=2)
             binding = device.binding
             assert binding is not None
             passwords.write_text(f"{binding.device_id}:{binding.mqtt_password}\n")

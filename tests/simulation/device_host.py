@@ -58,7 +58,7 @@ class DeviceObserver(Protocol):
         """The device writes "reset in progress" and is about to be wiped."""
 
     def on_token_refreshed(self, device: DeviceHost, answer: TokenRefreshed, began: float) -> None:
-        """The device was answered another token of its binding, for which it asked at this virtual second."""
+        """The device was answered another token of its binding, for which it first asked at this virtual second."""
 
     def on_recorded(self, device: DeviceHost, stored: dict[str, int]) -> None:
         """The device writes down which recordings it has."""
@@ -103,6 +103,7 @@ class DeviceHost:
             environment.latency,
             environment.log,
         )
+        self._asked_at: dict[str, float] = {}
         self._inputs: deque[tuple[object, Input]] = deque()
         self._arrived = asyncio.Event()
         self._firmware_task: asyncio.Task[None] | None = None
@@ -265,7 +266,8 @@ class DeviceHost:
         link = self._link = asyncio.get_running_loop().create_task(self.radio.run())
 
     async def _refresh(self, request: RefreshToken) -> Input:
-        began = asyncio.get_running_loop().time()
+        # A repetition has the same Idempotency-Key, and gets the first answer.
+        began = self._asked_at.setdefault(request.binding.device_token, asyncio.get_running_loop().time())
         follow_up = await refresh_token(self._api, request)
         if isinstance(follow_up, TokenRefreshed):
             self._observer.on_token_refreshed(self, follow_up, began)

@@ -317,6 +317,19 @@ class StaysAtItsBroker(Device):
         return super()._token_refreshed(dataclasses.replace(event, mqtt=self.binding.mqtt))
 
 
+class AsksOnce(MqttRadio):
+    """Reports refusals of the first link alone: it counts on, and compares with three."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._backoff.refusals = getattr(self._backoff, "refused_before", 0)
+
+    def _count_refusal(self, reason: str) -> float:
+        delay = super()._count_refusal(reason)
+        self._backoff.refused_before = self._backoff.refusals  # type: ignore[attr-defined]  # outlives the link
+        return delay
+
+
 class AnyAddress(GatewayApi):
     """Takes whatever stands in the place of an address."""
 

@@ -36,6 +36,7 @@ OF_LINK_AND_RESET = {
 
 OF_REFRESHES = {
     "stays at its broker": (Rig(a_device(faulty.StaysAtItsBroker)), {"C16"}),
+    "asks once": (Rig(a_device(radio=faulty.AsksOnce)), {"C16"}),
     "takes any address": (Rig(api_type=faulty.AnyAddress), {"C16"}),
 }
 

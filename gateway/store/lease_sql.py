@@ -126,14 +126,14 @@ def release(tx: Tx, fence: Fence) -> None:
     tx.run("UPDATE leases SET until = 0 WHERE name = ? AND instance = ? AND epoch = ?", *fence)
 
 
-def require(tx: Tx, fence: Fence) -> None:
+def require(view: View, fence: Fence) -> None:
     """Check that the lease is still the one that this work began with, and keep it so until the commit.
 
     Raises:
         LeaseLostError: it is not.
     """
-    held = f"SELECT 1 FROM leases WHERE name = ? AND instance = ? AND epoch = ?{tx.dialect.share}"  # noqa: S608 - our own
-    if tx.value(held, *fence) is None:
+    held = f"SELECT 1 FROM leases WHERE name = ? AND instance = ? AND epoch = ?{view.dialect.share}"  # noqa: S608 - our own
+    if view.value(held, *fence) is None:
         raise LeaseLostError(
             f"Another gateway has taken the lease '{fence.name}' (this one had epoch {fence.epoch}). Nothing was "
             "changed."

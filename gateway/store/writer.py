@@ -56,9 +56,12 @@ class _Job:
     error: BaseException | None = None
 
     def run(self, tx: Tx) -> Any:
-        if self.fence is not None:
-            require(tx, self.fence)
+        self.check_lease(tx)
         return self.write(tx)
+
+    def check_lease(self, view: View) -> None:
+        if self.fence is not None:
+            require(view, self.fence)
 
     def settle(self) -> None:
         if self.future.done():  # the caller went away; what was committed stays
@@ -235,7 +238,8 @@ class Writer:
 
     def _transact_once(self, jobs: list[_Job], conflicts: Sequence[str], *, one_by_one: bool) -> Tx:
         rollback(self._connection)
-        if newer := self._connection.begin_checked(shared=jobs[0].shared, ahead=jobs[0].ahead):
+        first = jobs[0]
+        if newer := self._connection.begin_checked(shared=first.shared, ahead=(first.check_lease, *first.ahead)):
             raise self.trouble.outgrown(newer)
         tx = Tx(self._connection, self._context)
         for kind in conflicts:

@@ -21,17 +21,18 @@ _SHARE: Final = 0.5
 
 @dataclass(frozen=True)
 class Costs:
-    """What one heartbeat costs at most on an engine; seconds of a processor, and bytes.
+    """What a device and one heartbeat cost at most on an engine; seconds of a processor, and bytes.
 
     A gateway at rest stores about ten heartbeats in a transaction. The more come, the more are in one, and the less one
     costs: at full speed a tenth. ``gateway`` is all that the gateway does: MQTT, rules, storing. ``server`` is the
-    database server, with its workers. ``raw`` is a row of the history with its index, ``thinned`` one of a device and
-    hour. ``log`` is what the server writes to its log. The log also goes to the standby and to the archive of the
-    backup.
+    database server, with its workers. ``device`` is all that is stored of a device but its events and its history.
+    ``raw`` is a row of the history with its indexes, ``thinned`` one of a device and hour. ``log`` is what the server
+    writes to its log. The log also goes to the standby and to the archive of the backup.
     """
 
     gateway: float
     server: float
+    device: float
     raw: float
     thinned: float
     log: float
@@ -39,22 +40,24 @@ class Costs:
 
 BROKER: Final = 1.4e-5
 """Seconds of Mosquitto, without TLS: it has one thread, and took 71,297 a second (docs/benchmarks/report.md)."""
-SQLITE: Final = Costs(gateway=22.6e-5, server=0, raw=88, thinned=117, log=0)
+SQLITE: Final = Costs(gateway=22.6e-5, server=0, device=1_040, raw=88, thinned=117, log=0)
 """``gateway``: 19,900 devices with a heartbeat a minute took 4.2 % to 7.5 % of a core, by the machine (``bench --only
-fleet``). ``raw``: :mod:`bench.storage`. ``thinned``: 2.8 KB a day."""
-POSTGRESQL: Final = Costs(gateway=35.5e-5, server=24.4e-5, raw=255, thinned=255, log=823)
+fleet``). ``device``, ``raw``: :mod:`bench.large` with 200,000 devices. ``thinned``: 2.8 KB a day."""
+POSTGRESQL: Final = Costs(gateway=35.5e-5, server=24.4e-5, device=1_850, raw=189, thinned=257, log=757)
 """``gateway``: that of SQLite, and the difference that :mod:`bench.storage` measures with ten heartbeats a transaction
-(20.1 s and 7.2 s for 100,000). The others are measured by it, too, ``thinned`` as a row like the others."""
+(20.1 s and 7.2 s for 100,000). It measures ``server`` and ``log``, too. ``device`` and ``raw`` are measured as on
+SQLite, ``thinned`` with 240,000 rows."""
 ROWS: Final = ((1_000, 60), (10_000, 60), (100_000, 300), (100_000, 60), (1_000_000, 300))
 
 
 class Need(NamedTuple):
-    """What a fleet needs: heartbeats a second, busy cores, and bytes a day."""
+    """What a fleet needs: heartbeats a second, busy cores, bytes of its devices, and bytes a day."""
 
     rate: float
     gateway: float
     broker: float
     server: float
+    devices: float
     raw: float
     thinned: float
     log: float
@@ -69,6 +72,7 @@ def need(devices: int, interval: float, costs: Costs) -> Need:
         rate * costs.gateway,
         rate * BROKER,
         rate * costs.server,
+        devices * costs.device,
         rows * costs.raw,
         min(rows, devices * _HOURS) * costs.thinned,
         rows * costs.log,
@@ -84,9 +88,8 @@ def table(costs: Costs) -> str:
     """Return the Markdown table of the usual sizes."""
     has_server = costs.server > 0
     head = ["devices", "a heartbeat each", "heartbeats/s", "gateway", "Mosquitto"]
-    head += (
-        ["PostgreSQL", "raw history a day", "thinned a day"] if has_server else ["raw history a day", "thinned a day"]
-    )
+    head += ["PostgreSQL"] if has_server else []
+    head += ["devices on disk", "raw history a day", "thinned a day"]
     head += ["log of the server a day"] if has_server else []
     lines = [_line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
     return "\n".join([*lines, *(_row(devices, interval, costs) for devices, interval in ROWS)])
@@ -95,7 +98,7 @@ def table(costs: Costs) -> str:
 def _row(devices: int, interval: float, costs: Costs) -> str:
     found = need(devices, interval, costs)
     busy = [found.gateway, found.broker, *([found.server] if costs.server else [])]
-    disk = [found.raw, found.thinned, *([found.log] if costs.log else [])]
+    disk = [found.devices, found.raw, found.thinned, *([found.log] if costs.log else [])]
     head = [f"{devices:,}", f"{interval:g} s", f"{found.rate:,.0f}"]
     return _line(head + [f"{each:.2f}" for each in busy] + [_bytes(each) for each in disk])
 
@@ -131,7 +134,8 @@ def _of(name: str, devices: int, interval: float, costs: Costs) -> str:
     parts += [("PostgreSQL", found.server)] if costs.server else []
     each = ", ".join(f"{part} {busy:.2f} (buy {cores(busy)})" for part, busy in parts)
     log = f", log of the server {_bytes(found.log)} a day" if costs.log else ""
-    return f"{name}: {found.rate:,.0f} heartbeats/s; cores: {each}; raw history {_bytes(found.raw)} a day{log}"
+    disk = f"devices on disk {_bytes(found.devices)}, raw history {_bytes(found.raw)} a day"
+    return f"{name}: {found.rate:,.0f} heartbeats/s; cores: {each}; {disk}{log}"
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from gateway.domain import devices, messages
 from gateway.models.devices import Device as DeviceAnswer
 from gateway.models.devices import RegisterDevice
 from gateway.mqtt.background_publisher import BackgroundPublisher
-from gateway.mqtt.retained_scan import ScanMarker
+from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
+from gateway.mqtt.session import Session
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
 from gateway.store import Tx, View, device_sql
@@ -126,14 +128,28 @@ async def test_a_broker_that_lost_its_messages_gets_the_states_again(tmp_path: P
         await wait_for_states(testbed, device)
 
 
-async def test_a_second_connect_publishes_nothing_though_the_broker_returns_a_part(tmp_path: Path) -> None:
-    """What the wildcard did not return is asked for by its name, so a comparison that finds no difference ends."""
+async def test_a_second_connect_publishes_nothing_though_the_broker_returns_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the wildcard did not return is asked for by its name, so a comparison that finds no difference ends.
+
+    A broker that holds no state at all is asked for none.
+    """
+    asked: list[int] = []
+    ask = RetainedScan.ask
+
+    async def counted(scan: RetainedScan, session: Session, names: Sequence[str]) -> None:
+        asked.append(len(names))
+        await ask(scan, session, names)
+
+    monkeypatch.setattr(RetainedScan, "ask", counted)
     async with open_state_testbed("mosquitto-3.1.1", tmp_path, settings=SHORT_QUEUE) as testbed:
         await testbed.store.write(partial(_register, project_id=testbed.project_id))
         with capture_logs() as first:
             await testbed.start()
             await eventually(lambda: _compared(first) is not None, "the first comparison")
             await eventually(partial(_nothing_waits, testbed), "all states were published")
+        assert asked == []
         await testbed.stop()
         with capture_logs() as second:
             await testbed.start()
@@ -141,6 +157,7 @@ async def test_a_second_connect_publishes_nothing_though_the_broker_returns_a_pa
         found = _compared(second)
         assert found is not None
         assert 0 < found["held"] < FLEET
+        assert sum(asked) == FLEET - found["held"]
         assert (found["marked"], found["strangers"]) == (0, [])
 
 

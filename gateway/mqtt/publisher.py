@@ -76,21 +76,29 @@ class Publisher:
             while True:
                 while await self.drain(session) == BATCH:
                     pass
-                await self._more()
+                await self._deal_with(session, await self._more())
         finally:
             link.is_up = False
 
-    async def _more(self) -> None:
-        """Wait for a commit that marked something, or for the next turn."""
+    async def _more(self) -> list[_Due]:
+        """Wait for a commit that marked something, or for the next turn.
+
+        Return what that commit has made due, if it was one of this process; there may be more.
+        """
         turn = await self._store.read_small(partial(outbox_sql.next_due, broker=self._broker))
         context = self._store.context
         seconds = None if turn is None else (turn - context.clock()) / SECOND_MS
         if seconds is not None and seconds > outbox_sql.step_ms(context.rules) / SECOND_MS:  # the clock was set back
             await self._store.write(self._resume_pace)
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
-                await self._wakeups.wait_for(outbox_sql.COMMAND)
+            return []
+        asked = self._store.read_after_commit(self._due, (outbox_sql.COMMAND, outbox_sql.TOPIC))
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
+                    await self._wakeups.wait_for(outbox_sql.COMMAND)
+            return asked.result() if asked.done() else []
+        finally:
+            asked.cancel()
 
     def _resume_pace(self, tx: Tx) -> None:
         outbox_sql.resume_pace(tx, self._broker)
@@ -98,8 +106,12 @@ class Publisher:
     async def drain(self, session: Session) -> int:
         """Publish one batch; return how many rows it had."""
         due = await self._store.read_small(self._due)
+        await self._deal_with(session, due)
+        return len(due)
+
+    async def _deal_with(self, session: Session, due: list[_Due]) -> None:
         if not due:
-            return 0
+            return
         if any(row.first_of for row in due):
             due = await self._store.write(self._mark_sent)
         try:
@@ -109,7 +121,6 @@ class Publisher:
             raise
         await self._clear_news(session, due)
         await self._done(due)
-        return len(due)
 
     async def _clear_news(self, session: Session, rows: list[_Due]) -> None:
         """Clear what devices whose binding has ended may have left retained unseen."""

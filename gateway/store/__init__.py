@@ -23,7 +23,7 @@ from gateway.store.transaction import Context, Rules, Tx, View, transact, transa
 from gateway.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from types import TracebackType
 
     from gateway.store.engine import DatabaseConnection
@@ -135,6 +135,10 @@ class Store:
         if self._renewals is None:
             return await self.write(write)
         return await self._renewals.run(write)
+
+    def read_after_commit(self, read: Callable[[View], T], kinds: Collection[str]) -> asyncio.Future[T]:
+        """Return a future of what this finds after the next commit that marks the outbox (:class:`FollowUps`)."""
+        return self._writer.follow_ups.ask(read, kinds)
 
     def under(self, fence: Callable[[], Fence], lost: Callable[[], None]) -> Store:
         """Return this store for work under a lease. Once the lease is lost, its writes fail and ``lost`` is called.

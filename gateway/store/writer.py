@@ -25,6 +25,7 @@ from gateway.store import measurements
 from gateway.store.batch import Batch
 from gateway.store.device_cache import DeviceCache
 from gateway.store.errors import DATABASE_ERRORS, StorageHealth, concerns_all, conflict, id_was_taken
+from gateway.store.follow_up import FollowUps
 from gateway.store.lease_sql import Fence, require
 from gateway.store.listener import StoreListener
 from gateway.store.measurements import Measure
@@ -103,6 +104,7 @@ class Writer:
         self._ordinary_was_last = True
         self._stopping = False
         self.trouble = StorageHealth()
+        self.follow_ups = FollowUps()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 
@@ -207,7 +209,8 @@ class Writer:
             (self._listener.notify_events, tx.wrote_events),
             (partial(self._trace, tx.traced), tx.traced),
         )
-        return [*(call for call, is_due in calls if is_due), partial(self._count, tx.measures)]
+        told = (call for call, is_due in calls if is_due)
+        return [*self.follow_ups.read(tx), *told, partial(self._count, tx.measures)]
 
     def _transact(self, jobs: list[_Job]) -> Tx:
         """Run these jobs in one transaction; again where another one made the server undo it, or an id was taken.

@@ -21,8 +21,8 @@ from tests.simulation.shrink import Shrinker
 MAX_SEEDS = 1_000
 MAX_CLUSTERED = 5_000
 """Six of a hundred seeds are plans of several gateways at one broker: of so many, 300."""
-MAX_BROKERS = 150_000
-"""One of a hundred seeds is a plan of several brokers: of so many, 1,500. In a quarter of these devices have homes."""
+MAX_BROKERS = 200_000
+"""One of a hundred seeds is a plan of several brokers: of so many, 2,000. In a quarter of these devices have homes."""
 TABLE: Final = Path(__file__).parents[2] / "docs" / "simulation.md"
 _ROW: Final = re.compile(r"^\| (?P<fault>[^|]+) \| \d+: [^|]+ \| (?P<seeds>\d+) \|", re.MULTILINE)
 

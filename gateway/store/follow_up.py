@@ -1,0 +1,49 @@
+"""Reads that follow a commit: the writer's thread makes them right after it, on the same connection.
+
+A worker that waits for rows asks for such a read beforehand. It then has what the commit has made due at the moment
+when it hears of it. To read it then would take two changes of thread while the loop writes answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from gateway.store.errors import DATABASE_ERRORS
+from gateway.store.transaction import Tx, View
+
+T = TypeVar("T")
+
+
+class FollowUps:
+    """The reads that wait for a commit. The loop asks, and the writer's thread reads."""
+
+    def __init__(self) -> None:
+        self._waiting: tuple[tuple[asyncio.Future[Any], frozenset[str], Callable[[View], Any]], ...] = ()
+
+    def ask(self, read: Callable[[View], T], kinds: Collection[str]) -> asyncio.Future[T]:
+        """Return a future of what this finds after the next commit that marks rows of these kinds in the outbox.
+
+        It is done before the other calls for that commit. It stays open if the read fails; cancel it after use.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        still_open = (each for each in self._waiting if not each[0].done())
+        self._waiting = (*still_open, (future, frozenset(kinds), read))
+        return future
+
+    def read(self, tx: Tx) -> list[Callable[[], None]]:
+        """Read what waits for this commit; return the calls that tell it in the loop."""
+        calls: list[Callable[[], None]] = []
+        for future, kinds, read in self._waiting:
+            if not future.done() and kinds & tx.outbox_kinds:
+                with suppress(*DATABASE_ERRORS):  # the commit stands, and the worker reads by itself
+                    calls.append(partial(_tell, future, read(View(tx.connection))))
+        return calls
+
+
+def _tell(future: asyncio.Future[T], found: T) -> None:
+    if not future.done():
+        future.set_result(found)

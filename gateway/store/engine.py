@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from gateway.store.dialect import SqlDialect
     from gateway.store.readers import Deadline
     from gateway.store.row_statement import RowStatement
-    from gateway.store.transaction import View
 
 
 class Row(Protocol):
@@ -67,7 +66,7 @@ class DatabaseConnection(Protocol):
     def flush(self) -> None:
         """Execute what was posted and was not executed yet. Errors of those statements are raised here or before."""
 
-    def read_ahead(self, reads: Sequence[Callable[[View], object]]) -> None:
+    def read_ahead(self, reads: Sequence[Callable[[Any], object]]) -> None:
         """Ask for what each of these reads, together, where a statement is a round trip (:meth:`View.read_ahead`)."""
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Changes:
@@ -79,7 +78,7 @@ class DatabaseConnection(Protocol):
     def begin(self, *, shared: bool = False) -> None:
         """Begin a transaction that writes: alone, or beside others that are ``shared``, where the engine can."""
 
-    def begin_checked(self, *, shared: bool = False, ahead: Sequence[Callable[[View], object]] = ()) -> str | None:
+    def begin_checked(self, *, shared: bool = False, ahead: Sequence[Callable[[Any], object]] = ()) -> str | None:
         """Begin a transaction that writes; return what :meth:`newer_schema` does.
 
         What the transaction reads ``ahead`` is asked for at once (:meth:`read_ahead`).

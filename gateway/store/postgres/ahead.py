@@ -14,8 +14,7 @@ from gateway.store.transaction import View
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.store.engine import DatabaseConnection
-    from gateway.store.postgres.posted import Posted
+    from gateway.store.engine import Cursor, DatabaseConnection
 
 _CHANGES_NOTHING: Final = ("SELECT", "SAVEPOINT", "RELEASE")
 _WRITTEN: Final = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)")
@@ -59,13 +58,13 @@ class Answers:
     """Answers of reads that were sent ahead, until they are asked for."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Statement, Posted] = {}
+        self._waiting: dict[Statement, Cursor] = {}
 
-    def add(self, statement: Statement, posted: Posted) -> None:
+    def add(self, statement: Statement, posted: Cursor) -> None:
         """Add one."""
         self._waiting[statement] = posted
 
-    def take(self, sql: str, values: Sequence[Any]) -> Posted | None:
+    def take(self, sql: str, values: Sequence[Any]) -> Cursor | None:
         """Return the answer of this statement, or None if it has to be executed."""
         if not self._waiting:
             return None

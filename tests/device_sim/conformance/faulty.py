@@ -59,6 +59,7 @@ class FaultyDevice(SimulatedDevice):
         await self._close()
         if self._tasks is None:
             return
+        self._backoff.begin_link()
         self._link = FaultyLink(request, self._arrivals.put_nowait, self._api, self._backoff, self._options)
         self._link.open(self._tasks, self.serial)
 

@@ -27,7 +27,7 @@ class FollowUps:
     def ask(self, read: Callable[[View], T], kinds: Collection[str]) -> asyncio.Future[T]:
         """Return a future of what this finds after the next commit that marks rows of these kinds in the outbox.
 
-        It is done before the other calls for that commit. It stays open if the read fails; cancel it after use.
+        It is done before the other calls for that commit. It stays open if the database fails; cancel it after use.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         still_open = (each for each in self._waiting if not each[0].done())
@@ -40,10 +40,20 @@ class FollowUps:
         for future, kinds, read in self._waiting:
             if not future.done() and kinds & tx.outbox_kinds:
                 with suppress(*DATABASE_ERRORS):  # the commit stands, and the worker reads by itself
-                    calls.append(partial(_tell, future, read(View(tx.connection))))
+                    calls.append(_answer(future, read, tx))
         return calls
 
 
-def _tell(future: asyncio.Future[T], found: T) -> None:
+def _answer(future: asyncio.Future[T], read: Callable[[View], T], tx: Tx) -> Callable[[], None]:
+    try:
+        found = read(View(tx.connection))
+    except DATABASE_ERRORS:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is the worker's, and the writer's thread lives on
+        return partial(_settle, future, future.set_exception, error)
+    return partial(_settle, future, future.set_result, found)
+
+
+def _settle(future: asyncio.Future[Any], settle: Callable[[Any], None], outcome: object) -> None:
     if not future.done():
-        future.set_result(found)
+        settle(outcome)

@@ -6,7 +6,7 @@ back what was not committed, which is what the next start of a real one does.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from gateway.store import Context, Deadline, Purpose, Store, StoreListener, Tx, View
 from gateway.store.engine import DatabaseConnection, Row
 from gateway.store.errors import store_error
-from gateway.store.lease_sql import Fence
 from gateway.store.schema import migrate
 from gateway.store.sqlite.connection import SqliteConnection
 from gateway.store.writer import Writer
@@ -128,20 +127,12 @@ class VirtualWriter(Writer):
     def stop(self) -> None:
         """Nothing to stop."""
 
-    async def write(
-        self,
-        write: Callable[[Tx], T],
-        *,
-        urgent: bool = True,
-        fence: Fence | None = None,
-        shared: bool = False,
-        ahead: Sequence[Callable[[View], object]] = (),
-    ) -> T:
+    async def write(self, write: Callable[[Tx], T], **options: Any) -> T:
         """Queue it as the gateway does."""
         self.process.seam("write")
         await self.process.pause_point("write")
         self._schedule_turn()
-        return await super().write(write, urgent=urgent, fence=fence, shared=shared, ahead=ahead)
+        return await super().write(write, **options)
 
     def _schedule_turn(self) -> None:
         if not self._due:

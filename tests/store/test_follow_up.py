@@ -77,6 +77,20 @@ async def test_a_read_that_fails_leaves_the_commit_as_it_is(tmp_path: Path) -> N
         assert await store.read(_noted) == "2"
 
 
+async def test_an_error_of_the_worker_reaches_the_worker(tmp_path: Path) -> None:
+    """The writer's thread lives on, and the caller of the write has its answer."""
+
+    def broken(_: View) -> None:
+        raise LookupError("a row that nobody understands")
+
+    async with Store(tmp_path, Context()) as store:
+        asked = store.read_after_commit(broken, KINDS)
+        await store.write(_note("1", outbox_sql.COMMAND))
+        assert str(asked.exception()) == "a row that nobody understands"
+        await store.write(_note("2", outbox_sql.COMMAND))
+        assert await store.read(_noted) == "2"
+
+
 async def test_a_write_that_fails_answers_nothing(tmp_path: Path) -> None:
     """What it marked is undone with it."""
 

@@ -14,7 +14,7 @@ import pytest
 from gateway.bootstrap import first_start
 from gateway.errors import AlreadyRunningError, StoreError
 from gateway.settings.loading import Settings
-from gateway.store import View, key_sql, open_database, token_sql
+from gateway.store import View, key_sql, open_database, signing_key_sql
 from gateway.store.sqlite import lock
 from gateway.store.sqlite.lock import LOCK_NAME, OPENING_NAME, exclusive
 from tests.support.wait import eventually
@@ -179,6 +179,6 @@ def signing_keys(data_dir: Path) -> list[str]:
     try:
         view = View(connection)
         assert [row.name for row in key_sql.projects(view)] == ["default"]
-        return token_sql.signing_key_ids(view)
+        return signing_key_sql.signing_key_ids(view)
     finally:
         connection.close()

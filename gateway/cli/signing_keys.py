@@ -20,10 +20,10 @@ from gateway.domain import administration, grant_keys
 from gateway.errors import NotFoundError
 from gateway.runtime.sealing import vault_of
 from gateway.settings import registry
-from gateway.store import View, grant_key_sql, open_existing, token_sql
+from gateway.store import View, grant_key_sql, open_existing, signing_key_sql
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
-from gateway.store.token_sql import RelyingDevice, SigningKeyUse
+from gateway.store.signing_key_sql import RelyingDevice, SigningKeyUse
 
 if TYPE_CHECKING:
     from gateway.settings.loading import Loaded
@@ -68,7 +68,7 @@ def list_signing_keys(loaded: Loaded, *, as_json: bool) -> None:
     With how many devices obey each; never the private halves.
     """
     with closing(open_existing(loaded.settings.registry)) as connection:
-        found = [_facts(key) for key in token_sql.signing_keys(View(connection))]
+        found = [_facts(key) for key in signing_key_sql.signing_keys(View(connection))]
     if as_json:
         output.as_json(found)
     else:
@@ -171,7 +171,7 @@ def progress(loaded: Loaded, *, as_json: bool) -> None:
 
 
 def _progress(view: View) -> dict[str, Any]:
-    key, started = token_sql.signing_key(view), grant_key_sql.delivery(view)
+    key, started = signing_key_sql.signing_key(view), grant_key_sql.delivery(view)
     if key is None:
         raise NotFoundError("There is no signing key yet: a gateway that starts makes the first.")
     is_of_key = started is not None and started.kid == key.kid
@@ -226,6 +226,6 @@ def devices(loaded: Loaded, *, kid: str, as_json: bool) -> None:
 
 
 def _relying_on(view: View, kid: str) -> list[RelyingDevice]:
-    if token_sql.signing_key(view, kid) is None:
+    if signing_key_sql.signing_key(view, kid) is None:
         raise NotFoundError(f"There is no signing key '{kid[:80]}'. 'gateway signing-keys list' shows those there are.")
-    return token_sql.relying_on(view, kid)
+    return signing_key_sql.relying_on(view, kid)

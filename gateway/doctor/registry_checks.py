@@ -28,7 +28,7 @@ from gateway.store import (
     key_sql,
     open_reader,
     secret_sql,
-    token_sql,
+    signing_key_sql,
 )
 from gateway.store.errors import DATABASE_ERRORS
 from gateway.store.schema import from_a_newer_gateway, missing, newest_applied
@@ -263,7 +263,7 @@ def _api_keys(view: View) -> Finding:
 
 def _leaked_keys(view: View) -> Finding:
     """Report how many devices obey a signing key that others know."""
-    devices = sum(key.devices for key in token_sql.signing_keys(view) if key.leaked_at is not None)
+    devices = sum(key.devices for key in signing_key_sql.signing_keys(view) if key.leaked_at is not None)
     if devices:
         return REGISTRY.warning(
             "signing keys",

@@ -11,7 +11,7 @@ from gateway.core.clock import to_rfc3339
 from gateway.domain import grant_keys, grants
 from gateway.errors import ConflictError, NotFoundError
 from gateway.models.events import EventType
-from gateway.store import account_sql, event_sql, grant_key_sql, key_sql, token_sql
+from gateway.store import account_sql, event_sql, grant_key_sql, key_sql, signing_key_sql
 
 if TYPE_CHECKING:
     from gateway.store import Tx, View
@@ -143,7 +143,7 @@ def revoke_account(tx: Tx, name: str, actor: str) -> account_sql.AccountRecord:
 
 def rotate_signing_key(tx: Tx, actor: str, **facts: Any) -> tuple[str | None, str]:
     """Sign for new bindings with a new key; return the ids of the old key, if there was one, and the new key."""
-    before = token_sql.signing_key(tx)
+    before = signing_key_sql.signing_key(tx)
     retired, kid = None if before is None else before.kid, grants.rotate(tx)
     event_sql.record_administrative(
         tx, event_sql.REGISTRY, EventType.SIGNING_KEY_ROTATED, actor, kid=kid, retired=retired, **facts
@@ -173,7 +173,7 @@ def mark_signing_key_leaked(tx: Tx, kid: str, actor: str) -> int:
         NotFoundError: there is no such key.
         ConflictError: it is in use; a rotation comes first.
     """
-    key = token_sql.signing_key(tx, kid)
+    key = signing_key_sql.signing_key(tx, kid)
     if key is None:
         raise NotFoundError(f"There is no signing key '{kid[:80]}'. 'gateway signing-keys list' shows those there are.")
     if key.retired_at is None:

@@ -14,7 +14,17 @@ from gateway.domain import grants
 from gateway.domain.commands import SET_GRANT_KEY, close, queue
 from gateway.models.commands import Ack
 from gateway.models.states import CommandStatus
-from gateway.store import Tx, View, command_sql, device_sql, event_sql, grant_key_sql, outbox_sql, token_sql
+from gateway.store import (
+    Tx,
+    View,
+    command_sql,
+    device_sql,
+    event_sql,
+    grant_key_sql,
+    outbox_sql,
+    signing_key_sql,
+    token_sql,
+)
 from gateway.store.command_sql import CommandRecord
 from gateway.store.grant_key_sql import DeliveryCursor
 from gateway.store.records import DeviceKey
@@ -45,7 +55,7 @@ def stop(tx: Tx) -> str | None:
 
 def running(view: View) -> DeliveryCursor | None:
     """Return the delivery that has devices to ask. A key that was retired since is not delivered any more."""
-    known, in_use = grant_key_sql.delivery(view), token_sql.signing_key(view)
+    known, in_use = grant_key_sql.delivery(view), signing_key_sql.signing_key(view)
     if known is None or known.after is None or in_use is None or in_use.kid != known.kid:
         return None
     return known
@@ -69,7 +79,7 @@ def _ask(tx: Tx, device_pk: int, signer: str, kid: str) -> None:
 
     The holder of a leaked key could have the device take another key in the same way, so only a new bind helps there.
     """
-    key = token_sql.signing_key(tx, signer)
+    key = signing_key_sql.signing_key(tx, signer)
     if key is None or key.leaked_at is not None:
         return
     device = device_sql.by_pk(tx, device_pk)
@@ -143,7 +153,7 @@ def follow(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack) -> bool:
     said, live = _refused_grant(ack), token_sql.live(tx, device.pk)
     if said is None or ack.receipt is None or not live or live[0].generation != command.binding_generation:
         return False
-    key = token_sql.signing_key(tx, said[_OBEYS])
+    key = signing_key_sql.signing_key(tx, said[_OBEYS])
     previous = grants.key_id(command.grant_token)
     if key is None or key.leaked_at is not None or key.kid == previous or command.result is not None:
         return False

@@ -19,20 +19,20 @@ from gateway.core import canonical_json
 from gateway.core.clock import SECOND_MS
 from gateway.core.received_json import parse_json
 from gateway.models.bindings import Jwk, LeakedJwk
-from gateway.store import Tx, View, device_sql, secret_sql, token_sql
+from gateway.store import Tx, View, device_sql, secret_sql, signing_key_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.records import DeviceKey
 
 
 def ensure_key(tx: Tx) -> str:
     """Return the id of the signing key in use; make one on the first start."""
-    key = token_sql.signing_key(tx)
+    key = signing_key_sql.signing_key(tx)
     if key is not None:
         return key.kid
     private_key = tx.entropy(32)
     public = _public(private_key)
     kid = _thumbprint(public)
-    token_sql.insert_signing_key(tx, kid, public, secret_sql.seal(tx, secret_sql.place_of_key(kid), private_key))
+    signing_key_sql.insert_signing_key(tx, kid, public, secret_sql.seal(tx, secret_sql.place_of_key(kid), private_key))
     return kid
 
 
@@ -42,13 +42,13 @@ def rotate(tx: Tx) -> str:
     A device trusts the key that it got when it was bound. So the old keys continue to sign for those devices. That ends
     for each when it is bound again, or takes the new key (:mod:`gateway.domain.grant_keys`).
     """
-    token_sql.retire_signing_keys(tx)
+    signing_key_sql.retire_signing_keys(tx)
     return ensure_key(tx)
 
 
 def public_key(view: View, kid: str) -> Jwk:
     """Return the public half of a key as a JWK."""
-    key = token_sql.signing_key(view, kid)
+    key = signing_key_sql.signing_key(view, kid)
     if key is None:
         raise LookupError(f"no signing key {kid}")
     return Jwk(x=key.public_key, kid=kid)
@@ -56,11 +56,11 @@ def public_key(view: View, kid: str) -> Jwk:
 
 def published_keys(view: View) -> list[LeakedJwk | Jwk]:
     """Return the public keys that verify what devices obey and what certificates say, the one in use first."""
-    return [_published(view, kid) for kid in token_sql.signing_key_ids(view)]
+    return [_published(view, kid) for kid in signing_key_sql.signing_key_ids(view)]
 
 
 def _published(view: View, kid: str) -> LeakedJwk | Jwk:
-    key = token_sql.signing_key(view, kid)
+    key = signing_key_sql.signing_key(view, kid)
     leaked_at = None if key is None else device_sql.moment(key.leaked_at)
     public = public_key(view, kid)
     return public if leaked_at is None else LeakedJwk(x=public.x, kid=kid, leaked_at=leaked_at)
@@ -110,7 +110,7 @@ def _signing_key(tx: Tx, kid: str) -> Ed25519PrivateKey:
     """Return the private key with this id. The id is the thumbprint of the public half, so it stays the same key."""
     known = tx.context.signing_keys.get(kid)
     if known is None:
-        key = token_sql.signing_key(tx, kid)
+        key = signing_key_sql.signing_key(tx, kid)
         if key is None:
             raise LookupError(f"no signing key {kid}")
         known = _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key))
@@ -165,7 +165,7 @@ def verified(view: View, grant: str) -> dict[str, Any] | None:
         ValueError: it is no JWT.
     """
     head, body, signature = grant.split(".")
-    key = token_sql.signing_key(view, str(parse_json(_unbase64url(head))["kid"]))
+    key = signing_key_sql.signing_key(view, str(parse_json(_unbase64url(head))["kid"]))
     if key is None:
         return None
     try:

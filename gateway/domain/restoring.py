@@ -22,7 +22,7 @@ from gateway.store import (
     grant_key_sql,
     key_sql,
     secret_sql,
-    token_sql,
+    signing_key_sql,
 )
 from gateway.store.event_sql import CLI
 from gateway.store.position_file import read_position
@@ -141,15 +141,15 @@ def _keep_signing_keys(tx: Tx, data_dir: Path) -> list[str]:
     certifying = {key.kid: key for key in _keys_of_replaced(data_dir, grant_key_sql.certifying)}
     obeyed = {key.kid: key for key in _keys_of_replaced(data_dir, grant_key_sql.keys_to_keep)}
     if certifying:
-        key_sql.set_meta(tx, token_sql.CERTIFIED_BEFORE, json.dumps(sorted(certifying)))
+        key_sql.set_meta(tx, signing_key_sql.CERTIFIED_BEFORE, json.dumps(sorted(certifying)))
     for key in {**certifying, **obeyed}.values():
         place = secret_sql.place_of_key(key.kid)
-        if token_sql.signing_key(tx, key.kid) is None:
+        if signing_key_sql.signing_key(tx, key.kid) is None:
             try:
                 stored = secret_sql.seal(tx, place, tx.context.vault.open(place, key.private_key))
             except UnavailableError:  # sealed under another key than the copy
                 continue
-            token_sql.insert_signing_key(tx, key.kid, key.public_key, stored)
+            signing_key_sql.insert_signing_key(tx, key.kid, key.public_key, stored)
             grant_key_sql.retire(tx, key.kid)
             kept.append(key.kid)
         if key.leaked_at is not None:
@@ -159,8 +159,8 @@ def _keep_signing_keys(tx: Tx, data_dir: Path) -> list[str]:
 
 
 def _keys_of_replaced(
-    data_dir: Path, read: Callable[[View], list[token_sql.SigningKeyRecord]]
-) -> list[token_sql.SigningKeyRecord]:
+    data_dir: Path, read: Callable[[View], list[signing_key_sql.SigningKeyRecord]]
+) -> list[signing_key_sql.SigningKeyRecord]:
     """Return keys of the replaced registry; none where it cannot be read, or is too old to have such."""
     try:
         with closing(connect(data_dir / DATABASE_NAME, read_only=True)) as connection:

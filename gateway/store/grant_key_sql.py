@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.store import key_sql, token_sql
+from gateway.store import key_sql, signing_key_sql
 from gateway.store.records import columns
-from gateway.store.token_sql import SigningKeyRecord
+from gateway.store.signing_key_sql import SigningKeyRecord
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
@@ -99,7 +99,7 @@ def keys_to_keep(view: View) -> list[SigningKeyRecord]:
     return view.records(
         SigningKeyRecord,
         f"""SELECT {columns(SigningKeyRecord, "k")} FROM signing_keys k WHERE k.leaked_at IS NOT NULL
-            OR EXISTS (SELECT 1 FROM tokens WHERE {token_sql.RELY_ON_KEY}) ORDER BY k.kid""",  # noqa: S608 - ours
+            OR EXISTS (SELECT 1 FROM tokens WHERE {signing_key_sql.RELY_ON_KEY}) ORDER BY k.kid""",  # noqa: S608 - ours
     )
 
 
@@ -110,7 +110,7 @@ def certifying(view: View) -> list[SigningKeyRecord]:
         f"""SELECT {columns(SigningKeyRecord, "k")} FROM signing_keys k
             WHERE EXISTS (SELECT 1 FROM certificates WHERE kid = k.kid) OR k.kid IN ({view.dialect.names})
             ORDER BY k.kid""",  # noqa: S608 - ours
-        key_sql.meta(view, token_sql.CERTIFIED_BEFORE) or "[]",
+        key_sql.meta(view, signing_key_sql.CERTIFIED_BEFORE) or "[]",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from gateway.domain import grants
 from gateway.errors import UnavailableError
 from gateway.runtime.sealing import Vault
-from gateway.store import DATABASE_NAME, View, open_database, token_sql
+from gateway.store import DATABASE_NAME, View, open_database, signing_key_sql
 from gateway.store.sqlite.lock import exclusive
 from tests.cli.support import Cli
 
@@ -71,7 +71,7 @@ def test_no_signing_key_is_stored_in_plain_text(cli: Cli, monkeypatch: pytest.Mo
         claims = grants.verified(view, grant)
         assert claims is not None
         assert claims["aud"] == device["id"]
-        assert len(token_sql.signing_keys(view)) == 5
+        assert len(signing_key_sql.signing_keys(view)) == 5
 
 
 def test_without_the_key_nothing_is_signed_and_the_setting_is_named(

@@ -8,14 +8,14 @@ from gateway.cli.keys import on_registry
 from gateway.doctor.findings import Level
 from gateway.doctor.registry_checks import registry
 from gateway.domain import grant_keys
-from gateway.store import View, open_database, token_sql
+from gateway.store import View, open_database, signing_key_sql
 from tests.cli.support import Cli
 
 
 def published(cli: Cli) -> list[str]:
     """The ids of the keys that ``/.well-known/jwks.json`` tells."""
     with closing(open_database(cli.data_dir)) as connection:
-        return token_sql.signing_key_ids(View(connection))
+        return signing_key_sql.signing_key_ids(View(connection))
 
 
 def test_a_new_key_signs_from_the_next_binding_on(cli: Cli) -> None:

@@ -16,7 +16,7 @@ import structlog
 from gateway.bootstrap import first_start
 from gateway.domain import epoch
 from gateway.settings.loading import Settings
-from gateway.store import DATABASE_NAME, View, open_database, token_sql
+from gateway.store import DATABASE_NAME, View, open_database, signing_key_sql
 from gateway.store.broker_sql import FIRST
 from gateway.store.epoch_sql import Position, position
 from gateway.store.position_file import POSITION_NAME, read_position, write_position
@@ -195,7 +195,7 @@ class DataDirectory:
     def kids(self) -> list[str]:
         """The key in use."""
         with closing(open_database(self.settings.data_dir)) as connection:
-            return token_sql.signing_key_ids(View(connection))
+            return signing_key_sql.signing_key_ids(View(connection))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from device_sim.actions import CommandReceived
 from device_sim.device import State
 from gateway.domain import administration, certificate_check, grants, restoring
-from gateway.store import View, certificate_sql, key_sql, open_database, token_sql
+from gateway.store import View, certificate_sql, key_sql, open_database, signing_key_sql
 from gateway.store.command_sql import CommandRecord
 from tests.domain.key_change import (
     KeyChangeBench,
@@ -150,7 +150,7 @@ def test_a_restore_takes_over_the_key_of_a_device(world: World, pair: KeyChangeB
     pair.exchange()
     restored = _restore_file(world, copy)
     assert restored.kept_keys == 1
-    in_use = token_sql.signing_key(world.view)
+    in_use = signing_key_sql.signing_key(world.view)
     assert in_use is not None
     assert in_use.kid == restored.epoch.kid != new
     reset = world.reset(pair.id)
@@ -167,7 +167,7 @@ def test_a_restore_keeps_the_mark_of_a_leaked_key(world: World, pair: KeyChangeB
     assert _restore_file(world, copy).kept_keys == 0
     deliver_key(world)
     assert pair.statuses() == []
-    key = token_sql.signing_key(world.view, old)
+    key = signing_key_sql.signing_key(world.view, old)
     assert key is not None
     assert key.leaked_at is not None
 
@@ -187,7 +187,7 @@ def test_a_restore_keeps_the_keys_of_certificates_that_it_loses(
     assert certificate_sql.page(world.view, world.project_id, after=0, limit=9) == []
     again = _backup_file(world, tmp_path / "again.db")
     _restore_file(world, copy)
-    assert new in token_sql.signing_key_ids(world.view)
+    assert new in signing_key_sql.signing_key_ids(world.view)
     _restore_file(world, again)
     published = {"keys": [key.model_dump() for key in grants.published_keys(world.view)]}
     assert certificate_check.check([lost.jws], certificate_check.keys(json.dumps(published)))[0].last == 1

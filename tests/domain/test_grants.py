@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from device_sim.canonical import params_digest
 from gateway.domain import grants
 from gateway.models.bindings import Jwk
-from gateway.store import token_sql
+from gateway.store import signing_key_sql
 from gateway.store.records import DeviceName
 from tests.domain.support import NOON, RESET, World, golden
 
@@ -27,7 +27,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     """A registry whose signing key is known."""
     with World(tmp_path) as opened:
         public = grants._public(KEY_SEED)  # noqa: SLF001 - a key that is not random
-        opened.run(token_sql.insert_signing_key, grants._thumbprint(public), public, KEY_SEED)  # noqa: SLF001
+        opened.run(signing_key_sql.insert_signing_key, grants._thumbprint(public), public, KEY_SEED)  # noqa: SLF001
         yield opened
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.domain import commands, grants
-from gateway.store import Tx, token_sql
+from gateway.store import Tx, signing_key_sql
 from gateway.store.command_sql import CommandRecord
 from tests.domain.support import World
 
@@ -32,7 +32,7 @@ def as_before(world: World, command: CommandRecord, **fields: Any) -> CommandRec
     """The same command as an older version had written it: a grant without ``par`` and ``seq``, and no number."""
 
     def rewrite(tx: Tx) -> None:
-        key = token_sql.signing_key(tx)
+        key = signing_key_sql.signing_key(tx)
         assert key is not None
         said = {name: value for name, value in claims(command).items() if name not in {"par", "seq"}}
         signed = grants._signed(said, key.kid, grants._private(key.private_key), "JWT")  # noqa: SLF001 - an older version's

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.store import DATABASE_NAME, epoch_sql, token_sql
+from gateway.store import DATABASE_NAME, epoch_sql, signing_key_sql
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 
 
@@ -44,7 +44,7 @@ class Snapshot:
 
 async def key(testbed: MqttTestbed) -> str:
     """The signing key in use."""
-    return (await testbed.store.read(token_sql.signing_key_ids))[0]
+    return (await testbed.store.read(signing_key_sql.signing_key_ids))[0]
 
 
 @on_every_broker

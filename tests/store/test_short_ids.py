@@ -17,7 +17,7 @@ from gateway.store import (
     erasure_sql,
     outbox_sql,
     person_sql,
-    token_sql,
+    signing_key_sql,
 )
 from tests.domain.support import World
 
@@ -109,11 +109,11 @@ def test_a_new_integrator_has_the_states_of_its_project_marked(world: World) -> 
 def test_devices_of_signing_keys_are_apart(world: World) -> None:
     """Of two keys whose ids begin alike each has its own devices."""
     for number, kid in enumerate(KIDS):
-        world.run(token_sql.insert_signing_key, kid, "", bytes(32))
+        world.run(signing_key_sql.insert_signing_key, kid, "", bytes(32))
         world.run(_rely_on, kid, number + 1)
-    found = {each.kid: each.devices for each in token_sql.signing_keys(world.view)}
+    found = {each.kid: each.devices for each in signing_key_sql.signing_keys(world.view)}
     assert [found[kid] for kid in KIDS] == [1, 1]
-    assert [len(token_sql.relying_on(world.view, kid)) for kid in KIDS] == [1, 1]
+    assert [len(signing_key_sql.relying_on(world.view, kid)) for kid in KIDS] == [1, 1]
 
 
 def _rely_on(tx: Tx, kid: str, device_pk: int) -> None:

@@ -9,7 +9,7 @@ from device_sim.conformance.findings import Findings
 from device_sim.conformance.report import as_text, exit_code
 from tests.device_sim.conformance import faulty
 from tests.device_sim.conformance.bench import QUICK, Rig, judge
-from tests.device_sim.conformance.faulty import a_device
+from tests.device_sim.conformance.faulty_device import a_device
 
 OF_COMMANDS = {
     "accepts every signature": (Rig(a_device(faulty.AnySignature)), {"C3", "C21", "C22", "C27", "C37", "C38"}),

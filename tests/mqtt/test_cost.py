@@ -16,8 +16,9 @@ from tests.support.wait import eventually
 async def test_a_command_is_published_without_a_change_of_thread(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is due is read in the loop, as it is committed then; one more commit notes that the broker has it.
+    """What is due is read right after its commit; one more commit notes that the broker has it.
 
+    The writer's thread reads it if the publisher waits for that, else the loop does, and it looks for more afterwards.
     That the command is about to be sent, which a cancel goes by, is written with the command while the link is up.
     """
     statements = Statements(monkeypatch)
@@ -33,7 +34,7 @@ async def test_a_command_is_published_without_a_change_of_thread(
             await eventually(lambda: "DELETE outbox" in statements.of(WRITER), "its mark was taken away")
         await eventually(lambda: statements.of(WRITER).count("COMMIT") == 2, "that was committed")
         assert statements.of(WRITER)[-3:] == ["BEGIN IMMEDIATE", "DELETE outbox", "COMMIT"]
-        # what is due, with its open command; then, when the next has its turn
+        await eventually(lambda: bool(statements.of(LOOP)), "the publisher looks for what is next")
         assert set(statements.of(LOOP)) == {"SELECT outbox"}
         # The worker of access reads there, and may do so once more after all was settled: for credentials alone.
         of_outbox = [text for text in statements.texts(READER) if "outbox" in text]

@@ -15,10 +15,13 @@ SALT_BYTES: Final = 32
 def fingerprint(tx: Tx, project_id: str, end_user_id: str, salt: bytes | None) -> str:
     """Return the pseudonym of a person: base64url(HMAC-SHA256(salt, end_user_id)), without padding.
 
-    The salt is random, one for each person and project. ``salt`` is the one that is stored; None: it has to be made.
-    While it exists, the operator can show that two documents are about the same person. Without it the pseudonym cannot
-    be linked to an id, not even by trying all ids.
+    The salt is random, one for each person and project. While it exists, the operator can show that two documents are
+    about the same person. Without it the pseudonym cannot be linked to an id, not even by trying all ids.
+
+    ``salt`` is the one that was found with the device. None: it is made, unless another write of this transaction has
+    made it.
     """
+    salt = salt or tx.new_salts.get((project_id, end_user_id))
     if salt is None:
         salt = tx.entropy(SALT_BYTES)
         end_user_sql.insert_salt(tx, project_id, end_user_id, salt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -53,7 +54,7 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
         return await services.people.authenticate(session)
     secret = credential(headers)
     now = services.store.context.clock()
-    caller = await services.store.read_small(lambda view: _resolve(view, secret, now))
+    caller = await services.store.read_small(_LookUp(hash_secret(secret), secret, now))
     if isinstance(caller, Refused):
         raise RefusedCredentialError(_EXPIRED if caller.reason == "expired" else _REVOKED, caller)
     return caller
@@ -107,8 +108,18 @@ def credential(headers: Headers) -> str:
     return bearer["secret"]
 
 
-def _resolve(view: View, secret: str, now: int) -> Caller | Refused:
-    return _api_key(view, secret, now) if secret.startswith(_KEY_PREFIXES) else _device_token(view, secret)
+@dataclass(frozen=True)
+class _LookUp:
+    """The look-up of a credential. Two of the same credential are equal, so one of them serves both."""
+
+    hash: bytes
+    secret: str = field(compare=False, repr=False)
+    now: int = field(compare=False)
+
+    def __call__(self, view: View) -> Caller | Refused:
+        if self.secret.startswith(_KEY_PREFIXES):
+            return _api_key(view, self.secret, self.now)
+        return _device_token(view, self.secret)
 
 
 def _api_key(view: View, secret: str, now: int) -> ApiKeyCaller | Refused:

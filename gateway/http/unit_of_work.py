@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -12,7 +12,7 @@ from gateway.errors import GatewayError
 from gateway.http.idempotency import REPLAYED, IdempotentRequest
 from gateway.http.responses import ApiResponse
 from gateway.http.scan_limit import ScanLimiter
-from gateway.store import Deadline, Purpose, Store, Tx, View
+from gateway.store import NOTHING_AHEAD, Ahead, Deadline, Purpose, Store, Tx, View
 
 R = TypeVar("R")
 M = TypeVar("M", bound=BaseModel)
@@ -68,11 +68,11 @@ class UnitOfWork:
             return await self.store.read(read, Purpose.SCANS, deadline=deadline)
 
     async def commit(
-        self, write: Callable[[Tx], ApiResponse | GatewayError], ahead: Sequence[Callable[[View], object]] = ()
+        self, write: Callable[[Tx], ApiResponse | GatewayError], ahead: Ahead = NOTHING_AHEAD
     ) -> ApiResponse:
         """Write and make the response in one transaction, so that an idempotent request is done once.
 
-        What it reads ``ahead`` is asked for when the transaction begins (:meth:`gateway.store.View.read_ahead`).
+        What it reads ``ahead`` is asked for when the transaction begins (:class:`gateway.store.engine.Ahead`).
 
         An error that ``write`` raises rolls everything back. An error that it returns is raised after the commit. Such
         an error is not kept for replay, so what that call writes must do no harm when it is written again.
@@ -115,7 +115,7 @@ class UnitOfWork:
 
         return await self._write(step)
 
-    async def _write(self, write: Callable[[Tx], R], ahead: Sequence[Callable[[View], object]] = ()) -> R:
+    async def _write(self, write: Callable[[Tx], R], ahead: Ahead = NOTHING_AHEAD) -> R:
         def unless_replayed(tx: Tx) -> R:
             tx.client_address, tx.request_id = self.client_address, self.request_id
             if self.caller_name is not None:

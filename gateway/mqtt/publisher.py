@@ -105,7 +105,7 @@ class Publisher:
 
     async def drain(self, session: Session) -> int:
         """Publish one batch; return how many rows it had."""
-        due = await self._store.read_small(self._due)
+        due = await self._store.read_small(partial(self._due, now=self._store.context.clock()))
         await self._deal_with(session, due)
         return len(due)
 
@@ -170,12 +170,12 @@ class Publisher:
 
         Commands that were queued while the link was up are marked already.
         """
-        due = self._due(tx)
+        due = self._due(tx, tx.now)
         command_sql.set_sent(tx, [row.first_of for row in due if row.first_of])
         return due
 
-    def _due(self, view: View) -> list[_Due]:
-        due = due_topic_sql.due(view, self._store.context.clock(), BATCH, self._broker)
+    def _due(self, view: View, now: int) -> list[_Due]:
+        due = due_topic_sql.due(view, now, BATCH, self._broker)
         return [self._command(each) if each.row.kind == outbox_sql.COMMAND else self._topic(each) for each in due]
 
     def _command(self, due: DueTopic) -> _Due:

@@ -6,18 +6,19 @@ import asyncio
 import copy
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from gateway.runtime.loop_priority import LoopPriority
 from gateway.runtime.tracing import NO_TRACER, Tracer
 from gateway.store.batch import Batch
-from gateway.store.engine import Row
+from gateway.store.engine import NOTHING_AHEAD, Ahead, Row
 from gateway.store.errors import DATABASE_ERRORS, store_error, was_interrupted
 from gateway.store.lease_sql import LeaseLostError
 from gateway.store.listener import StoreListener
 from gateway.store.location import engine_of, open_database, open_existing, open_reader, open_to_serve
-from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers
+from gateway.store.readers import THREADS, Deadline, DeadlineError, Purpose, Readers
 from gateway.store.renewals import Renewals
+from gateway.store.small_reads import Outcome, SmallReads, send_ahead
 from gateway.store.sqlite.connection import DATABASE_NAME
 from gateway.store.transaction import Context, Rules, Tx, View, transact, transaction
 from gateway.store.writer import Writer
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATABASE_NAME",
+    "NOTHING_AHEAD",
+    "Ahead",
     "Batch",
     "Context",
     "Deadline",
@@ -80,6 +83,7 @@ class Store:
         self._opened: list[DatabaseConnection] = []
         self._readers = Readers()
         self._renewals: Renewals | None = None
+        self._small_reads: dict[Purpose, SmallReads] = {}
 
     async def __aenter__(self) -> Self:
         connection = self._engine.open_writer()
@@ -97,6 +101,9 @@ class Store:
         if renewer is not None:
             self._opened.append(renewer)
             self._renewals = Renewals(renewer, self.context, self._writer.trouble)
+        for purpose, threads in THREADS.items():
+            start = partial(self._readers.start, purpose)
+            self._small_reads[purpose] = SmallReads(threads, start, self._read_together)
         return self
 
     async def __aexit__(
@@ -111,9 +118,7 @@ class Store:
         for connection in reversed(self._opened):
             connection.close()
 
-    async def write(
-        self, write: Callable[[Tx], T], *, urgent: bool = True, ahead: Sequence[Callable[[View], object]] = ()
-    ) -> T:
+    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True, ahead: Ahead = NOTHING_AHEAD) -> T:
         """Run a write function in a transaction; see :meth:`Writer.write`."""
         with self.tracer.inside("registry.write"):
             return await self._fenced(self._writer.write(write, urgent=urgent, fence=self._fence(), ahead=ahead))
@@ -136,7 +141,7 @@ class Store:
             return await self.write(write)
         return await self._renewals.run(write)
 
-    def read_after_commit(self, read: Callable[[View], T], kinds: Collection[str]) -> asyncio.Future[T]:
+    def read_after_commit(self, read: Callable[..., T], kinds: Collection[str]) -> asyncio.Future[T]:
         """Return a future of what this finds after the next commit that marks the outbox (:class:`FollowUps`)."""
         return self._writer.follow_ups.ask(read, kinds)
 
@@ -215,18 +220,29 @@ class Store:
     async def read_small(self, read: Callable[[View], T], purpose: Purpose = Purpose.STEERING) -> T:
         """Read a few indexed rows: in this thread on SQLite (:meth:`read_inline`), on a reader thread on PostgreSQL.
 
-        Each statement sees what is committed when it begins.
+        Each statement sees what is committed when it begins. Reads that wait for a thread share a message to the
+        server, and those that are equal are made once (:class:`SmallReads`).
 
         Raises:
             StoreError: the database could not be read.
         """
         if self._engine.is_local:
             return self.read_inline(read)
-        return await self._readers.run(purpose, partial(self._read_each, read))
+        return await self._small_reads[purpose].run(read)
 
-    def _read_each(self, read: Callable[[View], T]) -> T:
+    def _read_together(self, reads: Sequence[Callable[[View], Any]]) -> list[Outcome]:
         connection = self._reader()
         connection.refresh()
+        send_ahead(connection, reads)
+        return [self._outcome(read, connection) for read in reads]
+
+    def _outcome(self, read: Callable[[View], Any], connection: DatabaseConnection) -> Outcome:
+        try:
+            return Outcome(self._read_each(read, connection))
+        except Exception as error:  # noqa: BLE001 - it is its caller's, and the thread serves others
+            return Outcome(None, error)
+
+    def _read_each(self, read: Callable[[View], T], connection: DatabaseConnection) -> T:
         try:
             found = read(View(connection))
         except DATABASE_ERRORS as error:

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 def insert_salt(tx: Tx, project_id: str, end_user_id: str, new: bytes) -> None:
     """Insert the salt of a person who has none."""
     tx.run("INSERT INTO end_user_salts (project_id, end_user_id, salt) VALUES (?, ?, ?)", project_id, end_user_id, new)
+    tx.new_salts[project_id, end_user_id] = new
 
 
 def forget_salt(tx: Tx, project_id: str, end_user_id: str) -> bool:
     """Delete the salt, so that nothing resolves the pseudonym any more; return whether there was one."""
+    tx.new_salts.pop((project_id, end_user_id), None)
     return (
         tx.run("DELETE FROM end_user_salts WHERE project_id = ? AND end_user_id = ?", project_id, end_user_id).rowcount
         == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +10,20 @@ if TYPE_CHECKING:
     from gateway.store.dialect import SqlDialect
     from gateway.store.readers import Deadline
     from gateway.store.row_statement import RowStatement
+
+
+class Ahead(NamedTuple):
+    """What a write reads first, so that it is asked for when the transaction begins."""
+
+    reads: Sequence[Callable[[Any], object]] = ()
+    device_id: str | None = None
+    """The device that the write and these reads are about, as far as they concern devices, commands and tokens.
+
+    None: they may be about several.
+    """
+
+
+NOTHING_AHEAD: Final = Ahead()
 
 
 class Row(Protocol):
@@ -66,8 +80,11 @@ class DatabaseConnection(Protocol):
     def flush(self) -> None:
         """Execute what was posted and was not executed yet. Errors of those statements are raised here or before."""
 
-    def read_ahead(self, reads: Sequence[Callable[[Any], object]]) -> None:
-        """Ask for what each of these reads, together, where a statement is a round trip (:meth:`View.read_ahead`)."""
+    def read_ahead(self, *ahead: Ahead) -> None:
+        """Ask for what each of these reads first, together, where each statement is a round trip.
+
+        See :meth:`gateway.store.View.read_ahead`.
+        """
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Changes:
         """Execute a statement with each of these rows."""
@@ -78,11 +95,17 @@ class DatabaseConnection(Protocol):
     def begin(self, *, shared: bool = False) -> None:
         """Begin a transaction that writes: alone, or beside others that are ``shared``, where the engine can."""
 
-    def begin_checked(self, *, shared: bool = False, ahead: Sequence[Callable[[Any], object]] = ()) -> str | None:
+    def begin_checked(self, *, shared: bool = False, ahead: Sequence[Ahead] = ()) -> str | None:
         """Begin a transaction that writes; return what :meth:`newer_schema` does.
 
-        What the transaction reads ``ahead`` is asked for at once (:meth:`read_ahead`).
+        What its writes read ``ahead`` is asked for at once (:meth:`read_ahead`).
         """
+
+    def writes_about(self, device_id: str | None) -> None:
+        """Note which device alone the next writes are about (:class:`Ahead`); None: any."""
+
+    def commit_with(self, then: Sequence[Callable[[Any], object]] = ()) -> None:
+        """Commit. What each of these reads next is asked for with it, where a statement is a round trip."""
 
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The work is given up when the deadline has passed."""

@@ -22,11 +22,17 @@ class FollowUps:
     """The reads that wait for a commit. The loop asks, and the writer's thread reads."""
 
     def __init__(self) -> None:
-        self._waiting: tuple[tuple[asyncio.Future[Any], frozenset[str], Callable[[View], Any]], ...] = ()
+        self._waiting: tuple[tuple[asyncio.Future[Any], frozenset[str], Callable[..., Any]], ...] = ()
 
-    def ask(self, read: Callable[[View], T], kinds: Collection[str]) -> asyncio.Future[T]:
+    @property
+    def is_asked(self) -> bool:
+        """Return whether any read waits for a commit."""
+        return any(not future.done() for future, _, _ in self._waiting)
+
+    def ask(self, read: Callable[..., T], kinds: Collection[str]) -> asyncio.Future[T]:
         """Return a future of what this finds after the next commit that marks rows of these kinds in the outbox.
 
+        It gets a view, and ``now``: the instant of that write (milliseconds since the epoch).
         It is done before the other calls for that commit. It stays open if the database fails; cancel it after use.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -34,14 +40,24 @@ class FollowUps:
         self._waiting = (*still_open, (future, frozenset(kinds), read))
         return future
 
+    def due(self, tx: Tx) -> list[Callable[[View], Any]]:
+        """Return the reads that wait for this commit."""
+        return [read for _, read in self._due(tx)]
+
     def read(self, tx: Tx) -> list[Callable[[], None]]:
         """Read what waits for this commit; return the calls that tell it in the loop."""
         calls: list[Callable[[], None]] = []
-        for future, kinds, read in self._waiting:
-            if not future.done() and kinds & tx.outbox_kinds:
-                with suppress(*DATABASE_ERRORS):  # the commit stands, and the worker reads by itself
-                    calls.append(_answer(future, read, tx))
+        for future, read in self._due(tx):
+            with suppress(*DATABASE_ERRORS):  # the commit stands, and the worker reads by itself
+                calls.append(_answer(future, read, tx))
         return calls
+
+    def _due(self, tx: Tx) -> list[tuple[asyncio.Future[Any], Callable[[View], Any]]]:
+        return [
+            (future, partial(read, now=tx.now))
+            for future, kinds, read in self._waiting
+            if not future.done() and kinds & tx.outbox_kinds
+        ]
 
 
 def _answer(future: asyncio.Future[T], read: Callable[[View], T], tx: Tx) -> Callable[[], None]:

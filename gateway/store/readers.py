@@ -92,6 +92,10 @@ class Readers:
         """Run this on a thread for that purpose."""
         return await asyncio.get_running_loop().run_in_executor(self._pools[purpose], read)
 
+    def start(self, purpose: Purpose, work: Callable[[], None]) -> None:
+        """Run this on a thread for that purpose; it reports by itself."""
+        self._pools[purpose].submit(work)
+
     def stop(self) -> None:
         """End the threads. Blocks until the running reads have ended."""
         for pool in self._pools.values():

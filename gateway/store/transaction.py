@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from gateway.core.clock import MINUTE_MS, Clock, system_clock
 from gateway.core.ids import Ids
 from gateway.core.randomness import Entropy, system_entropy
 from gateway.runtime.sealing import Vault
 from gateway.runtime.tracing import Traced
+from gateway.store.engine import Ahead
 from gateway.store.errors import DATABASE_ERRORS, MINTED, concerns_all, id_was_taken, store_error
 from gateway.store.measurements import Measure
 from gateway.store.records import FIRST_BROKER, R, make_records
@@ -107,7 +108,7 @@ class View:
         its answer, unless its table was written meanwhile: then it asks again. What triggers change must not be read
         ahead.
         """
-        self.connection.read_ahead(reads)
+        self.connection.read_ahead(Ahead(reads))
 
     def one(self, sql: str, *values: Any) -> Row | None:
         """Return the first row, or None."""
@@ -138,6 +139,12 @@ class View:
         return None if row is None else row[0]
 
 
+class _Mark(NamedTuple):
+    measures: int
+    traced: int
+    new_salts: int
+
+
 class Tx(View):
     """One write inside a transaction."""
 
@@ -161,8 +168,20 @@ class Tx(View):
         self.actor_names: dict[str, str | None] = {}
         """Names of actors by id: those looked up so far, and of who asked for this write earlier under another name."""
         self.traced: list[Traced] = []
+        self.new_salts: dict[tuple[str, str], bytes] = {}
+        """Salts that writes of this transaction made, by project and person. A read ahead may not have seen them."""
         self.follows = False
         """Whether new ids sort after the existing ones."""
+
+    def mark(self) -> _Mark:
+        """Return what to give to :meth:`forget_since` when what follows is undone."""
+        return _Mark(len(self.measures), len(self.traced), len(self.new_salts))
+
+    def forget_since(self, before: _Mark) -> None:
+        """Forget what was noted since then: a savepoint has undone it."""
+        del self.measures[before.measures :], self.traced[before.traced :]
+        for person in list(self.new_salts)[before.new_salts :]:
+            del self.new_salts[person]
 
     def run(self, sql: str, *values: Any) -> Cursor:
         """Execute one statement, at the latest when its result is read."""

@@ -24,6 +24,7 @@ from gateway.runtime.tracing import NO_TRACER, Traced, Tracer
 from gateway.store import measurements
 from gateway.store.batch import Batch
 from gateway.store.device_cache import DeviceCache
+from gateway.store.engine import NOTHING_AHEAD, Ahead
 from gateway.store.errors import DATABASE_ERRORS, StorageHealth, concerns_all, conflict, id_was_taken
 from gateway.store.follow_up import FollowUps
 from gateway.store.lease_sql import Fence, require
@@ -52,11 +53,12 @@ class _Job:
     traceparent: str | None = None
     fence: Fence | None = None
     shared: bool = False
-    ahead: Sequence[Callable[[View], object]] = ()
+    ahead: Ahead = NOTHING_AHEAD
     result: Any = None
     error: BaseException | None = None
 
     def run(self, tx: Tx) -> Any:
+        tx.connection.writes_about(self.ahead.device_id)
         self.check_lease(tx)
         return self.write(tx)
 
@@ -126,12 +128,12 @@ class Writer:
         urgent: bool = True,
         fence: Fence | None = None,
         shared: bool = False,
-        ahead: Sequence[Callable[[View], object]] = (),
+        ahead: Ahead = NOTHING_AHEAD,
     ) -> T:
         """Run ``write`` in a transaction; return its result once committed. With a fence its lease is checked there.
 
         It may be run again, so it has no effect outside of the transaction. One that is ``shared`` is not urgent. What
-        it reads ``ahead`` is asked for when the transaction begins (:meth:`gateway.store.View.read_ahead`).
+        it reads ``ahead`` is asked for when the transaction begins (:class:`gateway.store.engine.Ahead`).
 
         Raises:
             LeaseLostError: the lease of the fence is another's by now; nothing was changed.
@@ -215,21 +217,22 @@ class Writer:
     def _transact(self, jobs: list[_Job]) -> Tx:
         """Run these jobs in one transaction; again where another one made the server undo it, or an id was taken.
 
-        The statements of several jobs are sent together. If one of them fails, the jobs are run again, one by one.
+        The statements of several jobs are sent together, with reads that follow the commit. If one of them fails, the
+        jobs are run again, one by one.
         """
         conflicts: list[str] = []
-        one_by_one = False
+        together = True
         more_ids = ID_TRIES - 1
         while True:
             try:
-                return self._transact_once(jobs, conflicts, one_by_one=one_by_one)
+                return self._transact_once(jobs, conflicts, together=together)
             except DATABASE_ERRORS as error:
                 kind = conflict(error)
                 if kind is not None and len(conflicts) < CONFLICT_TRIES - 1:
                     log.warning("store.conflict", kind=kind, reason=str(error))
                     conflicts.append(kind)
-                elif len(jobs) > 1 and not one_by_one and not concerns_all(error):
-                    one_by_one = True
+                elif together and not concerns_all(error) and (len(jobs) > 1 or self.follow_ups.is_asked):
+                    together = False
                 elif len(jobs) == 1 and id_was_taken(error) and more_ids:
                     log.warning("store.id_was_taken", reason=str(error))
                     more_ids -= 1
@@ -239,16 +242,17 @@ class Writer:
             for job in jobs:
                 job.result = job.error = None
 
-    def _transact_once(self, jobs: list[_Job], conflicts: Sequence[str], *, one_by_one: bool) -> Tx:
+    def _transact_once(self, jobs: list[_Job], conflicts: Sequence[str], *, together: bool) -> Tx:
         rollback(self._connection)
         first = jobs[0]
-        if newer := self._connection.begin_checked(shared=first.shared, ahead=(first.check_lease, *first.ahead)):
+        ahead = [Ahead((first.check_lease,)), *(job.ahead for job in jobs if together)]
+        if newer := self._connection.begin_checked(shared=first.shared, ahead=ahead):
             raise self.trouble.outgrown(newer)
         tx = Tx(self._connection, self._context)
         for kind in conflicts:
             tx.measure(measurements.CONFLICT, kind)
-        self._do(jobs, tx, one_by_one=one_by_one)
-        self._connection.execute("COMMIT")
+        self._do(jobs, tx, one_by_one=not together)
+        self._connection.commit_with(self.follow_ups.due(tx) if together else ())
         return tx
 
     def _trace(self, traced: list[Traced]) -> None:
@@ -275,7 +279,7 @@ class Writer:
         tx.traceparent, tx.client_address, tx.request_id = job.traceparent, None, None
         if not one_by_one:
             return job.run(tx)
-        measured, traced = len(tx.measures), len(tx.traced)
+        before = tx.mark()
         for _ in range(ID_TRIES - 1):
             try:
                 return self._executed(job, tx)
@@ -285,7 +289,7 @@ class Writer:
                 log.warning("store.id_was_taken", reason=str(error))
             self._back_to_savepoint()
             self._devices.forget()
-            del tx.measures[measured:], tx.traced[traced:]
+            tx.forget_since(before)
         return self._executed(job, tx)
 
     def _executed(self, job: _Job, tx: Tx) -> Any:
@@ -303,7 +307,7 @@ class Writer:
 
     def _savepoint(self, job: _Job, tx: Tx, *, one_by_one: bool) -> None:
         self._connection.post("SAVEPOINT job")
-        measured, traced = len(tx.measures), len(tx.traced)
+        before = tx.mark()
         try:
             job.result = self._run_job(job, tx, one_by_one=one_by_one)
         except Exception as error:
@@ -311,7 +315,7 @@ class Writer:
                 raise
             self._back_to_savepoint()
             self._devices.forget()
-            del tx.measures[measured:], tx.traced[traced:]
+            tx.forget_since(before)
             job.error = error  # only this job's caller gets it
         self._connection.post("RELEASE job")
 

@@ -83,7 +83,14 @@ def trace(connection: DatabaseConnection, told: Callable[[str], object]) -> None
         told(sql)
         return execute(sql, values)
 
+    commit_with = connection.commit_with
+
+    def committed(then: Sequence[Callable[[View], object]] = ()) -> None:
+        told("COMMIT")
+        commit_with(then)
+
     connection.execute = traced  # type: ignore[method-assign]
+    connection.commit_with = committed  # type: ignore[method-assign]
 
 
 class Gate:

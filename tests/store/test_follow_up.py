@@ -32,7 +32,7 @@ def _note(value: str, *kinds: str) -> Callable[[Tx], None]:
     return write
 
 
-def _noted(view: View) -> str | None:
+def _noted(view: View, now: int = 0) -> str | None:  # noqa: ARG001 - as reads after a commit are called
     return key_sql.meta(view, "test")
 
 
@@ -52,7 +52,7 @@ async def test_it_is_answered_once(tmp_path: Path) -> None:
     """The next commit is for the next question; one that was cancelled is not read."""
     read: list[str | None] = []
 
-    def noted(view: View) -> str | None:
+    def noted(view: View, now: int) -> str | None:  # noqa: ARG001
         read.append(_noted(view))
         return read[-1]
 
@@ -69,7 +69,8 @@ async def test_it_is_answered_once(tmp_path: Path) -> None:
 async def test_a_read_that_fails_leaves_the_commit_as_it_is(tmp_path: Path) -> None:
     """The caller of the write has its answer, and who asked is not told; the next commit finds all in order."""
     async with Store(tmp_path, Context()) as store:
-        asked = store.read_after_commit(lambda view: view.value("SELECT value FROM no_such_table"), KINDS)
+        sql = "SELECT value FROM no_such_table WHERE value > ?"
+        asked = store.read_after_commit(lambda view, now: view.value(sql, now), KINDS)
         await store.write(_note("1", outbox_sql.COMMAND))
         assert not asked.done()
         asked.cancel()
@@ -80,7 +81,7 @@ async def test_a_read_that_fails_leaves_the_commit_as_it_is(tmp_path: Path) -> N
 async def test_an_error_of_the_worker_reaches_the_worker(tmp_path: Path) -> None:
     """The writer's thread lives on, and the caller of the write has its answer."""
 
-    def broken(_: View) -> None:
+    def broken(_: View, now: int) -> None:  # noqa: ARG001
         raise LookupError("a row that nobody understands")
 
     async with Store(tmp_path, Context()) as store:

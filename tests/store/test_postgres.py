@@ -1,7 +1,7 @@
 """The registry on PostgreSQL: the same tables, writes of two gateways at once, lost connections, clear errors."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -142,15 +142,14 @@ async def test_a_commit_whose_answer_is_lost_is_in_doubt(tmp_path: Path, monkeyp
     """The message does not say that nothing was changed, and names what makes a second try safe."""
     address = database(tmp_path)
     async with Store(address, Context()) as store:
-        real = PostgresConnection.execute
+        real = PostgresConnection.commit_with
 
-        def execute(self: PostgresConnection, sql: str, values: Sequence[object] = (), /) -> object:
-            if sql == "COMMIT":
-                _end_sessions(address)
-            return real(self, sql, values)
+        def commit_with(self: PostgresConnection, then: Sequence[Callable[[View], object]] = ()) -> None:
+            _end_sessions(address)
+            real(self, then)
 
         with monkeypatch.context() as patch:
-            patch.setattr(PostgresConnection, "execute", execute)
+            patch.setattr(PostgresConnection, "commit_with", commit_with)
             with pytest.raises(StoreError, match=r"not known whether .* the same Idempotency-Key") as caught:
                 await store.write(lambda tx: key_sql.create_project(tx, "perhaps"))
     assert "Nothing was changed" not in caught.value.message

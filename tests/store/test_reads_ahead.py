@@ -10,7 +10,8 @@ import pytest
 
 from gateway.core.postgres_address import PostgresAddress
 from gateway.runtime.postgres_server import PostgresServer
-from gateway.store import View
+from gateway.store import Ahead, View
+from gateway.store.errors import PostgresError
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.sqlite.connection import connect
 from tests.support.messages import Messages
@@ -105,6 +106,80 @@ def test_a_write_to_another_table_leaves_the_answer(connection: PostgresConnecti
     connection.post("UPDATE others SET name = 'y'")
     assert (name(view, 1), len(messages.sent)) == ("a", 1)
     assert (name(view, 1, "others"), len(messages.sent)) == ("y", 2)
+
+
+def _about(number: int, device_id: str | None) -> Ahead:
+    return Ahead([lambda view: view.value("SELECT id FROM devices WHERE pk = ?", number)], device_id)
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "statement", "times_read"),
+    [
+        ("dev_1", "dev_2", "UPDATE devices SET id = 'new'", 1),  # the answer is still good
+        ("dev_1", "dev_1", "UPDATE devices SET id = 'new'", 2),
+        ("dev_1", None, "UPDATE devices SET id = 'new'", 2),  # a write that may be about several
+        (None, "dev_2", "UPDATE devices SET id = 'new'", 2),
+        ("dev_1", "dev_2", "UPDATE things SET name = 'new'", 1),  # not a table that the read names
+    ],
+)
+def test_a_write_about_one_device_leaves_answers_about_others(
+    connection: PostgresConnection,
+    messages: Messages,
+    read: str | None,
+    written: str | None,
+    statement: str,
+    times_read: int,
+) -> None:
+    """In the tables where the rows of a device are its own."""
+    connection.execute("CREATE TABLE devices (pk bigint, id text)")
+    messages.forget()
+    connection.read_ahead(_about(1, read))
+    connection.writes_about(written)
+    connection.post(statement)
+    _about(1, read).reads[0](View(connection))
+    connection.flush()
+    assert "".join(messages.sent).count("SELECT id") == times_read
+
+
+def test_a_table_that_devices_share_ends_answers_about_each(connection: PostgresConnection, messages: Messages) -> None:
+    """A write about one device may change what is read about another one there."""
+    messages.forget()
+    connection.read_ahead(Ahead([lambda view: name(view, 1)], "dev_1"))
+    connection.writes_about("dev_2")
+    connection.post("UPDATE things SET name = 'new'")
+    assert name(View(connection), 1) == "new"
+
+
+def test_a_rollback_to_a_savepoint_that_was_not_sent_leaves_the_answers(
+    connection: PostgresConnection, messages: Messages
+) -> None:
+    """Nothing of what it undoes has reached the server."""
+    View(connection).read_ahead(lambda view: name(view, 1), lambda view: name(view, 2))
+    assert name(View(connection), 1) == "a"
+    connection.post("SAVEPOINT job")
+    connection.execute("ROLLBACK TO job")
+    assert (name(View(connection), 2), len(messages.sent)) == ("b", 1)
+
+
+def test_reads_at_the_end_of_a_transaction_go_with_its_commit(
+    connection: PostgresConnection, messages: Messages
+) -> None:
+    """They see what it has written. Their answers are there until the next transaction."""
+    connection.post("UPDATE things SET name = 'new' WHERE number = 1")
+    connection.commit_with([lambda view: name(view, 1), lambda view: name(view, 2)])
+    assert (name(View(connection), 1), len(messages.sent)) == ("new", 1)
+    connection.begin()
+    messages.forget()
+    assert (name(View(connection), 2), len(messages.sent)) == ("b", 1)
+
+
+def test_a_read_at_the_end_that_fails_commits_nothing(connection: PostgresConnection, at: PostgresAddress) -> None:
+    """So the writer can run the transaction again without it, and no caller is told that it failed."""
+    connection.post("UPDATE things SET name = 'new' WHERE number = 1")
+    with pytest.raises(PostgresError, match="no_such_table"):
+        connection.commit_with([lambda view: view.value("SELECT 1 FROM no_such_table")])
+    with psycopg.connect(at.url) as other:
+        assert other.execute("SELECT name FROM things WHERE number = 1").fetchone() == ("a",)
 
 
 @pytest.mark.parametrize("undo", ["ROLLBACK TO job", "ROLLBACK"])

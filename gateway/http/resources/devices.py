@@ -19,7 +19,7 @@ from gateway.models.devices import Device, DeviceHealth, RegisterDevice
 from gateway.models.events import EventList, ListEvents
 from gateway.models.fields import Empty
 from gateway.models.resets import ResetDevice
-from gateway.store import Tx, View, command_sql, device_sql, event_list, event_sql, outbox_sql, reset_sql
+from gateway.store import Ahead, Tx, View, command_sql, device_sql, event_list, event_sql, outbox_sql, reset_sql
 from gateway.store.broker_sql import BrokerRecord
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.event_sql import EventRecord
@@ -136,7 +136,8 @@ async def reset_device(call: RequestContext, body: ResetDevice) -> ApiResponse:
     def reset(tx: Tx) -> ApiResponse:
         return ApiResponse(device_sql.to_model(devices.reset(tx, call.project_id, call.device_id, call.actor, body)))
 
-    return await call.work.commit(reset, [lambda view: reset_sql.target(view, call.project_id, call.device_id)])
+    reads = [lambda view: reset_sql.target(view, call.project_id, call.device_id)]
+    return await call.work.commit(reset, Ahead(reads, call.device_id))
 
 
 async def get_state(call: RequestContext, _: Empty) -> ApiResponse:

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from gateway.store.dialect import POSTGRESQL
+from gateway.store.engine import Ahead
 from gateway.store.errors import PostgresError
 from gateway.store.postgres.ahead import statement_of
 from gateway.store.postgres.failures import IN_DOUBT, is_stale, postgres_error
@@ -21,7 +22,7 @@ from gateway.store.postgres.login import connect
 from gateway.store.postgres.posted import Outgoing, Posted, answer, message
 from gateway.store.postgres.prepared import PreparedStatements
 from gateway.store.postgres.statements import Changes, many, text_of, translated
-from gateway.store.postgres.steps import STEP_TABLE, names
+from gateway.store.postgres.steps import HAS_STEPS, NEWEST_STEP, STEP_TABLE, names
 from gateway.store.postgres.watchdog import ANSWER_SECONDS, Watchdog
 from gateway.store.row_statement import arrays
 
@@ -44,9 +45,6 @@ _BEGIN: Final = (
     f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 )
 _BEGIN_SHARED: Final = _BEGIN.replace("xact_lock(", "xact_lock_shared(")
-_HAS_STEPS: Final = f"""SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables
-    WHERE schemaname = current_schema() AND tablename = '{STEP_TABLE}')"""  # noqa: S608 - a constant
-_NEWEST_STEP: Final = f"SELECT max(name) FROM {STEP_TABLE}"  # noqa: S608 - a constant
 _BEGIN_READ: Final = """BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off"""
 """A page takes a millisecond. To start parallel workers for it, or to compile it, took the server 60 times as long."""
@@ -85,19 +83,17 @@ class PostgresConnection:
         Raises:
             PostgresError: it failed, or the server cannot be reached.
         """
-        ahead = self._outgoing.ahead.take(sql, values)
-        if ahead is not None:
-            return ahead
         if sql.startswith("ROLLBACK") and self._outgoing.roll_back(sql):
             return psycopg.ClientCursor(self._raw) if self._raw is not None else self._run(psycopg.ClientCursor)
+        ahead = self._outgoing.ahead.take(sql, values)
+        return self._execute(sql, values) if ahead is None else ahead
+
+    def _execute(self, sql: str, values: Sequence[Any] = ()) -> Cursor:
         posted = self._outgoing.take()
         try:
-            if posted:
-                text = message(posted, self._run(lambda raw: self._text_of(raw, sql, values)))
-                return self._run(lambda raw: answer(posted, raw.execute(text.encode())), len(posted) / ROWS_A_SECOND)
-            if not self.in_transaction:
-                self._run(self._prepare_wanted)
-            return self._run(lambda raw: raw.execute(self._text_of(raw, sql, values).encode()))
+            self._prepare_wanted()
+            text = message(posted, self._text(sql, values)).encode()
+            return self._run(lambda raw: answer(posted, raw.execute(text)), len(posted) / ROWS_A_SECOND)
         except PostgresError as error:
             if sql == "COMMIT" and self._is_lost():
                 raise PostgresError(str(error), IN_DOUBT) from error
@@ -112,23 +108,34 @@ class PostgresConnection:
         self._outgoing.ahead.changed_by(sql)
         return self._post(sql, values)
 
-    def read_ahead(self, reads: Sequence[Callable[[View], object]]) -> None:
-        """Ask for the first answer that each of these needs, together (:meth:`gateway.store.View.read_ahead`)."""
-        for statement in filter(None, map(statement_of, reads)):
-            self._outgoing.ahead.add(statement, self._post(*statement))
+    def read_ahead(self, *ahead: Ahead) -> None:
+        """Ask for the first answer that each read needs, together (:meth:`gateway.store.View.read_ahead`)."""
+        self._prepare_wanted()
+        for reads, device_id in ahead:
+            for statement in filter(None, map(statement_of, reads)):
+                self._outgoing.ahead.add(statement, self._post(*statement), device_id)
+
+    def writes_about(self, device_id: str | None) -> None:
+        """Note which device alone the next writes are about: they leave answers about others as they are."""
+        self._outgoing.ahead.written_about = device_id
 
     def _post(self, sql: str, values: Sequence[Any]) -> Posted:
-        posted = Posted(self._run(lambda raw: self._text_of(raw, sql, values)), self.flush)
+        posted = Posted(self._text(sql, values), self.flush)
         self._outgoing.add(posted)
         return posted
 
-    def _text_of(self, raw: psycopg.Connection[Any], sql: str, values: Sequence[Any]) -> str:
+    def _text(self, sql: str, values: Sequence[Any]) -> str:
         """Return the text to send. Reads with a deadline find few rows or many, so each gets its own plan."""
-        prepared = None if self._watch.deadline is not None else self._prepared.text_of(raw, sql, values)
-        return prepared or text_of(raw, sql, values)
+        raw = self._raw or self._run(lambda raw: raw)
+        try:
+            prepared = None if self._watch.deadline is not None else self._prepared.text_of(raw, sql, values)
+            return prepared or text_of(raw, sql, values)
+        except psycopg.Error as error:
+            raise postgres_error(error) from error
 
-    def _prepare_wanted(self, raw: psycopg.Connection[Any]) -> None:
-        self._prepared.prepare_wanted(raw)
+    def _prepare_wanted(self) -> None:
+        if not self.in_transaction:
+            self._run(lambda raw: self._prepared.prepare_wanted(raw))  # noqa: PLW0108 - a new one's, if it is lost
 
     def flush(self) -> None:
         """Send what was posted.
@@ -186,19 +193,28 @@ class PostgresConnection:
         """
         self._begin(_BEGIN_SHARED if shared else _BEGIN)
 
-    def begin_checked(self, *, shared: bool = False, ahead: Sequence[Callable[[View], object]] = ()) -> str | None:
+    def begin_checked(self, *, shared: bool = False, ahead: Sequence[Ahead] = ()) -> str | None:
         """Begin, and return the schema step that this program does not know: one message, since each write does it.
 
         What the transaction reads ``ahead`` goes with it (:meth:`read_ahead`).
         """
         begin = _BEGIN_SHARED if shared else _BEGIN
-        cursor = self._begin(f"{begin}; {_NEWEST_STEP}", ahead)
+        cursor = self._begin(f"{begin}; {NEWEST_STEP}", ahead)
         for _ in begin.split(";"):
             cursor.nextset()
         step = _value(cursor)
         cursor.nextset()
         answer(self._outgoing.take(), cursor)
         return _unless_known(step)
+
+    def commit_with(self, then: Sequence[Callable[[View], object]] = ()) -> None:
+        """Commit. What each of these reads first is read at the end of the transaction, in the same message.
+
+        Such a read gets its answer afterwards, until the next transaction. If it fails, nothing is committed.
+        """
+        self._outgoing.ahead.clear()
+        self.read_ahead(Ahead(then))
+        self._execute("COMMIT")
 
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. The server ends it when the deadline has passed."""
@@ -254,7 +270,7 @@ class PostgresConnection:
 
     def newer_schema(self) -> str | None:
         """Return the step that this program does not know, if one was applied by now: the newest one tells."""
-        return _unless_known(_value(self.execute(_NEWEST_STEP)))
+        return _unless_known(_value(self.execute(NEWEST_STEP)))
 
     def known_steps(self) -> tuple[str, ...]:
         """Return the names of the schema steps that this program knows, in order."""
@@ -266,7 +282,7 @@ class PostgresConnection:
         The catalogue is asked by a query. ``to_regclass`` may answer from a cache: after a wait for the lock it did not
         see the tables that another gateway had made meanwhile.
         """
-        if not _value(self.execute(_HAS_STEPS)):
+        if not _value(self.execute(HAS_STEPS)):
             return set()
         return {row[0] for row in self.execute(f"SELECT name FROM {STEP_TABLE}")}  # noqa: S608 - a constant
 
@@ -285,7 +301,7 @@ class PostgresConnection:
         if raw is not None:
             raw.close()
 
-    def _begin(self, statement: str, ahead: Sequence[Callable[[View], object]] = ()) -> psycopg.Cursor[Any]:
+    def _begin(self, statement: str, ahead: Sequence[Ahead] = ()) -> psycopg.Cursor[Any]:
         """Begin. Where an old connection turns out to be lost, begin on a new one: nothing was done on it yet.
 
         What is read ahead stays posted, for its answers, unless the connection is a new one.
@@ -294,8 +310,7 @@ class PostgresConnection:
         self._is_long = False
         is_new = self._raw is None
         try:
-            self._run(self._prepare_wanted)
-            self.read_ahead(ahead)
+            self.read_ahead(*ahead)
             text = self._outgoing.message_after(statement)
             return self._run(lambda raw: raw.execute(text.encode()))
         except PostgresError:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from gateway.store.engine import Ahead
     from gateway.store.readers import Deadline
     from gateway.store.row_statement import RowStatement
     from gateway.store.transaction import View
@@ -48,7 +49,7 @@ class SqliteConnection(sqlite3.Connection):
     def flush(self) -> None:
         """Do nothing: each statement was executed."""
 
-    def read_ahead(self, reads: Sequence[Callable[[View], object]]) -> None:
+    def read_ahead(self, *ahead: Ahead) -> None:
         """Do nothing: a read is a call in this process."""
 
     def begin(self, *, shared: bool = False) -> None:  # noqa: ARG002 - one process writes
@@ -59,11 +60,18 @@ class SqliteConnection(sqlite3.Connection):
         self,
         *,
         shared: bool = False,
-        ahead: Sequence[Callable[[View], object]] = (),  # noqa: ARG002 - as in read_ahead
+        ahead: Sequence[Ahead] = (),  # noqa: ARG002 - as in read_ahead
     ) -> str | None:
         """Begin a transaction that writes; return what :meth:`newer_schema` does."""
         self.begin(shared=shared)
         return self.newer_schema()
+
+    def writes_about(self, device_id: str | None) -> None:
+        """Do nothing, as in :meth:`read_ahead`."""
+
+    def commit_with(self, then: Sequence[Callable[[View], object]] = ()) -> None:  # noqa: ARG002 - as in read_ahead
+        """Commit."""
+        self.execute("COMMIT")
 
     def begin_read(self, deadline: Deadline | None = None) -> None:
         """Begin a transaction whose statements see one state. SQLite gives the work up when the deadline has passed."""

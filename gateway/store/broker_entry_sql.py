@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.store.broker_sql import serves
 
 if TYPE_CHECKING:
     from gateway.store.transaction import View
+
+
+_NEWEST: Final = """(SELECT broker_entry FROM tokens WHERE device_pk = {} AND state <> 'revoked'
+    ORDER BY id DESC LIMIT 1)"""
+"""The entry of the newest good token of a device, looked up for each. PostgreSQL expects a join on the highest number
+to find one row in all, and sorted every device for each page."""
 
 
 class EntryPage(NamedTuple):
@@ -24,8 +30,7 @@ def marked(view: View, broker: int, limit: int) -> dict[str, str | None] | None:
     """
     rows = view.all(
         f"""SELECT d.id, CASE WHEN d.deleted_at IS NULL AND {serves("d.pk", "o.broker_pk")} THEN
-                (SELECT broker_entry FROM tokens WHERE device_pk = d.pk AND state <> 'revoked'
-                    ORDER BY id DESC LIMIT 1) END AS entry
+                {_NEWEST.format("d.pk")} END AS entry
             FROM outbox o JOIN devices d ON d.pk = o.device_pk
             WHERE o.broker_pk = ? AND o.kind = 'credential' LIMIT ?""",  # noqa: S608 - a constant
         *(broker, limit + 1),
@@ -36,10 +41,9 @@ def marked(view: View, broker: int, limit: int) -> dict[str, str | None] | None:
 def page(view: View, broker: int, after: str, limit: int) -> EntryPage:
     """Return the entries of at most so many devices with ids after this one, each of its newest good token."""
     rows = view.all(
-        f"""SELECT d.id, t.broker_entry FROM devices d JOIN tokens t ON t.device_pk = d.pk
-            WHERE d.id > ? AND t.state <> 'revoked' AND d.deleted_at IS NULL
-            AND t.id = (SELECT max(id) FROM tokens WHERE device_pk = d.pk AND state <> 'revoked')
-            AND {serves("d.pk", "?")} ORDER BY d.id LIMIT ?""",  # noqa: S608 - a constant
+        f"""SELECT d.id, d.entry FROM (SELECT pk, id, {_NEWEST.format("devices.pk")} AS entry FROM devices
+                WHERE id > ? AND deleted_at IS NULL) AS d
+            WHERE d.entry IS NOT NULL AND {serves("d.pk", "?")} ORDER BY d.id LIMIT ?""",  # noqa: S608 - constants
         *(after, broker, limit),
     )
-    return EntryPage([(row["id"], row["broker_entry"]) for row in rows], len(rows) == limit)
+    return EntryPage([(row["id"], row["entry"]) for row in rows], len(rows) == limit)

@@ -20,6 +20,7 @@ from gateway.models.devices import RegisterDevice
 from gateway.store import Batch, Context, Store, StoreListener, Tx, key_sql
 from gateway.store.measurements import CONFLICT, Measure
 from gateway.store.postgres import connection as postgres_connection
+from gateway.store.postgres.begin import IDLE_MS
 from gateway.store.postgres.connection import PostgresConnection
 from tests.support.postgres import database
 from tests.support.wait import eventually
@@ -127,9 +128,9 @@ def beats(*ids: str, percent: int) -> list[Message]:
 @asynccontextmanager
 async def two_gateways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Two]:
     """Two gateways. A test may hold a transaction for longer than the server lets a gateway do."""
-    for name in ("_BEGIN", "_BEGIN_SHARED"):
+    for name in ("BEGIN", "BEGIN_SHARED"):
         begin = getattr(postgres_connection, name)
-        monkeypatch.setattr(postgres_connection, name, begin.replace(str(postgres_connection.IDLE_MS), "0"))
+        monkeypatch.setattr(postgres_connection, name, begin.replace(str(IDLE_MS), "0"))
     where, conflicts = database(folder), Conflicts()
     async with Store(where, Context(), conflicts) as one, Store(where, Context(), conflicts) as other:
         with closing(PostgresConnection(where)) as looking:

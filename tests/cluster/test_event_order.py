@@ -84,13 +84,13 @@ async def test_a_reader_misses_no_event_of_a_long_transaction(tmp_path: Path) ->
 
 async def test_the_row_of_the_number_keeps_the_order_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock of the registry is one guard. The row that holds the last number is another, locked until the commit."""
-    monkeypatch.setattr(postgres_connection, "_BEGIN", "BEGIN")
+    monkeypatch.setattr(postgres_connection, "BEGIN", "BEGIN")
     assert await _read_beside_a_long_transaction(tmp_path) == ["first", "second"]
 
 
 async def test_a_number_drawn_before_the_lock_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the numbers come from a sequence, and no lock is held. An event is missed."""
-    monkeypatch.setattr(postgres_connection, "_BEGIN", "BEGIN")
+    monkeypatch.setattr(postgres_connection, "BEGIN", "BEGIN")
     with closing(PostgresConnection(database(tmp_path))) as changing:
         changing.execute("CREATE SEQUENCE numbers")
         changing.execute("ALTER TABLE events ALTER COLUMN seq SET DEFAULT nextval('numbers')")

@@ -25,6 +25,7 @@ from gateway.models.devices import RegisterDevice
 from gateway.mqtt.reconciler import compare
 from gateway.store import Batch, Context, Store, Tx, View, broker_sql, device_sql, key_sql, outbox_sql, token_sql
 from gateway.store.postgres import connection as postgres_connection
+from gateway.store.postgres.begin import BEGIN, IDLE_MS
 from gateway.store.postgres.connection import PostgresConnection
 from tests.domain.support import receipt
 from tests.support.postgres import database
@@ -261,7 +262,7 @@ async def test_all_verbs_at_once_keep_the_invariants(two: Two) -> None:
 
 async def test_a_missing_lock_is_found(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the lock of the registry the second does not wait for the first, and the test says so."""
-    monkeypatch.setattr(postgres_connection, "_BEGIN", "BEGIN")
+    monkeypatch.setattr(postgres_connection, "BEGIN", "BEGIN")
     with pytest.raises(AssertionError, match="has not waited"):
         await two.at_once(_reset, _heartbeat, await two.subject("S1"))
     with pytest.raises(AssertionError, match="has not waited"):
@@ -274,9 +275,8 @@ async def test_who_is_paused_in_a_transaction_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server ends a transaction that stands still: it changes nothing, and the others go on."""
-    begin = postgres_connection._BEGIN  # noqa: SLF001 - the time in it is shortened
-    assert str(postgres_connection.IDLE_MS) in begin
-    monkeypatch.setattr(postgres_connection, "_BEGIN", begin.replace(str(postgres_connection.IDLE_MS), "50"))
+    assert str(IDLE_MS) in BEGIN
+    monkeypatch.setattr(postgres_connection, "BEGIN", BEGIN.replace(str(IDLE_MS), "50"))
     where = database(tmp_path)
     async with Store(where, Context()) as one, Store(where, Context()) as other:
         inside, go_on = threading.Event(), threading.Event()

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from gateway.domain import grants
 from gateway.models.devices import ListDevices
-from gateway.store import Context, Row, Tx, View, device_count_sql, device_list, device_stats, transact
+from gateway.store import (
+    Context,
+    Row,
+    Tx,
+    View,
+    broker_entry_sql,
+    device_count_sql,
+    device_list,
+    device_sql,
+    device_stats,
+    grant_key_sql,
+    health_sql,
+    transact,
+)
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.postgres.engine import open_registry
+from gateway.store.records import R
 from tests.store.test_calls_stay_flat import LARGE, LISTS, MOST, MOST_OF_A_SEARCH, PROJECT, SMALL
 from tests.support.postgres import database
 
 MIDDLE = 15_000
+FEW = 50
 PAGE = 400
 """Blocks of a whole page, where the small fleet has less, and of a look at whether devices are few."""
 FROM_FEW = 8_000
@@ -40,6 +56,12 @@ def fill(tx: Tx, devices: int) -> None:
             SELECT pk, CASE WHEN mod(pk, 3) > 0 THEN 'online' ELSE 'offline' END, 1, (mod(pk, 100) = 1)::int
             FROM devices WHERE mod(pk, 20) > 0"""
     )
+    grants.ensure_key(tx)
+    tx.run(
+        """INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at)
+            SELECT pk, 1, convert_to(id, 'UTF8'), 'entry of ' || id, 'active', (SELECT kid FROM signing_keys), 1
+            FROM devices WHERE bound_at IS NOT NULL"""
+    )
     _let_triggers(tx, "ENABLE")
     device_count_sql.recount(tx)
 
@@ -53,11 +75,18 @@ class Reading(View):
     """Counts the blocks that its queries read, in memory or from the disk."""
 
     blocks = 0
+    context = Context()
+    """For statements of a write."""
 
     def all(self, sql: str, *values: Any) -> list[Row]:
         """Explain the query, then answer it."""
         self._explain(sql, values)
         return super().all(sql, *values)
+
+    def records(self, kind: type[R], sql: str, *values: Any) -> list[R]:
+        """Do the same."""
+        self._explain(sql, values)
+        return super().records(kind, sql, *values)
 
     def value(self, sql: str, *values: Any) -> Any:
         """Do the same."""
@@ -115,6 +144,28 @@ def test_a_fleet_of_middle_size_is_not_read_as_a_whole(tmp_path: Path, connectio
     """Without statistics of the filter PostgreSQL expects few to pass, and sorts all that do."""
     with closing(_made(tmp_path, MIDDLE)) as fleet:
         assert cost(fleet, connection=connection) <= PAGE
+
+
+PAGES: dict[str, Callable[[View, int], int]] = {
+    "living devices": lambda view, after: len(device_sql.living(view, after, FEW)),
+    "password entries": lambda view, after: len(broker_entry_sql.page(view, 1, f"dev_{after:07}", FEW).entries),
+    "devices of another key": lambda view, after: len(grant_key_sql.to_ask(view, "other", after, FEW)),
+    "overdue devices": lambda view, _: len(health_sql.overdue(cast("Tx", view), 1, FEW)),
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_a_page_of_the_gateways_own_work_reads_a_page(
+    fleets: list[PostgresConnection], page: Callable[[View, int], int]
+) -> None:
+    """Also far behind the first: nothing before it is read again, and nothing is sorted for it."""
+    fleet = fleets[1]
+    for after in (0, LARGE - LARGE // 10):
+        fleet.begin_read()
+        view = Reading(fleet)
+        assert page(view, after) == FEW
+        fleet.end_read()
+        assert view.blocks <= PAGE + MOST * FEW, (after, view.blocks)
 
 
 def test_a_scan_would_be_seen(fleets: list[PostgresConnection]) -> None:

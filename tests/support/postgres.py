@@ -16,7 +16,7 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.runtime.postgres_server import PostgresServer
 from gateway.store import location
 from gateway.store.engine import Engine
-from gateway.store.postgres.connection import WRITE_LOCK
+from gateway.store.postgres.begin import WRITE_LOCK
 from gateway.store.postgres.engine import open_registry
 
 TEMPLATE = "registry"

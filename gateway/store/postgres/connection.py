@@ -17,6 +17,7 @@ from gateway.store.dialect import POSTGRESQL
 from gateway.store.engine import Ahead
 from gateway.store.errors import PostgresError
 from gateway.store.postgres.ahead import statement_of
+from gateway.store.postgres.begin import BEGIN, BEGIN_READ, BEGIN_SHARED
 from gateway.store.postgres.failures import IN_DOUBT, is_stale, postgres_error
 from gateway.store.postgres.login import connect
 from gateway.store.postgres.posted import Outgoing, Posted, answer, message
@@ -37,17 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WRITE_LOCK: Final = 0x6761_7465
-"""Key of the advisory lock that a write holds to its end. The transaction owns it, so it works behind PgBouncer."""
-IDLE_MS: Final = 5_000
-"""A gateway that is paused in a transaction loses it after this time, so the others need not wait for it."""
-_BEGIN: Final = (
-    f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
-)
-_BEGIN_SHARED: Final = _BEGIN.replace("xact_lock(", "xact_lock_shared(")
-_BEGIN_READ: Final = """BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off"""
-"""A page takes a millisecond. To start parallel workers for it, or to compile it, took the server 60 times as long."""
 ROWS_A_SECOND: Final = 100
 """A slow server executes so many statements of a list in a second, so a long list may take longer."""
 ROWS_TOGETHER: Final = 4_000
@@ -191,14 +181,14 @@ class PostgresConnection:
         ``shared``: others that share the lock may be. The server serves waiting transactions in turn, so
         a stream of those keeps no other write waiting.
         """
-        self._begin(_BEGIN_SHARED if shared else _BEGIN)
+        self._begin(BEGIN_SHARED if shared else BEGIN)
 
     def begin_checked(self, *, shared: bool = False, ahead: Sequence[Ahead] = ()) -> str | None:
         """Begin, and return the schema step that this program does not know: one message, since each write does it.
 
         What the transaction reads ``ahead`` goes with it (:meth:`read_ahead`).
         """
-        begin = _BEGIN_SHARED if shared else _BEGIN
+        begin = BEGIN_SHARED if shared else BEGIN
         cursor = self._begin(f"{begin}; {NEWEST_STEP}", ahead)
         for _ in begin.split(";"):
             cursor.nextset()
@@ -223,7 +213,7 @@ class PostgresConnection:
             limit = f"; SET LOCAL statement_timeout = {max(1, round(deadline.left * 1000))}"
             self.patience = max(ANSWER_SECONDS, deadline.left + 1)
         self._watch.deadline = deadline
-        self._begin(_BEGIN_READ + limit)
+        self._begin(BEGIN_READ + limit)
 
     def take_time(self) -> None:
         """Let the statements of this transaction take any time: they change every device."""

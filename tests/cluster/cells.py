@@ -92,6 +92,20 @@ class Cells:
             )
             return {} if found is None else {name: found[name] for name in found.keys()}  # noqa: SIM118 - a row
 
+    async def in_step(self, device: Roaming) -> None:
+        """Wait until each broker has followed a change of its access, and has ended the sessions from before it.
+
+        A session that begins meanwhile may be among those. A device comes back; a test that speaks MQTT does not.
+        """
+
+        def followed() -> bool:
+            waiting = """SELECT count(*) FROM outbox o JOIN devices d ON d.pk = o.device_pk
+                WHERE d.id = ? AND o.kind = 'credential'"""
+            with closing(open_reader(self.where)) as connection:
+                return int(View(connection).value(waiting, device.id)) == 0
+
+        await eventually(followed, "the brokers have followed", guard_seconds=SETTLES_SECONDS)
+
     async def heard(self, device: Roaming, battery: int) -> dict[str, Any]:
         """Wait until this heartbeat is stored; its presence then."""
 

@@ -111,6 +111,7 @@ async def test_a_device_is_moved_between_them(tmp_path: Path, rabbitmq: RabbitMq
             assert moved.json()["moved"] == [device.id], moved.text
             await _cut(client)
         await eventually(lambda: _is_refused(old, device), "its former home refuses it", guard_seconds=SETTLES_SECONDS)
+        await cells.in_step(device)
         async with device.on(new) as client:
             await client.subscribe(topic)
             command = json.loads((await client.read_publish()).payload)

@@ -1,4 +1,7 @@
-"""Reads that follow a commit: the writer's thread makes them right after it, on the same connection.
+"""Reads that follow a commit: the writer's thread makes them, on the same connection.
+
+On SQLite it reads right after the commit. On PostgreSQL it reads at the end of the transaction, in the message of
+``COMMIT``, and tells what was found once that is done.
 
 A worker that waits for rows asks for such a read beforehand. It then has what the commit has made due at the moment
 when it hears of it. To read it then would take two changes of thread while the loop writes answers.
@@ -32,8 +35,8 @@ class FollowUps:
     def ask(self, read: Callable[..., T], kinds: Collection[str]) -> asyncio.Future[T]:
         """Return a future of what this finds after the next commit that marks rows of these kinds in the outbox.
 
-        It gets a view, and ``now``: the instant of that write (milliseconds since the epoch).
-        It is done before the other calls for that commit. It stays open if the database fails; cancel it after use.
+        It gets a view, and ``now``: the instant of that write (milliseconds since the epoch). The future is done
+        before the other calls for that commit. It stays open if the database fails; cancel it after use.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         still_open = (each for each in self._waiting if not each[0].done())

@@ -82,12 +82,12 @@ async def test_an_error_of_the_worker_reaches_the_worker(tmp_path: Path) -> None
     """The writer's thread lives on, and the caller of the write has its answer."""
 
     def broken(_: View, now: int) -> None:  # noqa: ARG001
-        raise LookupError("a row that nobody understands")
+        raise LookupError("an unknown kind of row")
 
     async with Store(tmp_path, Context()) as store:
         asked = store.read_after_commit(broken, KINDS)
         await store.write(_note("1", outbox_sql.COMMAND))
-        assert str(asked.exception()) == "a row that nobody understands"
+        assert str(asked.exception()) == "an unknown kind of row"
         await store.write(_note("2", outbox_sql.COMMAND))
         assert await store.read(_noted) == "2"
 

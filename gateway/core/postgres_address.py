@@ -14,7 +14,7 @@ SCHEMES: Final = ("postgresql", "postgres")
 FORM: Final = "postgresql://USER@HOST:PORT/DATABASE, for example postgresql://gateway@db1,db2/registry"
 CONNECT_SECONDS: Final = 5
 _TLS_MODES: Final = ("verify-full", "verify-ca", "require", "prefer", "allow", "disable")
-_LOOPBACK: Final = ("", "localhost", "127.0.0.1", "[::1]")
+_LOOPBACK: Final = ("", "localhost", "127.0.0.1", "[::1]", "::1")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PostgresAddress:
             raise ValueError("should not have the password of a key (sslpassword): use a key without one")
         name, _, password = user.partition(":")
         kept = [(key, value) for key, value in options if key != "password"]
-        query = urlencode(_with_tls(kept, hosts or named["host"]), quote_via=quote, safe="/,:")
+        query = urlencode(_with_tls(kept, hosts), quote_via=quote, safe="/,:")
         shown = SplitResult(parts.scheme, f"{name}{at}{hosts}", parts.path, query, "")
         secret = unquote(password) or named.get("password")
         return cls(urlunsplit(shown), SecretStr(secret) if secret else None)
@@ -72,12 +72,29 @@ def _with_tls(options: list[tuple[str, str]], hosts: str) -> list[tuple[str, str
     """Return the options with what they must say of TLS: the server's certificate is verified, but for this machine."""
     mode = dict(options).get("sslmode")
     if mode is None:
-        return [*options, ("sslmode", "prefer" if all(map(_is_local, hosts.split(","))) else "verify-full")]
+        return [*options, ("sslmode", "prefer" if _are_local(options, hosts) else "verify-full")]
     if mode not in _TLS_MODES:
         raise ValueError(f"has the unknown sslmode '{mode}'; it should be one of {', '.join(_TLS_MODES)}")
     return options
 
 
+def _are_local(options: list[tuple[str, str]], hosts: str) -> bool:
+    """Return whether every host that the URL names is this machine.
+
+    The options ``host`` and ``hostaddr`` name hosts, too. libpq connects to these and not to the host before the path.
+    A ``service`` names them in a file, which may change, so it counts as another machine.
+    """
+    if "service" in dict(options):
+        return False
+    named = [host for key, value in options if key in {"host", "hostaddr"} for host in value.split(",")]
+    return all(map(_is_local, hosts.split(","))) and all(_is_local_option(host) for host in named)
+
+
 def _is_local(host: str) -> bool:
     """Return whether this host is this machine: a loopback address, or the folder of a socket."""
     return host in _LOOPBACK or host.partition(":")[0] in _LOOPBACK or host.startswith(("/", "%2F", "[::1]:"))
+
+
+def _is_local_option(host: str) -> bool:
+    """Return the same of a host without a port or brackets, as an option has it."""
+    return host in _LOOPBACK or host.startswith("/")

@@ -88,6 +88,24 @@ def test_tls_is_verified_beyond_this_machine(hosts: str, mode: str) -> None:
     """Unless the URL says something else."""
     assert PostgresAddress.parse(f"postgresql://gateway@{hosts}/r").url.endswith(f"?sslmode={mode}")
     assert PostgresAddress.parse(f"postgresql://gateway@{hosts}/r?sslmode=verify-ca").url.endswith("=verify-ca")
-    assert PostgresAddress.parse(f"postgresql://gateway@/r?host={hosts.partition(':')[0] or '::1'}").url.count(
-        "sslmode"
-    )
+
+
+@pytest.mark.parametrize(
+    ("rest", "mode"),
+    [
+        ("/r?host=localhost", "prefer"),
+        ("/r?host=/run/postgresql", "prefer"),
+        ("/r?host=::1", "prefer"),
+        ("localhost/r?hostaddr=127.0.0.1", "prefer"),
+        ("/r?host=db.example", "verify-full"),
+        ("/r?host=::2", "verify-full"),
+        ("/r?host=localhost,db", "verify-full"),
+        ("localhost/r?host=db.example", "verify-full"),
+        ("localhost/r?hostaddr=10.0.0.5", "verify-full"),
+        ("localhost/r?host=db.example&host=localhost", "verify-full"),
+        ("localhost/r?service=abroad", "verify-full"),
+    ],
+)
+def test_hosts_of_options_count_too(rest: str, mode: str) -> None:
+    """The client library connects to the host that an option names, and not to the one before the path."""
+    assert PostgresAddress.parse(f"postgresql://gateway@{rest}").url.endswith(f"&sslmode={mode}")

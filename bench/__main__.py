@@ -37,13 +37,17 @@ class Size:
     heartbeats_each: int
     resets: int
     at_once: int
+    ingest_least: float
+    """Ratio that the rate of heartbeats is to reach."""
     fleet: int = fleet.DEVICES
     resets_least: float = 0.6
     """Ratio that concurrent resets are to reach."""
+    reset_most: float = 1.7
+    """Ratio that the time of a single reset is to reach."""
 
 
-FULL: Final = Size(rounds=3, heartbeats_each=ingest.MOST_EACH, resets=500, at_once=2_000)
-QUICK: Final = Size(rounds=2, heartbeats_each=20, resets=80, at_once=500)
+FULL: Final = Size(rounds=3, heartbeats_each=ingest.MOST_EACH, resets=500, at_once=2_000, ingest_least=1.2)
+QUICK: Final = Size(rounds=2, heartbeats_each=20, resets=80, at_once=500, ingest_least=1.0)
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,12 @@ MEASUREMENTS: Final = {
         lambda site: ingest.measure(
             site.registry(DEVICES), site.folder, site.size.heartbeats_each, site.sqlite and site.sqlite(DEVICES)
         ),
-        lambda rounds, size: ingest.figures(rounds, size.heartbeats_each, DEVICES),
+        lambda rounds, size: ingest.figures(rounds, size.heartbeats_each, DEVICES, size.ingest_least),
         engines=_BOTH,
     ),
     "reset": Measurement(
         lambda site: reset.measure(site.registry(site.size.resets + reset.WARM_UP), site.folder),
-        lambda rounds, _: reset.figures(rounds),
+        lambda rounds, size: reset.figures(rounds, size.reset_most),
         engines=_BOTH,
     ),
     "throughput": Measurement(
@@ -174,7 +178,7 @@ def main(
     """Measure the gateway on this machine, each figure beside a floor from the same round."""
     size = replace(QUICK if quick else FULL, fleet=fleet_of)
     if engine == POSTGRESQL:
-        size = replace(size, resets_least=0.8)
+        size = replace(size, resets_least=0.8, reset_most=2.0)
     possible = {name: each for name, each in MEASUREMENTS.items() if engine in each.engines}
     if unknown := [name for name in only if name not in possible]:
         raise click.UsageError(f"--only {unknown[0]} runs on SQLite only. On PostgreSQL: {', '.join(possible)}.")

@@ -31,7 +31,7 @@ MOST_EACH: Final = 100
 """Most heartbeats per device. The broker queues 100,000 messages (``max_queued_messages``) per subscriber and drops
 more."""
 
-CPU_MOST: Final = 6.0
+CPU_MOST: Final = 4.5
 """Processor time of the gateway, of that of a loop which only parses the heartbeats."""
 
 _POLL_SECONDS: Final = 0.005
@@ -76,8 +76,8 @@ async def measure(registry: Registry, folder: Path, each: int, sqlite: Registry 
     return Round(taken, beside, await _gateway(sqlite, folder / "sqlite", each))
 
 
-def figures(rounds: list[Round], each: int, devices: int) -> list[Figure]:
-    """Return the lines of the table."""
+def figures(rounds: list[Round], each: int, devices: int, least: float) -> list[Figure]:
+    """Return the lines of the table; ``least`` is the ratio that the rate is to reach beside ``mosquitto_sub``."""
 
     def cpu(taken: Taken) -> float:
         return taken.cpu_seconds / (each * devices) * _PER
@@ -88,7 +88,7 @@ def figures(rounds: list[Round], each: int, devices: int) -> list[Figure]:
     if not beside:
         used = tuple(Pair(cpu(one.gateway), one.bare_loop_seconds) for one in rounds)
         return [
-            Figure("heartbeats stored", "1/s", "mosquitto_sub", rates, at_least(0.95)),
+            Figure("heartbeats stored", "1/s", "mosquitto_sub", rates, at_least(least)),
             Figure(f"CPU for {_PER:,} of them", "s", "bare loop in memory", used, at_most(CPU_MOST)),
             Figure("load the broker took meanwhile", "1/s", "mosquitto_sub", offered),
         ]

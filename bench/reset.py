@@ -82,15 +82,15 @@ async def measure(registry: Registry, folder: Path) -> Round:
     return Round(gateway_ms, floor_ms)
 
 
-def figures(rounds: list[Round]) -> list[Figure]:
-    """Return the lines of the table."""
+def figures(rounds: list[Round], most: float) -> list[Figure]:
+    """Return the lines of the table; ``most`` is the ratio to reach."""
     return [
         Figure(
             f"reset until the device has it, p{percent}",
             "ms",
             "bare handler",
             tuple(Pair(percentile(one.gateway, percent), percentile(one.floor, percent)) for one in rounds),
-            at_most(2),
+            at_most(most),
         )
         for percent in _PERCENTILES
     ]

@@ -13,7 +13,7 @@ from bench.expected import in_a_line
 from bench.growth import access, calls, full_ingest, rest, rows, start
 from bench.growth.plan import Plan
 from bench.growth.rows import Growth
-from bench.growth.site import Site, site
+from bench.growth.site import PATIENT, Site, site
 from bench.large import Large
 from bench.postgres import SETTINGS, Databases
 from bench.registry import prepare
@@ -85,6 +85,7 @@ async def _measure_all(growth: Growth, sites: Sequence[Site], plan: Plan, notes:
     for each in sites:
         notes(f"{rows.BURST} beside {each.size:,} devices")
         await access.burst(growth, each, plan)
+        each.require_online()
 
 
 async def _starts(growth: Growth, sites: Sequence[Site], plan: Plan, notes: Notes) -> None:
@@ -99,7 +100,7 @@ async def _starts(growth: Growth, sites: Sequence[Site], plan: Plan, notes: Note
 
 async def _embedded(growth: Growth, each: Site, plan: Plan) -> None:
     """Revoke sessions at the embedded broker. It has no states: it is no broker for those of a large fleet."""
-    more = {**each.registry.environ, "GATEWAY_PUBLISH_STATE": "false"}
+    more = {**each.registry.environ, **PATIENT, "GATEWAY_PUBLISH_STATE": "false"}
     async with gateway(each.registry.data_dir, None, more) as server:
         at = (await server.process.line("MQTT")).split()[0]
         port = int(at.rpartition(":")[2])

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.broker import Restartable, restartable
 from bench.process import BenchError
@@ -18,6 +18,9 @@ from bench.server import LOG, Server, gateway
 from broker_config import local
 from gateway.store import View, open_reader
 from gateway.store.outbox_sql import CREDENTIAL, MIRROR, STATE
+
+PATIENT: Final = {"GATEWAY_HEARTBEAT_INTERVAL_SECONDS": "86400"}
+"""Settings with which devices stay online. Most of the fleet sends nothing, and would go offline by default."""
 
 _POLL_SECONDS: Final = 0.02
 _SETTLES_SECONDS: Final = 1_800.0
@@ -57,7 +60,7 @@ class Site:
         """Start the gateway; return the seconds until it was ready."""
         began = time.monotonic()
         self._server = await self._running.enter_async_context(
-            gateway(self.registry.data_dir, self.broker.broker, self.registry.environ)
+            gateway(self.registry.data_dir, self.broker.broker, {**self.registry.environ, **PATIENT})
         )
         return time.monotonic() - began
 
@@ -67,6 +70,16 @@ class Site:
             self.peaks.append(self._server.process.peak_megabytes())
             self._server = None
         await self._running.aclose()
+
+    def require_online(self) -> None:
+        """Check that the fleet stayed online: or the gateway had other work, which every figure would contain.
+
+        Raises:
+            BenchError: devices went offline that never sent anything.
+        """
+        offline = sum(each["devices_offline"] for each in self._lines("presence.judged"))
+        if offline > len(self.registry.devices):
+            raise BenchError(f"{offline} devices of the fleet went offline during the measurement")
 
     async def settled(self) -> None:
         """Wait until the gateway has compared all states with those at the broker, and published what differed."""
@@ -101,9 +114,12 @@ class Site:
             raise BenchError(f"{otherwise} within {_SETTLES_SECONDS:g} s") from None
 
     def _compared(self) -> bool:
+        return any(each["leaf"] == STATE for each in self._lines("mirror.compared"))
+
+    def _lines(self, event: str) -> list[dict[str, Any]]:
+        """Return the log lines of this event of the gateway that was started last."""
         lines = (self.registry.data_dir / LOG).read_bytes().splitlines()
-        said = [json.loads(line) for line in lines if b"mirror.compared" in line]
-        return any(each["leaf"] == STATE for each in said)
+        return [json.loads(line) for line in lines if event.encode() in line]
 
     def _waits(self, kind: str) -> bool:
         return bool(self._value(f"SELECT count(*) FROM (SELECT 1 FROM outbox WHERE kind = '{kind}' LIMIT 1) AS one"))  # noqa: S608 - a constant

@@ -22,6 +22,7 @@ async def first(growth: Growth, site: Site) -> None:
 
 async def again(growth: Growth, site: Site) -> float:
     """Measure a later start; return when it began. A device has sent a heartbeat before, which the broker kept."""
+    site.require_online()
     await site.stop()
     newest = await asyncio.to_thread(site.newest_heartbeat)
     await _send_one(site)

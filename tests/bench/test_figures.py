@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
-from bench import fleet, ingest, loading, memory
+from bench import cluster, fleet, ingest, loading, memory, reads, reset, throughput
 from bench.figures import Figure, Pair, at_most
 from bench.machine import Machine
 from bench.report import Report, write
 
 TAKEN = ingest.Taken(messages_per_second=60_000, offered_per_second=70_000, cpu_seconds=1.4)
-INGEST = ingest.Round(TAKEN, replace(TAKEN, messages_per_second=55_000), bare_loop_seconds=0.5)
+INGEST = ingest.Round(TAKEN, replace(TAKEN, messages_per_second=48_000), bare_loop_seconds=0.5)
+RESET = reset.Round((1.9, 2.0, 3.1), (1.2, 1.3, 2.0))
+AT_ONCE = throughput.Round(throughput.Side(500, 0.6, [50.0]), throughput.Side(500, 0.5, [45.0]))
+READS = reads.Round((1.4, 7.0), (1.2, 3.5), (1.3, 6.0), stored_per_second=45_000.0)
+CLUSTER = {1: cluster.Taken(50_000.0, 1.9), 2: cluster.Taken(48_000.0, 1.95), 4: cluster.Taken(45_000.0, 2.0)}
 LOADING = loading.Round(loading.Made(89_000, 600_000), loading.Made(4_500_000, 4_500_000), 0.5)
 FLEET = fleet.Round(0.042, 0.02, 8.0, 0.1, 7.0, 3.0, fleet.Spent(1.7, 2.5, 5.4))
 MEMORY = memory.Round(beside_mosquitto=68.2, embedded=70.8, floor=59.5)
@@ -21,6 +25,7 @@ SLOWER: dict[str, Callable[[float], float]] = {
     "messages_per_second": lambda rate: rate / 2,
     "offered_per_second": lambda rate: rate / 2,
     "per_second": lambda rate: rate / 2,
+    "stored_per_second": lambda rate: rate / 2,
     "per_cpu_second": lambda rate: rate / 2,
     # A pause before a device returns and the pace of a job take as long on any machine.
     "all_back": lambda seconds: fleet.JITTER_SECONDS + 2 * (seconds - fleet.JITTER_SECONDS),
@@ -34,6 +39,10 @@ def half_as_fast(part: Any) -> Any:
     if is_dataclass(part) and not isinstance(part, type):
         changed = {each.name: getattr(part, each.name) for each in fields(part)}
         return replace(part, **{name: _slower(name, value) for name, value in changed.items()})
+    if isinstance(part, dict):
+        return {key: half_as_fast(each) for key, each in part.items()}
+    if isinstance(part, list | tuple):
+        return type(part)(map(_twice, part))
     return part
 
 
@@ -48,12 +57,16 @@ def _twice(seconds: float) -> float:
 @pytest.mark.parametrize(
     ("of", "found"),
     [
-        (lambda it: ingest.figures([it], 100, 1_000), INGEST),
+        (lambda it: ingest.figures([it], 100, 1_000, 1.2), INGEST),
+        (lambda it: reset.figures([it], 1.7), RESET),
+        (lambda it: throughput.figures([it], 0.6), AT_ONCE),
+        (lambda it: reads.figures([it]), READS),
+        (lambda it: cluster.figures([it]), CLUSTER),
         (lambda it: loading.figures([it]), LOADING),
         (lambda it: fleet.figures([it], 19_900), FLEET),
         (lambda it: memory.figures([it]), MEMORY),
     ],
-    ids=["ingest", "load", "fleet", "memory"],
+    ids=["ingest", "reset", "resets at once", "reads", "several gateways", "load", "fleet", "memory"],
 )
 def test_a_machine_half_as_fast_turns_no_line_red(of: Callable[[Any], list[Figure]], found: Any) -> None:
     """Each target is one of a ratio, and each line that had reached it still has."""

@@ -77,10 +77,10 @@ class Scrape:
         _fleet(gauges, await self._counted(now))
         report = await self._readiness()
         _broker(gauges, report)
-        _leases(gauges, report["leases"])
+        _leases(gauges, report["leases"], report["brokers"])
         _brokers(gauges, report["brokers"], found.homes)
         _disk(gauges, self._data_dir, found.database_bytes)
-        _standbys(gauges, found.database)
+        set_standbys(gauges, found.database)
         return self._metrics.text(gauges)
 
     async def _counted(self, now: int) -> gauge_sql.FleetGauges:
@@ -152,15 +152,25 @@ def _broker(gauges: Gauges, report: dict[str, Any]) -> None:
     )
 
 
-def _leases(gauges: Gauges, leases: list[dict[str, Any]]) -> None:
+def _leases(gauges: Gauges, leases: list[dict[str, Any]], brokers: list[dict[str, Any]]) -> None:
     def by_kind(value: Callable[[dict[str, Any]], float]) -> list[tuple[tuple[str, ...], float]]:
         return [((str(each["name"]).partition(":")[0],), float(value(each))) for each in leases]
 
-    held, owned = by_kind(lambda each: each["held"]), by_kind(lambda each: each["owner"] is not None)
+    held, epochs = by_kind(lambda each: each["held"]), by_kind(lambda each: each["epoch"])
     gauges.set_by("lease_held", "Whether this gateway holds the lease of its broker, and of the fleet.", ["kind"], held)
-    gauges.set_by("lease_owned", "Whether any gateway holds the lease.", ["kind"], owned)
-    epochs = by_kind(lambda each: each["epoch"])
     gauges.set_by("lease_epoch", "How often the lease was taken, by any gateway.", ["kind"], epochs)
+    owned = _owned(leases, brokers)
+    gauges.set_by("lease_owned", "Whether any gateway holds the lease.", ["kind", "broker"], owned.items())
+
+
+def _owned(leases: list[dict[str, Any]], brokers: list[dict[str, Any]]) -> dict[tuple[str, ...], float]:
+    """Return which leases have an owner: those of this gateway, and of each broker."""
+    named = brokers if len(brokers) <= MOST_BROKERS else []
+    owned: dict[tuple[str, ...], float] = {("broker", str(each["id"])): each["owner"] is not None for each in named}
+    for each in leases:
+        kind, _, broker_id = str(each["name"]).partition(":")
+        owned[kind, broker_id] = each["owner"] is not None
+    return owned
 
 
 def _brokers(gauges: Gauges, brokers: list[dict[str, Any]], homes: list[tuple[str, int]]) -> None:
@@ -183,15 +193,18 @@ def _disk(gauges: Gauges, data_dir: Path, database_bytes: int | None) -> None:
         gauges.set(name, f"Size of {DATABASE_NAME}{suffix}.", _size(data_dir / f"{DATABASE_NAME}{suffix}"))
 
 
-def _standbys(gauges: Gauges, database: DatabaseState) -> None:
+def set_standbys(gauges: Gauges, database: DatabaseState) -> None:
+    """Set the gauges of the standbys. What the database user may not see has no gauge: 0 would say that all is well."""
     states = Counter(each.sync_state for each in database.standbys)
     counts = [((name,), float(states[name])) for name in sorted({"async", "sync", *states})]
     gauges.set_by("database_standbys", "Standbys that follow the database.", ["sync_state"], counts)
     gauges.set("database_commits_stuck", "Whether commits wait for a standby that is not there.", database.is_stuck)
-    behind = max((each.behind_bytes or 0 for each in database.standbys), default=0)
-    gauges.set("database_standby_behind_bytes", "How much the last standby has yet to apply.", behind)
-    lag = max((each.lag_ms or 0 for each in database.standbys), default=0)
-    gauges.set("database_standby_lag_seconds", "How late the last standby applies what was committed.", lag / SECOND_MS)
+    behind, lag = database.behind_bytes, database.lag_ms
+    if behind is not None:
+        gauges.set("database_standby_behind_bytes", "How much the last standby has yet to apply.", behind)
+    if lag is not None:
+        late = "How late the last standby applies what was committed."
+        gauges.set("database_standby_lag_seconds", late, lag / SECOND_MS)
 
 
 def _size(path: Path) -> int:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gateway.store.dialect import POSTGRESQL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.store.transaction import View
 
 
@@ -45,6 +47,25 @@ class DatabaseState(NamedTuple):
     def is_stuck(self) -> bool:
         """Return whether commits wait for a standby, and no standby is there that could confirm them."""
         return bool(self.waits_for) and not any(each.sync_state in _WAITED_FOR for each in self.standbys)
+
+    @property
+    def behind_bytes(self) -> int | None:
+        """Return how much the last standby has yet to apply; None when the user may see it of no standby."""
+        return self._largest(each.behind_bytes for each in self._seen)
+
+    @property
+    def lag_ms(self) -> int | None:
+        """Return how late the last standby applies what was committed; None when the user may see it of no standby."""
+        return self._largest(each.lag_ms for each in self._seen)
+
+    @property
+    def _seen(self) -> list[Standby]:
+        return [each for each in self.standbys if each.sync_state != UNKNOWN]
+
+    def _largest(self, values: Iterable[int | None]) -> int | None:
+        if self.standbys and not self._seen:
+            return None
+        return max((each or 0 for each in values), default=0)
 
 
 def state(view: View) -> DatabaseState:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.cells import SETTLES_SECONDS, Cells, Roaming, two_cells
 from tests.domain.support import receipt
@@ -113,6 +114,7 @@ async def test_nothing_waits_for_a_broker_that_is_away(tmp_path: Path) -> None:
         await cells.holds(cells.b, {ended.topic("commands/reboot")})
         await cells.b.gateway.kill()
         await _has_no_owner(cells, "brk_b")
+        assert await _owned(cells.a) == {"brk_a": 1, "brk_b": 0}
         new = await cells.bound("SN-3")
         answer = await cells.a.http.post(f"/v1/devices/{ended.id}/unbind")
         assert answer.status_code == httpx.codes.OK, answer.text
@@ -138,3 +140,10 @@ async def _has_no_owner(cells: Cells, broker_id: str) -> None:
         return owners[f"broker:{broker_id}"] is None
 
     await eventually(gone, "the lease has ended", guard_seconds=SETTLES_SECONDS)
+
+
+async def _owned(cell: Site) -> dict[str, float]:
+    """Return which brokers have an owner, by the metrics of the gateway of this cell."""
+    families = text_string_to_metric_families((await cell.http.get("/metrics")).text)
+    samples = [each for family in families for each in family.samples if each.name == "gateway_lease_owned"]
+    return {each.labels["broker"]: each.value for each in samples if each.labels["kind"] == "broker"}

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.observability.metrics import MEDIA_TYPE
+from gateway.observability.metrics_endpoint import MOST_BROKERS
 from gateway.store import Tx, measurements
 from tests.http.support import Api, Json, body, error
 
@@ -176,15 +177,50 @@ def _bare(name: str) -> str:
     return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
 
 
+def _named(text: str) -> set[str]:
+    return {_bare(name) for name in re.findall(r"\bgateway_\w+", text)}
+
+
+def _on_the_dashboard() -> set[str]:
+    dashboard = json.loads((MONITORING / "grafana.json").read_text(encoding="utf-8"))
+    return _named(" ".join(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())))
+
+
 async def test_dashboard_and_alerts_use_existing_metrics(api: Api) -> None:
     """A name that is not told would leave a panel empty, and an alert silent for ever."""
-    told = await _names(api)
-    dashboard = json.loads((MONITORING / "grafana.json").read_text(encoding="utf-8"))
-    asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
-    asked += " ".join(re.findall(r"expr: (.*)", (MONITORING / "alerts.yml").read_text(encoding="utf-8")))
-    names = {_bare(name) for name in re.findall(r"\bgateway_\w+", asked)}
+    alerts = _named(" ".join(re.findall(r"expr: (.*)", (MONITORING / "alerts.yml").read_text(encoding="utf-8"))))
+    names = _on_the_dashboard() | alerts
     assert len(names) > 15
-    assert names - told == set()
+    assert names - await _names(api) == set()
+
+
+async def test_the_dashboard_shows_the_cluster(api: Api) -> None:
+    """Each metric of leases, brokers and the database has a panel; an epoch is only a number that grows."""
+    of_cluster = re.compile("gateway_(lease|broker|database|write_conflicts)")
+    told = {name for name in await _names(api) if of_cluster.match(name)} - {"gateway_lease_epoch"}
+    assert told - _on_the_dashboard() == set()
+
+
+async def test_each_gateway_tells_the_owner_of_every_broker(api: Api) -> None:
+    """Of its own lease it knows more: one that it has lost counts as lost, whatever the registry says."""
+    brokers, (own, _) = api.readiness["brokers"], api.readiness["leases"]
+    brokers.append({"id": "two", "owner": None, "connected": False, "followed": True, "outbox": 3})
+    own["owner"] = None
+    figures = await _figures(api)
+    assert {name[1:]: value for name, value in figures.items() if name[0] == "gateway_lease_owned"} == {
+        ("default", "broker"): 0,
+        ("two", "broker"): 0,
+        ("", "fleet"): 1,
+    }
+
+
+async def test_with_many_brokers_a_gateway_tells_of_its_own(api: Api) -> None:
+    """The number of series is bounded; the gateways of each broker still tell its owner."""
+    brokers = api.readiness["brokers"]
+    brokers += [{**brokers[0], "id": f"b{number}"} for number in range(MOST_BROKERS)]
+    figures = await _figures(api)
+    owned = [name[1:] for name in figures if name[0] == "gateway_lease_owned"]
+    assert owned == [("default", "broker"), ("", "fleet")]
 
 
 async def test_every_metric_is_documented(api: Api) -> None:

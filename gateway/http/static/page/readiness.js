@@ -79,9 +79,25 @@ function sentence(strong, ...rest) {
 
 /** What is wrong, each as `[what, what that means, the gateway's own words]`; null: nothing is. */
 function words(facts) {
+  if (facts.registry?.error) return ofPart(facts);
   const unowned = facts.leases?.filter((each) => each.error).map(ofLease) ?? [];
-  if (facts.ready) return unowned.length ? unowned : null;
-  return unowned.length && !facts.registry?.error ? unowned : ofPart(facts);
+  const own = facts.ready || unowned.length ? unowned : ofPart(facts);
+  const wrong = [...own, ...othersAway(facts).map(ofBroker)];
+  return wrong.length ? wrong : null;
+}
+
+/** The brokers that are not served, but for the own one where the state of this gateway already says that. */
+function othersAway({ leases = [], brokers = [] }) {
+  const told = leases.filter((each) => each.held || each.error).map((each) => each.name);
+  return brokers.filter((each) => !each.connected && !told.includes(`broker:${each.id}`));
+}
+
+function ofBroker({ id, owner, followed }) {
+  const what = owner == null ? `No gateway serves the broker “${visible(id)}”.` : `The broker “${visible(id)}” is away.`;
+  const unknown = "Which of its devices are online is not known.";
+  if (!followed) return [what, `${unknown} It has been away for more than ten minutes. If it is gone, “gateway registry forget-broker” removes it.`, null];
+  const back = owner == null ? "a gateway serves the broker" : "the broker is back";
+  return [what, `${unknown} What is asked for here, revocations included, is kept, and reaches the broker when ${back}.`, null];
 }
 
 function ofLease({ name, error }) {

@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 DATABASE: Final = Area("database")
 OLDEST: Final = 150_000
 _GATEWAY_CONNECTIONS: Final = READERS + 2
-_LOSES: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+_COMMIT: Final = "synchronous_commit"
+_LOSES: Final = {"fsync": "off", "full_page_writes": "off", _COMMIT: "off"}
 """Settings of the server, each with the value that loses what was accepted when the machine fails."""
+_SET_BY: Final = {
+    "user": 'ALTER ROLE "{user}" RESET {name}',
+    "database": 'ALTER DATABASE "{database}" RESET {name}',
+    "database user": 'ALTER ROLE "{user}" IN DATABASE "{database}" RESET {name}',
+    "global": "ALTER ROLE ALL RESET {name}",
+}
+"""What undoes a setting that sessions begin with, by its source in ``pg_settings``."""
 _BEHIND_BYTES: Final = 64 * 2**20
 """A standby that has more of the log to apply would take over late."""
 
@@ -48,6 +56,7 @@ def _inside(view: View, settings: Settings) -> Iterator[Finding]:
     number = int(view.value("SHOW server_version_num"))
     yield _version(view, number)
     yield from _durability(view)
+    yield from _autovacuum(view)
     yield from _standbys(replication_sql.state(view))
     yield _rights(view)
     yield _connections(view)
@@ -71,20 +80,47 @@ def _version(view: View, number: int) -> Finding:
 
 
 def _durability(view: View) -> Iterator[Finding]:
-    """Check that the server writes what it has confirmed."""
+    """Check that what the server has confirmed outlives a crash, and a fail-over to a synchronous standby."""
+    commit, standbys = view.value(f"SHOW {_COMMIT}"), view.value("SHOW synchronous_standby_names")
     wrong = [name for name, value in _LOSES.items() if view.value(f"SHOW {name}") == value]
     if wrong:
         yield DATABASE.error(
             "durability",
             f"{', '.join(wrong)} is off, so a crash can lose resets that were accepted",
-            f"Set {', '.join(f'{name} = on' for name in wrong)} in the server's postgresql.conf, and reload it.",
+            " ".join(_switch_on(view, name) for name in wrong),
         )
     else:
-        standbys = view.value("SHOW synchronous_standby_names")
-        yield DATABASE.ok(
-            "durability",
-            f"a commit waits for {standbys}" if standbys else "a commit is on the disk of this server, and on no other",
+        waits = standbys and commit != "local"
+        says = f"a commit waits for {standbys}" if waits else "a commit is on the disk of this server, and on no other"
+        yield DATABASE.ok("durability", says)
+    if standbys and commit == "local":
+        yield DATABASE.error(
+            "fail-over",
+            f"{_COMMIT} is local, so no commit waits for {standbys}, and a standby that is promoted can lack resets "
+            "that were accepted",
+            _switch_on(view, _COMMIT),
         )
+    elif standbys and commit == "remote_write":
+        yield DATABASE.warning(
+            "fail-over",
+            f"{_COMMIT} is remote_write, so a commit does not wait for the disk of {standbys}. If that machine fails "
+            "together with this one, resets that were accepted can be lost",
+            _switch_on(view, _COMMIT),
+        )
+
+
+def _switch_on(view: View, name: str) -> str:
+    """Return how to switch this setting on, at the place where it was set for the sessions of this user."""
+    undo = _SET_BY.get(view.value("SELECT source FROM pg_settings WHERE name = ?", name))
+    if undo is None:
+        return f"Set {name} = on in the server's postgresql.conf, and reload it."
+    statement = undo.format(
+        user=view.value("SELECT session_user"), database=view.value("SELECT current_database()"), name=name
+    )
+    return f"It is set for the sessions of this user: {statement}. Then restart the gateways."
+
+
+def _autovacuum(view: View) -> Iterator[Finding]:
     if view.value("SHOW autovacuum") == "off":
         yield DATABASE.warning(
             "autovacuum", "it is off, so tables grow with each change", "Set autovacuum = on in postgresql.conf."

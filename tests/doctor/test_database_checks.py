@@ -35,6 +35,9 @@ def test_a_registry_is_examined(tmp_path: Path) -> None:
     assert found["schema"].level is Level.WARNING
     assert "Restart the gateway with this version" in str(found["schema"].remedy)
     assert "fsync, synchronous_commit is off" in found["durability"].says
+    remedy = str(found["durability"].remedy)
+    assert "Set fsync = on in the server's postgresql.conf" in remedy
+    assert f'ALTER DATABASE "{address.database}" RESET synchronous_commit. Then restart the gateways.' in remedy
     assert "contents" not in found
 
 

@@ -75,6 +75,6 @@ class StoreError(UnavailableError):
 
 
 class AlreadyRunningError(GatewayError):
-    """Another gateway holds this data directory."""
+    """Another gateway holds this data directory, or runs under this ``gateway_id`` on the registry."""
 
     code = "already_running"

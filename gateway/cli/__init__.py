@@ -51,7 +51,7 @@ Exit codes:
   0  done
   1  it failed; stderr says why
   2  wrong usage or a wrong setting
-  3  another gateway runs on the same data directory
+  3  another gateway runs on this data directory, or under this gateway_id
   4  there is no such thing
   5  the state of things forbids it
   6  the API key does not open it

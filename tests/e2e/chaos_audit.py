@@ -112,7 +112,7 @@ async def both_sides_agree(world: ChaosWorld) -> None:
         async with cell.broker.client(AUDITOR) as auditor:
             await auditor.subscribe("devices/+/commands/+", _MARK)
             await auditor.publish(_MARK, b"")
-            held = {each.topic: json.loads(each.payload) for each in await auditor.read_until(_MARK)}
+            held = {where: json.loads(payload) for where, payload in (await auditor.read_retained(_MARK)).items()}
         assert {where: (each["id"], each["grant_token"]) for where, each in held.items()} == wanted
 
 

@@ -180,7 +180,7 @@ class Site:
         async with self.broker.client(AUDITOR) as auditor:
             await auditor.subscribe("devices/+/commands/+", _MARK)
             await auditor.publish(_MARK, b"that was all")
-            return {each.topic: each.payload for each in await auditor.read_until(_MARK)}
+            return await auditor.read_retained(_MARK)
 
     async def publish(self, where: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish with an administrator's rights on Mosquitto."""

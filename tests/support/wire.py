@@ -268,6 +268,19 @@ class Wire:
         await self.acknowledge(message)
         return messages
 
+    async def read_retained(self, mark: str) -> dict[str, bytes]:
+        """Topic and payload of what is retained, read until the first message on `mark`.
+
+        A message that is published meanwhile counts, too. An empty one clears its topic.
+        """
+        held: dict[str, bytes] = {}
+        for each in await self.read_until(mark):
+            if each.payload:
+                held[each.topic] = each.payload
+            else:
+                held.pop(each.topic, None)
+        return held
+
     async def ping(self) -> None:
         """PINGREQ and PINGRESP: everything sent before has been read by the server."""
         await self.send(Packet(Kind.PINGREQ, 0, b""))

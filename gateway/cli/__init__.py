@@ -131,13 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc_tuning.collect_rarely()
     try:
         return run(arguments)
-    except ExceptionGroup as group:
-        expected, unexpected = group.split(GatewayError)
-        if expected is None or unexpected is not None:
+    except Exception as error:
+        expected = expected_in(error)
+        if expected is None:
             raise
-        return failed(first(expected))
-    except GatewayError as error:
-        return failed(error)
+        return failed(expected)
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -169,13 +167,22 @@ def failed(error: GatewayError) -> int:
     return _BY_CODE.get(error.code, FAILURE)
 
 
+def expected_in(error: Exception) -> GatewayError | None:
+    """Return the expected error that this is, or the first one of a group of them; None for others.
+
+    An error of the database is one, unless a single statement is to blame: that is a bug of ours.
+    """
+    if isinstance(error, ExceptionGroup):
+        found = [expected_in(each) for each in error.exceptions]
+        return None if None in found else found[0]
+    if isinstance(error, GatewayError):
+        return error
+    from gateway.store.errors import USED, concerns_all, store_error  # noqa: PLC0415 - the store, which help needs not
+
+    return store_error(error, USED, again=False) if concerns_all(error) else None
+
+
 def complain(message: str) -> None:
     """Write one line on stderr for each line of the message, which may quote a broker or a device."""
     for line in message.split("\n"):
         click.echo(f"error: {escaped(redact(line))}", err=True)
-
-
-def first(group: ExceptionGroup[GatewayError]) -> GatewayError:
-    """Return the first error in a group, however deep."""
-    error = group.exceptions[0]
-    return first(error) if isinstance(error, ExceptionGroup) else error

@@ -92,7 +92,7 @@ def _require_new(settings: Settings) -> None:
         try:
             found = connection.applied_steps()
         except DATABASE_ERRORS as error:
-            raise store_error(error, OPENED) from error
+            raise store_error(error, OPENED, again=False) from error
     if found:
         raise ConflictError(
             "registry_exists", f"{settings.database} holds a registry. Name an empty database for the demo."

@@ -43,7 +43,7 @@ def database(settings: Settings) -> Iterator[Finding]:
         with closing(open_reader(settings.registry)) as connection:
             yield from _inside(View(connection), settings)
     except DATABASE_ERRORS as error:
-        yield _unreachable(settings, store_error(error, OPENED))
+        yield _unreachable(settings, store_error(error, OPENED, again=False))
     except UnavailableError as error:
         yield _unreachable(settings, error)
 

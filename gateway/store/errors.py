@@ -51,7 +51,14 @@ _FAULT_OF_ONE: Final = (
     sqlite3.ProgrammingError,
 )
 _STATES_OF_ONE: Final = ("21", "22", "23", "42")
-"""Classes of ``sqlstate`` for faults of a single statement: data, integrity, syntax, rights."""
+"""Classes of ``sqlstate`` for faults of a single statement: data, integrity, syntax."""
+_NO_RIGHT: Final = "42501"
+_NO_TABLE: Final = "42P01"
+_STATES_OF_ALL: Final = (_NO_RIGHT, _NO_TABLE)
+"""States of those classes that no statement of ours causes: someone took a right from the database user, or a table.
+
+A table in a schema that the user may not use counts as missing.
+"""
 _UNIQUE_VIOLATION: Final = "23505"
 STALE_STATEMENT: Final = "26000"
 """The ``sqlstate`` of a prepared statement that is no longer valid (invalid_sql_statement_name)."""
@@ -72,9 +79,13 @@ def conflict(error: BaseException) -> str | None:
 
 
 def concerns_all(error: BaseException) -> TypeGuard[sqlite3.Error | PostgresError]:
-    """Return whether the database itself cannot go on (full, busy, read only, away), which no single write causes."""
+    """Return whether the database itself cannot go on (full, busy, read only, away, closed to its user).
+
+    No single write causes that.
+    """
     if isinstance(error, PostgresError):
-        return (error.sqlstate or "")[:2] not in _STATES_OF_ONE
+        state = error.sqlstate or ""
+        return state in _STATES_OF_ALL or state[:2] not in _STATES_OF_ONE
     return isinstance(error, sqlite3.Error) and not isinstance(error, _FAULT_OF_ONE)
 
 
@@ -86,16 +97,18 @@ def was_interrupted(error: sqlite3.Error | PostgresError) -> bool:
 
 
 OPENED: Final = "opened"
-"""What failed, where a program starts: there is no request to send again."""
+USED: Final = "used"
+"""What failed in a command, of which it is not known whether it has changed something before."""
 _AGAIN: Final = "Then send the same request again."
-_ANYTHING: Final = f"Check free space and permissions of the data directory. {_AGAIN}"
+_ANYTHING: Final = f"Check free space and permissions of the data directory (setting 'data_dir'). {_AGAIN}"
 _DAMAGED: Final = (
-    "The file is damaged: stop the gateway, keep a copy of the data directory, and put the last backup back ('gateway "
-    "restore FILE'; 'gateway docs runbook' has the steps)."
+    "The file is damaged: stop the gateway, keep a copy of the data directory (setting 'data_dir'), and put the last "
+    "backup back ('gateway restore FILE'; 'gateway docs runbook' has the steps)."
 )
 _REMEDIES: Final[Mapping[str, str]] = {
-    "SQLITE_FULL": f"The disk is full: free some space where the data directory is. {_AGAIN}",
-    "SQLITE_READONLY": f"The data directory is read only: make it writable for the gateway's user. {_AGAIN}",
+    "SQLITE_FULL": f"The disk is full: free some space where the data directory is (setting 'data_dir'). {_AGAIN}",
+    "SQLITE_READONLY": "The data directory (setting 'data_dir') or the registry in it is read only: make both writable "
+    f"for the gateway's user. {_AGAIN}",
     "SQLITE_BUSY": f"Another program keeps the registry locked: find it ('fuser gateway.db') and end it. {_AGAIN}",
     "SQLITE_LOCKED": f"Another program keeps the registry locked: find it ('fuser gateway.db') and end it. {_AGAIN}",
     "SQLITE_CORRUPT": _DAMAGED,
@@ -108,10 +121,15 @@ _STANDBY: Final = (
     f"failed, promote the standby. {_AGAIN}"
 )
 _IN_DOUBT: Final = "08007"
+_LOST: Final = "The connection was lost during the commit."
+_CLOSED: Final = (
+    "A table is missing, or is in a schema that the database user of the setting 'database' may not use: grant it "
+    "USAGE on that schema, or restore the last backup of the server."
+)
 _REMEDIES_BY_STATE: Final[Mapping[str, str]] = {
     "08": _AWAY,
     "57": _AWAY,
-    _IN_DOUBT: "The connection was lost during the commit. Send the same request again, with the same Idempotency-Key.",
+    _IN_DOUBT: f"{_LOST} Send the same request again, with the same Idempotency-Key.",
     "0A000": "No TLS connection was made: name the authority of the server's certificate (sslrootcert=FILE in the "
     "setting 'database'), and the host by the name in that certificate.",
     "25006": _STANDBY,
@@ -120,8 +138,11 @@ _REMEDIES_BY_STATE: Final[Mapping[str, str]] = {
     "3D000": "The server has no such database: create it ('createdb'), or name another one in the setting 'database'.",
     "53100": f"The disk of the PostgreSQL server is full: free some space there. {_AGAIN}",
     "53": f"The PostgreSQL server is short of connections or memory: raise its limits (max_connections). {_AGAIN}",
-    "42501": "The database user of the setting 'database' lacks a right: make it the owner of the database, or grant "
-    "it CREATE on the database and on its schema public.",
+    _NO_RIGHT: "The database user of the setting 'database' lacks a right: make it the owner of the database and of "
+    "all tables in it, or name the user that made them. To make a new registry, CREATE on the database and on its "
+    "schema public is enough.",
+    _NO_TABLE: _CLOSED,
+    "3F": _CLOSED,
     "XX001": "The database is damaged: promote a standby, or restore the last backup of the server.",
 }
 
@@ -169,18 +190,27 @@ class StorageHealth:
             self.reason = None
 
 
-def store_error(error: sqlite3.Error | PostgresError, failed: str = "written") -> StoreError:
-    """Return the database's error as ours, with the remedy for an operator."""
+def store_error(error: sqlite3.Error | PostgresError, failed: str = "written", *, again: bool = True) -> StoreError:
+    """Return the database's error as ours, with the remedy for an operator.
+
+    ``again``: a request failed, and the remedy ends with how to send it again. A command has no request.
+    """
     if isinstance(error, PostgresError) and error.sqlstate == _IN_DOUBT:
-        return StoreError(f"It is not known whether the registry was {failed} ({error}). {remedy(error)}")
-    said = f"The registry could not be {failed} ({error}). Nothing was changed. {remedy(error)}"
-    return StoreError(said.removesuffix(f" {_AGAIN}") if failed == OPENED else said)
+        advice = remedy(error) if again else f"{_LOST} See whether it was done before you do it again."
+        return StoreError(f"It is not known whether the registry was written ({error}). {advice}")
+    effect = "" if failed == USED else " Nothing was changed."
+    return StoreError(f"The registry could not be {failed} ({error}).{effect} {remedy(error, again=again)}")
 
 
-def remedy(error: sqlite3.Error | PostgresError) -> str:
-    """Return the remedy by the code. Of SQLite's extended codes (``SQLITE_IOERR_WRITE``) the first two words count."""
+def remedy(error: sqlite3.Error | PostgresError, *, again: bool = True) -> str:
+    """Return the remedy by the code; ``again`` as in :func:`store_error`.
+
+    Of SQLite's extended codes (``SQLITE_IOERR_WRITE``) the first two words count.
+    """
     if isinstance(error, PostgresError):
         state = error.sqlstate or "08"
-        return _REMEDIES_BY_STATE.get(state) or _REMEDIES_BY_STATE.get(state[:2], _ANYTHING_AT_A_SERVER)
-    name = getattr(error, "sqlite_errorname", "")
-    return _REMEDIES.get("_".join(name.split("_")[:2]), _ANYTHING)
+        found = _REMEDIES_BY_STATE.get(state) or _REMEDIES_BY_STATE.get(state[:2], _ANYTHING_AT_A_SERVER)
+    else:
+        name = getattr(error, "sqlite_errorname", "")
+        found = _REMEDIES.get("_".join(name.split("_")[:2]), _ANYTHING)
+    return found if again else found.removesuffix(f" {_AGAIN}")

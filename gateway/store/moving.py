@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -107,7 +107,7 @@ class Move:
         Raises:
             StoreError: source or target cannot be used.
         """
-        with closing(self._source()) as source, closing(self._target.open_for_move(None)) as target:
+        with _translated(), closing(self._source()) as source, closing(self._target.open_for_move(None)) as target:
             tables = list(_tables(source))
             largest = max(tables, key=lambda each: each.rows)
             began = time.monotonic()
@@ -124,18 +124,19 @@ class Move:
             StoreError: source or target cannot be used, or they differ in the end.
         """
         with (
+            _translated(),
             closing(self._source()) as source,
             closing(self._target.open_for_move(_state(source, self._file))) as target,
         ):
-            try:
-                return self._run(source, target)
-            except DATABASE_ERRORS as error:
-                rollback(target)
-                raise store_error(error, "moved") from error
+            return self._run(source, target)
 
     def total(self) -> int:
-        """Return the number of rows that are copied and compared."""
-        with closing(self._source()) as source:
+        """Return the number of rows that are copied and compared.
+
+        Raises:
+            StoreError: the source cannot be used.
+        """
+        with _translated(), closing(self._source()) as source:
             return 2 * sum(each.rows for each in _tables(source))
 
     def _run(self, source: SqliteConnection, target: PostgresConnection) -> Moved:
@@ -220,6 +221,15 @@ class Move:
         finally:
             rollback(target)
         return taken
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise errors of both databases as ours. A connection that is closed takes its transaction back."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        raise store_error(error, "moved", again=False) from error
 
 
 def _tables(source: SqliteConnection) -> Iterator[Table]:

@@ -24,7 +24,7 @@ from gateway.core.files import put_in_place
 from gateway.errors import NotFoundError, StoreError
 from gateway.runtime import endpoint_file
 from gateway.store import schema
-from gateway.store.errors import store_error
+from gateway.store.errors import OPENED, store_error
 from gateway.store.sqlite.connection import DATABASE_NAME, SqliteConnection, connect, create_private
 from gateway.store.sqlite.lock import UNKNOWN_PROCESS, alone, holder
 
@@ -101,7 +101,7 @@ def _open(data_dir: Path, prepare: Callable[[SqliteConnection], object]) -> Sqli
             create_private(data_dir / DATABASE_NAME)
             return _prepared(connect(data_dir / DATABASE_NAME), prepare)
     except OSError as error:
-        raise store_error(sqlite3.OperationalError(f"{data_dir}: {error.strerror}")) from error
+        raise store_error(sqlite3.OperationalError(f"{data_dir}: {error.strerror}"), OPENED, again=False) from error
 
 
 def _prepared(connection: SqliteConnection, prepare: Callable[[SqliteConnection], object]) -> SqliteConnection:
@@ -109,7 +109,7 @@ def _prepared(connection: SqliteConnection, prepare: Callable[[SqliteConnection]
         prepare(connection)
     except sqlite3.Error as error:
         connection.close()
-        raise store_error(error) from error
+        raise store_error(error, OPENED, again=False) from error
     except BaseException:
         connection.close()
         raise

@@ -236,7 +236,7 @@ def transaction(connection: DatabaseConnection, context: Context) -> Iterator[Tx
     except BaseException as error:
         rollback(connection)
         if concerns_all(error):
-            raise store_error(error) from error
+            raise store_error(error, again=False) from error
         raise
 
 

@@ -15,7 +15,7 @@ def empty(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     """The command line on a directory without a registry; its logging leaves that of the tests alone."""
     for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("gateway.runtime.log.configure", lambda *_: None)
+    monkeypatch.setattr("gateway.runtime.log.configure", lambda *_, **__: None)
     with structlog.testing.capture_logs():
         yield Cli(tmp_path / "data", capsys)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from gateway.errors import (
     UnauthorizedError,
 )
 from gateway.settings.loading import SettingsError
+from gateway.store.errors import PostgresError
 from gateway.store.schema import steps
 
 if TYPE_CHECKING:
@@ -109,6 +111,9 @@ def test_the_manual_equals_the_help_of_the_commands() -> None:
         (UnauthorizedError("not known here; use another key"), 6),
         (InsufficientScopeError("lacks a scope; use another key"), 6),
         (ExceptionGroup("tasks", [ExceptionGroup("inner", [AlreadyRunningError("another one")])]), 3),
+        (sqlite3.OperationalError("disk I/O error"), 1),
+        (PostgresError("permission denied for table devices", "42501"), 1),
+        (ExceptionGroup("tasks", [PostgresError("server closed the connection", None)]), 1),
     ],
 )
 def test_each_expected_error_is_one_line(
@@ -130,7 +135,15 @@ def test_error_lines_hold_no_secret(
     assert capsys.readouterr().err == "error: sk_live_… is not a name\n"
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError(), ExceptionGroup("mixed", [GatewayError("x"), KeyError()])])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError(),
+        ExceptionGroup("mixed", [GatewayError("x"), KeyError()]),
+        sqlite3.IntegrityError("NOT NULL constraint failed: devices.id"),
+        PostgresError("syntax error", "42601"),
+    ],
+)
 def test_unexpected_errors_are_not_hidden(error: Exception, fails: Callable[[BaseException], list[str]]) -> None:
     """A defect keeps its traceback, also when an expected error came along with it."""
     with pytest.raises(type(error)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from gateway.cli import main
 from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import ConflictError, StoreError
-from gateway.runtime.postgres_server import PostgresServer
+from gateway.runtime.postgres_server import USER, PostgresServer
 from gateway.store import DATABASE_NAME, View, device_count_sql, moving, open_existing
 from gateway.store.device_count_sql import DeviceCounts
 from gateway.store.location import postgres_engine
@@ -21,6 +22,7 @@ from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.sqlite.lock import exclusive
 from tests.store.older_registry import ROWS, some_data
 from tests.support.postgres import execute, new_database
+from tests.support.small_disk import full, may_mount, small_disk
 
 HEARTBEATS = 12
 
@@ -167,6 +169,66 @@ def test_a_move_needs_a_source_at_rest(
     assert execute(server, "SELECT 1 FROM pg_database WHERE datname = %s", "at_rest")
     with closing(PostgresConnection(address)) as connection:
         assert connection.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_user_without_a_right_is_told(
+    server: PostgresServer, source: Path, capsys: pytest.CaptureFixture[str], *, dry: bool
+) -> None:
+    """A dry run measures with a temporary table. A move makes tables."""
+    name = f"no_right_{dry}".lower()
+    new_database(server, name)
+    as_guest = server.address(name, "guest").url
+    execute(server, f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+    assert main(["migrate", "--data-dir", str(source), "--to", as_guest, *["--dry-run"][: int(dry)]]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lacks a right: make it the owner of the database and of all tables" in line
+    assert "same request" not in line
+
+
+@pytest.mark.skipif(not may_mount(), reason="mounting a small file system takes root")
+def test_a_full_disk_of_the_server_is_told(
+    server: PostgresServer, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run needs room for its sample. With room again it ends."""
+    words = ["migrate", "--data-dir", str(source), "--dry-run", "--to", server.address("crowded_target").url]
+    with small_disk(server.folder / "small_target", kib=32_768) as disk:
+        place = disk / "space"
+        place.mkdir(mode=0o700)
+        for each in (disk, place):
+            shutil.chown(each, USER)
+        execute(server, f"CREATE TABLESPACE small_target LOCATION '{place}'")
+        execute(server, "CREATE DATABASE crowded_target")
+        execute(server, "ALTER DATABASE crowded_target SET temp_tablespaces = small_target")
+        try:
+            with full(disk):
+                assert main(words) == 1
+                (line,) = capsys.readouterr().err.splitlines()
+                assert "The disk of the PostgreSQL server is full: free some space there." in line
+            assert main(words) == 0
+        finally:
+            execute(server, "DROP DATABASE crowded_target")
+            execute(server, "DROP TABLESPACE small_target")
+
+
+@pytest.mark.damages_registry
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_damaged_source_is_told(
+    server: PostgresServer, source: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    """Its tables cannot be counted."""
+    with closing(open_sqlite(source)) as connection:
+        roots = connection.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'heartbeats'").fetchall()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with (source / DATABASE_NAME).open("r+b") as file:
+        for (root,) in roots:
+            file.seek((root - 1) * size)
+            file.write(b"\xff" * size)
+    address = new_database(server, f"damaged_source_{len(more)}")
+    assert main(["migrate", "--data-dir", str(source), "--to", address.url, *more]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "could not be moved (database disk image is malformed)" in line
+    assert "The file is damaged: stop the gateway" in line
 
 
 def execute_in(address: PostgresAddress, statement: str) -> None:

@@ -56,6 +56,13 @@ def test_a_wrong_address_gets_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_server_with_a_full_disk_says_so() -> None:
+    """As a session of it tells when it begins: libpq has no code for that either."""
+    reason = 'FATAL:  could not write to file "base/16384/pg_internal.init": No space left on device'
+    told = store_error(postgres_error(psycopg.OperationalError(reason)), OPENED, again=False).message
+    assert told.endswith("The disk of the PostgreSQL server is full: free some space there.")
+
+
 @pytest.mark.parametrize(
     "reason",
     [
@@ -66,7 +73,9 @@ def test_a_wrong_address_gets_one_line(
 )
 def test_a_connection_without_tls_says_what_to_name(reason: str) -> None:
     """As libpq tells it, which has no code for it."""
-    told = store_error(postgres_error(psycopg.OperationalError(f"connection failed: {reason}")), OPENED).message
+    told = store_error(
+        postgres_error(psycopg.OperationalError(f"connection failed: {reason}")), OPENED, again=False
+    ).message
     assert "name the authority of the server's certificate (sslrootcert=FILE in the setting 'database')" in told
 
 

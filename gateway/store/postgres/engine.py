@@ -131,7 +131,7 @@ class PostgresEngine:
             prepare(connection)
         except PostgresError as error:
             connection.close()
-            raise store_error(error, OPENED) from error
+            raise store_error(error, OPENED, again=False) from error
         except BaseException:
             connection.close()
             raise

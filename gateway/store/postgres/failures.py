@@ -20,6 +20,7 @@ _REFUSALS: Final = (
     ("28000", re.compile("role .* does not exist")),
     ("3D000", re.compile("database .* does not exist")),
     ("25006", re.compile("session is read-only|hot standby")),
+    ("53100", re.compile("No space left on device")),
     ("53300", re.compile("too many clients|remaining connection slots")),
     ("57P03", re.compile("starting up|shutting down|not yet accepting")),
     ("0A000", re.compile("certificate|SSL")),

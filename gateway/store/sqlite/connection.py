@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import StoreError
 from gateway.store.dialect import SQLITE
+from gateway.store.errors import remedy
 from gateway.store.row_statement import SEVERAL
 from gateway.store.schema import SET, from_a_newer_gateway, steps
 
@@ -137,10 +138,7 @@ def connect(path: Path, *, read_only: bool = False) -> SqliteConnection:
     try:
         return _connect(path, read_only=read_only)
     except sqlite3.Error as error:
-        raise StoreError(
-            f"The database {path} cannot be opened ({error}). Check that the data directory is there and writable "
-            "by this user, and that the disk has room."
-        ) from error
+        raise StoreError(f"The database {path} cannot be opened ({error}). {remedy(error, again=False)}") from error
 
 
 def _connect(path: Path, *, read_only: bool) -> SqliteConnection:

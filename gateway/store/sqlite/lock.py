@@ -40,15 +40,15 @@ def exclusive(data_dir: Path) -> Iterator[None]:
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             opened += [os.open(data_dir, _DIRECTORY), _private(data_dir / LOCK_NAME)]
+            for descriptor in opened:
+                _lock(descriptor, data_dir)
+            os.ftruncate(opened[-1], 0)
+            os.pwrite(opened[-1], f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
             raise StoreError(
-                f"The data directory {data_dir} cannot be used ({error.strerror}). Make it writable for this user, or "
-                "name another one with --data-dir."
+                f"The data directory {data_dir} cannot be used ({error.strerror}). Make it writable for this user, "
+                "make room, or name another one with --data-dir."
             ) from error
-        for descriptor in opened:
-            _lock(descriptor, data_dir)
-        os.ftruncate(opened[-1], 0)
-        os.pwrite(opened[-1], f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         for descriptor in opened:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.core.clock import SECOND_MS, system_clock, to_rfc3339
+from gateway.errors import StoreError
 from gateway.settings import registry
 from gateway.store import View, broker_sql, gauge_sql, lease_sql, open_existing, replication_sql
+from gateway.store.errors import DATABASE_ERRORS, USED, store_error
 
 if TYPE_CHECKING:
     from gateway.settings.loading import Loaded
@@ -29,6 +31,8 @@ Examples:
 What each column means, and what a take-over does: 'gateway docs standby'.
 """
 EVERY_SECONDS: Final = 1.0
+_ROLE: Final = "primary"
+"""No other server is asked: a standby is refused when a connection is made."""
 _GATEWAYS: Final = ("GATEWAY", "HOST", "HTTP", "BROKER", "VERSION", "STARTED", "SEEN")
 _LEASES: Final = ("LEASE", "OWNER", "EPOCH", "TAKEN", "ENDS IN")
 _OUTBOX: Final = ("OUTBOX", "ROWS", "OLDEST")
@@ -38,7 +42,7 @@ _STANDBYS: Final = ("STANDBY", "STATE", "SYNC", "LAG MS", "BEHIND")
 
 @click.command(cls=SettingsCommand, name="cluster", epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine; with --watch a line a second.")
-@click.option("--watch", is_flag=True, help="Print it again each second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Print it again each second until Ctrl-C, also when the database was away.")
 @with_settings(*registry.NAMES)
 def cluster(loaded: Loaded, *, as_json: bool, watch: bool) -> None:
     """See gateways, brokers and leases.
@@ -47,20 +51,36 @@ def cluster(loaded: Loaded, *, as_json: bool, watch: bool) -> None:
     database. It reads the registry, so it works while no gateway runs.
     """
     where = loaded.settings.registry
+    if watch:
+        _watch(where, as_json=as_json)
     _show(_read(where), as_json=as_json)
-    while watch:
+
+
+def _watch(where: Location, *, as_json: bool) -> NoReturn:
+    """Print the report each second. Where it cannot be read, print the reason once, and go on."""
+    reason: str | None = None
+    while True:
+        try:
+            found = _read(where)
+        except StoreError as error:
+            if error.message != reason:
+                reason = error.message
+                output.note(f"{to_rfc3339(system_clock())} {reason} It is tried again each second.")
+        else:
+            reason = None
+            if not as_json:
+                click.clear()
+            _show(found, as_json=as_json)
         time.sleep(EVERY_SECONDS)
-        found = _read(where)
-        if not as_json:
-            click.clear()
-        _show(found, as_json=as_json)
 
 
 def _read(where: Location) -> dict[str, Any]:
     with closing(open_existing(where)) as connection:
-        connection.begin_read()
         try:
+            connection.begin_read()
             return report(View(connection), system_clock())
+        except DATABASE_ERRORS as error:
+            raise store_error(error, USED, again=False) from error
         finally:
             connection.end_read()
 
@@ -80,7 +100,7 @@ def report(view: View, instant: int) -> dict[str, Any]:
         "database": {
             "engine": database.engine,
             "version": database.version,
-            "role": database.role,
+            "role": _ROLE,
             "waits_for": database.waits_for,
             "is_stuck": database.is_stuck,
             "standbys": [each._asdict() for each in database.standbys],

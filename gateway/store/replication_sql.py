@@ -1,4 +1,4 @@
-"""SQL about the database server itself: its role, and the standbys that follow it."""
+"""SQL about the database server itself, and the standbys that follow it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ class Standby(NamedTuple):
 
 
 class DatabaseState(NamedTuple):
-    """The database: its engine, its version, whether it takes writes, and its standbys.
+    """The database: its engine, its version, and its standbys. It takes writes: connections are made to no other.
 
     ``waits_for`` names the standbys for which a commit waits; empty: for none.
     """
 
     engine: str
     version: str
-    role: str
     waits_for: str
     standbys: list[Standby]
 
@@ -72,17 +71,14 @@ def state(view: View) -> DatabaseState:
     """Return the state of the database. Standbys are those that the database user may see."""
     engine = view.dialect.name
     if engine != POSTGRESQL.name:
-        return DatabaseState(engine, view.value("SELECT sqlite_version()"), "primary", "", [])
-    in_recovery = view.value("SELECT pg_is_in_recovery()")
-    written = "pg_last_wal_replay_lsn()" if in_recovery else "pg_current_wal_lsn()"
+        return DatabaseState(engine, view.value("SELECT sqlite_version()"), "", [])
     standbys = view.records(
         Standby,
         f"""SELECT application_name AS name, coalesce(state, '{UNKNOWN}') AS state,
             coalesce(sync_state, '{UNKNOWN}') AS sync_state,
             (extract(epoch FROM replay_lag) * 1000)::bigint AS lag_ms,
-            pg_wal_lsn_diff({written}, replay_lsn)::bigint AS behind_bytes
+            pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS behind_bytes
             FROM pg_stat_replication ORDER BY application_name""",  # noqa: S608 - our own words
     )
-    role = "standby" if in_recovery else "primary"
     waits_for: str = view.value("SHOW synchronous_standby_names")
-    return DatabaseState(engine, view.value("SHOW server_version"), role, waits_for, standbys)
+    return DatabaseState(engine, view.value("SHOW server_version"), waits_for, standbys)

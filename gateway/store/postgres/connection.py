@@ -49,9 +49,8 @@ class PostgresConnection:
 
     dialect = POSTGRESQL
 
-    def __init__(self, address: PostgresAddress, watchdog: Watchdog | None = None, *, read_only: bool = False) -> None:
+    def __init__(self, address: PostgresAddress, watchdog: Watchdog | None = None) -> None:
         self._address = address
-        self._read_only = read_only
         self._raw: psycopg.Connection[Any] | None = None
         self._watch = (watchdog or Watchdog()).watch()
         self._is_long = False
@@ -316,7 +315,7 @@ class PostgresConnection:
         try:
             raw = self._raw
             if raw is None:
-                raw = self._raw = connect(self._address, read_only=self._read_only)
+                raw = self._raw = connect(self._address)
                 self._prepared = PreparedStatements(allowed=self._may_prepare)
             with self._watch.running(raw, patience):
                 return call(raw)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from gateway.core.postgres_address import PostgresAddress
 
 
-def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Connection[Any]:
-    """Connect to the first host that fits: a primary, unless the connection only reads.
+def connect(address: PostgresAddress) -> psycopg.Connection[Any]:
+    """Connect to the first host that takes writes. A standby is used for nothing, since it may lack the last commits.
 
     Raises:
         psycopg.Error: no host can be reached, or it refuses the user.
@@ -26,7 +26,7 @@ def connect(address: PostgresAddress, *, read_only: bool = False) -> psycopg.Con
         autocommit=True,
         prepare_threshold=None,
         connect_timeout=CONNECT_SECONDS,
-        target_session_attrs="any" if read_only else "read-write",
+        target_session_attrs="read-write",
         application_name="device-gateway",
         keepalives_idle=10,
         keepalives_interval=3,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.text import count
 from gateway.doctor import registry_checks
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.doctor.host_checks import REGISTRY, size_text
 from gateway.errors import UnavailableError
 from gateway.store import View, open_reader, replication_sql
 from gateway.store.errors import DATABASE_ERRORS, OPENED, store_error
+from gateway.store.postgres.steps import STEP_TABLE
 from gateway.store.readers import READERS
 from gateway.store.replication_sql import UNKNOWN
 
@@ -33,6 +35,10 @@ _SET_BY: Final = {
     "global": "ALTER ROLE ALL RESET {name}",
 }
 """What undoes a setting that sessions begin with, by its source in ``pg_settings``."""
+_CLOSED_TABLES: Final = f"""SELECT relname FROM pg_catalog.pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+    AND relname <> '{STEP_TABLE}' AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+        AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE')) ORDER BY relname"""  # noqa: S608 - a constant
 _BEHIND_BYTES: Final = 64 * 2**20
 """A standby that has more of the log to apply would take over late."""
 
@@ -65,6 +71,7 @@ def _inside(view: View, settings: Settings) -> Iterator[Finding]:
             "schema", f"there is no registry in {settings.database}", "'gateway serve' makes a new one."
         )
         return
+    yield _tables(view)
     schema = registry_checks.schema_version(view)
     yield schema
     if schema.level is Level.OK:
@@ -158,6 +165,18 @@ def _rights(view: View) -> Finding:
         "rights",
         "this user may not make tables, so an upgrade cannot migrate the registry",
         "Make it the owner of the database: ALTER DATABASE … OWNER TO … ('gateway docs scaling').",
+    )
+
+
+def _tables(view: View) -> Finding:
+    """Check that this user may read and write every table of the registry. Those of the schema steps it only reads."""
+    closed = [row[0] for row in view.all(_CLOSED_TABLES)]
+    if not closed:
+        return DATABASE.ok("tables", "this user may read and write all of them")
+    return DATABASE.error(
+        "tables",
+        f"this user may not read and write {count(len(closed), 'table')}, the first {closed[0]}: a gateway answers 503",
+        "Make it the owner of the tables: REASSIGN OWNED BY … TO … ('gateway docs scaling').",
     )
 
 

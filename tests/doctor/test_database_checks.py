@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
+
 from gateway.doctor.database_checks import database
 from gateway.doctor.findings import Finding, Level
 from gateway.settings.loading import load
@@ -39,6 +41,21 @@ def test_a_registry_is_examined(tmp_path: Path) -> None:
     assert "Set fsync = on in the server's postgresql.conf" in remedy
     assert f'ALTER DATABASE "{address.database}" RESET synchronous_commit. Then restart the gateways.' in remedy
     assert "contents" not in found
+
+
+def test_a_user_that_may_only_read_is_reported(tmp_path: Path) -> None:
+    """A gateway of that user would answer 503 to each write."""
+    address = postgres.database(tmp_path)
+    with psycopg.connect(address.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE only_reader LOGIN")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO only_reader")
+    found = examined(postgres.server().address(address.database, "only_reader").url)
+    assert (found["rights"].level, found["tables"].level) == (Level.WARNING, Level.ERROR)
+    assert ("the first api_keys" in found["tables"].says, "REASSIGN OWNED" in str(found["tables"].remedy)) == (
+        True,
+        True,
+    )
+    assert found["contents"].says.startswith("0 devices")
 
 
 def test_an_empty_database_has_no_registry() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli import main
 from gateway.store import DATABASE_NAME
 from tests.cli.support import Cli
 from tests.e2e.program import clean_environment, run, script
@@ -49,6 +50,22 @@ def test_a_damaged_table_is_reported(cli: Cli, words: str) -> None:
     _overwrite_tables(cli.data_dir / DATABASE_NAME)
     said = cli(*words.split(), code=1)
     assert "The file is damaged: stop the gateway" in _the_error(said.err)
+
+
+@pytest.mark.damages_registry
+def test_completion_says_nothing_of_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would stand in the line that is being typed."""
+    _overwrite_tables(cli.data_dir / DATABASE_NAME)
+    words = ("gateway", "devices", "show", "--data-dir", str(cli.data_dir), "")
+    monkeypatch.setenv("_GATEWAY_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out.strip(), said.err) == (0, "", "")
 
 
 @pytest.mark.damages_registry

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.cluster.membership import Leases, Membership, read_leases
 from gateway.mqtt.connection import LinkStatus
-from gateway.store import Purpose, Store, View, broker_sql, gauge_sql, outbox_sql
+from gateway.store import Purpose, Store, View, broker_sql, outbox_depth_sql
 from gateway.store.broker_sql import BrokerRecord
 from gateway.tls.certificates import ServerCertificate
 
@@ -93,18 +93,19 @@ class ReadinessCheck:
             "brokers": [_broker(each, found.waiting.get(each.pk, 0)) for each in found.brokers],
             "outbox": {
                 "depth": depth,
+                "at_least": depth == outbox_depth_sql.MOST_COUNTED,
                 "oldest_seconds": 0 if oldest is None else max(0, self._store.context.clock() - oldest) // 1000,
             },
             "certificates": [each.report() for each in self._certificates],
         }
 
     def _registry(self, view: View) -> _Facts:
-        context = self._store.context
+        context, waiting = self._store.context, outbox_depth_sql.waiting(view)
         return _Facts(
-            outbox_sql.depth(view, context.broker),
+            outbox_depth_sql.depth(waiting, context.broker),
             read_leases(view, context.clock()),
             broker_sql.brokers(view, context.clock()),
-            {pk: rows for pk, (rows, _) in gauge_sql.outbox_by_broker(view).items()},
+            outbox_depth_sql.by_broker(waiting),
         )
 
 

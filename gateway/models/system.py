@@ -93,7 +93,8 @@ class RegistryState(Outbound):
 class OutboxDepth(Outbound):
     """What has yet to reach the broker."""
 
-    depth: int = Field(description="The number of changes that wait.")
+    depth: int = Field(description="The number of changes that wait, 10000 at most.")
+    at_least: bool = Field(description="Whether `depth` is that limit: more changes may wait than it says.")
     oldest_seconds: int = Field(description="How long the oldest change has waited, in seconds.")
 
 
@@ -125,7 +126,7 @@ class RegisteredBroker(Outbound):
         description="Whether changes are marked for it. After ten minutes away they are not; it is compared in full "
         "when it is back."
     )
-    outbox: int = Field(description="The number of changes that wait for it.")
+    outbox: int = Field(description="The number of changes that wait for it; 10000 stands for that many or more.")
 
 
 class ListenerCertificate(Outbound):

@@ -14,7 +14,17 @@ from gateway.core.clock import SECOND_MS
 from gateway.core.command_types import CommandType
 from gateway.models.jobs import JobStatus
 from gateway.observability.metrics import Gauges, Metrics
-from gateway.store import DATABASE_NAME, Purpose, Store, View, broker_sql, gauge_sql, job_sql, replication_sql
+from gateway.store import (
+    DATABASE_NAME,
+    Purpose,
+    Store,
+    View,
+    broker_sql,
+    gauge_sql,
+    job_sql,
+    outbox_depth_sql,
+    replication_sql,
+)
 from gateway.store.replication_sql import DatabaseState
 
 KEPT_SECONDS: Final = 1.0
@@ -22,7 +32,7 @@ MOST_BROKERS: Final = 20
 """With more brokers there are no metrics of each."""
 FLEET_SECONDS: Final = 15
 """Maximum age of the counts of the fleet, which read every device."""
-_KINDS: Final = ("command", "credential", "topic", "mirror")
+_WAITS: Final = f"What must yet be brought to the broker ({outbox_depth_sql.MOST_COUNTED}: or more)."
 
 
 class _Registry(NamedTuple):
@@ -92,7 +102,7 @@ class Scrape:
 
 def _read(view: View) -> _Registry:
     return _Registry(
-        gauge_sql.outbox(view),
+        outbox_depth_sql.by_kind(outbox_depth_sql.waiting(view)),
         gauge_sql.open_commands(view),
         gauge_sql.deliveries_waiting(view),
         job_sql.by_status(view),
@@ -107,9 +117,13 @@ def _age(now: int, since: int) -> float:
 
 
 def _registry(gauges: Gauges, found: _Registry, now: int) -> None:
-    depth = {(kind,): 0.0 for kind in _KINDS} | {(kind,): float(count) for kind, count, _ in found.outbox}
-    age = {(kind,): 0.0 for kind in _KINDS} | {(kind,): _age(now, since) for kind, _, since in found.outbox}
-    gauges.set_by("outbox_rows", "What must yet be brought to the broker.", ["kind"], depth.items())
+    depth = {(kind,): 0.0 for kind in outbox_depth_sql.KINDS} | {
+        (kind,): float(count) for kind, count, _ in found.outbox
+    }
+    age = {(kind,): 0.0 for kind in outbox_depth_sql.KINDS} | {
+        (kind,): _age(now, since) for kind, _, since in found.outbox
+    }
+    gauges.set_by("outbox_rows", _WAITS, ["kind"], depth.items())
     gauges.set_by("outbox_oldest_seconds", "How long the oldest of it could have been.", ["kind"], age.items())
     counts = {(str(kind), status): 0.0 for kind in CommandType for status in ("pending", "delivered")}
     ages = counts.copy()
@@ -179,7 +193,7 @@ def _brokers(gauges: Gauges, brokers: list[dict[str, Any]], homes: list[tuple[st
     connected = [((str(each["id"]),), float(each["connected"])) for each in brokers]
     waiting = [((str(each["id"]),), float(each["outbox"])) for each in brokers]
     gauges.set_by("broker_served", "Whether a gateway is connected to the broker.", ["broker"], connected)
-    gauges.set_by("broker_outbox_rows", "What must yet be brought to the broker.", ["broker"], waiting)
+    gauges.set_by("broker_outbox_rows", _WAITS, ["broker"], waiting)
     devices = [((broker_id,), float(number)) for broker_id, number in homes]
     gauges.set_by("broker_devices", "Devices whose home is the broker.", ["broker"], devices)
 

@@ -286,19 +286,6 @@ def turns(view: View, now: int, broker: int = FIRST) -> set[tuple[int, str]]:
     return {(row["device_pk"], row["detail"]) for row in rows}
 
 
-def depth(view: View, broker: int = FIRST) -> tuple[int, int | None]:
-    """Return how many rows wait for this broker, and since when the oldest is due (milliseconds since the epoch).
-
-    Mirrored state does not count: it follows once a second.
-    """
-    due = view.dialect.greatest("created_at", "not_before")
-    row = view.one(
-        f"SELECT count(*), min({due}) FROM outbox WHERE broker_pk = ? AND kind <> ?",  # noqa: S608 - our own columns
-        *(broker, MIRROR),
-    )
-    return (0, None) if row is None else (row[0], row[1])
-
-
 _LEFT_OUT: Final = "broker_pk IN (SELECT pk FROM brokers WHERE left_out_at IS NOT NULL)"
 
 

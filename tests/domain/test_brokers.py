@@ -13,6 +13,7 @@ from gateway.store import Rules, Tx, broker_sql, due_topic_sql, event_sql, healt
 from gateway.store.broker_sql import FIRST
 from tests.domain.brokers import SECOND, age, at, check_fault, disown, leave_out, marked, own
 from tests.domain.support import MINUTE_MS, RESET, World
+from tests.support.outbox import outbox_depth
 
 OF_DEVICE = {("command", RESET), ("credential", ""), ("topic", "status")}
 
@@ -36,7 +37,7 @@ def test_a_change_is_marked_for_each_broker(world: World) -> None:
     assert (marked(world, FIRST), marked(world, SECOND)) == (set(), {("command", RESET)})
     world.supersede(device_id)
     assert marked(world, FIRST) == marked(world, SECOND) == OF_DEVICE
-    assert outbox_sql.depth(world.view, FIRST)[0] == outbox_sql.depth(world.view, SECOND)[0] == 3
+    assert outbox_depth(world.view, FIRST)[0] == outbox_depth(world.view, SECOND)[0] == 3
     assert world.view.value("SELECT count(DISTINCT broker_pk) FROM outbox WHERE kind = 'mirror'") == 2
 
 

@@ -10,6 +10,7 @@ from gateway.domain import devices
 from gateway.errors import ConflictError, GatewayError, InvalidRequestError, NotFoundError, UnavailableError
 from gateway.store import key_sql, outbox_sql, token_sql
 from tests.domain.support import World
+from tests.support.outbox import outbox_depth
 
 
 @pytest.fixture
@@ -235,9 +236,9 @@ def test_the_publisher_keeps_a_row_that_was_marked_again(world: World) -> None:
     world.run(outbox_sql.done, at_work)
     assert ("command", "factory_reset") in world.outbox()
     world.now += 5_000
-    assert outbox_sql.depth(world.view) == (3, world.now - 5_000)
+    assert outbox_depth(world.view) == (3, world.now - 5_000)
 
 
 def test_an_empty_outbox_has_depth_zero(world: World) -> None:
     """Nothing waits, since never."""
-    assert outbox_sql.depth(world.view) == (0, None)
+    assert outbox_depth(world.view) == (0, None)

@@ -285,7 +285,7 @@ async def serving(
             for name in ("broker:default", "fleet")
         ],
         "brokers": [{"id": "default", "owner": "gw_1", "connected": True, "followed": True, "outbox": 0}],
-        "outbox": {"depth": 0, "oldest_seconds": 0},
+        "outbox": {"depth": 0, "at_least": False, "oldest_seconds": 0},
         "certificates": [],
     }
 

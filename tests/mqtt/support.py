@@ -44,7 +44,6 @@ from gateway.store import (
     Tx,
     command_sql,
     open_database,
-    outbox_sql,
     transact,
 )
 from gateway.store.command_sql import CommandRecord
@@ -56,6 +55,7 @@ from tests.mqtt.devices import Device
 from tests.mqtt.proxy import Proxy
 from tests.support import wire
 from tests.support.clock import ShiftedClock
+from tests.support.outbox import outbox_depth
 from tests.support.rabbitmq import RabbitMq
 from tests.support.wait import eventually
 
@@ -199,7 +199,7 @@ class MqttTestbed:
         await eventually(self._is_settled, f"the gateway settled ({self.connection.status})")
 
     async def _is_settled(self) -> bool:
-        depth, _ = await self.store.read(outbox_sql.depth)
+        depth, _ = await self.store.read(outbox_depth)
         return self.connection.status.reconciled and depth == 0
 
     async def ready(self) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from functools import partial
 from pathlib import Path
 
 from gateway.mqtt.connection import ConnectionObserver
-from gateway.store import Store, Tx, lease_sql, outbox_sql
+from gateway.store import Store, Tx, lease_sql
 from gateway.store.lease_sql import Fence, Holder
 from tests.mqtt.devices import heartbeat_payload
 from tests.mqtt.support import MqttTestbed, on_every_broker, open_testbed
 from tests.support import wire
+from tests.support.outbox import outbox_depth
 from tests.support.wait import eventually
 
 NAME = "broker:default"
@@ -85,5 +86,5 @@ async def test_a_former_owner_clears_nothing_and_stays_away(kind: str, tmp_path:
         await _taken_over(testbed, "other")
         await testbed.command(device)
         await eventually(lambda: "owns this broker" in (testbed.connection.status.last_error or ""), "it stays away")
-        depth, _ = await testbed.store.read(outbox_sql.depth)
+        depth, _ = await testbed.store.read(outbox_depth)
         assert (first.lost > 0, depth, testbed.proxy.connects) == (True, 1, 1)

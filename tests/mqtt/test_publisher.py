@@ -11,11 +11,12 @@ from structlog.testing import capture_logs
 
 from gateway.domain import acknowledgements, devices
 from gateway.models.commands import Ack
-from gateway.store import Context, Rules, Tx, command_sql, outbox_sql
+from gateway.store import Context, Rules, Tx, command_sql
 from gateway.store.command_sql import CommandRecord
 from tests.mqtt.brokers import MosquittoUnderTest
 from tests.mqtt.devices import Device
 from tests.mqtt.support import MqttTestbed, attempt, on_every_broker, on_mosquitto, open_testbed
+from tests.support.outbox import outbox_depth
 from tests.support.receipts import receipt_of
 from tests.support.wait import eventually
 
@@ -292,11 +293,11 @@ async def test_outbox_rows_wait_for_the_first_start(tmp_path: Path) -> None:
     async with open_testbed("mosquitto-5", tmp_path) as testbed:
 
         def backlog(tx: Tx) -> int:
-            return outbox_sql.depth(tx)[0]
+            return outbox_depth(tx)[0]
 
         for number in range(300):
             await testbed.reset(await testbed.bound(f"SN-{number}"))
-        assert await testbed.store.read(lambda view: outbox_sql.depth(view)[0]) == 900
+        assert await testbed.store.read(lambda view: outbox_depth(view)[0]) == 900
         await testbed.start()
         assert await testbed.store.write(backlog) == 0
         assert await testbed.is_in_sync()

@@ -10,6 +10,7 @@ from gateway.domain import heartbeats
 from gateway.outbound.states import StateTopic
 from gateway.store import Rules, device_sql, outbox_sql
 from tests.domain.support import World
+from tests.support.outbox import outbox_depth
 
 MIRROR = ("mirror", "state")
 FIVE_MINUTES_MS = 300_000
@@ -154,7 +155,7 @@ def test_nothing_is_marked_without_a_mirror(tmp_path: Path) -> None:
         device = world.device(world.register())
         assert MIRROR in world.outbox()
         assert not outbox_sql.waits(world.view, device.pk)
-        assert outbox_sql.depth(world.view)[0] == 0
+        assert outbox_depth(world.view)[0] == 0
 
 
 def test_the_time_of_the_last_heartbeat_is_not_compared(world: World, device: str) -> None:

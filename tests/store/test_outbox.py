@@ -10,6 +10,7 @@ from gateway.domain import commands, devices
 from gateway.settings.loading import Settings
 from gateway.store import Rules, Tx, due_topic_sql, outbox_sql
 from tests.domain.support import NOON, World
+from tests.support.outbox import outbox_depth
 
 STEP = 20
 """Milliseconds between two turns at 50 a second."""
@@ -170,4 +171,4 @@ def test_other_retained_topics_are_due_too(world: World) -> None:
 def test_the_age_of_the_oldest_ignores_paced_rows(world: World) -> None:
     """It counts from its turn on, so that ``/ready`` does not show a delay that is meant."""
     some(world, 1)
-    assert outbox_sql.depth(world.view) == (1, NOON + STEP)
+    assert outbox_depth(world.view) == (1, NOON + STEP)

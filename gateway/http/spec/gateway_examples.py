@@ -30,7 +30,7 @@ _READY: Final[dict[str, Any]] = {
             "outbox": 0,
         }
     ],
-    "outbox": {"depth": 0, "oldest_seconds": 0},
+    "outbox": {"depth": 0, "at_least": False, "oldest_seconds": 0},
     "certificates": [{"listener": "http", "expires_at": "2027-10-21T08:30:00.000Z", "error": None}],
 }
 GATEWAY_EXAMPLES: Final[dict[str, Any]] = {
@@ -48,6 +48,6 @@ GATEWAY_EXAMPLES: Final[dict[str, Any]] = {
             "error": "Connection refused",
         },
         "registry": {"error": None},
-        "outbox": {"depth": 2, "oldest_seconds": 41},
+        "outbox": {"depth": 2, "at_least": False, "oldest_seconds": 41},
     },
 }

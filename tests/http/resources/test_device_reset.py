@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.store import outbox_sql
 from tests.http.resources.test_devices import FIELDS, RFC3339
 from tests.http.support import Api, Json, body, error
+from tests.support.outbox import outbox_depth
 
 
 async def test_reset_answers_every_field_of_the_device(api: Api) -> None:
@@ -31,7 +31,7 @@ async def test_reset_does_not_wait_for_the_broker(api: Api) -> None:
     bound = await api.bound()
     api.broker.switch(up=False)
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/reset"), 200)
-    assert (await api.store.read(outbox_sql.depth))[0] > 0
+    assert (await api.store.read(outbox_depth))[0] > 0
 
 
 async def test_a_bind_with_an_open_reset_needs_supersede(api: Api) -> None:

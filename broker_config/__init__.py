@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Required, TextIO, TypedDict, Unpack
 
+from broker_config.sizes import DEFAULT_DEVICES, SizeLimits, size_limits
 from gateway.core.command_types import CommandType
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
@@ -23,7 +24,6 @@ _HIGHEST_PORT = 65_535
 TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2, the minimum that Mosquitto accepts: no CBC (RFC 9325, section 4.2)."""
 
-AUTOSAVE_SECONDS = 5
 NO_LOCKS = (
     '{"defaultACLAccess": {"publishClientSend": false, "publishClientReceive": false, "subscribe": false, '
     '"unsubscribe": false}}\n'
@@ -67,7 +67,8 @@ class Options(TypedDict, total=False):
     user of a broker that root starts. `plugin` is the dynamic security plugin, for a Mosquitto that needs it
     (`local.locks_plugin`).
 
-    `autosave_seconds` is how often the broker saves all that it holds: 5 s by default, longer for a large fleet.
+    `devices` is the expected size of the fleet: it sets how often the broker saves all that it holds, and its limits of
+    queues and memory.
 
     With `inside` the files refer to each other relative to the directory, and the broker must be started in it. Its
     user then needs no permission on the folders above.
@@ -82,7 +83,7 @@ class Options(TypedDict, total=False):
     tls: Tls | None
     user: str
     plugin: Path | None
-    autosave_seconds: int
+    devices: int
     inside: bool
 
 
@@ -158,6 +159,7 @@ def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[s
         persistence_dir=persistence,
         locks=persistence / "locks.json",
     )
+    limits = size_limits(options.get("devices", DEFAULT_DEVICES))
     seen = _relative_to(rendered, directory) if options.get("inside") else rendered
     prefix = "empty, or levels of A-Z a-z 0-9 _ . - that each end with /"
     values = {
@@ -171,8 +173,10 @@ def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[s
         "persistence_dir": _checked_path("persistence_dir", seen.persistence_dir),
         "tls": _tls_lines(options.get("tls")),
         "plugin": _plugin_lines(options.get("plugin"), seen.locks),
-        "autosave_interval": str(options.get("autosave_seconds", AUTOSAVE_SECONDS)),
-        "memory_limit": _memory_lines(options.get("plugin")),
+        "autosave_interval": str(limits.autosave_seconds),
+        "queued_messages": str(limits.queued_messages),
+        "queued_bytes": str(limits.queued_bytes),
+        "memory_limit": _memory_lines(options.get("plugin"), limits),
         "acknowledgements": _acknowledgements(options.get("prefix", "")),
     }
     return rendered, {file.name: filled(file.name, values) for file in (rendered.config, rendered.acl)}
@@ -214,13 +218,13 @@ def _plugin_lines(plugin: Path | None, locks: Path) -> str:
     )
 
 
-def _memory_lines(plugin: Path | None) -> str:
+def _memory_lines(plugin: Path | None, limits: SizeLimits) -> str:
     if plugin is None:
         return (
-            "# All memory together (1 GiB): a message for which there is none is dropped, and its client cut off.\n"
+            "# All memory together: a message for which there is none is dropped, and its client cut off.\n"
             "# What legitimate use takes is far less; see 'gateway docs mosquitto' before you lower it: a broker\n"
             "# whose store has no room does not start.\n"
-            "memory_limit 1073741824"
+            f"memory_limit {limits.memory_bytes}"
         )
     return (
         "# No memory_limit beside the plugin above: it gives back memory that Mosquitto 2.0 never counted as taken.\n"

@@ -6,7 +6,7 @@ import asyncio
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,10 @@ import structlog
 
 from gateway.announce import announce, announce_readiness, endpoints_published
 from gateway.bootstrap import first_start, rules_of
-from gateway.broker import capacity, doctor_accounts
-from gateway.broker.capacity import Capacity, CapacityMonitor
+from gateway.broker import doctor_accounts
+from gateway.broker.capacity import CapacityMonitor, capacities
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.external.secret import shared_secret
-from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.own_passwords import own_passwords
 from gateway.broker.owner import BrokerOwner
 from gateway.broker.selection import Broker, open_broker
@@ -43,7 +42,6 @@ from gateway.runtime.loop_priority import LoopPriority
 from gateway.runtime.private_files import is_open_to_others, require_own_directory
 from gateway.runtime.sealing import vault_of
 from gateway.settings.loading import Loaded, Settings
-from gateway.settings.types import EMBEDDED
 from gateway.store import Context, Store, View, account_sql, broker_sql, home_sql, key_sql
 from gateway.store.sqlite.lock import exclusive
 from gateway.store.wakeups import Wakeups
@@ -202,7 +200,7 @@ async def _start_workers(
     sender = WebhookSender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback)
     await stack.enter_async_context(
         _background(
-            *(CapacityMonitor(store, settings.broker_id, each).run() for each in _capacities(broker)),
+            *(CapacityMonitor(store, settings.broker_id, each).run() for each in capacities(broker.kind, settings)),
             membership.broker.run(owner.work),
             membership.fleet.run(partial(_fleet_work, wakeups=wakeups, sender=sender, taken_in=owner.taken_in)),
             membership.registration.run(),
@@ -213,13 +211,6 @@ async def _start_workers(
         )
     )
     return Workers(owner, sender)
-
-
-def _capacities(broker: Broker) -> Iterator[Capacity]:
-    if broker.kind == EMBEDDED:
-        yield capacity.EMBEDDED_BROKER
-    elif isinstance(broker.access, MosquittoAccess):
-        yield capacity.PASSWORD_FILE
 
 
 async def _fleet_work(store: Store, wakeups: Wakeups, sender: WebhookSender, taken_in: TakenIn) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from broker_config.sizes import DEFAULT_DEVICES, MOST_DEVICES
 from gateway.cli import output
 from gateway.cli.suggestions import repeated
 from gateway.errors import InvalidRequestError, UnavailableError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 EPILOG: Final = """\b
 Examples:
   gateway broker init ./site                                   a trial on this machine, as this user
-  gateway broker init /srv/device-gateway --host 0.0.0.0 --name gateway.lan
+  gateway broker init /srv/device-gateway --host 0.0.0.0 --name gateway.lan --devices 100000
   gateway broker init /srv/device-gateway --host 0.0.0.0 --name mqtt.example.org \\
       --cert-file fullchain.pem --key-file privkey.pem         with a certificate from elsewhere
   gateway broker init /srv/device-gateway --host 0.0.0.0 --name mqtt.example.org --cell cell_1 \\
@@ -107,6 +108,13 @@ def _uid_of(user: str) -> int:
 @click.option("--gateway-id", metavar="ID", help="Name of its gateway, another one for each.  [default: gw_CELL]")
 @click.option("--database", metavar="URL", help="Registry of the cells: postgresql://USER@HOST/DATABASE.")
 @click.option("--database-password-file", metavar="FILE", help="Password of that user; it is copied into DIR.")
+@click.option(
+    "--devices",
+    type=click.IntRange(1, MOST_DEVICES),
+    metavar="N",
+    help="Expected size of the fleet at this broker: sets autosave_interval and the limits of queues, memory and open "
+    f"files.  [default: {DEFAULT_DEVICES}]",
+)
 @click.option("--force", is_flag=True, help="Overwrite what you have changed, too.")
 @click.option("--json", "as_json", is_flag=True, help="What was done, as JSON.")
 def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:

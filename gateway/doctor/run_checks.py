@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from gateway.broker import capacity, doctor_accounts
-from gateway.broker.capacity import Capacity
+from gateway.broker import doctor_accounts
+from gateway.broker.capacity import Capacity, capacities
 from gateway.broker.mosquitto import managed
 from gateway.broker.mosquitto.session_locks import EXPOSED
 from gateway.broker.selection import verified_by
@@ -140,24 +140,35 @@ async def _as_device(settings: Settings, where: Endpoints | None, target: ProbeT
 
 def _sizes(settings: Settings, pid: int | None, where: Endpoints | None) -> Iterator[Finding]:
     """Check that there is room for the fleet."""
-    (fleet, bound), kind = _fleet(settings), where.kind if where else "embedded" if settings.embedded else ""
+    fleet, kind = _fleet(settings), where.kind if where else _kind(settings)
     if pid:
         of_devices = fleet.devices if kind == EMBEDDED else 0
         yield host_checks.limits(pid, "open files", host_checks.FILES_PER_STREAM + of_devices)
     own = managed.pid(settings) if kind == MOSQUITTO else None
     if own is not None:
         yield host_checks.limits(own, "open files of Mosquitto", host_checks.FILES_PER_STREAM + fleet.devices)
-    if kind == EMBEDDED:
-        yield _size(bound, capacity.EMBEDDED_BROKER)
-    elif kind == MOSQUITTO or settings.mosquitto_password_file:
-        yield _size(bound, capacity.PASSWORD_FILE)
+    yield from _capacities(settings, kind)
 
 
-def _size(bound: int, of: Capacity) -> Finding:
-    exceeded = of.exceeded(bound)
-    if exceeded:
-        return broker_checks.BROKER.warning("size of the fleet", exceeded, of.remedy)
-    return broker_checks.BROKER.ok("size of the fleet", f"{bound} of {of.most} bound devices")
+def _capacities(settings: Settings, kind: str) -> list[Finding]:
+    """Check that the fleet fits the broker."""
+    try:
+        with _reading(settings.registry) as view:
+            return [_size(each, each.counted(view, settings.broker_id)) for each in capacities(kind, settings)]
+    except Exception:  # noqa: BLE001 - an unreadable registry has been reported
+        return []
+
+
+def _kind(settings: Settings) -> str:
+    """Return the kind of broker of a gateway that does not run, as far as the settings name it."""
+    return settings.broker if settings.broker in (EMBEDDED, MOSQUITTO) else ""
+
+
+def _size(capacity: Capacity, number: int) -> Finding:
+    warning = capacity.warning(number)
+    if warning:
+        return broker_checks.BROKER.warning(capacity.name, warning.message, capacity.remedy)
+    return broker_checks.BROKER.ok(capacity.name, f"{number} of {capacity.most} {capacity.unit}")
 
 
 async def _inside(settings: Settings, target: ProbeTarget, *, fix: bool) -> AsyncIterator[Finding]:
@@ -218,13 +229,12 @@ def _reading(location: Location) -> Iterator[View]:
         yield View(connection)
 
 
-def _fleet(settings: Settings) -> tuple[gauge_sql.FleetGauges, int]:
-    """Return the numbers of the fleet, and of the bound devices that the broker of this gateway admits."""
+def _fleet(settings: Settings) -> gauge_sql.FleetGauges:
     try:
         with _reading(settings.registry) as view:
-            return gauge_sql.fleet(view), gauge_sql.bound_at(view, settings.broker_id)
+            return gauge_sql.fleet(view)
     except Exception:  # noqa: BLE001 - an unreadable registry has been reported
-        return gauge_sql.FleetGauges(), 0
+        return gauge_sql.FleetGauges()
 
 
 def _target(settings: Settings, where: Endpoints | None) -> ProbeTarget | None:
@@ -254,9 +264,10 @@ async def _alive(pid: int | None, where: Endpoints | None) -> Finding:
             "running", f"{process} runs, and {where.http_url}/ready does not answer ({error})", "See its log."
         )
     link, access, outbox = report["broker"], report["access"], report["outbox"]
+    waiting = f"{'at least ' if outbox.get('at_least') else ''}{outbox['depth']}"
     says = (
         f"{process} at {where.http_url}; MQTT {link['mqtt_version'] or '-'}, "
-        f"access managed by {access['managed_by']}, outbox {outbox['depth']}"
+        f"access managed by {access['managed_by']}, outbox {waiting}"
     )
     if report["ready"] and access["error"]:
         found = GATEWAY.error if EXPOSED in access["error"] else GATEWAY.warning

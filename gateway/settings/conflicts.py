@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker_config.sizes import DEFAULT_DEVICES
 from gateway.core.addresses import BrokerUrl
 from gateway.settings import sign_in
 from gateway.settings.types import AUTO, EMBEDDED, MOSQUITTO
@@ -86,6 +87,10 @@ def _refuse_contradictions(settings: SignInFields) -> None:
         ),
         "mosquitto_reload_socket": (
             settings.mosquitto_reload_socket and not settings.mosquitto_password_file,
+            "needs mosquitto_password_file as well",
+        ),
+        "mosquitto_devices": (
+            settings.mosquitto_devices != DEFAULT_DEVICES and not settings.mosquitto_password_file,
             "needs mosquitto_password_file as well",
         ),
         "home_assistant": (

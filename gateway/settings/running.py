@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker_config.sizes import DEFAULT_DEVICES, MOST_DEVICES
 from gateway.settings.groups import ASKING, MOSQUITTO, RUNNING, setting
 from gateway.settings.model import SettingsFields
 from gateway.settings.types import (
@@ -29,6 +30,15 @@ class RunningFields(SettingsFields):
         MOSQUITTO,
         None,
         "Socket of 'gateway broker reloader', which signals a Mosquitto of another user; none: the gateway signals it.",
+    )
+
+    mosquitto_devices: Count = setting(
+        MOSQUITTO,
+        DEFAULT_DEVICES,
+        "Size of the fleet that mosquitto.conf was written for ('gateway broker init --devices'). A larger one gets a "
+        "warning.",
+        ge=1,
+        le=MOST_DEVICES,
     )
 
     broker_auth: MaybeHostPort = setting(

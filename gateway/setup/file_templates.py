@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import broker_config
 from broker_config import local
+from broker_config.sizes import DEFAULT_DEVICES
 from gateway.core.addresses import Address
 from gateway.runtime.owned_files import Owner
 from gateway.setup.cell import settings_text
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _LOWEST_FREE_PORT: Final = 1024
 _HOMES: Final = ("/home", "/root", "/run/user")
+_DEVICES: Final = (
+    "\n# The fleet that mosquitto.conf was written for. For a larger one run 'gateway broker init --devices'.\n"
+    "mosquitto_devices = "
+)
 _PUBLIC: Final = Owner(0o644)
 _UNLIMITED: Final = "\n# The database may be away for longer than systemd would try.\nStartLimitIntervalSec=0"
 
@@ -121,6 +126,7 @@ def _mosquitto(site: DeploymentPlan, places: DeploymentPaths) -> dict[str, str]:
         tls=None if site.tls == "none" else broker_config.Tls(pair, pair),
         user=site.broker.name,
         plugin=local.locks_plugin(),
+        devices=DEFAULT_DEVICES if site.devices is None else site.devices,
     )
     return found
 
@@ -150,6 +156,9 @@ def _values(site: DeploymentPlan, places: DeploymentPaths, password: str) -> dic
         "reload_socket": str(places.reload_socket),
         "reload_unit": "" if _is_one_user(site) else " device-gateway-reload.service",
         "broker_capabilities": _broker_capabilities(site),
+        "open_files": str(site.sizes.open_files),
+        "memory_max": f"{site.sizes.unit_megabytes}M",
+        "devices": "" if site.devices is None else f"{_DEVICES}{site.devices}\n",
         "cell": settings_text(site.cell, site.directory),
         "start_limit": _UNLIMITED if site.cell else "",
         **_addresses(site, places, password),

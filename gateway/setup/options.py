@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from broker_config.sizes import DEFAULT_DEVICES, SizeLimits, size_limits
 from gateway.core.addresses import Address
 from gateway.errors import InvalidRequestError
 from gateway.settings.types import TopicPrefix
@@ -47,6 +48,7 @@ class InitOptions:
     gateway_id: str | None = None
     database: str | None = None
     database_password_file: str | None = None
+    devices: int | None = None
 
     def over(self, earlier: InitOptions) -> InitOptions:
         """Return these options, with earlier ones where nothing is given now.
@@ -108,6 +110,8 @@ class DeploymentPlan:
     broker: SystemAccount
     insecure: bool
     cell: Cell | None = None
+    devices: int | None = None
+    """The expected size of the fleet, or None if it was not given."""
     privileged: bool = field(default_factory=lambda: os.geteuid() == 0)
 
     @property
@@ -126,6 +130,11 @@ class DeploymentPlan:
         if self.listen.is_wildcard:
             return "::1" if ":" in self.listen.host else "127.0.0.1"
         return self.listen.host
+
+    @property
+    def sizes(self) -> SizeLimits:
+        """Return the limits of the broker for that fleet."""
+        return size_limits(DEFAULT_DEVICES if self.devices is None else self.devices)
 
     @property
     def certified(self) -> tuple[str, ...]:
@@ -157,6 +166,7 @@ def deployment_plan(directory: Path, wish: InitOptions) -> DeploymentPlan:
         broker=accounts[1],
         insecure=bool(wish.insecure_listen),
         cell=cell_of(wish.cell, wish.gateway_id, wish.database, wish.database_password_file),
+        devices=wish.devices,
     )
     _refuse_open_listeners(made)
     _refuse_other_users(made)

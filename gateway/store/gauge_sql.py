@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.store import device_count_sql, token_sql
+from gateway.store import account_sql, device_count_sql, outbox_sql, token_sql
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gateway.store.transaction import View
 
 
@@ -44,8 +46,32 @@ def open_commands(view: View) -> list[OpenCommands]:
 
 def bound_at(view: View, broker_id: str) -> int:
     """Return how many bound devices this broker admits, from kept counts: those without a home or at home there."""
-    elsewhere: int = view.value("SELECT coalesce(sum(devices), 0) FROM brokers WHERE id <> ?", broker_id)
-    return max(0, device_count_sql.of_all(view).bound - elsewhere)
+    return max(0, device_count_sql.of_all(view).bound - _elsewhere(view, broker_id))
+
+
+def devices_at(view: View, broker_id: str) -> int:
+    """Return how many devices this broker serves, bound or not, from kept counts."""
+    return max(0, device_count_sql.of_all(view).total - _elsewhere(view, broker_id))
+
+
+def mirrored_at(view: View, broker_id: str, mirrored: Collection[str]) -> int:
+    """Return how many messages this broker retains for integrators, from kept counts.
+
+    These are a message for each device and each topic of ``mirrored``, and a second state for each device of a project
+    that has an account. With home brokers the number of those second states is an upper bound.
+    """
+    devices = devices_at(view, broker_id)
+    number = devices * len(mirrored)
+    if outbox_sql.STATE in mirrored:
+        counts = device_count_sql.kept(view)
+        number += min(devices, sum(counts[each].total for each in account_sql.projects(view) if each in counts))
+    return number
+
+
+def _elsewhere(view: View, broker_id: str) -> int:
+    """Return how many devices have another broker as their home."""
+    devices: int = view.value("SELECT coalesce(sum(devices), 0) FROM brokers WHERE id <> ?", broker_id)
+    return devices
 
 
 def fleet(view: View) -> FleetGauges:

@@ -88,6 +88,7 @@ def test_an_unused_listener_gives_no_error() -> None:
         ({"mqtt": "0.0.0.0:1883", "broker": "auto"}, "mqtt"),
         ({"mosquitto_password_file": "p"}, "mosquitto_password_file"),
         ({"mosquitto_pid_file": "p", "broker": "mqtt://b"}, "mosquitto_pid_file"),
+        ({"mosquitto_devices": "100000", "broker": "mosquitto"}, "mosquitto_devices"),
     ],
 )
 def test_settings_without_effect_are_errors(options: dict[str, object], name: str) -> None:

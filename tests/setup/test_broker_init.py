@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker_config.sizes import DEFAULT_DEVICES
 from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
 from gateway.core.addresses import BrokerUrl
 from gateway.errors import InvalidRequestError
@@ -240,3 +241,16 @@ def test_the_documentation_lists_every_path(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "mosquitto.md").read_text(encoding="utf-8")
     there = {each.name + ("/" if each.is_dir() else "") for each in directory.iterdir() if each.name[0] != "."}
     assert not [each for each in there if f"`{each}`" not in page]
+
+
+def test_the_size_of_the_fleet_sets_limits(tmp_path: Path) -> None:
+    """In mosquitto.conf, in the unit, and in the settings, which let the gateway warn of a larger fleet."""
+    unit = "systemd/device-gateway-mosquitto.service"
+    directory = init(tmp_path / "site").site.directory
+    assert load({}, {}, directory / SETTINGS).settings.mosquitto_devices == DEFAULT_DEVICES
+    assert {"LimitNOFILE=65536", "MemoryMax=2048M"} < set(lines(directory / unit))
+    assert initialise(directory, InitOptions(devices=200_000)).files[CONFIG] == "updated"
+    assert initialise(directory, InitOptions()).files[CONFIG] == "unchanged"
+    assert load({}, {}, directory / SETTINGS).settings.mosquitto_devices == 200_000
+    assert {"autosave_interval 40", "max_queued_messages 400000"} < set(lines(directory / CONFIG))
+    assert {"LimitNOFILE=204096", "MemoryMax=2512M"} < set(lines(directory / unit))

@@ -40,9 +40,6 @@ log = structlog.get_logger()
 FOLDER: Final = "mosquitto"
 _TLS_NAME: Final = "tls.pem"
 _STORE: Final = "mosquitto.db"
-SAVED_PER_SECOND: Final = 5_000
-"""Devices for each second between two saves. A save writes everything and takes 2.5 microseconds a device with its
-state, in which Mosquitto serves no client: a hundredth of the time."""
 _READ_BY_BROKER: Final = 0o640
 _READ_BY_ALL: Final = 0o644
 _ENTERED_BY_BROKER: Final = 0o2750
@@ -57,11 +54,6 @@ class ManagedMosquitto:
     inside: Address
     tls: ssl.SSLContext | None
     files: broker_config.Rendered
-
-
-def autosave_seconds(devices: int) -> int:
-    """Return how often Mosquitto saves all that it holds, for a fleet of this size."""
-    return max(broker_config.AUTOSAVE_SECONDS, devices // SAVED_PER_SECOND)
 
 
 def prepared(settings: Settings, certificate: ServerCertificate | None, devices: int) -> ManagedMosquitto:
@@ -86,7 +78,7 @@ def prepared(settings: Settings, certificate: ServerCertificate | None, devices:
             tls=broker_config.Tls(Path(together.name), Path(together.name)) if together else None,
             user=user.pw_name if user else local.UNPRIVILEGED[0],
             plugin=local.locks_plugin(),
-            autosave_seconds=autosave_seconds(devices),
+            devices=devices,
             inside=True,
         )
         for file in (files.config, files.acl):

@@ -5,7 +5,7 @@ device that changes often is published once a second, and an old state never fol
 compares with what the broker holds, as the reconciler does for commands. No device depends on any of this.
 
 The comparison takes the same memory at any size of the fleet. It keeps a digest of at most MOST_HELD states that the
-broker returns to a wildcard. It asks for the others by their names.
+broker returns to a wildcard, and the topics of the others. It asks for these by their names.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gateway.core.clock import DAY_MS
 from gateway.errors import StoreError
 from gateway.mqtt.retained_scan import ASKED_AT_ONCE, RetainedScan, ScanMarker
 from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
+from gateway.outbound.noted_topics import NotedTopics
 from gateway.store import Store, Tx, View, broker_sql, device_sql, home_sql, outbox_sql
 from gateway.store.device_sql import DeviceRecord
 
@@ -35,7 +36,7 @@ PIECE: Final = 50
 LONGEST_COUNT_SECONDS: Final = 30.0
 LATELY_MS: Final = 7 * DAY_MS
 MOST_HELD: Final = 60_000
-"""States that are kept of one answer: about 20 MB. Mosquitto returns about as many, since it queues 64 MiB."""
+"""States that are kept of one answer: about 20 MB. Mosquitto returns about as many with a queue of 64 MiB."""
 CONTENT_TYPE: Final = "application/json"
 
 
@@ -81,6 +82,7 @@ class RetainedMirror:
         self._held: dict[str, tuple[str, bytes]] = {}
         self._asked: dict[str, bytes] | None = None
         self._place_kept = False
+        self._noted = NotedTopics()
         self._strangers: list[str] = []
         self._census = RetainedScan(mark, [leaf.topic("+", "+")], self._note, LONGEST_COUNT_SECONDS)
         self.heard = self._census.heard
@@ -203,22 +205,23 @@ class RetainedMirror:
         return cleared
 
     async def _compare(self, session: Session) -> None:
-        self._held, self._asked, self._strangers = {}, None, []
+        self._held, self._noted, self._asked, self._strangers = {}, NotedTopics(), None, []
         told = await self._census.run(session)
         held = len(self._held)
         holds_some = held > 0 or not told
         marked = await self._mark_living(session, holds_some=holds_some) + await self._mark_gone(told=told)
         await session.publish_retained([(topic, b"") for topic in self._strangers])
         log.info("mirror.compared", leaf=self._leaf.detail, held=held, marked=marked, strangers=self._strangers[:10])
-        self._held, self._strangers = {}, []
+        self._held, self._noted, self._strangers = {}, NotedTopics(), []
 
     def _note(self, topic: str, payload: bytes) -> None:
         if self._asked is not None:
             self._asked[topic] = _digest(self._leaf.compared(payload))
-        elif len(self._held) < MOST_HELD:
-            device_id = self._leaf.device_of(topic, payload)
-            if device_id is not None:
+        elif (device_id := self._leaf.device_of(topic, payload)) is not None:
+            if len(self._held) < MOST_HELD:
                 self._held[topic] = device_id, _digest(self._leaf.compared(payload))
+            else:
+                self._noted.add(topic, device_id)
 
     async def _mark_living(self, session: Session, *, holds_some: bool) -> int:
         """Mark devices whose mirrored state differs.
@@ -277,18 +280,27 @@ class RetainedMirror:
 
         Topics of unknown devices are counted as orphans.
         """
-        left = [device_id for device_id, _ in self._held.values()]
-        known: dict[str, int] = {}
-        for begin in range(0, len(left), BATCH):
-            some = partial(device_sql.any_by_ids, device_ids=left[begin : begin + BATCH])
-            known |= {self._leaf.topic(row.id, row.project_id): row.pk for row in await self._store.read(some)}
-        self._strangers = [topic for topic in self._held if topic not in known]
-        gone = {pk for topic, pk in known.items() if topic in self._held}
+        for topic, (device_id, _) in self._held.items():
+            self._noted.add(topic, device_id)
+        gone: set[int] = set()
+        for some in self._noted.batches(BATCH):
+            found, strangers = await self._store.read(partial(self._gone, noted=some))
+            gone |= found
+            self._strangers += strangers
         if not told:
             since = self._store.context.clock() - LATELY_MS
             gone |= set(await self._store.read(lambda view: device_sql.deleted_since(view, since)))
             gone |= set(await self._store.read(lambda view: home_sql.moved_since(view, since)))
         return await self._mark(sorted(gone))
+
+    def _gone(self, view: View, noted: Mapping[str, str]) -> tuple[set[int], list[str]]:
+        """Return the devices that must not be mirrored on these topics, and the topics that are of no device."""
+        shown, rows = self._leaf.projects(view), device_sql.any_by_ids(view, list(noted.values()))
+        elsewhere = home_sql.elsewhere(view, [row.pk for row in rows], self._broker)
+        known = {self._leaf.topic(row.id, row.project_id): row for row in rows}
+        kept = {row.pk for row in rows if row.deleted_at is None and _is_in(shown, row)} - elsewhere
+        gone = {row.pk for topic, row in known.items() if topic in noted and row.pk not in kept}
+        return gone, [topic for topic in noted if topic not in known]
 
     async def _mark(self, pks: Sequence[int]) -> int:
         if pks:

@@ -16,6 +16,7 @@ from gateway.models.devices import RegisterDevice
 from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import Session
+from gateway.outbound import retained_mirror
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
 from gateway.store import Tx, View, device_sql
@@ -115,6 +116,31 @@ async def test_differences_at_the_broker_are_repaired(kind: str, tmp_path: Path)
             await client.publish("devices/dev_nobody/state", b"{}", retain=True)
         await testbed.start()
         await wait_for_states(testbed, lost, old)
+
+
+@pytest.mark.parametrize("held", [1, 2, 60_000])
+async def test_unknown_states_are_found_among_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    """Also beyond the number that is kept of an answer. Those of living devices stay, and are not published again."""
+    monkeypatch.setattr(retained_mirror, "MOST_HELD", held)
+    monkeypatch.setattr(retained_mirror, "BATCH", 2)
+    async with open_state_testbed("mosquitto-5", tmp_path) as testbed:
+        await testbed.start()
+        found = [await testbed.bound(f"SN-{number}") for number in range(5)]
+        await wait_for_states(testbed, *found)
+        await testbed.stop()
+        await delete(testbed, gone := found.pop())
+        await testbed.store.write(lambda tx: tx.run("DELETE FROM outbox WHERE kind = 'mirror'"))
+        async with testbed.admin("other") as client:
+            await client.publish(gone.topic("state"), b'{"id": "gone"}', retain=True)
+            for number in range(5):
+                await client.publish(f"devices/dev_nobody{number}/state", b"{}", retain=True)
+        with capture_logs() as logs:
+            await testbed.start()
+            await wait_for_states(testbed, *found)
+        compared = _compared(logs)
+        assert compared is not None
+        assert compared["marked"] == 1
+        assert len(compared["strangers"]) == 5
 
 
 async def test_a_broker_that_lost_its_messages_gets_the_states_again(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from gateway.store.token_sql import FetchingToken
 RESET: Final = CommandType.FACTORY_RESET
 SET_GRANT_KEY: Final = CommandType.SET_GRANT_KEY
 SUPERSEDED: Final = "reset.superseded"
+EXPIRED_AT_ONCE: Final = 500
+"""Commands that one transaction closes, or gives another expiry. Each is independent of the others."""
 
 
 @dataclass(frozen=True)
@@ -195,19 +197,19 @@ def cancel(tx: Tx, device: DeviceRecord, command_id: str, actor: str, *, taken_i
 
 
 def expire(tx: Tx) -> int:
-    """Close every open command that has expired; return how many there were.
+    """Close open commands that have expired, up to EXPIRED_AT_ONCE; return how many there were.
 
     After the clock was set back, the lifetime of a command counts from now. Otherwise a command that was queued while
     the clock was a year ahead would stay open for a year. The device gets it again with the new time and a new grant:
     it refuses a command whose time is not that of its grant.
     """
-    for command, ttl_ms in command_sql.dated_ahead(tx, tx.now + command_sql.CLOCKS_DIFFER_MS):
+    for command, ttl_ms in command_sql.dated_ahead(tx, tx.now + command_sql.CLOCKS_DIFFER_MS, EXPIRED_AT_ONCE):
         expires_at = tx.now + ttl_ms
         device = device_sql.by_pk(tx, command.device_pk)
         grant = grants.sign_again(tx, device, command, seq=command.seq, expires_at=expires_at)
         command_sql.expire_at(tx, command.id, expires_at, grant)
         outbox_sql.mark_command(tx, command.device_pk, command.type)
-    rows = command_sql.expired(tx, tx.now)
+    rows = command_sql.expired(tx, tx.now, EXPIRED_AT_ONCE)
     for command in rows:
         device = device_sql.by_pk(tx, command.device_pk)
         close(tx, device, command, CommandStatus.EXPIRED, "gateway", event="command.expired")

@@ -299,10 +299,10 @@ def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
     """Set devices offline that are overdue, a few hundred at a time; return how many there were.
 
     ``until`` is when the gateway last received, in ms: later steps of the clock set no device offline. After the clock
-    was set back, silence counts from now. Otherwise a device that is gone would stay online for as long as the clock
-    went back.
+    was set back, silence counts from now, a few thousand devices at a time. Otherwise a device that is gone would stay
+    online for as long as the clock went back.
     """
-    health_sql.wait_no_longer(tx, latest_due(tx.rules, tx.now), tx.now + tx.rules.silence_ms)
+    health_sql.wait_no_longer(tx, latest_due(tx.rules, tx.now), tx.now + tx.rules.silence_ms, 10 * _SWEEP)
     rows = health_sql.overdue(tx, tx.now if until is None else min(until, tx.now), _SWEEP)
     for device in rows:
         health_sql.set_offline(tx, device.pk)

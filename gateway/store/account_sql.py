@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.credentials import BROKER_PASSWORD, broker_entry, hash_secret, mint, same_hash
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.store import broker_sql, outbox_sql
+from gateway.store import broker_sql, project_mark_sql
 from gateway.store.key_sql import meta, set_meta
 from gateway.store.records import columns
 
@@ -138,7 +138,7 @@ def reading_all(view: View) -> list[str]:
 def _mark_copies(tx: Tx, before: frozenset[str]) -> None:
     """Publish the states of a project for its first account, and clear them after its last."""
     for project_id in projects(tx) ^ before:
-        outbox_sql.mark_project(tx, project_id)
+        project_mark_sql.begin(tx, project_id)
 
 
 def _give_password(tx: Tx, name: str, project_id: str | None) -> str:

@@ -154,19 +154,24 @@ def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
     tx.run("UPDATE commands SET seq = ?, grant_token = ? WHERE id = ?", seq, grant, command_id)
 
 
-def expired(view: View, now: int) -> list[CommandRecord]:
-    """Return open commands that have expired."""
+def expired(view: View, now: int, limit: int) -> list[CommandRecord]:
+    """Return open commands that have expired, at most so many, those first that expired first."""
     return view.records(
-        CommandRecord, f"{COMMANDS} WHERE {OPEN} AND c.expires_at IS NOT NULL AND c.expires_at <= ?", now
+        CommandRecord,
+        f"{COMMANDS} WHERE {OPEN} AND c.expires_at IS NOT NULL AND c.expires_at <= ? ORDER BY c.expires_at LIMIT ?",
+        *(now, limit),
     )
 
 
-def dated_ahead(view: View, now: int) -> list[tuple[CommandRecord, int]]:
-    """Return open commands that would stay open for longer than their ``ttl_ms``, with it: the clock was set back."""
+def dated_ahead(view: View, now: int, limit: int) -> list[tuple[CommandRecord, int]]:
+    """Return open commands that would stay open for longer than their ``ttl_ms``, with it: the clock was set back.
+
+    They are at most so many.
+    """
     commands = view.records(
         CommandRecord,
-        f"{COMMANDS} WHERE {OPEN} AND c.expires_at IS NOT NULL AND c.expires_at - c.ttl_ms > ?",
-        now,
+        f"{COMMANDS} WHERE {OPEN} AND c.expires_at IS NOT NULL AND c.expires_at - c.ttl_ms > ? LIMIT ?",
+        *(now, limit),
     )
     return [(command, command.ttl_ms) for command in commands if command.ttl_ms is not None]
 

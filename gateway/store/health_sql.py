@@ -188,13 +188,16 @@ def presence_is_due(view: View, now: int, latest: int, broker: int = FIRST) -> b
     return found is not None
 
 
-def wait_no_longer(tx: Tx, latest: int, until: int) -> None:
-    """Set deadlines beyond ``latest`` to ``until``, of the devices that this broker's owner judges."""
-    tx.run(
-        f"""UPDATE health SET offline_due_at = ?2 WHERE connection = 'online' AND offline_due_at > ?3
-            AND broker_pk IN {_JUDGED}""",  # noqa: S608 - constants
-        *(tx.context.broker, until, latest),
-    )
+def wait_no_longer(tx: Tx, latest: int, until: int, limit: int) -> int:
+    """Set deadlines beyond ``latest`` to ``until``, of the devices that this broker's owner judges.
+
+    Up to ``limit`` devices are changed; return how many. None of them is overdue, so no judgement waits for the others.
+    """
+    return tx.run(
+        f"""UPDATE health SET offline_due_at = ?2 WHERE device_pk IN (SELECT device_pk FROM health
+            WHERE connection = 'online' AND offline_due_at > ?3 AND broker_pk IN {_JUDGED} LIMIT ?4)""",  # noqa: S608 - constants
+        *(tx.context.broker, until, latest, limit),
+    ).rowcount
 
 
 def overdue(tx: Tx, now: int, limit: int) -> list[DeviceName]:

@@ -19,7 +19,6 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import SECOND_MS
-from gateway.store import short_ids
 from gateway.store.broker_sql import FIRST, FOLLOWED, serves
 from gateway.store.records import columns
 
@@ -41,7 +40,11 @@ DISCOVERY: Final = "discovery"
 PROJECT_STATE: Final = "project_state"
 """The state once more, for the integrators of the device's project; it is mirrored where ``STATE`` is."""
 
-_READ_PROJECTS: Final = "SELECT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL"
+MARKS: Final = "project_marks:"
+"""Begin of a fact, with the id of a project: how far its devices are marked (:mod:`gateway.store.project_mark_sql`)."""
+_READ_PROJECTS: Final = f"""SELECT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL
+    UNION ALL SELECT substr(key, {len(MARKS) + 1}) FROM meta WHERE substr(key, 1, {len(MARKS)}) = '{MARKS}'"""  # noqa: S608 - constants
+"""Projects with an integrator, and those whose devices are being marked."""
 
 _IS_READ: Final = f"EXISTS ({_READ_PROJECTS}) AND d.project_id IN ({_READ_PROJECTS})"
 """The first condition holds for all devices or for none, so no device is looked at where there is no integrator."""
@@ -125,18 +128,16 @@ def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str, *, broker: 
     pks = list(device_pks)
     if not pks:
         return
-    listed = json.dumps(pks)
-    _mark_mirrors(tx, detail, f"(SELECT value AS pk FROM ({tx.dialect.numbers}) AS listed) AS d", [listed], broker)  # noqa: S608 - a constant
+    mark_listed(tx, detail, pks, broker)
     if detail == STATE:
         changed = f"({tx.dialect.numbers}) AS changed JOIN devices d ON d.pk = changed.value"
-        _mark_mirrors(tx, PROJECT_STATE, f"{changed} AND {_IS_READ}", [listed], broker)
+        _mark_mirrors(tx, PROJECT_STATE, f"{changed} AND {_IS_READ}", [json.dumps(pks)], broker)
 
 
-def mark_project(tx: Tx, project_id: str) -> None:
-    """Mark each device of a project that has got its first integrator, or has lost its last."""
-    of_project = f"{short_ids.like('project_id')} AND {tx.dialect.unindexed('project_id')} = ?"
-    living = f"(SELECT pk FROM devices WHERE {of_project} AND deleted_at IS NULL) AS d"  # noqa: S608 - constants
-    _mark_mirrors(tx, PROJECT_STATE, living, (project_id, project_id), None)
+def mark_listed(tx: Tx, detail: str, device_pks: Sequence[int], broker: int | None) -> None:
+    """Mark a mirrored topic of these devices, whatever the rules have mirrored."""
+    listed = f"(SELECT value AS pk FROM ({tx.dialect.numbers}) AS listed) AS d"  # noqa: S608 - a constant
+    _mark_mirrors(tx, detail, listed, [json.dumps(device_pks)], broker)
 
 
 def _mark_mirrors(tx: Tx, detail: str, devices: str, values: Sequence[str], broker: int | None) -> None:

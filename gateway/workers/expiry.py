@@ -1,4 +1,7 @@
-"""Expiry by time alone: of commands and of old history. Silence of devices: :mod:`gateway.workers.presence`."""
+"""Expiry by time alone, of commands and of old history, and the rest of a change that touches a whole project.
+
+Silence of devices: :mod:`gateway.workers.presence`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import structlog
 
 from gateway.core.clock import to_rfc3339
 from gateway.domain import administration, commands, heartbeats, sessions, webhooks
-from gateway.store import Store, Tx, View, heartbeat_partition_sql, idempotency_sql, key_sql
+from gateway.store import Store, Tx, View, heartbeat_partition_sql, idempotency_sql, key_sql, project_mark_sql
 from gateway.store.command_sql import CLOCKS_DIFFER_MS
 from gateway.workers.rounds import repeat
 
@@ -37,6 +40,7 @@ class ExpiryWorker:
         is_time_to_prune = self._rounds % PRUNE_EVERY == 0
         self._rounds += 1
         await self.sweep()
+        await self.mark_projects()
         if is_time_to_prune:
             await self.prune()
             await self.warn_of_keys()
@@ -48,6 +52,11 @@ class ExpiryWorker:
         while await self._store.read(self._due):
             expired = await self._store.write(commands.expire, urgent=False)
             log.info("expiry.done", commands_expired=expired)
+
+    async def mark_projects(self) -> None:
+        """Mark all devices of projects that have got their first integrator, or lost their last, a piece at a time."""
+        while await self._store.read(project_mark_sql.is_under_way):
+            await self._store.write(project_mark_sql.go_on, urgent=False)
 
     async def prune(self) -> None:
         """Delete what is older than the settings keep, in short transactions."""

@@ -15,8 +15,8 @@ from gateway.store import (
     device_count_sql,
     device_list,
     erasure_sql,
-    outbox_sql,
     person_sql,
+    project_mark_sql,
     signing_key_sql,
 )
 from tests.domain.support import World
@@ -101,7 +101,7 @@ def _delete(tx: Tx, project_id: str) -> None:
 def test_a_new_integrator_has_the_states_of_its_project_marked(world: World) -> None:
     """No device of the other project is published for it."""
     world.run(lambda tx: tx.run("DELETE FROM outbox"))
-    world.run(outbox_sql.mark_project, OURS)
+    world.run(project_mark_sql.begin, OURS)
     marked = world.view.all("SELECT DISTINCT d.project_id FROM outbox o JOIN devices d ON d.pk = o.device_pk")
     assert [row[0] for row in marked] == [OURS]
 

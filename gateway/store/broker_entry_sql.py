@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.store.broker_sql import serves
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gateway.store.transaction import View
 
 
@@ -47,3 +50,34 @@ def page(view: View, broker: int, after: str, limit: int) -> EntryPage:
         *(after, broker, limit),
     )
     return EntryPage([(row["id"], row["entry"]) for row in rows], len(rows) == limit)
+
+
+def good(view: View, broker: int, device_ids: Collection[str]) -> dict[str, set[str]]:
+    """Return the entries of all good tokens of these devices; none where a device may not connect to this broker."""
+    entries: dict[str, set[str]] = {device_id: set() for device_id in device_ids}
+    rows = view.all(
+        f"""SELECT d.id, t.broker_entry FROM ({view.dialect.names}) AS listed JOIN devices d ON d.id = listed.value
+            JOIN tokens t ON t.device_pk = d.pk AND t.state <> 'revoked'
+            WHERE d.deleted_at IS NULL AND {serves("d.pk", "?")}""",  # noqa: S608 - constants
+        *(json.dumps(list(entries)), broker),
+    )
+    for row in rows:
+        entries[row["id"]].add(row["broker_entry"])
+    return entries
+
+
+class DevicePage(NamedTuple):
+    """Devices that ever had a token, in the order of ids, and the last id that was read, or None after the last."""
+
+    ids: list[str]
+    last: str | None
+
+
+def ever_bound(view: View, after: str, limit: int) -> DevicePage:
+    """Read at most so many devices with ids after this one, deleted ones too; return those that ever had a token."""
+    rows = view.all(
+        """SELECT d.id, EXISTS (SELECT 1 FROM tokens WHERE device_pk = d.pk) AS had FROM devices d
+            WHERE d.id > ? ORDER BY d.id LIMIT ?""",
+        *(after, limit),
+    )
+    return DevicePage([row["id"] for row in rows if row["had"]], rows[-1]["id"] if len(rows) == limit else None)

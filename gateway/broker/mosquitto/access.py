@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from gateway.broker.first_use import FirstUses
-from gateway.broker.mosquitto import file_record
+from gateway.broker.mosquitto import file_record, session_sweep
 from gateway.broker.mosquitto.entries_in_force import InForce
 from gateway.broker.mosquitto.password_draft import PasswordDraft
 from gateway.broker.mosquitto.password_entries import OperatorAccounts, without_lost
@@ -18,9 +18,9 @@ from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.broker.mosquitto.password_lines import MISSING, PasswordLines
 from gateway.broker.mosquitto.reload_probe import NAME as SENTINEL
 from gateway.broker.mosquitto.reload_probe import ReloadProbe
-from gateway.broker.mosquitto.saved_sessions import UnknownStoreError, expiring
 from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks
+from gateway.broker.mosquitto.session_sweep import RestartedBroker, SessionSweep
 from gateway.errors import UnavailableError
 from gateway.mqtt.probe import ProbeError, ProbeTarget
 from gateway.store import (
@@ -28,7 +28,6 @@ from gateway.store import (
     View,
     account_sql,
     broker_entry_sql,
-    broker_sql,
     epoch_sql,
     token_sql,
     unused_token_sql,
@@ -43,8 +42,6 @@ NOT_SIGNALLED: Final = (
 )
 MOST_CHANGES: Final = 20_000
 """If more devices are marked, the whole file is compared."""
-SWEPT: Final = "mosquitto_swept"
-"""Fact in the registry: the process of Mosquitto that holds no session from before its start."""
 
 Rights = Callable[[Mapping[str, str | None]], None]
 """Writes the rights of these accounts: their names, and the project of each, or ``None`` for all."""
@@ -80,6 +77,7 @@ class MosquittoAccess:
         self._at_work = asyncio.Lock()
         self._in_force = InForce(file.path, file.known)
         self._seen: str | None = None
+        self._sweep: SessionSweep | None = None
         self._rights = rights
         self._own = dict(file.fixed)
         self._store = store
@@ -106,7 +104,7 @@ class MosquittoAccess:
     async def begin(self) -> None:
         """Begin with the file as it is found. Another gateway may have written it since this one did."""
         await self._learn()
-        self._in_force, self._seen = InForce(self.file.path, self.file.known), None
+        self._in_force, self._seen, self._sweep = InForce(self.file.path, self.file.known), None, None
 
     async def write(self) -> Mapping[str, int]:
         """Write the file from the registry. Return the tokens in it that replace others and were never used.
@@ -154,48 +152,88 @@ class MosquittoAccess:
         await self._store.write(lambda tx: file_record.note(tx, broker, written))
         self.file.known = written
 
-    async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:  # noqa: ARG002 - the file holds all of them
-        """Write the file from the registry, and return when the broker has read it."""
+    async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
+        """Write the file from the registry, and return when the broker has read it.
+
+        While sessions from before the broker's start are being ended, only lock out whom the registry refuses, and
+        return all devices.
+        """
+        return () if await self._sync(devices) else devices
+
+    async def _sync(self, devices: Sequence[OutboxRow] = ()) -> bool:
+        """Do the same; return whether the broker goes by the file."""
         if self._sentinel is None:
             await self.write()
-            return ()
+            return True
         async with self._at_work:
             try:
-                await self._bring_in_step(self._sentinel)
+                is_in_step = await self._bring_in_step(self._sentinel, devices)
             except (ProbeError, TimeoutError) as error:
                 raise UnavailableError(f"Mosquitto has not taken up the password file yet: {error}") from error
+        if is_in_step:
             self.first_uses.in_force(self._unused)
-        return ()
+        if devices and self._sweep is not None:
+            self.to_check.set()
+        return is_in_step
 
-    async def _bring_in_step(self, sentinel: ReloadProbe) -> None:
-        """Write the file, and have the broker read it. After a start there may be nothing to do, and so no signal."""
-        if await self._is_ready() or not (await self._is_same() and await sentinel.is_in_force()):
-            await self._try_locks()
+    async def _bring_in_step(self, sentinel: ReloadProbe, devices: Sequence[OutboxRow]) -> bool:
+        """Write the file, and have the broker read it. After a start there may be nothing to do, and so no signal.
+
+        Return False when no signal may be sent yet, but all that must be refused are locked out.
+        """
+        if await self._is_sweeping() and await self._lock_out(devices):
+            return False
+        if await self._is_ready() or not await self._is_followed(sentinel):
+            await self._try_locks(sentinel)
+            if await self._is_sweeping() and await self._lock_out(devices):
+                return False
             await self.write()
             await sentinel.taken_up()
         self._in_force.taken_up()
         if self._locks:
             await self._locks.release()
+        return True
+
+    async def _is_followed(self, sentinel: ReloadProbe) -> bool:
+        """Return whether the file says what it must say, and the broker goes by it."""
+        return await self._is_same() and await sentinel.is_in_force()
+
+    async def _lock_out(self, devices: Sequence[OutboxRow]) -> bool:
+        """Refuse those of these devices, and the accounts, whose entry in force is not good any more.
+
+        Their sessions are ended, too. Return False when some could not be locked: only a signal refuses those.
+        """
+        assert self._locks
+        broker, ids = self._store.context.broker, [row.device_id for row in devices]
+        accounts = await self._wanted_accounts()
+        good = await self._store.read(lambda view: broker_entry_sql.good(view, broker, ids))
+        users = await asyncio.to_thread(self._in_force.outdated, good, accounts)
+        users |= {device_id for device_id, entries in good.items() if not entries}
+        return not await self._locks.end(users - self._own.keys() - {SENTINEL})
 
     async def prepare(self) -> None:
         """Prepare the locks for the first signal after a start, before a change has to wait for that.
 
-        Locks that an earlier run of the gateway has left are removed, since the broker goes by the file.
+        Locks that an earlier run of the gateway has left are removed, since the broker goes by the file. Sessions that
+        the broker has restored are ended. Between the pieces of that, revocations have their turn.
 
         Raises:
-            GatewayError: the broker did not follow.
+            GatewayError: the broker did not follow, or the registry cannot be read.
         """
-        if await self._is_ready():
+        if self._sentinel is None or await self._is_ready():
             return
         async with self._at_work:
-            await self._try_locks()
-        await self.sync(())
+            await self._try_locks(self._sentinel)
+        sweep = self._sweep
+        if sweep is not None and await sweep.run(self._at_work) and self._sweep is sweep:
+            self._seen, self._sweep = sweep.started, None
+        await self._sync()
 
     async def compare(self) -> bool:
         """Do the same, and have the devices of the file compared afterwards (:mod:`.password_check`)."""
-        await self.sync(())
+        is_in_step = await self._sync()
         self.to_check.set()
-        return True
+        return is_in_step
 
     async def look_for_unused(self) -> None:
         """Read all tokens that replace others and were never used. A change of access meanwhile is newer."""
@@ -253,7 +291,13 @@ class MosquittoAccess:
         """Return whether the locks are ready for a signal to the broker that runs now, or are not needed."""
         return self._locks is None or await asyncio.to_thread(self.file.broker_process) == self._seen
 
-    async def _try_locks(self) -> None:
+    async def _is_sweeping(self) -> bool:
+        """Return whether the broker that runs now may still have restored sessions, so that no signal may be sent."""
+        if self._sweep is None or self._sweep.has_failed:
+            return False
+        return await asyncio.to_thread(self.file.broker_process) == self._sweep.started
+
+    async def _try_locks(self, sentinel: ReloadProbe) -> None:
         """Prepare the locks where the broker has been restarted since they were last used.
 
         A failure is logged and tried again the next time: the file must be written at once.
@@ -261,30 +305,29 @@ class MosquittoAccess:
         started = None if self._locks is None else await asyncio.to_thread(self.file.broker_process)
         if self._locks is None or started is None or started == self._seen:
             return
+        if self._sweep is not None and self._sweep.started == started:
+            return
         try:
-            await self._ready_locks(self._locks, started)
+            self._sweep = await self._ready_locks(self._locks, sentinel, started)
         except (ProbeError, TimeoutError, UnavailableError) as error:
             log.warning("broker.locks_not_ready", reason=str(error) or "no answer in time")
         else:
-            self._seen = started
+            self._seen = started if self._sweep is None else None
 
-    async def _ready_locks(self, locks: SessionLocks, started: str) -> None:
-        """Check a broker that was just started, and end the sessions that it has restored.
-
-        The broker does not know the passwords of those sessions any more, so each SIGHUP would cut them.
-        """
+    async def _ready_locks(self, locks: SessionLocks, sentinel: ReloadProbe, started: str) -> SessionSweep | None:
+        """Check a broker that was just started. Return the sweep of the sessions that it has restored, if any."""
         if self._in_force.newest.accounts().get(LOCKS) != self._own.get(LOCKS):
             await self._introduce_locks()
-        away, before = (
-            await locks.examine(),
-            await self._store.read(lambda view: broker_sql.fact(view, self._store.context.broker, SWEPT)),
-        )
-        if away and started != before:
-            users = await asyncio.to_thread(self._to_sweep)
-            log.info("broker.sessions_swept", away=away, users=len(users))
-            await locks.sweep(users)
-        if started != before:
-            await self._store.write(lambda tx: broker_sql.set_fact(tx, tx.context.broker, SWEPT, started))
+        away = await locks.examine()
+        if not away or await session_sweep.is_done(self._store, started):
+            await session_sweep.note_done(self._store, started)
+            return None
+        if await self._is_followed(sentinel):  # locks of an earlier run need not wait for the sweep
+            await locks.release()
+        log.info("broker.sweep_began", away=away)
+        accounts, spared = self._in_force.sure.accounts().keys(), {*self._own, SENTINEL}
+        broker = RestartedBroker(started, away, self._saved, accounts - spared, spared)
+        return SessionSweep(broker, self.file, locks, self._store)
 
     async def _introduce_locks(self) -> None:
         """Add the account of the locks, and change nothing else."""
@@ -300,18 +343,3 @@ class MosquittoAccess:
         with self.file.draft(self.file.fixed) as draft:
             draft.add_devices(sure.devices())
             self._put(draft, draft.finish(self.file.fixed))
-
-    def _to_sweep(self) -> set[str]:
-        """Return the users whose restored session may expire; all that may have one, where the store is not readable.
-
-        The gateway's own accounts have none that expires.
-        """
-        sure = self._in_force.sure
-        try:
-            users = None if self._saved is None else expiring(self._saved)
-        except UnknownStoreError as error:
-            log.warning("broker.store_not_read", reason=str(error))
-            users = None
-        if users is None:
-            users = {name for name, _ in sure.devices()} | sure.accounts().keys()
-        return users - self._own.keys() - {SENTINEL}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,18 @@ class InForce:
         if len(known) < len(edits):
             return set().union(*(file.missing_in(wanted) for file in self._files))
         return set().union(*known, *(file.missing_accounts_in(wanted) for file in self._files))
+
+    def outdated(self, good: Mapping[str, Collection[str]], accounts: Mapping[str, str]) -> set[str]:
+        """Return whom the broker may still admit by an entry that is not good any more.
+
+        ``good``: the good entries of some devices, by id. ``accounts``: the good entry of each account that is no
+        device.
+        """
+        found = set[str]()
+        for file in self._files:
+            found |= {name for name, entry in file.entries_of(good).items() if entry not in good[name]}
+            found |= {name for name, entry in file.accounts().items() if accounts.get(name) != entry}
+        return found
 
     def written(self, wanted: PasswordLines, edited: Collection[str] | None = None) -> None:
         """Note that the file says this now. The broker may read it at any moment."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -64,6 +64,14 @@ class PasswordLines:
             name, colon, entry = line.decode("utf-8", "replace").partition(":")
             if colon:
                 yield name, entry
+
+    def entries_of(self, names: Collection[str]) -> dict[str, str]:
+        """Return the entry of each of these devices that has one, by name."""
+        if not self._is_ordered or self._descriptor == _CLOSED:
+            return {name: entry for name, entry in self.devices() if name in names}
+        places = (place(self._descriptor, name.encode()) for name in names)
+        lines = (os.pread(self._descriptor, end - begin, begin).decode().rstrip("\n") for begin, end in places)
+        return {name: entry for name, colon, entry in (line.partition(":") for line in lines) if colon}
 
     def between(self, after: str, until: str | None) -> bytes | None:
         """Return the lines of devices after the one and up to the other, without ``until`` up to the last.

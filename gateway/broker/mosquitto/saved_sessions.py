@@ -30,22 +30,23 @@ class UnknownStoreError(Exception):
     """The store cannot be read, or has another format."""
 
 
-def expiring(store: Path) -> set[str]:
-    """Return the users whose saved session expires at some time; none where nothing is saved.
+def expiring(store: Path) -> Iterator[str]:
+    """Yield the users whose saved session expires at some time; none where nothing is saved.
 
-    It blocks: a million clients and retained messages take some seconds.
+    The store is read a block at a time. It stays the one that was there at first, though the broker may replace it. It
+    blocks: a million clients and retained messages take some seconds.
 
     Raises:
-        UnknownStoreError: as above.
+        UnknownStoreError: as above, at any user.
     """
     try:
         descriptor = os.open(store, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return set()
+        return
     except OSError as error:
         raise UnknownStoreError(f"{store} cannot be read ({error.strerror})") from error
     try:
-        return set(_expiring(descriptor))
+        yield from _expiring(descriptor)
     except (OSError, ValueError, struct.error) as error:
         raise UnknownStoreError(f"{store} has another format: {error}") from error
     finally:

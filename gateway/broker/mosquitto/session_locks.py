@@ -75,6 +75,8 @@ class SessionLocks:
         self._target = target
         self._password = password
         self._held: set[str] = set()
+        self._passing: set[str] = set()
+        """Users that :meth:`sweep` locks for a moment."""
         self._ended: set[str] = set()
         self._failing_since: float | None = None
 
@@ -87,6 +89,7 @@ class SessionLocks:
             ProbeError: it cannot be reached, or refuses :data:`NAME`.
         """
         self._ended.clear()
+        self._passing.clear()
         async with asyncio.timeout(2 * STEP_SECONDS), self._steering() as probe:
             told = await probe.find(lambda heard: _VERSION.search(heard.payload) if heard.retain else None)
             version, newer = (told[1].decode(), (int(told[2]), int(told[3])) >= FIXED_SINCE) if told else ("", False)
@@ -99,36 +102,46 @@ class SessionLocks:
                 log.error("broker.sessions_not_locked", message=self.caution)
             return _away(probe.heard) if self.needed else 0
 
-    async def end(self, usernames: Collection[str]) -> None:
+    async def end(self, usernames: Collection[str]) -> Collection[str]:
         """Refuse these users, and end their sessions, connected or away. Their last wills are not sent.
 
-        Users that cannot be locked are logged after PATIENCE_SECONDS, and left to the password file.
+        Return the users that could not be locked. They are logged after PATIENCE_SECONDS, and left to the password
+        file.
 
         Raises:
             UnavailableError: not all of it is done yet. Call it again before the password file changes.
         """
         if not self.needed:
-            return
+            return usernames
+        left: list[str] = []
         for names in _chunks(sorted(set(usernames) - self._ended)):
-            self._held |= set(names)
+            self._held.update(names)
+            self._passing.difference_update(names)
             once = secrets.token_urlsafe(_SECRET_BYTES)
             if await self._locked(names, once):
                 await self._take_over(names, once)
+            else:
+                left += names
+        return left
 
     async def sweep(self, usernames: Collection[str]) -> None:
-        """End the sessions of these users, who may reconnect at once.
+        """End the sessions of these users, who may reconnect at once unless they are locked out.
+
+        Call it with a few users at a time: all of them are locked meanwhile.
 
         Raises:
             ProbeError: the broker went away.
             TimeoutError: it does not answer in time.
             UnavailableError: not every session has ended.
         """
-        for names in _chunks(sorted(usernames)):
-            self._held |= set(names)
+        names = sorted(set(usernames) - self._ended)
+        known = self._held | self._passing
+        self._passing.update(set(names) - self._held)
+        if names:
             once = secrets.token_urlsafe(_SECRET_BYTES)
-            await self._lock(names, once, kick=False)
+            await self._lock(names, once, known=known)
             await self._take_over(names, once)
-            await self.release()
+        await self._unlock(self._passing)
 
     async def release(self) -> None:
         """Remove the locks: the password file decides again who may connect.
@@ -137,19 +150,21 @@ class SessionLocks:
             ProbeError: the broker went away.
             TimeoutError: it does not answer in time.
         """
-        while self._held:
-            names = sorted(self._held)[:AT_ONCE]
+        await self._unlock(self._held | self._passing)
+
+    async def _unlock(self, usernames: Collection[str]) -> None:
+        for names in _chunks(sorted(usernames)):
             async with asyncio.timeout(STEP_SECONDS), self._steering() as probe:
                 await self._ask(probe, [{"command": "deleteClient", "username": name} for name in names])
-            self._held -= set(names)
-            self._ended -= set(names)
+            for locked in (self._held, self._passing, self._ended):
+                locked.difference_update(names)
 
     async def _locked(self, names: Sequence[str], once: str) -> bool:
         """Lock these users. Return False when that fails and the password file has waited long enough."""
         now = asyncio.get_running_loop().time()
         self._failing_since = self._failing_since or now
         try:
-            await self._lock(names, once, kick=True)
+            await self._lock(names, once, known=names)
         except TimeoutError as error:
             if now - self._failing_since < PATIENCE_SECONDS:
                 raise UnavailableError("Mosquitto did not lock users out in time; it is tried again.") from error
@@ -161,8 +176,9 @@ class SessionLocks:
         self._failing_since = None
         return True
 
-    async def _lock(self, names: Sequence[str], once: str, *, kick: bool) -> None:
-        commands = [each for name in names for each in _lock(name, once, kick=kick)]
+    async def _lock(self, names: Sequence[str], once: str, *, known: Collection[str]) -> None:
+        """Lock these users; cut the connected ones of those that are ``known``: they may be locked already."""
+        commands = [each for name in names for each in _lock(name, once, kick=name in known)]
         async with asyncio.timeout(STEP_SECONDS), self._steering() as probe:
             if await self._ask(probe, commands) is None:
                 raise TimeoutError("the dynamic security plugin does not answer")

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.broker.mosquitto.entries_in_force import InForce
 from gateway.broker.mosquitto.password_draft import PasswordDraft
 from gateway.broker.mosquitto.password_entries import people_in
 from gateway.broker.mosquitto.password_file import PasswordEntryError, PasswordFile, password_entry
-from gateway.broker.mosquitto.password_lines import BLOCK_BYTES, PasswordLines, other_lines
+from gateway.broker.mosquitto.password_lines import BLOCK_BYTES, MISSING, PasswordLines, other_lines
 
 GATEWAY = password_entry("gateway-secret", b"twelve bytes")
 OTHER = password_entry("other", b"twelve bytes")
@@ -40,6 +41,22 @@ def test_a_file_misses_nothing_in_itself(tmp_path: Path) -> None:
     same = lines(tmp_path / "a", {"dev_a": GATEWAY, "zoe": GATEWAY})
     assert same.missing_in(same) == set()
     assert PasswordLines.of(tmp_path / "missing").missing_in(same) == set()
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_outdated_entries_are_found(tmp_path: Path, *, is_known: bool) -> None:
+    """In each file that may be in force: of a device without that good entry, and of an account that has another."""
+    devices = {f"dev_{number:06}": GATEWAY for number in range(1_000)}
+    path = tmp_path / "passwords"
+    lines(path, {"alice": GATEWAY} | devices | {"zoe": GATEWAY})
+    stamp = PasswordFile(path, pid_file=None, fixed={}).stamp()
+    in_force = InForce(path, stamp if is_known else None)
+    good = {"dev_000000": {GATEWAY, OTHER}, "dev_000500": set[str](), "dev_000999": {OTHER}, "dev_new": {GATEWAY}}
+    accounts = {"alice": GATEWAY, "zoe": OTHER}
+    assert in_force.outdated(good, accounts) == {"dev_000500", "dev_000999", "zoe"}
+    in_force.written(lines(tmp_path / "next", {"dev_new": OTHER}))
+    assert in_force.outdated(good, accounts) == {"dev_000500", "dev_000999", "dev_new", "zoe"}
+    assert InForce(tmp_path / "none", MISSING).outdated(good, accounts) == set()
 
 
 def test_lines_of_accounts_keep_their_numbers(tmp_path: Path) -> None:

@@ -80,6 +80,35 @@ async def test_locks_of_an_earlier_run_are_released(tmp_path: Path) -> None:
             assert await broker.connect_answer(name, name, USERS[name]) == wire.ACCEPTED
 
 
+async def test_a_sweep_spares_who_is_locked_out(tmp_path: Path) -> None:
+    """A user of an ended session stays out; the others of the piece may reconnect."""
+    async with Mosquitto(tmp_path, users=USERS) as broker:
+        locks = _locks(broker)
+        await locks.examine()
+        await locks.end({"dev_A"})
+        async with broker.client("dev_B") as swept:
+            await locks.sweep({"dev_A", "dev_B"})
+            await swept.closed()
+        assert await broker.connect_answer("dev_A", "dev_A", "secret-a") in REFUSED
+        assert await broker.connect_answer("dev_B", "dev_B", "secret-b") == wire.ACCEPTED
+        await locks.release()
+        assert await broker.connect_answer("dev_A", "dev_A", "secret-a") == wire.ACCEPTED
+
+
+async def test_a_sweep_ends_sessions_of_users_that_an_earlier_run_locked(tmp_path: Path) -> None:
+    """That run may have ended before it could end the session. The lock stays until it is released."""
+    async with Mosquitto(tmp_path, users=USERS) as broker:
+        first = _locks(broker)
+        await first.examine()
+        await first.end({"dev_A"})
+        second = _locks(broker)
+        await second.examine()
+        await second.sweep({"dev_A", "dev_B"})
+        assert await broker.connect_answer("dev_A", "dev_A", "secret-a") in REFUSED
+        await second.release()
+        assert await broker.connect_answer("dev_A", "dev_A", "secret-a") == wire.ACCEPTED
+
+
 async def test_only_the_gateway_controls_the_plugin(tmp_path: Path) -> None:
     """A device, an integrator and the gateway's own account ask it for an account: none is made."""
     async with Mosquitto(tmp_path, users=USERS) as broker:

@@ -17,6 +17,7 @@ from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.broker.mosquitto.saved_sessions import NEVER, UnknownStoreError, expiring
 from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks, derived_password
+from gateway.broker.mosquitto.session_sweep import RestartedBroker, SessionSweep
 from gateway.core.addresses import Address
 from gateway.domain import devices, epoch
 from gateway.mqtt.probe import ProbeTarget
@@ -222,14 +223,15 @@ async def test_only_sessions_that_expire_are_swept(kind: str, tmp_path: Path) ->
         await testbed.stop()
         await mosquitto.restart()
         store = mosquitto.files.persistence_dir / "mosquitto.db"
-        assert expiring(store) == {other.id}
-        target = ProbeTarget(Address(mosquitto.host, mosquitto.port))
-        access = MosquittoAccess(access_of(testbed).file, testbed.store, target, saved=store)
-        assert access._to_sweep() == {other.id}  # noqa: SLF001 - the sweep itself needs the plugin
+        assert list(expiring(store)) == [other.id]
+        locks, _ = with_locks(testbed, derived_password(GATEWAY_PASSWORD))
+        restarted = RestartedBroker("this start", 1, store, (), ())
+        sweep = SessionSweep(restarted, access_of(testbed).file, locks, testbed.store)
+        assert [name async for names in sweep.pieces() for name in names] == [other.id]
         store.write_bytes(store.read_bytes()[:-1])
         with pytest.raises(UnknownStoreError, match="it ends within a chunk"):
-            expiring(store)
-        assert access._to_sweep() >= {device.id, other.id}  # noqa: SLF001 - the same
+            list(expiring(store))
+        assert {name async for names in sweep.pieces() for name in names} >= {device.id, other.id}
 
 
 @on_mosquitto

@@ -6,6 +6,7 @@ client id is the session's. A device's credential is its token, an integrator's 
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
 from gateway.core import ids
@@ -14,6 +15,8 @@ from gateway.store import account_sql
 from gateway.store.broker_sql import FIRST, serves
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gateway.store.transaction import Tx, View
 
 MOST_CLIENTS: Final = 1_000
@@ -66,16 +69,19 @@ def is_old(view: View, account: account_sql.AccountRecord, credential: int | Non
     return not account_sql.is_cut(view, account, broker) if credential is None else credential != account.created_at
 
 
-def with_good_token(view: View, broker: int) -> set[str]:
-    """Return the devices that this broker serves whose session there began with a token that is not revoked."""
+def good_sessions(view: View, broker: int, device_ids: Collection[str]) -> dict[str, int]:
+    """Return the token of each of these devices whose session there began with a token that is not revoked.
+
+    That holds for devices that this broker serves.
+    """
     rows = view.all(
-        f"""SELECT d.id FROM broker_sessions s JOIN tokens t ON t.id = s.credential
-            JOIN devices d ON d.pk = t.device_pk AND d.id = s.client_id
-            WHERE s.broker_pk = ? AND d.deleted_at IS NULL AND t.state <> 'revoked'
-            AND {serves("d.pk", "s.broker_pk")}""",  # noqa: S608 - a constant
-        broker,
+        f"""SELECT d.id, t.id AS token FROM broker_sessions s
+            JOIN tokens t ON t.id = s.credential JOIN devices d ON d.pk = t.device_pk AND d.id = s.client_id
+            WHERE s.broker_pk = ? AND s.client_id IN ({view.dialect.names}) AND d.deleted_at IS NULL
+            AND t.state <> 'revoked' AND {serves("d.pk", "s.broker_pk")}""",  # noqa: S608 - constants
+        *(broker, json.dumps(list(device_ids))),
     )
-    return {row["id"] for row in rows}
+    return {row["id"]: row["token"] for row in rows}
 
 
 def forget_all(tx: Tx) -> None:

@@ -1,11 +1,11 @@
-"""Password entries of devices: which are good, and which devices ever had one, a page at a time."""
+"""What opens a broker: good entries and sessions of devices, and which devices ever had a token, a page at a time."""
 
 from functools import partial
 from pathlib import Path
 
 from gateway.domain import devices
 from gateway.models.devices import RegisterDevice
-from gateway.store import broker_entry_sql, token_sql
+from gateway.store import broker_entry_sql, broker_session_sql, token_sql
 from tests.support.registry import ACTOR, Registry, registry
 
 LAST = "the last"
@@ -45,3 +45,17 @@ async def test_devices_that_ever_had_a_token_are_read_in_pages(tmp_path: Path) -
             pages.append(page.ids)
             after = page.last or LAST
         assert pages == [[each for each in ids[first : first + 3] if each in had] for first in (0, 3, 6)]
+
+
+async def test_good_sessions_are_those_of_good_tokens_here(tmp_path: Path) -> None:
+    """Not of a revoked token, at another broker, of an unknown session, nor of a device that was not asked for."""
+    async with registry(tmp_path) as fleet:
+        good, revoked, unknown, other = [await fleet.bound(f"SN-{number}") for number in range(4)]
+        tokens = {device.id: await token_of(fleet, device.pk) for device in (good, revoked, other)}
+        for name, token in tokens.items():
+            await fleet.store.write(lambda tx, name=name, token=token: broker_session_sql.note(tx, name, name, token))  # type: ignore[misc]
+        await fleet.unbind(revoked)
+        names = [good.id, revoked.id, unknown.id, "dev_UNKNOWN"]
+        asked = partial(broker_session_sql.good_sessions, device_ids=names)
+        assert await fleet.store.read(partial(asked, broker=1)) == {good.id: tokens[good.id]}
+        assert await fleet.store.read(partial(asked, broker=2)) == {}

@@ -141,12 +141,16 @@ class AuthDecisions:
 
     def _known_in(self, view: View, client: BrokerClient) -> ClientIdentity | None:
         """Return what the registry says of the credential of this session."""
-        credential = self._admissions.token_of(client.client_id)
+        name, credential = client.username, self._admissions.token_of(client.client_id)
+        if ids.is_id(ids.DEVICE, name):
+            if credential is None:
+                credential = broker_session_sql.good_sessions(view, self._broker, [client.client_id]).get(name)
+            elif not broker_session_sql.is_good(view, name, credential, self._broker):
+                credential = None
+            return None if credential is None else ClientIdentity(Role.DEVICE, name, credential)
         if credential is None:
             credential = broker_session_sql.credential_of(view, client.client_id, self._broker)
-        if not broker_session_sql.is_good(view, client.username, credential, self._broker):
+        if not broker_session_sql.is_good(view, name, credential, self._broker):
             return None
-        if ids.is_id(ids.DEVICE, client.username):
-            return ClientIdentity(Role.DEVICE, client.username, credential)
-        account = account_sql.find(view, client.username)
+        account = account_sql.find(view, name)
         return None if account is None else identity_of(account)

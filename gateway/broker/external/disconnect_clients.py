@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import httpx
@@ -22,6 +22,8 @@ SECONDS: Final = 5.0
 PAGE: Final = 500
 _LOOKS: Final = 50
 _LOOK_SECONDS: Final = 0.05
+_PAST_THE_LAST: Final = {"items": [], "page_count": 0}
+"""RabbitMQ refuses a page after the last one. There is none when connections were closed since the page before."""
 _GONE: Final = frozenset({httpx.codes.OK, httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND})
 
 
@@ -31,8 +33,11 @@ class ClientDisconnector(Protocol):
     async def cut(self, client: BrokerClient) -> None:
         """Close the client's session, and drop its subscriptions and queue; do nothing if it has none."""
 
-    async def connected(self) -> set[BrokerClient]:
-        """Return the connected clients."""
+    def connected(self) -> AsyncIterator[Sequence[BrokerClient]]:
+        """Yield the connected clients, a page at a time.
+
+        A client may be on no page when others come or go meanwhile.
+        """
 
 
 class ManagementApi:
@@ -65,13 +70,15 @@ class ManagementApi:
         """
         self.check(await self.call(method, path), _GONE)
 
-    async def json(self, path: str, params: Mapping[str, str] | None = None) -> Any:
-        """Return the JSON at this path.
+    async def json(self, path: str, params: Mapping[str, str] | None = None, *, missing: Any = None) -> Any:
+        """Return the JSON at this path, or ``missing``, where it is given and the broker answers 400.
 
         Raises:
             UnavailableError: the broker refused, does not answer, or not in JSON.
         """
         answer = await self.call("GET", path, params)
+        if missing is not None and answer.status_code == httpx.codes.BAD_REQUEST:
+            return missing
         self.check(answer, frozenset({httpx.codes.OK}))
         try:
             return parse_json(answer.content)
@@ -117,14 +124,14 @@ class RabbitMqDisconnector:
         for qos in (0, 1):
             await self._api.gone("DELETE", f"/api/queues/%2F/mqtt-subscription-{client.client_id}qos{qos}")
 
-    async def connected(self) -> set[BrokerClient]:
-        """Return the clients that the management plugin lists."""
-        return await _pages(self._page)
+    def connected(self) -> AsyncIterator[Sequence[BrokerClient]]:
+        """Yield the clients that the management plugin lists."""
+        return _pages(self._page)
 
-    async def _page(self, number: int) -> tuple[set[BrokerClient], bool]:
+    async def _page(self, number: int) -> tuple[list[BrokerClient], bool]:
         wanted = {"columns": "user,variable_map.client_id", "page": str(number), "page_size": str(PAGE)}
-        answer = await self._api.json("/api/connections", wanted)
-        return {_of_rabbitmq(each) for each in answer["items"]}, number < answer["page_count"]
+        answer = await self._api.json("/api/connections", wanted, missing=None if number == 1 else _PAST_THE_LAST)
+        return [_of_rabbitmq(each) for each in answer["items"]], number < answer["page_count"]
 
 
 class EmqxDisconnector:
@@ -137,14 +144,14 @@ class EmqxDisconnector:
         """Kick it out."""
         await self._api.gone("DELETE", f"/api/v5/clients/{client.client_id}")
 
-    async def connected(self) -> set[BrokerClient]:
-        """Return the clients, read page by page."""
-        return await _pages(self._page)
+    def connected(self) -> AsyncIterator[Sequence[BrokerClient]]:
+        """Yield the clients."""
+        return _pages(self._page)
 
-    async def _page(self, number: int) -> tuple[set[BrokerClient], bool]:
+    async def _page(self, number: int) -> tuple[list[BrokerClient], bool]:
         answer = await self._api.json("/api/v5/clients", {"page": str(number), "limit": str(PAGE)})
-        found = {BrokerClient(str(each["clientid"]), str(each["username"])) for each in answer["data"]}
-        return found, len(answer["data"]) == PAGE
+        found = [BrokerClient(str(each["clientid"]), str(each["username"])) for each in answer["data"]]
+        return found, len(found) == PAGE
 
 
 class VerneMqDisconnector:
@@ -157,10 +164,12 @@ class VerneMqDisconnector:
         """Disconnect it, session and all."""
         await self._api.gone("GET", f"/api/v1/session/disconnect?client-id={client.client_id}&--cleanup")
 
-    async def connected(self) -> set[BrokerClient]:
-        """Return the clients, read in one answer."""
+    async def connected(self) -> AsyncIterator[Sequence[BrokerClient]]:
+        """Yield the clients. VerneMQ has no pages, so all of them are held in one answer meanwhile."""
         answer = await self._api.json("/api/v1/session/show?--client_id&--user&--limit=1000000")
-        return {BrokerClient(str(each["client_id"]), str(each["user"])) for each in answer["table"]}
+        for first in range(0, len(answer["table"]), PAGE):
+            page = answer["table"][first : first + PAGE]
+            yield [BrokerClient(str(each["client_id"]), str(each["user"])) for each in page]
 
 
 _CUTTERS: Final[Mapping[str, Callable[[ManagementApi], ClientDisconnector]]] = {
@@ -181,10 +190,11 @@ def _of_rabbitmq(connection: Mapping[str, Any]) -> BrokerClient:
     return BrokerClient(str(connection.get("variable_map", {}).get("client_id", user)), user)
 
 
-async def _pages(page: Callable[[int], Any]) -> set[BrokerClient]:
-    found, number, more = set[BrokerClient](), 1, True
-    while more:
-        clients, more = await page(number)
-        found |= clients
+async def _pages(
+    page: Callable[[int], Awaitable[tuple[Sequence[BrokerClient], bool]]],
+) -> AsyncIterator[Sequence[BrokerClient]]:
+    number, has_more = 1, True
+    while has_more:
+        clients, has_more = await page(number)
+        yield clients
         number += 1
-    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -26,8 +27,27 @@ NOT_CUT: Final = (
 )
 PASS_SECONDS: Final = 0.1
 """How long one call waits for its attempts. Longer ones go on beside the next call."""
+SLICE_SECONDS: Final = 0.2
+"""How long one call of a comparison lists clients. Between two calls, revocations have their turn."""
 LISTED_EVERY_SECONDS: Final = 2.0
-"""How often the broker's clients are listed while sessions of a comparison are left to be cut."""
+"""How often the broker's clients are listed while a comparison is not finished."""
+MOST_STRAYS: Final = 1_000
+"""Sessions that a comparison cuts at a time. More are listed when some of them are cut."""
+
+
+@dataclass
+class _Listing:
+    """Pages of the broker's clients, as far as they were read; ``changes`` counts the changes of accounts before.
+
+    ``has_gaps``: sessions were cut while pages were left. The next page then begins later than this one ended.
+    """
+
+    pages: AsyncIterator[Sequence[BrokerClient]]
+    changes: int
+    began: float
+    is_over: bool = False
+    has_strays: bool = False
+    has_gaps: bool = False
 
 
 class SessionSync:
@@ -45,8 +65,7 @@ class SessionSync:
         self._settling = Settling()
         self._beginning: set[BrokerClient] = set()
         self._strays: set[BrokerClient] = set()
-        self._listed_at, self._changes = 0.0, 0
-        self._settled = True
+        self._listing: _Listing | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -82,31 +101,68 @@ class SessionSync:
         """
         if self._cutter is None:
             return True
+        listing, time = await self._listed(self._cutter), asyncio.get_running_loop().time
+        until, cut = time() + SLICE_SECONDS, await self._cut_strays(self._cutter)
+        while not listing.is_over and len(self._strays) < MOST_STRAYS:
+            await self._read(listing)
+            cut |= await self._cut_strays(self._cutter)
+            if time() >= until:
+                break
+        if cut or self._strays or not listing.is_over or listing.has_gaps:
+            return False
+        if not await self._is_enforced(listing):
+            return False
+        self._listing = None
+        return True
+
+    async def _listed(self, cutter: ClientDisconnector) -> _Listing:
+        """Go on with the listing, or begin another one: for a comparison, after a change, or after a while."""
         now, changes = asyncio.get_running_loop().time(), await self._store.read(account_sql.changes)
-        if self._settled or changes != self._changes or now - self._listed_at >= LISTED_EVERY_SECONDS:
-            self._strays, self._listed_at, self._changes = await self._foul(self._cutter), now, changes
+        listing = self._listing
+        if listing is not None and listing.changes == changes:
+            is_new_due = listing.is_over and not self._strays and now - listing.began >= LISTED_EVERY_SECONDS
+            if not is_new_due:
+                return listing
+        self._strays |= await self._store.read(lambda view: self._strays_of(view, self._admissions.integrators()))
+        self._listing = _Listing(cutter.connected(), changes, now)
+        return self._listing
+
+    async def _read(self, listing: _Listing) -> None:
+        """Read a page of the listing. When that fails, the next call of the comparison begins another listing.
+
+        Raises:
+            UnavailableError: the broker's API does not list the clients, or the registry cannot be read.
+        """
+        self._listing = None
+        page = await anext(listing.pages, None)
+        strays = await self._store.read(lambda view: self._strays_of(view, page or ()))
+        self._listing = listing
+        if page is None:
+            listing.is_over = True
+            return
+        listing.has_gaps = listing.has_gaps or listing.has_strays
+        listing.has_strays = listing.has_strays or bool(strays)
+        self._strays |= strays
+
+    async def _cut_strays(self, cutter: ClientDisconnector) -> set[BrokerClient]:
         cut = await self._settling.settled(
-            {client: partial(self._cut, self._cutter, client) for client in self._strays}, PASS_SECONDS
+            {client: partial(self._cut, cutter, client) for client in self._strays}, PASS_SECONDS
         )
         self._strays -= cut
-        self._settled = not cut and not self._strays and await self._is_enforced()
-        return self._settled
+        return cut
 
-    async def _foul(self, cutter: ClientDisconnector) -> set[BrokerClient]:
-        there = await cutter.connected()
-        return await self._store.read(lambda view: self._strays_of(view, there))
-
-    def _strays_of(self, view: View, there: set[BrokerClient]) -> set[BrokerClient]:
-        may = broker_session_sql.with_good_token(view, self._broker)
-        devices = {client for client in there if ids.is_id(ids.DEVICE, client.username) and client.username not in may}
+    def _strays_of(self, view: View, there: Collection[BrokerClient]) -> set[BrokerClient]:
+        """Return those of some clients whose session has no good credential."""
+        devices = [client for client in there if ids.is_id(ids.DEVICE, client.username)]
+        good = broker_session_sql.good_sessions(view, self._broker, [client.username for client in devices])
         known = {row.name: row for row in account_sql.everyone(view)}
-        integrators = (client for client in there | self._admissions.clients() if client.username in known)
         old = {
             client
-            for client in integrators
-            if broker_session_sql.is_old(view, known[client.username], self._made(view, client), self._broker)
+            for client in there
+            if client.username in known
+            and broker_session_sql.is_old(view, known[client.username], self._made(view, client), self._broker)
         }
-        return old | {client for client in devices if self._is_stray(view, client)}
+        return old | {client for client in devices if client.username not in good and self._is_stray(view, client)}
 
     def _is_stray(self, view: View, client: BrokerClient) -> bool:
         if ids.is_id(ids.DEVICE, client.username):
@@ -119,15 +175,18 @@ class SessionSync:
         known = self._admissions.token_of(client.client_id)
         return broker_session_sql.credential_of(view, client.client_id, self._broker) if known is None else known
 
-    async def _is_enforced(self) -> bool:
+    async def _is_enforced(self, listing: _Listing) -> bool:
         """Record the accounts that have no old session left. Return whether that is all of them."""
-        waiting = await self._store.read(self._with_old_sessions)
-        done = [row for row in waiting if self._admissions.is_settled(row.name)]
+        waiting = await self._store.read(lambda view: self._with_old_sessions(view, listing.changes))
+        done = [row for row in waiting or () if self._admissions.is_settled(row.name)]
         if done:
             await self._store.write(lambda tx: account_sql.note_cut(tx, done))
-        return len(done) == len(waiting)
+        return waiting is not None and len(done) == len(waiting)
 
-    def _with_old_sessions(self, view: View) -> list[account_sql.AccountRecord]:
+    def _with_old_sessions(self, view: View, changes: int) -> list[account_sql.AccountRecord] | None:
+        """Return the accounts that may have sessions of an earlier password; None where one was changed since."""
+        if account_sql.changes(view) != changes:
+            return None
         return [row for row in account_sql.everyone(view) if not account_sql.is_cut(view, row, self._broker)]
 
     @property

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ from gateway.broker.external.session_sync import NOT_CUT, SessionSync
 from gateway.errors import UnavailableError
 from gateway.http.server.server import HttpServer
 from gateway.settings.broker_api import BrokerApi
-from gateway.store import account_sql, broker_session_sql, outbox_sql
+from gateway.store import account_sql, broker_session_sql
 from gateway.store.broker_session_sql import MOST_CLIENTS
-from gateway.store.outbox_sql import OutboxRow
+from tests.broker.external.support import RecordedDisconnector, due, let_in_before, token_id
 from tests.support.clock import ManualTimer
 from tests.support.ports import closed_port
 from tests.support.registry import Bound, Registry, registry
@@ -30,47 +29,11 @@ from tests.support.wait import eventually
 GOLDEN = Path(__file__).parent / "golden" / "broker_api.json"
 
 
-@dataclass
-class RecordedDisconnector:
-    """A broker's API that says what it was asked to cut."""
-
-    there: set[BrokerClient] = field(default_factory=set)
-    cuts: list[str] = field(default_factory=list)
-
-    async def cut(self, client: BrokerClient) -> None:
-        """Note it, and close it."""
-        self.cuts.append(client.client_id)
-        self.there.discard(client)
-
-    async def connected(self) -> set[BrokerClient]:
-        """Who is connected."""
-        return set(self.there)
-
-
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
     """A registry."""
     async with registry(tmp_path) as opened:
         yield opened
-
-
-async def due(fleet: Registry) -> list[OutboxRow]:
-    """What the outbox says of credentials."""
-    return await fleet.store.read(lambda view: outbox_sql.pending(view, outbox_sql.CREDENTIAL, 100))
-
-
-async def token_id(fleet: Registry, device: Bound) -> int:
-    """The row of its newest token."""
-    rows = await fleet.store.read(
-        lambda view: view.all("SELECT id FROM tokens WHERE device_pk = ? ORDER BY id", device.pk)
-    )
-    return int(rows[-1]["id"])
-
-
-async def let_in_before(fleet: Registry, device: Bound) -> None:
-    """Have the gateway let this device in, in a process that has ended since."""
-    token = await token_id(fleet, device)
-    assert await fleet.store.write(lambda tx: broker_session_sql.note(tx, device.id, device.id, token))
 
 
 async def test_sessions_without_a_valid_token_are_cut(fleet: Registry) -> None:
@@ -218,7 +181,7 @@ async def test_remembered_clients_of_an_integrator_are_bounded(fleet: Registry) 
         admissions.let_in(BrokerClient(name, "integrator"), made)
     for name in names:
         await fleet.store.write(lambda tx, name=name: broker_session_sql.note(tx, name, "integrator", made))  # type: ignore[misc]
-    assert len(admissions.clients()) == MOST_CLIENTS
+    assert len(admissions.integrators()) == MOST_CLIENTS
     assert (admissions.token_of(names[0]), admissions.token_of(names[1])) == (None, made)
     kept = await fleet.store.read(lambda view: [broker_session_sql.credential_of(view, name) for name in names])
     assert kept.count(made) == MOST_CLIENTS
@@ -272,8 +235,20 @@ async def test_each_broker_api_gets_its_own_request_format(kind: str) -> None:
         await cutter.cut(BrokerClient.of_device("dev_A"))
         assert recorded.asked == [f"{line} {golden['authorization']}" for line in golden["cut"]]
         recorded.asked.clear()
-        assert await cutter.connected() == {BrokerClient(*each) for each in golden["connected"]}
+        listed = [client async for page in cutter.connected() for client in page]
+        assert listed == [BrokerClient(*each) for each in golden["connected"]]
         assert recorded.asked == [f"{line} {golden['authorization']}" for line in golden["list"]]
+
+
+async def test_a_page_that_rabbitmq_no_longer_has_ends_the_list() -> None:
+    """Connections were closed since the page before, so it refuses the next one."""
+    golden = json.loads(GOLDEN.read_text())["rabbitmq"]
+    async with api_of("rabbitmq", golden["answers"] | {golden["list"][1]: {"status": 400}}) as (_, cutter):
+        listed = [client async for page in cutter.connected() for client in page]
+        assert listed == [BrokerClient(*each) for each in golden["connected"][:2]]
+    async with api_of("rabbitmq", {golden["list"][0]: {"status": 400}}) as (_, cutter):
+        with pytest.raises(UnavailableError, match="broker_api_url"):
+            await anext(cutter.connected())
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "emqx", "vernemq"])
@@ -292,5 +267,5 @@ async def test_an_unreachable_api_is_named(kind: str) -> None:
     """Nothing counts as connected, and the message says that the API does not answer."""
     user = "key" if kind == "vernemq" else "key:secret"
     with closed_port() as port, pytest.raises(UnavailableError, match="does not answer") as caught:
-        await disconnector_of(BrokerApi.parse(f"{kind}+http://{user}@127.0.0.1:{port}"), None).connected()
+        await anext(disconnector_of(BrokerApi.parse(f"{kind}+http://{user}@127.0.0.1:{port}"), None).connected())
     assert "secret" not in caught.value.message

@@ -124,8 +124,9 @@ async def test_a_schema_that_may_not_be_used_is_named(
         with pytest.raises(StoreError, match="grant it USAGE on that schema") as caught:
             await store.write(lambda tx: key_sql.set_meta(tx, "meanwhile", "1"))
         assert store.trouble == caught.value.message
-        code, line = said(capsys, "keys", "create", "--name", "x", *_where(tmp_path, guest))
-        assert (code, "grant it USAGE on that schema" in line) == (1, True), line
+        for words in (("keys", "list"), ("cluster",), ("keys", "create", "--name", "x")):
+            code, line = said(capsys, *words, *_where(tmp_path, guest))
+            assert (code, "grant it USAGE on that schema" in line) == (1, True), line
         within(own, "GRANT USAGE ON SCHEMA public TO guest")
         await store.write(lambda tx: key_sql.set_meta(tx, "after", "1"))
         assert store.trouble is None

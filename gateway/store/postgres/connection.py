@@ -42,6 +42,7 @@ ROWS_A_SECOND: Final = 100
 """A slow server executes so many statements of a list in a second, so a long list may take longer."""
 ROWS_TOGETHER: Final = 4_000
 """Rows of one statement, which takes a tenth of a second for so many."""
+_NO_SCHEMA: Final = "3F000"
 
 
 class PostgresConnection:
@@ -270,8 +271,14 @@ class PostgresConnection:
 
         The catalogue is asked by a query. ``to_regclass`` may answer from a cache: after a wait for the lock it did not
         see the tables that another gateway had made meanwhile.
+
+        Raises:
+            PostgresError: the user may use no schema, so it is not known whether there is a registry.
         """
-        if not _value(self.execute(HAS_STEPS)):
+        found = _value(self.execute(HAS_STEPS))
+        if found is None:
+            raise PostgresError("the user may use none of the schemas in its search_path", _NO_SCHEMA)
+        if not found:
             return set()
         return {row[0] for row in self.execute(f"SELECT name FROM {STEP_TABLE}")}  # noqa: S608 - a constant
 

@@ -15,8 +15,9 @@ from typing import Final
 from gateway.store.postgres import steps_031_to_040, steps_041_to_050
 
 STEP_TABLE: Final = "schema_steps"
-HAS_STEPS: Final = f"""SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables
-    WHERE schemaname = current_schema() AND tablename = '{STEP_TABLE}')"""  # noqa: S608 - a constant
+HAS_STEPS: Final = f"""SELECT CASE WHEN current_schema() IS NOT NULL THEN EXISTS (SELECT 1 FROM pg_catalog.pg_tables
+    WHERE schemaname = current_schema() AND tablename = '{STEP_TABLE}') END"""  # noqa: S608 - a constant
+"""Whether there is a registry; NULL to a user that may use no schema, and so sees no table."""
 NEWEST_STEP: Final = f"SELECT max(name) FROM {STEP_TABLE}"  # noqa: S608 - a constant
 
 _EXTENSIONS: Final = "CREATE EXTENSION IF NOT EXISTS pg_trgm"

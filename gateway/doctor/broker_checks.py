@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -71,7 +71,8 @@ async def inside(looking: Looking) -> AsyncIterator[Finding]:
                 return
             by_name = not _told_status(looking, reader)
             if by_name:  # some brokers (RabbitMQ) send nothing retained to a wildcard
-                await _ask_by_name(looking, reader)
+                await reader.subscribe(looking.names.gateway_status(looking.gateway_id))
+            await _ask_by_name(looking, reader)
             yield _own_status(looking, reader)
             yield _others(looking, reader)
             async for finding in _made_up_device(looking, reader):
@@ -100,14 +101,29 @@ def _told_status(looking: Looking, reader: Probe) -> list[bytes]:
 
 
 async def _ask_by_name(looking: Looking, reader: Probe) -> None:
-    """Subscribe to the gateway's status and to each open command by the full name of its topic."""
-    names = looking.names
-    with looking.reading() as view:
-        rows = command_sql.open_of_all(view)
-    wanted = [names.gateway_status(looking.gateway_id), *(names.command(row.device_id, row.type) for row in rows)]
-    for start in range(0, len(wanted), NAMED):
-        await reader.subscribe(*wanted[start : start + NAMED])
+    """Subscribe to each open command that did not arrive, by the full name of its topic.
+
+    No broker returns more to a wildcard than it queues for a client.
+    """
+    heard = {each.topic for each in reader.heard}
+    for rows in _open_commands(looking):
+        topics = (looking.names.command(row.device_id, row.type) for row in rows)
+        wanted = [topic for topic in topics if topic not in heard]
+        if wanted:
+            await reader.subscribe(*wanted)
     await _marked(looking, reader)
+
+
+def _open_commands(looking: Looking) -> Iterator[list[CommandRecord]]:
+    """Return the open commands, NAMED at a time."""
+    after = (0, "")
+    while True:
+        with looking.reading() as view:
+            rows = command_sql.open_after(view, *after, NAMED)
+        if not rows:
+            return
+        yield rows
+        after = rows[-1].device_pk, rows[-1].type
 
 
 def _own_status(looking: Looking, reader: Probe) -> Finding:
@@ -227,11 +243,14 @@ async def _compared(looking: Looking, reader: Probe, *, by_name: bool) -> Findin
 
 def _differing(looking: Looking, held: dict[str, bytes]) -> tuple[int, list[str]]:
     """Return how many commands are open, and the differences at the broker."""
+    number, differing = 0, []
+    for rows in _open_commands(looking):
+        with looking.reading() as view:
+            differing += [said for row in rows if (said := _of_open(view, looking.names, row, held))]
+        number += len(rows)
     with looking.reading() as view:
-        rows = command_sql.open_of_all(view)
-        differing = [said for row in rows if (said := _of_open(view, looking.names, row, held))]
         left = [f"not open: {topic}" for topic in held if not _on_its_way(view, looking.names, topic)]
-    return len(rows), differing + left
+    return number, differing + left
 
 
 def _of_open(view: View, names: topics.Topics, command: CommandRecord, held: dict[str, bytes]) -> str | None:

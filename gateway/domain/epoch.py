@@ -118,19 +118,41 @@ def _left_behind(view: View, here: Position, noted: Position) -> str | None:
     return f"its event {noted.event_seq} is {known}, and was {noted.event_id} in the registry that was here"
 
 
+@dataclass(frozen=True)
+class UnknownCommand:
+    """A command that this gateway signed in this epoch and that the registry does not know.
+
+    ``known`` is the highest generation or ``seq`` of all such commands that were found.
+    """
+
+    id: str
+    known: int
+
+
+def unknown_command(view: View, held: Iterable[bytes], before: UnknownCommand | None = None) -> UnknownCommand | None:
+    """Return what these retained commands, and those ``before``, show of a lost registry; None if nothing.
+
+    A command that this gateway signed in this epoch was committed before it was published: the registry must know it.
+    """
+    found = before
+    for claims in _unknown_commands(view, held):
+        known = max(claims["gen"], claims.get("seq", 0), found.known if found else 0)
+        found = UnknownCommand(found.id if found else claims["jti"], known)
+    return found
+
+
 def lost_history(
-    view: View, last_status: Position | None, held: Iterable[bytes], broker: int
+    view: View, last_status: Position | None, unknown: UnknownCommand | None, broker: int
 ) -> tuple[str, int] | None:
     """Return how this broker shows that this registry was put back, and the highest generation known from that.
 
-    ``last_status`` is what the broker kept of the last gateway of this id, ``held`` the retained commands. A command
-    that this gateway signed in this epoch was committed before it was published, so the registry must know it.
+    ``last_status`` is what the broker kept of the last gateway of this id, ``unknown`` what its retained commands show.
     """
     reason = _behind_the_broker(view, last_status, broker)
     known = known_by(last_status)
-    for claims in _unknown_commands(view, held):
-        reason = reason or f"the broker holds {claims['jti']}, which this gateway signed and the registry does not know"
-        known = max(known, claims["gen"], claims.get("seq", 0))
+    if unknown is not None:
+        reason = reason or f"the broker holds {unknown.id}, which this gateway signed and the registry does not know"
+        known = max(known, unknown.known)
     return None if reason is None else (reason, known)
 
 

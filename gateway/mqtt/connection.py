@@ -108,7 +108,7 @@ class BrokerConnection:
         self._clock = store.context.clock
         self._lineage = Lineage(store, wakeups, self._status_topic)
         mark = ScanMarker.own_status(topics, gateway_id, lambda: self._says("online"))
-        self._reconciler = Reconciler(store, topics, mark)
+        self._reconciler = Reconciler(store, topics, mark, self._lineage)
         self._outlets = tuple(GuardedPublisher(outlet(mark), wakeups.comparison.set) for outlet in outlets)
         self.barrier = Barrier(topics.marks, store.context.entropy, self._peers.mark)
         told = observer.acknowledged, observer.refused, self._heard_mark, observer.first_uses
@@ -192,8 +192,7 @@ class BrokerConnection:
             group.create_task(self._publisher.run(session), name="publisher")
             group.create_task(self._peers.run(session), name="answers to other gateways")
             with self.barrier.attached(session):
-                await self._reconciler.run(session)
-                await self._lineage.judge(self._reconciler.held)
+                await self._compare_commands(session)
                 self.status = dataclasses.replace(self.status, reconciled=True, last_error=None)
                 for outlet in self._outlets:
                     group.create_task(outlet.run(session), name=outlet.name)
@@ -206,7 +205,11 @@ class BrokerConnection:
             for outlet in self._outlets if asked else ():
                 await outlet.compare(session)
             asked = await self._asked_to_compare()
-            await self._reconciler.run(session)
+            await self._compare_commands(session)
+
+    async def _compare_commands(self, session: Session) -> None:
+        await self._reconciler.run(session)
+        await self._lineage.announce()
 
     async def _asked_to_compare(self) -> bool:
         """Wait until a comparison is asked for, or due. Return whether it was asked for."""

@@ -19,11 +19,11 @@ from gateway.store import epoch_sql
 from gateway.store.epoch_sql import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from gateway.domain.messages import Message
     from gateway.mqtt.session import Session
-    from gateway.store import Store, Tx
+    from gateway.store import Store
     from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
@@ -45,7 +45,9 @@ class Lineage:
         self._came = asyncio.Event()
         self._asking = False
         self._judged = False
+        self._epoch_id: str | None = None
         self._last: Position | None = None
+        self._unknown: epoch.UnknownCommand | None = None
 
     async def position(self) -> Position | None:
         """Return how far the registry is now.
@@ -82,26 +84,49 @@ class Lineage:
         finally:
             self._asking = False
 
-    async def judge(self, held: Mapping[str, bytes]) -> None:
-        """Begin a new epoch if the broker shows that the registry was put back; ``held`` are the retained commands.
+    @property
+    def is_judged(self) -> bool:
+        """Return whether :meth:`judge` has been called in the life of this process."""
+        return self._judged
+
+    async def examine(self, held: Iterable[bytes]) -> None:
+        """Note what these retained commands show: payloads that differ from the open commands of the registry.
+
+        Raises:
+            StoreError: the registry cannot be read.
+        """
+        payloads, before = list(held), self._unknown
+        if payloads:
+            self._unknown = await self._store.read(lambda view: epoch.unknown_command(view, payloads, before))
+
+    async def judge(self) -> None:
+        """Begin a new epoch, at most once, if the broker has shown that the registry was put back.
 
         Raises:
             StoreError: it cannot be read or written.
         """
-        if self._judged:
-            return
-        payloads, last, broker = list(held.values()), self._last, self._store.context.broker
-        found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads, broker))
-        if found is not None or not await self._store.read_small(lambda view: epoch_sql.is_announced(view, broker)):
-            await self._store.write(lambda tx: _settled(tx, found))
-            self._wakeups.notify_events()  # so that the file beside the registry is written too
-        self._judged = True
+        if not self._judged:
+            last, unknown, broker = self._last, self._unknown, self._store.context.broker
+            found = await self._store.read(lambda view: epoch.lost_history(view, last, unknown, broker))
+            if found is not None:
+                await self._store.write(lambda tx: epoch.begin_after_loss(tx, *found))
+                self._wakeups.notify_events()  # so that the file beside the registry is written too
+            self._judged = True
+        here = await self.position()
+        self._epoch_id = here.epoch_id if here else None
 
+    async def announce(self) -> None:
+        """Note that the broker was compared in the epoch of the last :meth:`judge`.
 
-def _settled(tx: Tx, found: tuple[str, int] | None) -> None:
-    if found is not None:
-        epoch.begin_after_loss(tx, *found)
-    epoch_sql.announce(tx, tx.context.broker)
+        Raises:
+            StoreError: it cannot be read or written.
+        """
+        if self._epoch_id is None:
+            await self.judge()
+        epoch_id, broker = self._epoch_id or "", self._store.context.broker
+        if await self._store.read_small(lambda view: epoch_sql.announced(view, broker)) != epoch_id:
+            await self._store.write(lambda tx: epoch_sql.announce(tx, broker, epoch_id))
+            self._wakeups.notify_events()
 
 
 def _position_in(payload: bytes) -> Position | None:

@@ -11,10 +11,11 @@ wildcard did not return is therefore asked for by its name, some hundred topics 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.core.topics import Topics
 from gateway.domain.messages import Message
@@ -22,6 +23,9 @@ from gateway.mqtt.session import Session
 
 QUIET_SECONDS: Final = 0.25
 LONGEST_SECONDS: Final = 4.0
+"""Until the answer begins."""
+WHOLE_SECONDS: Final = 30.0
+"""For the whole answer: 45,000 messages, which Mosquitto queues by default, take some seconds."""
 STALLED_SECONDS: Final = 5.0
 """After such a pause nothing more is expected: a queue that was full has dropped the marker, too."""
 ASKED_AT_ONCE: Final = 500
@@ -43,6 +47,21 @@ class ScanMarker:
         return cls(names.gateway_status("+"), names.gateway_status(gateway_id), says)
 
 
+class ScanResult(NamedTuple):
+    """How a scan ended.
+
+    ``told``: the broker returns retained messages to such a subscription. ``ended``: its answer came to an end in time.
+    """
+
+    told: bool
+    ended: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether what did not arrive does not exist, or exceeds what the broker queues for a client."""
+        return self.told and self.ended
+
+
 class RetainedScan:
     """Counts what lies on ``filters``; ``keep`` receives each retained message during :meth:`run`.
 
@@ -57,7 +76,7 @@ class RetainedScan:
         longest: float = LONGEST_SECONDS,
     ) -> None:
         self._mark = mark
-        self._filters = (*filters, mark.topic_filter)
+        self._filters = (mark.topic_filter, *filters)  # the marker first: it must not exceed the broker's queue
         self._counted = tuple(filters)
         self._keep = keep
         self._longest = longest
@@ -74,10 +93,10 @@ class RetainedScan:
             self._count.found(message.topic)
         return counted or matches(self._mark.topic_filter, message.topic)
 
-    async def run(self, session: Session) -> bool:
-        """Scan. Return whether what did not arrive does not exist. The marker must be on the broker already.
+    async def run(self, session: Session) -> ScanResult:
+        """Scan. The marker must be on the broker already.
 
-        Where the broker holds more than it queues for a client, the answer is True all the same: ask for the rest.
+        Where the broker holds more than it queues for a client, the result is complete all the same: ask for the rest.
 
         Raises:
             SubscriptionRefusedError: the broker refuses the subscription.
@@ -85,16 +104,16 @@ class RetainedScan:
         """
         return await self._scan(session, self._filters, _Count())
 
-    async def ask(self, session: Session, names: Sequence[str]) -> None:
-        """Scan these topics, at most ASKED_AT_ONCE, without a wildcard.
+    async def ask(self, session: Session, names: Sequence[str]) -> bool:
+        """Scan these topics, at most ASKED_AT_ONCE. Return whether what did not arrive does not exist.
 
         Raises:
             SubscriptionRefusedError: the broker refuses the subscription.
             LinkError: the connection is gone.
         """
-        await self._scan(session, (*names, self._mark.topic), _Count(names))
+        return (await self._scan(session, (self._mark.topic, *names), _Count(names))).is_complete
 
-    async def _scan(self, session: Session, filters: Sequence[str], count: _Count) -> bool:
+    async def _scan(self, session: Session, filters: Sequence[str], count: _Count) -> ScanResult:
         if self._subscribed:  # over an earlier connection, which was lost: the session may have kept them
             await session.unsubscribe(self._subscribed)
         self._count, self._subscribed = count, filters
@@ -102,12 +121,17 @@ class RetainedScan:
             await session.subscribe(filters)
             # Once more, now as a mark in the stream: what the broker had to send came before it.
             await session.publish(self._mark.topic, await self._mark.says(), retain=True)
-            told = await count.complete(self._longest)
+            result = await count.complete(self._longest)
             await session.unsubscribe(filters)
             self._subscribed = ()
         finally:
             self._count = None
-        return told
+        return result
+
+
+def digest_of(payload: bytes) -> bytes:
+    """Return sixteen bytes in place of a thousand: the payloads of a large fleet are compared at once."""
+    return hashlib.blake2b(payload, digest_size=16).digest()
 
 
 def matches(topic_filter: str, topic: str) -> bool:
@@ -140,26 +164,26 @@ class _Count:
             self._marked = True
             self._more.set()
 
-    async def complete(self, longest: float) -> bool:
+    async def complete(self, longest: float) -> ScanResult:
         """Wait for the marker, and then until nothing more arrives: not every broker keeps the order.
 
-        An answer by name is complete with the last topic.
+        The answer must begin within ``longest`` seconds. An answer by name is complete with the last topic.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(longest):
+            async with asyncio.timeout(max(longest, WHOLE_SECONDS)):
                 while not (self._marked or self._has_all):
-                    await self._next(STALLED_SECONDS if self._has_begun else None)
+                    await self._next(STALLED_SECONDS if self._has_begun else longest)
                 with suppress(TimeoutError):
                     while not self._has_all:
                         await self._next(QUIET_SECONDS)
-                return self._mark_retained
-        return False
+                return ScanResult(self._mark_retained or self._has_all, ended=True)
+        return ScanResult(self._mark_retained, ended=False)
 
     @property
     def _has_all(self) -> bool:
         return self._is_by_name and not self._wanted
 
-    async def _next(self, seconds: float | None) -> None:
+    async def _next(self, seconds: float) -> None:
         self._more.clear()
         async with asyncio.timeout(seconds):  # wait_for of Python 3.11 may drop a cancellation
             await self._more.wait()

@@ -14,7 +14,7 @@ from gateway.store.key_sql import EPOCH_BASE
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from gateway.store.dialect import SqlDialect
     from gateway.store.transaction import Tx, View
@@ -57,8 +57,13 @@ class CommandRecord(NamedTuple):
 
 
 class ClosedTopic(NamedTuple):
-    """The topic of a device's commands of one type, none of which is open."""
+    """The topic of a device's commands of one type, none of which is open; ``id`` and ``final_at`` are of the newest.
 
+    ``final_at`` is milliseconds since the epoch.
+    """
+
+    final_at: int
+    id: str
     device_pk: int
     device_id: str
     type: str
@@ -100,21 +105,40 @@ def open_of_device(view: View, device_pk: int) -> list[CommandRecord]:
     return view.records(CommandRecord, f"{COMMANDS} WHERE c.device_pk = ? AND {OPEN} ORDER BY c.id", device_pk)
 
 
-def open_of_all(view: View) -> list[CommandRecord]:
-    """Return every open command: what the broker is to hold."""
-    return view.records(CommandRecord, f"{COMMANDS} WHERE {OPEN} ORDER BY c.id")
+def open_after(view: View, device_pk: int, command_type: str, limit: int) -> list[CommandRecord]:
+    """Return open commands, which a broker is to hold, by device and type: those after this device and type."""
+    return view.records(
+        CommandRecord,
+        f"{COMMANDS} WHERE {OPEN} AND (c.device_pk, c.type) > (?, ?) ORDER BY c.device_pk, c.type LIMIT ?",
+        *(device_pk, command_type, limit),
+    )
 
 
-def closed_since(view: View, since: int) -> list[ClosedTopic]:
-    """Return topics whose last command became final since then."""
+def open_of_devices(view: View, device_pks: Sequence[int]) -> list[CommandRecord]:
+    """Return the open commands of these devices."""
+    return view.records(
+        CommandRecord,
+        f"{COMMANDS} WHERE {OPEN} AND c.device_pk IN ({view.dialect.numbers})",
+        json.dumps(list(device_pks)),
+    )
+
+
+def closed_since(view: View, since: int, after: tuple[int, str], limit: int) -> list[ClosedTopic]:
+    """Return topics whose last command became final since then, in the order of that.
+
+    ``after`` is ``final_at`` and ``id`` of the last row of the page before.
+    """
     return view.records(
         ClosedTopic,
-        """SELECT DISTINCT c.device_pk, d.id AS device_id, c.type
+        """SELECT c.final_at, c.id, c.device_pk, d.id AS device_id, c.type
             FROM commands c JOIN devices d ON d.pk = c.device_pk
-            WHERE c.final_at >= ? AND NOT EXISTS
+            WHERE c.final_at >= ? AND (c.final_at > ? OR c.id > ?) AND NOT EXISTS
                 (SELECT 1 FROM commands o WHERE o.device_pk = c.device_pk AND o.type = c.type
-                AND o.status IN ('pending', 'delivered'))""",
-        since,
+                AND o.status IN ('pending', 'delivered')) AND NOT EXISTS
+                (SELECT 1 FROM commands n WHERE n.device_pk = c.device_pk AND n.type = c.type
+                AND n.id > c.id AND n.final_at >= ?)
+            ORDER BY c.final_at, c.id LIMIT ?""",
+        *(after[0], *after, since, limit),
     )
 
 

@@ -112,12 +112,17 @@ def reason(view: View) -> str:
 
 def is_announced(view: View, broker: int) -> bool:
     """Return whether the present epoch was published to this broker."""
-    return broker_sql.fact(view, broker, ANNOUNCED_EPOCH) == meta(view, EPOCH_ID)
+    return announced(view, broker) == meta(view, EPOCH_ID)
 
 
-def announce(tx: Tx, broker: int) -> None:
-    """Note that the present epoch was published to this broker."""
-    broker_sql.set_fact(tx, broker, ANNOUNCED_EPOCH, meta(tx, EPOCH_ID) or "")
+def announced(view: View, broker: int) -> str | None:
+    """Return the epoch that was published to this broker last, or None."""
+    return broker_sql.fact(view, broker, ANNOUNCED_EPOCH)
+
+
+def announce(tx: Tx, broker: int, epoch_id: str) -> None:
+    """Note that this epoch was published to this broker."""
+    broker_sql.set_fact(tx, broker, ANNOUNCED_EPOCH, epoch_id)
 
 
 def set_epoch(tx: Tx, epoch_id: str, base: int, reason: str) -> None:

@@ -44,16 +44,6 @@ def elsewhere(view: View, device_pks: Sequence[int], broker: int) -> set[int]:
     return {pk for pk, home in of_many(view, device_pks).items() if home != broker}
 
 
-def elsewhere_with_open_commands(view: View, broker: int) -> set[int]:
-    """Return devices with an open command whose home is another broker than this one."""
-    rows = view.all(
-        """SELECT DISTINCT c.device_pk FROM commands c JOIN homes h ON h.device_pk = c.device_pk
-            WHERE c.status IN ('pending', 'delivered') AND h.broker_pk <> ?""",
-        broker,
-    )
-    return {row["device_pk"] for row in rows}
-
-
 def moved_since(view: View, since: int) -> list[int]:
     """Return devices that got their home since then."""
     return [row["device_pk"] for row in view.all("SELECT device_pk FROM homes WHERE since >= ?", since)]

@@ -287,6 +287,21 @@ def turns(view: View, now: int, broker: int = FIRST) -> set[tuple[int, str]]:
     return {(row["device_pk"], row["detail"]) for row in rows}
 
 
+def marked_commands(
+    view: View, device_pks: Sequence[int], broker: int = FIRST, *, after: int = -1
+) -> set[tuple[int, str]]:
+    """Return device and type of those commands of these devices that wait for this broker with a turn ``after`` then.
+
+    By default these are all that wait.
+    """
+    rows = view.all(
+        f"""SELECT device_pk, detail FROM outbox WHERE broker_pk = ? AND kind = ? AND not_before > ?
+            AND device_pk IN ({view.dialect.numbers})""",  # noqa: S608 - a constant
+        *(broker, COMMAND, after, json.dumps(list(device_pks))),
+    )
+    return {(row["device_pk"], row["detail"]) for row in rows}
+
+
 _LEFT_OUT: Final = "broker_pk IN (SELECT pk FROM brokers WHERE left_out_at IS NOT NULL)"
 
 

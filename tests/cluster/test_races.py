@@ -22,12 +22,12 @@ from gateway.domain import commands, devices, messages, plain_heartbeats
 from gateway.errors import GatewayError
 from gateway.models.commands import CreateCommand
 from gateway.models.devices import RegisterDevice
-from gateway.mqtt.reconciler import compare
 from gateway.store import Batch, Context, Store, Tx, View, broker_sql, device_sql, key_sql, outbox_sql, token_sql
 from gateway.store.postgres import connection as postgres_connection
 from gateway.store.postgres.begin import BEGIN, IDLE_MS
 from gateway.store.postgres.connection import PostgresConnection
 from tests.domain.support import receipt
+from tests.support.comparison import compare
 from tests.support.postgres import database
 from tests.support.wait import eventually
 

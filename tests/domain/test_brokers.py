@@ -8,11 +8,11 @@ import pytest
 from gateway.core.clock import system_clock
 from gateway.domain import brokers, heartbeats
 from gateway.errors import ConflictError, NotFoundError, UnavailableError
-from gateway.mqtt.reconciler import compare
 from gateway.store import Rules, Tx, broker_sql, due_topic_sql, event_sql, health_sql, outbox_sql, reset_sql
 from gateway.store.broker_sql import FIRST
 from tests.domain.brokers import SECOND, age, at, check_fault, disown, leave_out, marked, own
 from tests.domain.support import MINUTE_MS, RESET, World
+from tests.support.comparison import compare
 from tests.support.outbox import outbox_depth
 
 OF_DEVICE = {("command", RESET), ("credential", ""), ("topic", "status")}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain import cells
-from gateway.mqtt import publisher
+from gateway.mqtt import command_pages, publisher
 from gateway.store import Tx, broker_session_sql, broker_sql, home_sql, outbox_sql, token_sql
 from gateway.store.broker_sql import FIRST, BrokerRecord
 from tests.domain import test_cells as rules
@@ -79,8 +79,8 @@ FAULTS: dict[str, tuple[object, str, object, Callable[[World], None]]] = {
         rules.test_a_status_at_another_broker_than_the_home_is_cleared,
     ),
     "a comparison wants commands at every broker": (
-        home_sql,
-        "elsewhere_with_open_commands",
+        command_pages,
+        "served_elsewhere",
         lambda *_: set(),
         rules.test_a_comparison_wants_a_command_at_the_home_alone,
     ),

@@ -12,7 +12,6 @@ from gateway.errors import ConflictError, GatewayError, InvalidRequestError, Not
 from gateway.models.states import CommandStatus
 from gateway.mqtt import publisher
 from gateway.mqtt.publisher import payload
-from gateway.mqtt.reconciler import compare
 from gateway.store import (
     Context,
     Rules,
@@ -28,6 +27,7 @@ from gateway.store.broker_sql import FIRST
 from gateway.store.outbox_sql import OutboxRow
 from tests.domain.brokers import HOMES, SECOND, at, disown, leave_out, marked, own, with_homes
 from tests.domain.support import RESET, World
+from tests.support.comparison import compare
 from tests.support.mqtt_password import mqtt_password_of
 
 OF_DEVICE = {("credential", ""), ("topic", "status")}

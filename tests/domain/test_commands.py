@@ -142,7 +142,7 @@ def test_an_acknowledgement_after_the_end_is_stored(world: World) -> None:
 
 
 def test_open_commands_are_those_to_retain(world: World) -> None:
-    """Every open command, oldest first; and topics that were closed lately, unless one is open there again."""
+    """Every open command, by device and type; and topics that were closed lately, unless one is open there again."""
     one, token = world.bound()
     other, _ = world.bound("SN-2")
     closed = world.create(one, "reboot")
@@ -151,10 +151,33 @@ def test_open_commands_are_those_to_retain(world: World) -> None:
     world.ack(reused, "executed", token)
     again = world.create(one, "trigger_upload")
     reset = world.reset(other)
-    opened = command_sql.open_of_all(world.view)
+    opened = command_sql.open_after(world.view, 0, "", 10)
     assert [(row.id, row.device_id) for row in opened] == [(again.id, one), (reset.id, other)]
-    assert [(row.device_id, row.type) for row in command_sql.closed_since(world.view, world.now)] == [(one, "reboot")]
-    assert command_sql.closed_since(world.view, world.now + 1) == []
+    first = command_sql.open_after(world.view, 0, "", 1)[0]
+    assert command_sql.open_after(world.view, first.device_pk, first.type, 1) == opened[1:]
+    assert command_sql.open_of_devices(world.view, [reset.device_pk]) == opened[1:]
+    assert _closed(world, world.now) == [(one, "reboot")]
+    assert _closed(world, world.now + 1) == []
+
+
+def test_closed_topics_are_read_in_pages(world: World) -> None:
+    """Each once, however often it was used, in the order in which they were closed."""
+    since = world.now
+    found = [world.bound(f"SN-{number}") for number in range(3)]
+    for _ in range(3):
+        for device_id, token in found:
+            world.now += 1 if device_id == found[0][0] else 0
+            world.ack(world.create(device_id, "reboot"), "executed", token)
+    assert _closed(world, since) == _closed(world, since, page=1) == [(device_id, "reboot") for device_id, _ in found]
+
+
+def _closed(world: World, since: int, page: int = 10) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    after = since, ""
+    while rows := command_sql.closed_since(world.view, since, after, page):
+        found += [(row.device_id, row.type) for row in rows]
+        after = rows[-1].final_at, rows[-1].id
+    return found
 
 
 def test_commands_are_listed_in_pages(world: World) -> None:

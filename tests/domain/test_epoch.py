@@ -104,7 +104,10 @@ def test_sequence_numbers_rise_over_an_epoch(world: World) -> None:
     world.connection.execute("DELETE FROM meta WHERE key = 'epoch_base'")
     world.connection.execute("DELETE FROM commands WHERE id = ?", (command.id,))
     held = json.dumps({"id": command.id, "grant_token": command.grant_token}).encode()
-    found = epoch.lost_history(world.view, None, [held], FIRST)
+    unknown = epoch.unknown_command(world.view, [held])
+    assert unknown == epoch.UnknownCommand(command.id, 2**30 + 1)
+    assert epoch.unknown_command(world.view, [b"{}"], unknown) == unknown
+    found = epoch.lost_history(world.view, None, unknown, FIRST)
     assert found is not None
     assert found[1] == 2**30 + 1
     assert begin(world, known=found[1]).base > 2**30 + epoch.STEP

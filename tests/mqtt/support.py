@@ -68,6 +68,7 @@ on_mosquitto = pytest.mark.parametrize("kind", KINDS[:2])
 RESET = CommandType.FACTORY_RESET
 QUICK = Pauses(first_seconds=0.05, longest_seconds=0.2)
 HANGS_SECONDS = 60.0
+MANY = 1_000_000
 
 
 @dataclass
@@ -283,7 +284,7 @@ class MqttTestbed:
 
     async def open_commands(self) -> dict[str, bytes]:
         """What the broker should hold: the registry's open commands, by topic."""
-        rows = await self.store.read(command_sql.open_of_all)
+        rows = await self.store.read(lambda view: command_sql.open_after(view, 0, "", MANY))
         return {
             self.topics.command(row.device_id, row.type): command_sql.payload(row).model_dump_json().encode()
             for row in rows

@@ -8,6 +8,7 @@ from unittest.mock import patch
 from gateway.domain import cells
 from gateway.http.operation import RequestContext
 from gateway.http.resources import token_refresh
+from gateway.mqtt import command_pages
 from gateway.store import Tx, View, broker_entry_sql, broker_sql, home_sql, outbox_sql
 from gateway.store.broker_sql import BrokerRecord
 from tests.simulation.mutants import mutant
@@ -46,11 +47,7 @@ def _known_everywhere() -> Iterator[None]:
 
 @mutant("a comparison leaves the commands of devices that were moved", 3, homes=True)
 def _left_by_a_comparison() -> Iterator[None]:
-    def elsewhere(view: View, broker: int) -> set[int]:
-        del view, broker
-        return set()
-
-    with patch.object(home_sql, "elsewhere_with_open_commands", elsewhere):
+    with patch.object(command_pages, "served_elsewhere", lambda *_: set()):
         yield
 
 

@@ -41,6 +41,8 @@ def paths(view: View) -> dict[CallRow, str]:
         "events": (_DEVICE, f"{one}/events"),
         "commands": (_DEVICE, f"{one}/commands"),
         "stats": (_LIST, f"{devices}/stats"),
+        "stats, by tag": (_LIST, f"{devices}/stats?tag=site-7"),
+        "events of the project": (_LIST, "/v1/events"),
         "list": (_LIST, devices),
     }
     queries: dict[str, tuple[str, dict[str, object]]] = {
@@ -55,11 +57,14 @@ def paths(view: View) -> dict[CallRow, str]:
         "filter: model, few": (_FILTER, {"model": large.RARE_MODEL}),
         "filter: model and status, few": (_FILTER, {"model": large.RARE_MODEL, "status": "bound"}),
         "filter: condition": (_FILTER, {"condition": "low_battery"}),
+        "filter: offline": (_FILTER, {"connection": "offline", "seen": "true"}),
+        "filter: never heard": (_FILTER, {"seen": "false"}),
         "filter: never heard and online": (_FILTER, {"seen": "false", "connection": "online"}),
         "filter: tag": (_FILTER, {"tag": "site-7"}),
         "search: serial number": (_SEARCH, {"search": found["serial_number"]}),
         "search: part of an id": (_SEARCH, {"search": found["id"][-8:]}),
         "search: part of an end user": (_SEARCH, {"search": found["end_user_id"][-8:]}),
+        "search: one character, none": (_SEARCH, {"search": "~"}),
         "search: none": (_SEARCH, {"search": "no such text"}),
         "search: none of digits": (_SEARCH, {"search": "99999999"}),
     }

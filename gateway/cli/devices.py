@@ -100,7 +100,10 @@ def devices_group() -> None:
     help="Only those that stats counts as such.",
 )
 @click.option(
-    "--search", metavar="TEXT", help="Only those with this text in id, serial number, name, tags or end user."
+    "--search",
+    metavar="TEXT",
+    help="Only those with this text in id, serial number, name, tags or end user; one or two characters at the "
+    "beginning of serial number, name or a tag.",
 )
 @click.option("--model", metavar="MODEL", help="Only this model.")
 @tag_option

@@ -275,12 +275,12 @@ def _leaked_keys(view: View) -> Finding:
 
 
 def _counts(view: View) -> Finding:
-    """Report projects whose kept counts of devices differ from their devices."""
-    wrong = device_count_sql.differing(device_count_sql.kept(view), device_count_sql.counted(view))
+    """Report projects whose kept counts or states of devices differ from their devices."""
+    wrong = device_count_sql.wrong(view)
     if wrong:
         return REGISTRY.error(
             "counts",
-            f"{count(len(wrong), 'project')} with kept counts that are not those of the devices",
+            f"{count(len(wrong), 'project')} with kept counts or states that are not those of the devices",
             "The rows were changed by another program, or this is a bug: report it. 'gateway registry recount' counts "
             "again, also while a gateway runs.",
             *wrong,

@@ -121,7 +121,10 @@ class ListDevices(BaseModel):
     ] = None
     search: Annotated[
         Label | None,
-        Field(description="Only those with this text in id, serial number, name, tags or end user; a-z as A-Z."),
+        Field(
+            description="Only those with this text in id, serial number, name, tags or end user; a-z as A-Z. A text of "
+            "one or two characters: only those whose serial number, name or a tag begins with it."
+        ),
     ] = None
 
 
@@ -212,13 +215,13 @@ class DeviceList(Outbound):
     next_cursor: NextCursor
     total: int | None = Field(
         default=None,
-        description="How many devices pass the filters; only where `total=true` asks for it. Of a project with more "
-        "than 100,000 devices the newest 100,000 are counted.",
+        description="How many devices pass the filters; only where `total=true` asks for it. A lower bound where "
+        "`total_is_exact` is false: then at most 10,000 devices were looked at.",
     )
     total_is_exact: bool | None = Field(
         default=None,
-        description="Whether `total` counts all devices of the project; false when it has more than 100,000, so that "
-        "there may be more than `total`. Only with a total.",
+        description="Whether `total` counts all devices that pass. False where each filter leaves more than 10,000 "
+        "devices and the number is not kept, so that there may be more than `total`. Only with a total.",
     )
 
 
@@ -283,3 +286,7 @@ class DeviceStats(Outbound):
     low_battery_count: int = Field(description="By their last heartbeat, as are those whose storage is full.")
     storage_full_count: int = Field(description="Devices whose last heartbeat reported a full storage.")
     pending_reset_count: int = Field(description="A factory reset is open: not executed yet, failed or cancelled.")
+    is_exact: bool = Field(
+        description="False with a `tag` that more than 100,000 devices have: its newest 100,000 are counted. With "
+        "several, that of the rarest counts."
+    )

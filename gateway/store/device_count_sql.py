@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.store import short_ids
+from gateway.store import device_state_sql, short_ids
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
@@ -65,15 +65,26 @@ def counted(view: View) -> dict[str, DeviceCounts]:
     return _by_project(view, _COUNTED.format(short_ids.same(view.dialect, "d.project_id", "p.id")))
 
 
+def wrong(view: View) -> list[str]:
+    """Return the projects whose kept counts or states are not those of the devices. It reads every device."""
+    return sorted({*differing(kept(view), counted(view)), *device_state_sql.differing(view)})
+
+
 def recount(tx: Tx) -> list[str]:
-    """Count everything again; return the projects whose kept counts were wrong. It reads every device."""
+    """Count everything again, and store the states of devices again.
+
+    Return the projects whose kept counts or states were wrong. It reads every device.
+    """
     tx.connection.take_time()
     before, right = kept(tx), counted(tx)
+    misplaced = device_state_sql.differing(tx)
+    if misplaced:
+        device_state_sql.rebuild(tx)
     tx.run("DELETE FROM device_counts")
     rows = [(project_id, *counts) for project_id, counts in right.items()]
     marks = ", ".join("?" * (1 + len(DeviceCounts._fields)))
     tx.run_many(f"INSERT INTO device_counts (project_id, {_NAMES}) VALUES ({marks})", rows)  # noqa: S608 - our own columns
-    return differing(before, right)
+    return sorted({*differing(before, right), *misplaced})
 
 
 def differing(one: dict[str, DeviceCounts], other: dict[str, DeviceCounts]) -> list[str]:

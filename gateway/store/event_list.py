@@ -1,7 +1,8 @@
 """Lists of the audit trail: of a device, of a project, of an actor; as pages, as a stream's tail and as CSV.
 
 An index finds the events of a type, of a device or of an actor in their order. With two of these filters the narrower
-index is used, and the others look at what it finds.
+index is used, and the others look at what it finds. Another index gives the events of a
+period in the order of their times. With other filters it is used where the period has few events.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from gateway.core import ids
 from gateway.core.clock import from_datetime, to_rfc3339
 from gateway.models.events import Actor
 from gateway.models.fields import MAX_NUMBER
+from gateway.store import short_ids
 from gateway.store.event_sql import EVENTS, EventRecord
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from gateway.store.transaction import View
 
 MOST_ACTORS: Final = 500
+FEW: Final = 1_000
+"""So many events of a period are looked at one by one."""
 CSV_COLUMNS: Final = ("id", "created_at", "type", "device_id", "actor", "actor_name", "client_address", "facts")
 """The columns of a list as CSV. ``facts`` has what no other column has, as JSON."""
 _OWN_COLUMN: Final = ("device_id", "actor", "actor_name", "client_address")
@@ -54,9 +58,9 @@ class _Filter:
         self.clauses = [clause]
         self.values = [value]
 
-    def add(self, clause: str, value: object) -> None:
+    def add(self, clause: str, *values: object) -> None:
         self.clauses.append(clause)
-        self.values.append(value)
+        self.values += values
 
     def by(self, actor: str | None, *, is_indexed: bool) -> None:
         """Keep those of this actor. What a device did happened to that device, and is stored without an actor."""
@@ -73,12 +77,15 @@ class _Filter:
             if instant is not None:
                 self.add(f"created_at {bound} ?", from_datetime(instant))
 
-    def read(self, view: View, before: int | None, limit: int) -> list[EventRecord]:
-        """Return the newest of them before this ``seq``, newest first."""
-        self.add("seq < ?", MAX_NUMBER if before is None else before)
+    def before(self, seq: int | None) -> None:
+        """Keep those before this ``seq``."""
+        self.add("seq < ?", MAX_NUMBER if seq is None else seq)
+
+    def read(self, view: View, limit: int, order: str = "seq DESC") -> list[EventRecord]:
+        """Return the first of them in this order, which is the newest first."""
         return view.records(
             EventRecord,
-            f"{EVENTS} WHERE {' AND '.join(self.clauses)} ORDER BY seq DESC LIMIT ?",
+            f"{EVENTS} WHERE {' AND '.join(self.clauses)} ORDER BY {order} LIMIT ?",
             *self.values,
             limit,
         )
@@ -89,8 +96,8 @@ def page(view: View, device_pk: int, query: ListEvents) -> list[EventRecord]:
     wanted = _Filter(view, "device_pk = ?", device_pk)
     wanted.by(query.actor, is_indexed=False)
     wanted.within(query)
-    before = None if query.cursor is None else seq_at(view, device_pk, query.cursor)
-    return wanted.read(view, before, query.page_size + 1)
+    wanted.before(None if query.cursor is None else seq_at(view, device_pk, query.cursor))
+    return wanted.read(view, query.page_size + 1)
 
 
 def seq_at(view: View, device_pk: int, event_id: str) -> int | None:
@@ -108,10 +115,62 @@ def seq_of(view: View, project_id: str, event_id: str) -> int | None:
 def page_of_project(
     view: View, project_id: str, query: ListProjectEvents, before: int | None, limit: int
 ) -> list[EventRecord]:
-    """Return up to ``limit`` matching events before the ``seq`` ``before`` (None: the newest), newest first."""
+    """Return up to ``limit`` matching events before the one with the ``seq`` ``before`` (None: the newest).
+
+    They are in the order of the commits, newest first. A period without other filters is in the order of the times.
+    """
+    has_period = query.since is not None or query.until is not None
+    if has_period and query.type is None and query.actor is None and query.device_id is None:
+        return _page_of_period(view, project_id, query, before, limit)
+    few = _few_of_period(view, project_id, query) if has_period and query.device_id is None else None
+    if few is not None:
+        return _among(view, project_id, query, [seq for seq in few if before is None or seq < before]).read(view, limit)
     wanted = _matching(view, project_id, query)
     wanted.within(query)
-    return wanted.read(view, before, limit)
+    wanted.before(before)
+    return wanted.read(view, limit)
+
+
+def _within_period(view: View, project_id: str, query: ListEvents) -> _Filter:
+    """Return the filter for the events of the period, as their index has them."""
+    wanted = _Filter(view, short_ids.like("project_id"), project_id)
+    wanted.add(f"{view.dialect.unindexed('project_id')} = ?", project_id)
+    wanted.within(query)
+    return wanted
+
+
+def _page_of_period(
+    view: View, project_id: str, query: ListProjectEvents, before: int | None, limit: int
+) -> list[EventRecord]:
+    wanted = _within_period(view, project_id, query)
+    if before is not None:
+        instant = view.value("SELECT created_at FROM events WHERE seq = ?", before)
+        if instant is None:
+            return []  # it was pruned meanwhile, and so were those before it
+        wanted.add("created_at <= ?", instant)
+        wanted.add(f"(created_at < ? OR {view.dialect.unindexed('seq')} < ?)", instant, before)
+    return wanted.read(view, limit, "created_at DESC, seq DESC")
+
+
+def _few_of_period(view: View, project_id: str, query: ListProjectEvents) -> list[int] | None:
+    """Return the events of the period by their ``seq``, or None when they are more than :data:`FEW`."""
+    wanted = _within_period(view, project_id, query)
+    rows = view.all(
+        f"SELECT seq FROM events WHERE {' AND '.join(wanted.clauses)} ORDER BY created_at LIMIT ?",  # noqa: S608 - our own clauses
+        *(*wanted.values, FEW + 1),
+    )
+    return [row[0] for row in rows] if len(rows) <= FEW else None
+
+
+def _among(view: View, project_id: str, query: ListProjectEvents, seqs: list[int]) -> _Filter:
+    """Return the filters for these events of the period."""
+    unindexed = view.dialect.unindexed
+    wanted = _Filter(view, f"seq IN ({view.dialect.numbers})", json.dumps(seqs))
+    wanted.add(f"{unindexed('project_id')} = ?", project_id)
+    wanted.by(query.actor, is_indexed=False)
+    if query.type is not None:
+        wanted.add(f"{unindexed('type')} = ?", query.type)
+    return wanted
 
 
 def looks_at_many(query: ListProjectEvents) -> bool:

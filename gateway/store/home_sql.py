@@ -7,14 +7,21 @@ a bind reads no device to find the one with the fewest. Every change goes throug
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.store import short_ids
 from gateway.store.records import DeviceName
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from gateway.store.transaction import Tx, View
+
+
+_OF_PROJECT: Final = f"""SELECT d.pk, d.id, d.project_id FROM devices d CROSS JOIN homes h
+    WHERE {short_ids.like("d.project_id")} AND {{}} = ? AND d.deleted_at IS NULL AND d.pk > ?
+    AND h.device_pk = d.pk + 0 AND h.broker_pk = ? ORDER BY d.pk LIMIT ?"""  # noqa: S608 - constants
+"""The gap is the id of the project. A deleted device has no home. The sum keeps PostgreSQL from reading every home."""
 
 
 class Home(NamedTuple):
@@ -55,13 +62,30 @@ def is_served(view: View, device_pk: int, broker: int) -> bool:
 
 
 def at(view: View, broker: int, after: int, limit: int, project_id: str | None = None) -> list[DeviceName]:
-    """Return devices whose home is this broker, of one project or of all, by row numbers after ``after``."""
+    """Return devices whose home is this broker, of one project or of all, by row numbers after ``after``.
+
+    Those of a project are found among the project's devices or among the broker's, whichever are fewer.
+    """
+    if project_id is not None and _has_fewer(view, project_id, broker):
+        statement = _OF_PROJECT.format(view.dialect.unindexed("d.project_id"))
+        return view.records(DeviceName, statement, project_id, project_id, after, broker, limit)
     return view.records(
         DeviceName,
         """SELECT d.pk, d.id, d.project_id FROM homes h JOIN devices d ON d.pk = h.device_pk
             WHERE h.broker_pk = ? AND h.device_pk > ? AND d.project_id = coalesce(CAST(? AS TEXT), d.project_id)
             ORDER BY h.device_pk LIMIT ?""",
         *(broker, after, project_id, limit),
+    )
+
+
+def _has_fewer(view: View, project_id: str, broker: int) -> bool:
+    """Return whether the project has fewer devices than the broker."""
+    return bool(
+        view.value(
+            """SELECT 1 FROM device_counts c CROSS JOIN brokers b
+                WHERE c.project_id = ? AND b.pk = ? AND c.total < b.devices""",
+            *(project_id, broker),
+        )
     )
 
 

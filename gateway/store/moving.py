@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 BATCH: Final = 20_000
 SAMPLE: Final = 20_000
 """Rows of the largest table that a dry run copies and takes back, to measure how long the move takes."""
-LEFT: Final = ("gateways", "leases", "device_counts")
-"""Tables that are not copied: those of running processes begin empty, counts are made in the target."""
+LEFT: Final = ("gateways", "leases", "device_counts", "device_states")
+"""Tables that are not copied: those of running processes begin empty, counts and states are made in the target."""
 _OWN: Final = ("sqlite_", "_sqlite_", "device_search")
 _NUL: Final = "\0"
 _INSTEAD_OF_NUL: Final = "\ufffd"

@@ -16,10 +16,14 @@ _SHORT: Final = {"project_id": "substr({}, 26)", "grant_kid": "substr({}, 1, 8)"
 """The last six characters of a ULID are random, and so are all of a thumbprint."""
 
 
+def short(column: str, value: str) -> str:
+    """Return the short form of a value that is an id as this column has it."""
+    return _SHORT[column.rpartition(".")[2]].format(value)
+
+
 def like(column: str, value: str = "?") -> str:
     """Return the condition that a column has the short form of an id. Some rows may have another id."""
-    short = _SHORT[column.rpartition(".")[2]]
-    return f"{short.format(column)} = {short.format(value)}"
+    return f"{short(column, column)} = {short(column, value)}"
 
 
 def same(dialect: SqlDialect, column: str, value: str) -> str:

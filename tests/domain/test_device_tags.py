@@ -124,7 +124,7 @@ def test_tags_stay_with_the_device(world: World) -> None:
     assert (with_tags(world, "b"), tags(world, device_id)) == (["SN-1"], ["a", "b"])
 
 
-def test_devices_are_counted_by_tags(world: World) -> None:
+def test_devices_are_counted_by_tags(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """By state, as without tags; several must all match; another project has its own."""
     for number in range(6):
         device_id, _ = world.bound(f"SN-{number}")
@@ -143,11 +143,15 @@ def test_devices_are_counted_by_tags(world: World) -> None:
         "low_battery_count": 2,
         "storage_full_count": 0,
         "pending_reset_count": 1,
+        "is_exact": True,
     }
     plain = device_stats.count(world.view, world.project_id)
     assert device_stats.count(world.view, world.project_id, ["all"]) == plain
     assert device_stats.count(world.view, world.project_id, ["never"]).total_count == 0
     assert device_stats.count(world.view, "proj_other", ["all"]).total_count == 0
+    for most, exact in ((6, True), (5, False)):
+        monkeypatch.setattr(device_stats, "MOST_COUNTED", most)
+        assert device_stats.count(world.view, world.project_id, ["all"]).is_exact is exact
 
 
 def test_the_index_follows_every_change(world: World) -> None:

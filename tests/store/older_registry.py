@@ -41,6 +41,7 @@ ROWS: dict[str, dict[str, object]] = {
         "updated_at": 1,
     },
     "device_counts": {"project_id": "proj_2", "total": 1},
+    "device_states": {"project": "other", "state": 0, "device_pk": 1},
     "device_tags": {"project_id": "proj_1", "tag": "pilot", "device_pk": 1},
     "tokens": {
         "device_pk": 1,

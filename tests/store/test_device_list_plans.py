@@ -74,12 +74,13 @@ def test_a_page_is_read_from_an_index_in_order(
         plans = [plan_of(world, wanted), plan_of(world, wanted.model_copy(update={"cursor": cursor_of(world, wanted)}))]
     for plan in plans:
         if wanted.condition in {"low_battery", "storage_full"}:
-            check_plan_of_condition(plan, wanted.condition)
+            check_plan_of_state(plan)
         else:
             check_plan(plan, OF_THE_ORDER[wanted.sort])
 
 
 TAGGED = "SEARCH device_tags USING PRIMARY KEY (project_id=? AND tag=?)"
+OF_STATE = "SEARCH s USING PRIMARY KEY (project=? AND state=?)"
 FILTERS: dict[str, tuple[dict[str, Any], str]] = {
     "search": ({"search": "ward"}, "SCAN device_search VIRTUAL TABLE INDEX"),
     "search of end user": ({"search": "eu_12"}, "SCAN device_search_end_users VIRTUAL TABLE INDEX"),
@@ -88,10 +89,15 @@ FILTERS: dict[str, tuple[dict[str, Any], str]] = {
     "tag": ({"tag": ["a"]}, TAGGED),
     "bound": ({"status": "bound"}, "SEARCH devices USING INDEX devices_bound"),
     "unbound": ({"status": "unbound"}, "SEARCH devices USING INDEX devices_unbound"),
-    "online": ({"connection": "online"}, "SCAN health USING INDEX health_due"),
-    "low battery": ({"condition": "low_battery"}, "SEARCH health USING COVERING INDEX health_low_battery"),
-    "storage full": ({"condition": "storage_full"}, "SEARCH health USING COVERING INDEX health_storage_full"),
-    "reset pending": ({"condition": "reset_pending"}, "SCAN commands USING INDEX commands_one_open"),
+    "online": ({"connection": "online"}, OF_STATE),
+    "never heard": ({"seen": False}, OF_STATE),
+    "away": ({"connection": "offline", "seen": True}, OF_STATE),
+    "low battery": ({"condition": "low_battery"}, OF_STATE),
+    "storage full": ({"condition": "storage_full"}, OF_STATE),
+    "reset pending": (
+        {"condition": "reset_pending"},
+        "SEARCH resets USING INDEX resets_by_outcome (project_id=? AND outcome=?)",
+    ),
 }
 
 
@@ -180,9 +186,9 @@ def check_plan(steps: list[str], index: str) -> None:
     assert [step for step in others if step.startswith("SEARCH h USING INTEGER PRIMARY KEY")]
 
 
-def check_plan_of_condition(steps: list[str], condition: str) -> None:
-    """The index of the condition gives the devices in the order of their registration."""
-    health, device, *others = steps
-    assert health.startswith(f"SEARCH h USING INDEX health_{condition}"), health
+def check_plan_of_state(steps: list[str]) -> None:
+    """The index of states gives the devices in the order of their registration."""
+    state, device, health = steps
+    assert state.startswith("SEARCH s USING PRIMARY KEY (project=? AND state=?"), state
     assert device.startswith("SEARCH d USING INTEGER PRIMARY KEY"), device
-    assert not others
+    assert health.startswith("SEARCH h USING INTEGER PRIMARY KEY"), health

@@ -21,22 +21,41 @@ from gateway.store import (
     device_list,
     device_sql,
     device_stats,
+    device_totals,
     grant_key_sql,
     health_sql,
+    home_sql,
     transact,
 )
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.postgres.engine import open_registry
 from gateway.store.records import R
-from tests.store.test_calls_stay_flat import LARGE, LISTS, MOST, MOST_OF_A_SEARCH, PROJECT, SMALL
+from tests.store.test_calls_stay_flat import (
+    BESIDE,
+    CELL,
+    FEW_EACH,
+    LARGE,
+    LISTS,
+    LITTLE,
+    MOST,
+    MOST_OF_A_SEARCH,
+    OF_FEW,
+    OTHER_CELL,
+    PROJECT,
+    SMALL,
+    STEADY,
+    add_health,
+    add_homes,
+    add_resets,
+)
 from tests.support.postgres import database
 
 MIDDLE = 15_000
 FEW = 50
 PAGE = 400
 """Blocks of a whole page, where the small fleet has less, and of a look at whether devices are few."""
-FROM_FEW = 8_000
-"""Blocks for the candidates of a combination: of a thousand devices each is looked at, with its health."""
+SCAN = 4_000
+"""Blocks of 100,000 devices and their health, read from end to end."""
 
 
 def fill(tx: Tx, devices: int) -> None:
@@ -53,14 +72,26 @@ def fill(tx: Tx, devices: int) -> None:
     )
     tx.run(
         """INSERT INTO health (device_pk, connection, offline_due_at, low_battery)
-            SELECT pk, CASE WHEN mod(pk, 3) > 0 THEN 'online' ELSE 'offline' END, 1, (mod(pk, 100) = 1)::int
+            SELECT pk, CASE WHEN mod(pk, 3) > 0 THEN 'online' ELSE 'offline' END, 1, (mod(pk, 50) = 1)::int
             FROM devices WHERE mod(pk, 20) > 0"""
     )
+    for project_id, first, count in ((STEADY, 1_000_000, devices), (LITTLE, 2_000_000, BESIDE)):
+        tx.run("INSERT INTO projects (id, name, created_at) VALUES (?1, ?1, 1)", project_id)
+        tx.run(
+            """INSERT INTO devices (pk, id, project_id, serial_number, model, bound_at, created_at, updated_at)
+                SELECT pk, 'dev_' || pk, ?, 'BP-' || lpad(pk::text, 7, '0'), 'common', 1, 1, pk
+                FROM generate_series(?::bigint, ?) pk""",
+            *(project_id, first + 1, first + count),
+        )
+        add_health(tx, first, first + count)
+    add_resets(tx, PROJECT)
+    add_homes(tx)
     grants.ensure_key(tx)
     tx.run(
         """INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at)
             SELECT pk, 1, convert_to(id, 'UTF8'), 'entry of ' || id, 'active', (SELECT kid FROM signing_keys), 1
-            FROM devices WHERE bound_at IS NOT NULL"""
+            FROM devices WHERE project_id = ? AND bound_at IS NOT NULL""",
+        PROJECT,
     )
     _let_triggers(tx, "ENABLE")
     device_count_sql.recount(tx)
@@ -104,12 +135,12 @@ class Reading(View):
         self.blocks += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 
 
-def cost(connection: PostgresConnection, /, **query: Any) -> int:
+def cost(connection: PostgresConnection, project_id: str = PROJECT, /, **query: Any) -> int:
     """The blocks read for a page, and for the total if it is asked for."""
     view, asked = Reading(connection), ListDevices.model_validate(query)
-    device_list.page(view, PROJECT, asked)
+    device_list.page(view, project_id, asked)
     if asked.total:
-        device_list.total(view, PROJECT, asked)
+        device_totals.total(view, project_id, asked)
     return view.blocks
 
 
@@ -136,7 +167,30 @@ def test_a_page_reads_the_same_with_many_devices(fleets: list[PostgresConnection
     """Few or none match, or many: no table is read from end to end."""
     small, large = (cost(fleet, **query) for fleet in fleets)
     most = MOST_OF_A_SEARCH if "search" in query else MOST
-    assert large <= max(most * small + PAGE, FROM_FEW * (len(query) > 1)), (small, large)
+    assert large <= min(most * small + PAGE, SCAN / 2) + 2 * query.get("offset", 0), (small, large)
+
+
+@pytest.mark.parametrize("query", OF_FEW, ids=str)
+@pytest.mark.parametrize("project_id", [STEADY, LITTLE])
+def test_a_filter_that_few_pass_reads_a_page(
+    fleets: list[PostgresConnection], project_id: str, query: dict[str, Any]
+) -> None:
+    """In a large project, where they are the oldest; and in a small one beside others where many pass."""
+    assert cost(fleets[1], project_id, **query) <= PAGE
+
+
+def test_a_filter_that_none_passes_reads_a_page(fleets: list[PostgresConnection]) -> None:
+    """Offline, and never heard: the same once the last of them was heard."""
+    fleet = fleets[1]
+    for number in range(1, 2 * FEW_EACH + 1):
+        fleet.execute(
+            """INSERT INTO health (device_pk, connection) VALUES (?, 'online')
+                ON CONFLICT (device_pk) DO UPDATE SET connection = 'online'""",
+            (1_000_000 + number,),
+        )
+    for query in ({"connection": "offline"}, {"seen": False}, {"connection": "offline", "seen": True}):
+        assert device_list.page(View(fleet), STEADY, ListDevices.model_validate(query)) == []
+        assert cost(fleet, STEADY, **query) <= PAGE
 
 
 @pytest.mark.parametrize("connection", ["online", "offline"])
@@ -168,10 +222,18 @@ def test_a_page_of_the_gateways_own_work_reads_a_page(
         assert view.blocks <= PAGE + MOST * FEW, (after, view.blocks)
 
 
+@pytest.mark.parametrize(("cell", "found"), [(CELL, 0), (OTHER_CELL, 10)])
+def test_the_devices_of_a_cell_read_a_page(fleets: list[PostgresConnection], cell: int, found: int) -> None:
+    """Those of a small project beside the large one that the cell is the home of."""
+    view = Reading(fleets[1])
+    assert len(home_sql.at(view, cell, 0, 50, LITTLE)) == found
+    assert view.blocks <= 4 * BESIDE
+
+
 def test_a_scan_would_be_seen(fleets: list[PostgresConnection]) -> None:
-    """A text of one character has no index: this measure shows that each device is compared."""
-    small, large = (cost(fleet, search="~") for fleet in fleets)
-    assert large > MOST_OF_A_SEARCH * small + PAGE
+    """Two filters that many pass, and none passes both: this measure shows that each device is compared."""
+    large = cost(fleets[1], status="unbound", search="eu_")
+    assert large > SCAN / 2
 
 
 def test_counts_read_the_same_with_many_devices(fleets: list[PostgresConnection]) -> None:

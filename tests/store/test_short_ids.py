@@ -14,6 +14,7 @@ from gateway.store import (
     binding_sql,
     device_count_sql,
     device_list,
+    device_totals,
     erasure_sql,
     person_sql,
     project_mark_sql,
@@ -60,7 +61,7 @@ def test_a_list_has_the_devices_of_its_project_alone(world: World, query: dict[s
     wanted = ListDevices.model_validate(query)
     found = device_list.page(world.view, OURS, wanted)
     assert [each.device.project_id for each in found] == [OURS] * (2 - wanted.offset)
-    assert device_list.total(world.view, OURS, wanted.model_copy(update={"model": "bota_pin"})).count == 2
+    assert device_totals.total(world.view, OURS, wanted.model_copy(update={"model": "bota_pin"})).count == 2
 
 
 def test_counts_are_apart(world: World) -> None:

@@ -17,7 +17,7 @@ from gateway.http.paging import MAX_ANSWER_BYTES, fitting
 from gateway.http.resources.devices import TAG, bad_cursor
 from gateway.http.responses import ApiResponse, Stream
 from gateway.models.devices import CSV_COLUMNS, DeviceList, ListDevices
-from gateway.store import View, device_list, device_sql
+from gateway.store import View, device_list, device_sql, device_totals
 from gateway.store.device_list import ListedDevice
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ async def _read(call: RequestContext, query: ListDevices, read: Callable[[View],
 def _page(view: View, project_id: str, query: ListDevices) -> bytes:
     rows = device_list.page(view, project_id, query)
     shown, more = fitting(rows, query.limit, lambda listed: device_sql.to_model(listed.device), MAX_PAGE_BYTES)
-    total = device_list.total(view, project_id, query) if query.total else None
+    total = device_totals.total(view, project_id, query) if query.total else None
     answer = DeviceList(
         data=shown,
         has_more=more,

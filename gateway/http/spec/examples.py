@@ -164,6 +164,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "low_battery_count": 4,
         "storage_full_count": 1,
         "pending_reset_count": 2,
+        "is_exact": True,
     },
     "BulkCancelOutcomes": {
         "data": [

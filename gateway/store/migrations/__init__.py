@@ -11,6 +11,7 @@ from gateway.store.migrations import (
     steps_021_to_030,
     steps_031_to_040,
     steps_041_to_050,
+    steps_051_to_060,
 )
 from gateway.store.migrations.step import STEPS
 
@@ -21,4 +22,5 @@ __all__ = [
     "steps_021_to_030",
     "steps_031_to_040",
     "steps_041_to_050",
+    "steps_051_to_060",
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.store.postgres import steps_031_to_040, steps_041_to_050
+from gateway.store.postgres import steps_031_to_040, steps_041_to_050, steps_051_to_060
 
 STEP_TABLE: Final = "schema_steps"
 HAS_STEPS: Final = f"""SELECT CASE WHEN current_schema() IS NOT NULL THEN EXISTS (SELECT 1 FROM pg_catalog.pg_tables
@@ -196,6 +196,8 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p048_short_ids_in_indexes": steps_041_to_050.P048,
     "p049_narrow_health": steps_041_to_050.P049,
     "p050_hashes_of_tokens": steps_041_to_050.P050,
+    "p051_device_states": steps_051_to_060.P051,
+    "p052_events_by_time": steps_051_to_060.P052,
 }
 """Statements by the name of their step, in order."""
 

@@ -17,7 +17,7 @@ _IS_COUNTED: Final = """OLD.connection <> NEW.connection OR OLD.low_battery <> N
     OR OLD.storage_full <> NEW.storage_full"""
 
 
-def _trigger(name: str, fires: str, when: str, statement: str) -> tuple[str, str]:
+def trigger(name: str, fires: str, when: str, statement: str) -> tuple[str, str]:
     """Return the statements for a trigger of each row and its function, which have the same name."""
     return (
         f"""CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -40,34 +40,34 @@ P042: Final = (
                 AND e.deleted_at IS NULL)
         FROM projects p LEFT JOIN devices d ON d.project_id = p.id AND d.deleted_at IS NULL
         LEFT JOIN health h ON h.device_pk = d.pk GROUP BY p.id""",
-    *_trigger("count_project", "INSERT ON projects", "true", "INSERT INTO device_counts (project_id) VALUES (NEW.id)"),
-    *_trigger(
+    *trigger("count_project", "INSERT ON projects", "true", "INSERT INTO device_counts (project_id) VALUES (NEW.id)"),
+    *trigger(
         "count_device",
         "INSERT ON devices",
         "NEW.deleted_at IS NULL",
         """UPDATE device_counts SET total = total + 1, bound = bound + (NEW.bound_at IS NOT NULL)::int
             WHERE project_id = NEW.project_id""",
     ),
-    *_trigger(
+    *trigger(
         "count_binding",
         "UPDATE OF bound_at ON devices",
         "OLD.deleted_at IS NULL AND (OLD.bound_at IS NULL) <> (NEW.bound_at IS NULL)",
         """UPDATE device_counts SET bound = bound + (NEW.bound_at IS NOT NULL)::int - (OLD.bound_at IS NOT NULL)::int
             WHERE project_id = NEW.project_id""",
     ),
-    *_trigger(
+    *trigger(
         "count_deletion",
         "UPDATE OF deleted_at ON devices",
         "OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL",
         _OF_DEVICE.format("-"),
     ),
-    *_trigger(
+    *trigger(
         "count_restoration",
         "UPDATE OF deleted_at ON devices",
         "OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL",
         _OF_DEVICE.format("+"),
     ),
-    *_trigger(
+    *trigger(
         "count_first_health",
         "INSERT ON health",
         "true",
@@ -75,7 +75,7 @@ P042: Final = (
             low_battery = low_battery + (NEW.low_battery = 1)::int,
             storage_full = storage_full + (NEW.storage_full = 1)::int WHERE project_id = {_LIVING}""",  # noqa: S608 - constants
     ),
-    *_trigger(
+    *trigger(
         "count_health",
         "UPDATE OF connection, low_battery, storage_full ON health",
         _IS_COUNTED,
@@ -85,13 +85,13 @@ P042: Final = (
             storage_full = storage_full + (NEW.storage_full = 1)::int - (OLD.storage_full = 1)::int
             WHERE project_id = {_LIVING}""",  # noqa: S608 - constants
     ),
-    *_trigger(
+    *trigger(
         "count_reset",
         "INSERT ON commands",
         "NEW.type = 'factory_reset' AND NEW.status IN ('pending', 'delivered')",
         f"UPDATE device_counts SET pending_resets = pending_resets + 1 WHERE project_id = {_LIVING}",  # noqa: S608 - constants
     ),
-    *_trigger(
+    *trigger(
         "count_end_of_reset",
         "UPDATE OF status ON commands",
         """NEW.type = 'factory_reset'

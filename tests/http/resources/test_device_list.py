@@ -137,7 +137,7 @@ async def test_a_total_is_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> 
 
     Kept counts are exact in any fleet.
     """
-    monkeypatch.setattr("gateway.store.device_list.MOST_COUNTED", 4)
+    monkeypatch.setattr("gateway.store.device_totals.MOST_COUNTED", 4)
     for number in range(6):
         await api.registered(f"BP-{number}", name="odd" if number % 2 else "even")
     for kept in ({}, {"status": "unbound"}, {"connection": "offline"}, {"seen": False}):

@@ -11,6 +11,18 @@ async def found(api: Api, **query: str) -> set[str]:
     return {each["serial_number"] for each in answer["data"]}
 
 
+async def test_a_short_text_is_found_at_the_beginning(api: Api) -> None:
+    """One or two characters: of the serial number, of the name or of a tag; not of ids, which all begin alike."""
+    first = await api.registered("BP-1", name="Ward 3")
+    await api.registered("bq-2", name="%_")
+    body(await api.back_end.patch(f"/v1/devices/{first['id']}", json={"tags": ["zz", "pilot"]}), 200)
+    expected = {"b": {"BP-1", "bq-2"}, "Bp": {"BP-1"}, "W": {"BP-1"}, "ZZ": {"BP-1"}, "pi": {"BP-1"}, "%": {"bq-2"}}
+    expected |= {text: set() for text in ("de", "3", "p-", "il", "_", ",", "\\")}
+    for text, serial_numbers in expected.items():
+        assert await found(api, search=text) == serial_numbers, text
+        assert await found(api, search=text, status="unbound") == serial_numbers, text
+
+
 async def test_text_is_found_in_every_field(api: Api) -> None:
     """In id, serial number, name and end user, in small letters and capitals, and as it is: no wildcard."""
     first = await api.registered("BP-100%", name="Ward 3, Bed_2")
@@ -19,7 +31,7 @@ async def test_text_is_found_in_every_field(api: Api) -> None:
     assert await found(api, search="100") == {"BP-100%", "BP-1000"}
     assert await found(api, search="100%") == {"BP-100%"}
     assert await found(api, search="bed_2") == {"BP-100%"}
-    assert await found(api, search="\\") == {"BP-2\\"}
+    assert await found(api, search="-2\\") == {"BP-2\\"}
     assert await found(api, search="WAND") == {"BP-2\\"}
     assert await found(api, search=first["id"][4:]) == {"BP-100%"}
     assert await found(api, search="ward", status="bound") == set()

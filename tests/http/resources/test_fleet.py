@@ -22,6 +22,7 @@ NOTHING = {
     "low_battery_count": 0,
     "storage_full_count": 0,
     "pending_reset_count": 0,
+    "is_exact": True,
 }
 
 
@@ -71,6 +72,7 @@ async def test_stats_count_each_device_in_each_of_its_states(api: Api) -> None:
         "low_battery_count": 2,
         "storage_full_count": 2,
         "pending_reset_count": 1,
+        "is_exact": True,
     }
 
 

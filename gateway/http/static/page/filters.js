@@ -27,7 +27,7 @@ export class Filters {
     const typed = () => this.#typed();
     this.search = el("input", {
       id: "search", type: "search", placeholder: "Id, serial number, name, tag, end user", maxlength: "128", autocomplete: "off",
-      spellcheck: "false", oninput: typed,
+      spellcheck: "false", oninput: typed, title: "One or two characters: the beginning of a serial number, name or tag",
     });
     this.selects = Object.entries(CHOICES).map(([name, [label, values]]) => select(name, label, values, () => this.#go()));
     this.texts = Object.entries(TEXTS).map(([name, [label, example]]) => text(name, label, example, typed));

@@ -126,17 +126,18 @@ def open_of_devices(view: View, device_pks: Sequence[int]) -> list[CommandRecord
 def closed_since(view: View, since: int, after: tuple[int, str], limit: int) -> list[ClosedTopic]:
     """Return topics whose last command became final since then, in the order of that.
 
-    ``after`` is ``final_at`` and ``id`` of the last row of the page before.
+    ``after`` is ``final_at`` and ``id`` of the last row of the page before. Other commands of a topic are looked up for
+    each row. For ``NOT EXISTS`` PostgreSQL reads all commands.
     """
     return view.records(
         ClosedTopic,
         """SELECT c.final_at, c.id, c.device_pk, d.id AS device_id, c.type
             FROM commands c JOIN devices d ON d.pk = c.device_pk
-            WHERE c.final_at >= ? AND (c.final_at > ? OR c.id > ?) AND NOT EXISTS
-                (SELECT 1 FROM commands o WHERE o.device_pk = c.device_pk AND o.type = c.type
-                AND o.status IN ('pending', 'delivered')) AND NOT EXISTS
-                (SELECT 1 FROM commands n WHERE n.device_pk = c.device_pk AND n.type = c.type
-                AND n.id > c.id AND n.final_at >= ?)
+            WHERE c.final_at >= ? AND (c.final_at > ? OR c.id > ?) AND
+                (SELECT o.id FROM commands o WHERE o.device_pk = c.device_pk AND o.type = c.type
+                AND o.status IN ('pending', 'delivered') LIMIT 1) IS NULL AND
+                (SELECT n.id FROM commands n WHERE n.device_pk = c.device_pk AND n.type = c.type
+                AND n.id > c.id AND n.final_at >= ? LIMIT 1) IS NULL
             ORDER BY c.final_at, c.id LIMIT ?""",
         *(after[0], *after, since, limit),
     )

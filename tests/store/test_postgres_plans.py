@@ -17,6 +17,7 @@ from gateway.store import (
     Tx,
     View,
     broker_entry_sql,
+    command_sql,
     device_count_sql,
     device_list,
     device_sql,
@@ -93,6 +94,13 @@ def fill(tx: Tx, devices: int) -> None:
             FROM devices WHERE project_id = ? AND bound_at IS NOT NULL""",
         PROJECT,
     )
+    for command_type, status in (("reboot", "pending"), ("trigger_upload", "executed")):
+        tx.run(
+            """INSERT INTO commands (id, device_pk, type, status, params, binding_generation, grant_token, created_at,
+                final_at) SELECT 'cmd_' || lpad(pk::text, 7, '0') || ?1::text, pk, ?1, ?2, '{}', 1, repeat('x', 1000),
+                1, CASE ?2::text WHEN 'executed' THEN pk END FROM devices WHERE mod(pk, 10) = 0""",
+            *(command_type, status),
+        )
     _let_triggers(tx, "ENABLE")
     device_count_sql.recount(tx)
 
@@ -204,6 +212,8 @@ PAGES: dict[str, Callable[[View, int], int]] = {
     "living devices": lambda view, after: len(device_sql.living(view, after, FEW)),
     "password entries": lambda view, after: len(broker_entry_sql.page(view, 1, f"dev_{after:07}", FEW).entries),
     "devices of another key": lambda view, after: len(grant_key_sql.to_ask(view, "other", after, FEW)),
+    "open commands": lambda view, after: len(command_sql.open_after(view, after, "", FEW)),
+    "closed topics": lambda view, after: len(command_sql.closed_since(view, 0, (after, ""), FEW)),
     "overdue devices": lambda view, _: len(health_sql.overdue(cast("Tx", view), 1, FEW)),
 }
 

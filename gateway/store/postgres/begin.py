@@ -11,8 +11,10 @@ IDLE_MS: Final = 5_000
 _BY_INDEX: Final = "SET LOCAL enable_mergejoin = off"
 """A page joins a few rows to others by their key. For a page behind a hundred thousand rows the server would merge two
 indexes from their first row on, and expects to be at the page at once. It took 500 ms in place of 1."""
+_SEES_COMMITS: Final = "ISOLATION LEVEL READ COMMITTED"
+"""Stated, since a server may have another default: a write would then decide by what was there before its lock."""
 BEGIN: Final = (
-    f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; {_BY_INDEX};"
+    f"BEGIN {_SEES_COMMITS}; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; {_BY_INDEX};"
     f" SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 )
 BEGIN_SHARED: Final = BEGIN.replace("xact_lock(", "xact_lock_shared(")

@@ -42,13 +42,16 @@ class Roaming:
 
     @asynccontextmanager
     async def on(self, cell: Site, *, will: bool = False) -> AsyncIterator[wire.Wire]:
-        """Connect at this cell, as soon as its broker lets it in."""
+        """Connect at this cell, as soon as its broker lets it in.
+
+        Without a keepalive, so that the broker does not end the session because the device is silent.
+        """
         last = wire.Will(self.topic("status"), b'{"status":"offline"}', retain=True) if will else None
         async with contextlib.AsyncExitStack() as stack:
 
             async def connected() -> wire.Wire | None:
                 client = await stack.enter_async_context(wire.Wire.open(cell.gateway.host, cell.gateway.port))
-                answer = await client.connect(self.id, self.id, mqtt_password_of(self.token), will=last)
+                answer = await client.connect(self.id, self.id, mqtt_password_of(self.token), keepalive=0, will=last)
                 return client if answer == wire.ACCEPTED else None
 
             client = await eventually(connected, "the broker lets the device in", guard_seconds=SETTLES_SECONDS)

@@ -1,4 +1,4 @@
-"""The registry on PostgreSQL: the same tables, writes of two gateways at once, lost connections, clear errors."""
+"""The registry on PostgreSQL: writes of two gateways at once, lost connections, clear errors."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,64 +13,14 @@ from gateway.core.postgres_address import PostgresAddress
 from gateway.errors import StoreError
 from gateway.store import Context, Store, Tx, View, event_sql, key_sql, location, open_database
 from gateway.store.batch import Batch
-from gateway.store.engine import DatabaseConnection
 from gateway.store.errors import PostgresError
 from gateway.store.postgres.connection import PostgresConnection
 from gateway.store.postgres.engine import open_registry
 from gateway.store.postgres.statements import translated
 from gateway.store.postgres.steps import STEP_TABLE
-from gateway.store.sqlite.engine import SqliteEngine
 from tests.support.postgres import database, sessions
 
-ENGINE_TABLES = {
-    *("_sqlite_migrations", "sqlite_sequence", STEP_TABLE, "event_counter"),
-    *(
-        f"device_search{which}{part}"
-        for which in ("", "_end_users")
-        for part in ("", "_data", "_idx", "_docsize", "_config")
-    ),
-}
-"""Tables that one engine alone has: its own book-keeping, numbers of events, the index of texts."""
-COLUMNS = {
-    "sqlite": """SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c
-        WHERE m.type = 'table'""",
-    "postgresql": """SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'
-        AND table_name NOT IN (SELECT inhrelid::regclass::text FROM pg_inherits)""",
-}
-INDEXES = {
-    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
-    "postgresql": """SELECT regexp_replace(c.relname, '^heartbeats_[0-9]+_', 'heartbeats_')
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind = 'i' AND n.nspname = 'public'
-        AND c.relname NOT IN (SELECT conname FROM pg_constraint)""",
-}
-TRIGGERS = {
-    "sqlite": "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'",
-    "postgresql": "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal",
-}
-ENGINE_INDEXES = {"idx__sqlite_migrations_migration_set_name", "devices_by_text"}
 WRITES = 40
-
-
-def _columns(connection: DatabaseConnection) -> set[tuple[str, str]]:
-    rows = connection.execute(COLUMNS[connection.dialect.name]).fetchall()
-    return {(row[0], row[1]) for row in rows if row[0] not in ENGINE_TABLES}
-
-
-def _indexes(connection: DatabaseConnection) -> set[str]:
-    return {row[0] for row in connection.execute(INDEXES[connection.dialect.name])} - ENGINE_INDEXES
-
-
-def _triggers(connection: DatabaseConnection) -> set[tuple[str, str]]:
-    return {(row[0], row[1]) for row in connection.execute(TRIGGERS[connection.dialect.name])}
-
-
-def test_both_engines_have_the_same_tables(tmp_path: Path) -> None:
-    """Table by table and column by column; indexes and triggers by their names."""
-    with closing(SqliteEngine(tmp_path).open()) as here, closing(open_registry(database(tmp_path))) as there:
-        assert _columns(here) == _columns(there)
-        assert _indexes(here) == _indexes(there)
-        assert _triggers(here) == _triggers(there) != set()
 
 
 async def test_two_gateways_write_at_once(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from gateway.mqtt import connect
 from gateway.mqtt.probe import ProbeTarget
 from gateway.settings.loading import Settings
 from gateway.settings.types import AUTO, EMBEDDED, MOSQUITTO
-from gateway.store import Store, device_count_sql
+from gateway.store import Store, gauge_sql
 from gateway.tls.certificates import ServerCertificate, client_context
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ async def _own_mosquitto(
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
 ) -> Broker:
-    devices = (await store.read(device_count_sql.of_all)).total
+    devices = await store.read(lambda view: gauge_sql.devices_at(view, settings.broker_id))
     own, password = managed.prepared(settings, certificate, devices), (await own_passwords(store)).of(GATEWAY_USER)
     locking = derived_password(password)
     users = {**accounts.passwords, GATEWAY_USER: password, LOCKS: locking}

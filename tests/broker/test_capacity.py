@@ -140,6 +140,9 @@ async def test_devices_at_home_elsewhere_do_not_count(tmp_path: Path) -> None:
         assert [gauge_sql.bound_at(world.view, each) for each in ("default", "brk_b")] == [2, 2]
         world.run(home_sql.assign, [world.device(world.bound("SN-4")[0]).pk], FIRST, None)
         assert [gauge_sql.bound_at(world.view, each) for each in ("default", "brk_b")] == [3, 3]
+        world.register("SN-5")
+        assert [gauge_sql.devices_at(world.view, each) for each in ("default", "brk_b")] == [4, 4]
+        assert [gauge_sql.mirrored_at(world.view, each, ALL) for each in ("default", "brk_b")] == [8, 8]
     async with Store(tmp_path, Context()) as store:
         with capture_logs() as logs:
             await CapacityMonitor(store, "brk_b", PASSWORD_FILE._replace(most=2)).look()

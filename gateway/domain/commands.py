@@ -27,6 +27,8 @@ SET_GRANT_KEY: Final = CommandType.SET_GRANT_KEY
 SUPERSEDED: Final = "reset.superseded"
 EXPIRED_AT_ONCE: Final = 500
 """Commands that one transaction closes, or gives another expiry. Each is independent of the others."""
+READ_AT_ONCE: Final = 200
+"""Open resets that are read at a time when all are signed again: about half a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -234,8 +236,11 @@ def raise_open_resets(tx: Tx) -> None:
     The lost registry may have sent later resets, which devices remember. Other open commands keep their ``seq``. One
     that the device has already skipped must not be executed after all.
     """
-    for command in command_sql.open_resets(tx):
-        _sign_with_next_seq(tx, command)
+    after = 0
+    while resets := command_sql.open_resets_after(tx, after, READ_AT_ONCE):
+        for command in resets:
+            _sign_with_next_seq(tx, command)
+        after = resets[-1].device_pk
 
 
 def _sign_with_next_seq(tx: Tx, command: CommandRecord) -> None:

@@ -169,9 +169,13 @@ def without_seq(view: View) -> list[CommandRecord]:
     return view.records(CommandRecord, f"{COMMANDS} WHERE {OPEN} AND c.seq IS NULL ORDER BY c.id")
 
 
-def open_resets(view: View) -> list[CommandRecord]:
-    """Return open factory resets of all devices, oldest first."""
-    return view.records(CommandRecord, f"{COMMANDS} WHERE {OPEN} AND c.type = 'factory_reset' ORDER BY c.id")
+def open_resets_after(view: View, device_pk: int, limit: int) -> list[CommandRecord]:
+    """Return open factory resets of devices after this one, by their row numbers."""
+    return view.records(
+        CommandRecord,
+        f"{COMMANDS} WHERE {OPEN} AND c.type = 'factory_reset' AND c.device_pk > ? ORDER BY c.device_pk LIMIT ?",
+        *(device_pk, limit),
+    )
 
 
 def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:

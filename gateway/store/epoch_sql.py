@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.store import broker_sql
 from gateway.store.key_sql import EPOCH_BASE, meta, set_meta
-from gateway.store.outbox_sql import STATE, mark_all_mirrors
+from gateway.store.outbox_sql import STATE, mark_fleet
 
 if TYPE_CHECKING:
     from gateway.store.transaction import Tx, View
@@ -81,7 +81,7 @@ def raise_generations(tx: Tx, to: int) -> int:
     Tokens and open commands keep theirs: a device that is still bound goes on obeying commands of its own generation.
     """
     changed = tx.run("UPDATE devices SET binding_generation = ?, updated_at = ?", to, tx.now).rowcount
-    mark_all_mirrors(tx, [row["pk"] for row in tx.all("SELECT pk FROM devices WHERE deleted_at IS NULL")], STATE)
+    mark_fleet(tx, STATE)
     return changed
 
 

@@ -134,6 +134,16 @@ def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str, *, broker: 
         _mark_mirrors(tx, PROJECT_STATE, f"{changed} AND {_IS_READ}", [json.dumps(pks)], broker)
 
 
+def mark_fleet(tx: Tx, detail: str) -> None:
+    """Do the same for all devices that are not deleted, without reading them."""
+    if not is_mirrored(tx.rules, detail):
+        return
+    living = "SELECT d.pk FROM devices d WHERE d.deleted_at IS NULL"
+    _mark_mirrors(tx, detail, f"({living}) AS d", [], None)
+    if detail == STATE:
+        _mark_mirrors(tx, PROJECT_STATE, f"({living} AND {_IS_READ}) AS d", [], None)
+
+
 def mark_listed(tx: Tx, detail: str, device_pks: Sequence[int], broker: int | None) -> None:
     """Mark a mirrored topic of these devices, whatever the rules have mirrored."""
     listed = f"(SELECT value AS pk FROM ({tx.dialect.numbers}) AS listed) AS d"  # noqa: S608 - a constant

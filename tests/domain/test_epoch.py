@@ -14,9 +14,9 @@ import pytest
 import structlog
 
 from gateway.bootstrap import first_start
-from gateway.domain import epoch
+from gateway.domain import commands, devices, epoch
 from gateway.settings.loading import Settings
-from gateway.store import DATABASE_NAME, View, open_database, signing_key_sql
+from gateway.store import DATABASE_NAME, Rules, View, account_sql, open_database, outbox_sql, signing_key_sql
 from gateway.store.broker_sql import FIRST
 from gateway.store.epoch_sql import Position, position
 from gateway.store.position_file import POSITION_NAME, read_position, write_position
@@ -111,6 +111,33 @@ def test_sequence_numbers_rise_over_an_epoch(world: World) -> None:
     assert found is not None
     assert found[1] == 2**30 + 1
     assert begin(world, known=found[1]).base > 2**30 + epoch.STEP
+
+
+def test_all_open_resets_are_signed_again_a_page_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, and no other command."""
+    monkeypatch.setattr(commands, "READ_AT_ONCE", 2)
+    resets = [world.reset(world.bound(f"SN-{number}")[0]) for number in range(5)]
+    other = world.create(world.bound("SN-5")[0], "reboot")
+    base = begin(world).base
+    assert [world.again(each).seq for each in resets] == [base + 1] * 5
+    assert world.again(other).seq == other.seq
+
+
+def test_the_states_of_all_living_devices_are_mirrored_again(tmp_path: Path) -> None:
+    """To integrators of all projects, and to those of projects that have one."""
+    with World(tmp_path, rules=Rules(mirrored=(outbox_sql.STATE,))) as world:
+        for serial in ("SN-1", "SN-2"):
+            world.register(serial)
+        deleted = world.register("SN-3")
+        world.run(lambda tx: devices.delete(tx, world.project_id, deleted, "key_test"))
+        world.settle()
+        begin(world)
+        assert world.outbox() == [("mirror", "state")] * 2
+        world.settle()
+        world.run(account_sql.create, "integrator_ward", world.project_id)
+        world.settle()
+        begin(world)
+        assert sorted(world.outbox()) == [("mirror", "project_state")] * 2 + [("mirror", "state")] * 2
 
 
 def test_the_generation_is_above_all_known_ones(world: World) -> None:

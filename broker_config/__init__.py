@@ -21,6 +21,7 @@ _PREFIX = re.compile(r"([A-Za-z0-9_.-]+/)*")
 _HOST = re.compile(r"[A-Za-z0-9_.:-]+")
 _USER = re.compile(r"[a-z_][a-z0-9_-]*")
 _HIGHEST_PORT = 65_535
+_WRITTEN_FOR = re.compile(r"^# Limits are those of a fleet of (\d+) devices\.$", re.MULTILINE)
 TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2, the minimum that Mosquitto accepts: no CBC (RFC 9325, section 4.2)."""
 
@@ -134,6 +135,15 @@ def render(directory: Path, **options: Unpack[Options]) -> Rendered:
     return rendered
 
 
+def written_for(config: Path) -> int | None:
+    """Return the size of the fleet that this `mosquitto.conf` was written for, or None if that cannot be read."""
+    try:
+        found = _WRITTEN_FOR.search(config.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
 def _new(file: Path) -> TextIO:
     """Create a file in a folder that belongs to the broker, without following a link in its place.
 
@@ -159,7 +169,8 @@ def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[s
         persistence_dir=persistence,
         locks=persistence / "locks.json",
     )
-    limits = size_limits(options.get("devices", DEFAULT_DEVICES))
+    devices = max(DEFAULT_DEVICES, options.get("devices", DEFAULT_DEVICES))
+    limits = size_limits(devices)
     seen = _relative_to(rendered, directory) if options.get("inside") else rendered
     prefix = "empty, or levels of A-Z a-z 0-9 _ . - that each end with /"
     values = {
@@ -173,6 +184,7 @@ def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[s
         "persistence_dir": _checked_path("persistence_dir", seen.persistence_dir),
         "tls": _tls_lines(options.get("tls")),
         "plugin": _plugin_lines(options.get("plugin"), seen.locks),
+        "devices": str(devices),
         "autosave_interval": str(limits.autosave_seconds),
         "queued_messages": str(limits.queued_messages),
         "queued_bytes": str(limits.queued_bytes),

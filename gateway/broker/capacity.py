@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from broker_config.sizes import MOST_QUEUED_FOR
+from gateway.broker.mosquitto import managed
 from gateway.errors import StoreError
 from gateway.settings.types import EMBEDDED, MOSQUITTO
 from gateway.store import Purpose, Store, View, gauge_sql, outbox_sql
@@ -107,16 +108,39 @@ def retained_states(mirrored: frozenset[str]) -> Capacity:
     )
 
 
-def configuration(devices: int) -> Capacity:
-    """Return how many devices a ``mosquitto.conf`` that was written for ``devices`` is good for."""
+_CONFIGURATION: Final = (
+    "size in mosquitto.conf",
+    "devices",
+    gauge_sql.devices_at,
+)
+_OUTGROWN: Final = (
+    "its autosave_interval and its limits were written for fewer. In a larger fleet a new subscriber gets some of the "
+    "retained states only, and saves take more of Mosquitto's time."
+)
+
+
+def growth(devices: int) -> Capacity:
+    """Return how far a fleet may grow after the gateway has written ``mosquitto.conf`` for ``devices`` at its start.
+
+    A queue holds 1.8 times the states of that fleet.
+    """
     return Capacity(
-        "size in mosquitto.conf",
-        "devices",
-        gauge_sql.devices_at,
+        *_CONFIGURATION,
+        devices * 3 // 2,
+        f"mosquitto.conf, written at the start for {devices},",
+        _OUTGROWN,
+        "Restart the gateway at a quiet hour: it writes mosquitto.conf for the fleet of that moment ('gateway docs "
+        "scaling').",
+    )
+
+
+def configuration(devices: int) -> Capacity:
+    """Return how many devices a ``mosquitto.conf`` that an operator wrote for ``devices`` is good for."""
+    return Capacity(
+        *_CONFIGURATION,
         devices,
         "mosquitto.conf",
-        "its autosave_interval, and its limits of queues, memory and open files, were written for that number. In a "
-        "larger fleet a new subscriber gets some of the retained states only, and saves take more of Mosquitto's time.",
+        _OUTGROWN,
         "Run 'gateway broker init DIR --devices N' with the size that you expect, and restart Mosquitto and the "
         "gateway. If you wrote mosquitto.conf yourself, set mosquitto_devices to the size that it is good for "
         "('gateway docs scaling').",
@@ -132,8 +156,10 @@ def capacities(kind: str, settings: Settings) -> Iterator[Capacity]:
         mirrored = {outbox_sql.STATE: settings.publish_state, outbox_sql.DISCOVERY: settings.home_assistant}
         if settings.publish_state:
             yield retained_states(frozenset(name for name, is_on in mirrored.items() if is_on))
-            if kind != MOSQUITTO:  # the gateway's own is configured for the fleet at each start
+            if kind != MOSQUITTO:
                 yield configuration(settings.mosquitto_devices)
+            elif written := managed.written_for(settings):
+                yield growth(written)
 
 
 class CapacityMonitor:

@@ -158,7 +158,7 @@ def _values(site: DeploymentPlan, places: DeploymentPaths, password: str) -> dic
         "broker_capabilities": _broker_capabilities(site),
         "open_files": str(site.sizes.open_files),
         "memory_max": f"{site.sizes.unit_megabytes}M",
-        "devices": "" if site.devices is None else f"{_DEVICES}{site.devices}\n",
+        "devices": "" if site.devices is None else f"{_DEVICES}{max(DEFAULT_DEVICES, site.devices)}\n",
         "cell": settings_text(site.cell, site.directory),
         "start_limit": _UNLIMITED if site.cell else "",
         **_addresses(site, places, password),

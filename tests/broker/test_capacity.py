@@ -19,6 +19,7 @@ from gateway.broker.capacity import (
     configuration,
     retained_states,
 )
+from gateway.broker.mosquitto import managed
 from gateway.settings.loading import load
 from gateway.store import Context, Store, Tx, account_sql, gauge_sql, home_sql, outbox_sql
 from gateway.store.broker_sql import FIRST
@@ -94,7 +95,7 @@ async def test_a_limit_that_is_near_is_said_before_it_is_passed(tmp_path: Path) 
 def test_each_kind_of_broker_has_its_limits(
     tmp_path: Path, kind: str, settings: dict[str, Any], named: list[str]
 ) -> None:
-    """A Mosquitto of the gateway is configured for the fleet at each start. Of an unknown broker no limit is known."""
+    """Of a broker that is not known to be Mosquitto no limit is known."""
     loaded = load({"data_dir": str(tmp_path), **settings}, {}).settings
     found = list(capacities(kind, loaded))
     assert [each.name for each in found] == named
@@ -130,6 +131,17 @@ def test_documented_sizes_hold() -> None:
     ):
         assert f"| {most:,} {what}" in scaling
     assert f"more than {PASSWORD_FILE.most:,} bound devices" in scaling
+
+
+@pytest.mark.parametrize(("devices", "near"), [(0, 30_000), (100_000, 120_000)])
+def test_a_fleet_outgrows_what_the_gateway_wrote_at_its_start(tmp_path: Path, devices: int, near: int) -> None:
+    """Its own mosquitto.conf says for how many it is; at a restart it is written for the fleet of that moment."""
+    settings = load({"data_dir": str(tmp_path), "mqtt": "127.0.0.1:0", "broker": "mosquitto"}, {}).settings
+    managed.prepared(settings, None, devices)
+    found = list(capacities("mosquitto", settings))[-1]
+    warnings = [found.warning(number) for number in (near - 1, near, near * 5 // 4 + 1)]
+    assert [each and each.event for each in warnings] == [None, NEARLY_REACHED, EXCEEDED]
+    assert "Restart the gateway" in found.remedy
 
 
 async def test_devices_at_home_elsewhere_do_not_count(tmp_path: Path) -> None:

@@ -249,6 +249,8 @@ def test_the_size_of_the_fleet_sets_limits(tmp_path: Path) -> None:
     directory = init(tmp_path / "site").site.directory
     assert load({}, {}, directory / SETTINGS).settings.mosquitto_devices == DEFAULT_DEVICES
     assert {"LimitNOFILE=65536", "MemoryMax=2048M"} < set(lines(directory / unit))
+    assert initialise(directory, InitOptions(devices=100)).files[CONFIG] == "unchanged"
+    assert load({}, {}, directory / SETTINGS).settings.mosquitto_devices == DEFAULT_DEVICES
     assert initialise(directory, InitOptions(devices=200_000)).files[CONFIG] == "updated"
     assert initialise(directory, InitOptions()).files[CONFIG] == "unchanged"
     assert load({}, {}, directory / SETTINGS).settings.mosquitto_devices == 200_000

@@ -91,6 +91,11 @@ def prepared(settings: Settings, certificate: ServerCertificate | None, devices:
     return ManagedMosquitto(listening, _inside(listening), pinned, files)
 
 
+def written_for(settings: Settings) -> int | None:
+    """Return the size of the fleet that its files were written for, or None if no file says it."""
+    return broker_config.written_for(settings.data_dir / FOLDER / "mosquitto.conf")
+
+
 def _user() -> pwd.struct_passwd | None:
     """Return the user that Mosquitto becomes when root starts it, or None when it keeps the user of the gateway.
 

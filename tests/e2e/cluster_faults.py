@@ -67,6 +67,21 @@ class ClusterFaultInjector(FaultInjector):
             await asyncio.sleep(fault.seconds)
             await pair.rebuild()
 
+    async def cut_replication(self, fault: Fault) -> None:
+        """The line between primary and standby is cut: commits wait until it is back."""
+        line = self._cluster.replication
+
+        def waits() -> bool:
+            line.closed = True  # another fault of this line may just have ended
+            line.cut()
+            return pair.commits_wait()
+
+        async with self.alone_with(self._cluster.pair) as pair:
+            await eventually(waits, "a commit waits for the standby")
+            await asyncio.sleep(fault.seconds)
+            line.closed = False
+            await pair.replicates()
+
     async def _comes_back(self, pair: PostgresPair) -> None:
         """Wait until the primary takes statements again: it ends by itself, or recovers by itself."""
 
@@ -83,7 +98,7 @@ class ClusterFaultInjector(FaultInjector):
 
 CLUSTER_FAULTS = (
     *("kill_primary", "freeze_gateway", "fill_disk", "kill_gateway", "kill_standby"),
-    *("kill_primary", "kill_starting_gateway", "stop_gateway"),
+    *("cut_replication", "kill_primary", "kill_starting_gateway", "stop_gateway"),
 )
 """Each comes in its turn."""
 OTHER_WEIGHTS = {name: weight for name, weight in WEIGHTS.items() if name not in CLUSTER_FAULTS}

@@ -1,7 +1,7 @@
 """A cluster under chaos: three gateways, a PostgreSQL primary with its synchronous standby, lines between all of them.
 
 operators ──http──▶ gateways ──lines──▶ Mosquitto ◀──air── devices
-                        └──────lines──▶ primary ──▶ standby
+                        └──────lines──▶ primary ──line──▶ standby
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tests.e2e.chaos_world import (
 from tests.e2e.program import started
 from tests.support.postgres import execute
 from tests.support.postgres_pair import PairedServer, PostgresPair
-from tests.support.proxy import SocketProxy
+from tests.support.proxy import Proxy, SocketProxy
 from tests.support.wait import eventually
 
 LEASE_SECONDS = 6
@@ -65,6 +65,12 @@ class ClusterWorld(ChaosWorld):
 
     pair: PostgresPair = field(default_factory=PostgresPair)
     scale: Scale = field(default_factory=Scale)
+    replication: Proxy = field(default_factory=lambda: Proxy(lambda: 0))
+    """The line by which the standby follows the primary, whichever of the two servers that is."""
+
+    def lines(self) -> list[Proxy]:
+        """Everything that can be cut."""
+        return [*super().lines(), self.replication]
 
     async def settled(self) -> None:
         """Wait until every gateway is ready, and one of them serves each broker."""
@@ -99,10 +105,13 @@ async def running_cluster(folder: Path, seed: int, scale: Scale) -> AsyncIterato
     async with contextlib.AsyncExitStack() as stack:
         roaming = random.Random(f"{seed}/roaming")  # noqa: S311 - to come again
         cells = await stack.enter_async_context(running_cells(folder, roaming, scale.brokers, homes=scale.homes))
-        pair = stack.enter_context(PostgresPair(disk_kib=_DISK_KIB))
+        line = await stack.enter_async_context(SocketProxy(lambda: pair.primary.socket))
+        pair = stack.enter_context(PostgresPair(disk_kib=_DISK_KIB, line_port=line.port))
         execute(pair.primary, f"CREATE DATABASE {_DATABASE}")
         await pair.replicates()
-        world = ClusterWorld(seed, folder, [], cells, pair.address(_DATABASE), "", pair=pair, scale=scale)
+        world = ClusterWorld(
+            *(seed, folder, [], cells, pair.address(_DATABASE), ""), pair=pair, scale=scale, replication=line
+        )
         clocks: list[tuple[str, ...]] = [()] * scale.gateways
         if scale.clock_off:
             clocks[world.rng("clock").randrange(scale.gateways)] = _clock_off(world)
@@ -146,4 +155,4 @@ async def _member(world: ClusterWorld, number: int, by: tuple[str, ...]) -> Asyn
 
 
 def _database_line(server: PairedServer) -> SocketProxy:
-    return SocketProxy(server.folder / ".s.PGSQL.5432")
+    return SocketProxy(lambda: server.socket)

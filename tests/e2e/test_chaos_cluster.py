@@ -1,8 +1,8 @@
 """Chaos in a cluster: gateways are killed and frozen, the database fails over, lines are cut, operators go on.
 
-One cluster plays ten rounds, drawn from its seed. `make chaos-cluster ROUNDS=100` plays ten clusters with more devices,
-which roam between two brokers, or in every other cluster have one of them as their home and are moved. `make
-chaos-cluster ROUNDS=10 SEED=…` plays one of them again, as far as real processes allow.
+One cluster plays ten rounds, drawn from its seed, with devices that roam between two brokers. `make chaos-cluster
+ROUNDS=100` plays ten clusters with more devices; in every other cluster each device has one broker as its home, and is
+moved. `make chaos-cluster ROUNDS=10 SEED=…` plays one of them again, as far as real processes allow.
 """
 
 import asyncio
@@ -37,13 +37,10 @@ def clusters() -> range:
 
 
 def scale(seed: int) -> Scale:
-    """Few devices and one broker, unless a number of devices is asked for.
-
-    Then there are two brokers. Devices roam between them, or have homes where the seed is even.
-    """
+    """Few devices, unless a number of devices is asked for. They roam, or have homes where the seed is even."""
     devices = int(os.environ.get("CLUSTER_DEVICES", "0"))
     if not devices:
-        return Scale()
+        return Scale(brokers=2, homes=seed % 2 == 0)
     return Scale(devices // 4, devices - devices // 4, devices / 40, brokers=2, homes=seed % 2 == 0)
 
 

@@ -1,4 +1,4 @@
-"""The database fails over: the primary is killed under load, its synchronous standby is promoted."""
+"""The synchronous standby is cut off under load; then the primary is killed, and the standby is promoted."""
 
 import asyncio
 import contextlib
@@ -23,6 +23,7 @@ from tests.support.measured import MEASURED, Measured
 from tests.support.wait import eventually
 
 SMALL = Scale(steady=3, troubled=3, interval=0.2, gateways=2, clock_off=False)
+WAITED = "WAITED"
 SETTLES_SECONDS = 60.0
 """Guard for what ends with a promotion on a busy machine; no statement about speed."""
 
@@ -39,6 +40,8 @@ async def test_a_promoted_standby_has_all_that_was_confirmed(tmp_path: Path, rec
             async with at_work(reader.run(), *(world.operator(device).run() for device in world.troubled)):
                 await _works(world)
                 await _shows_the_standby(world)
+                await _waits_for_the_standby(world)
+                await _works(world)
                 await _fails_over(world, record_property)
                 await world.pair.rebuild()
                 await _works(world)
@@ -48,6 +51,7 @@ async def test_a_promoted_standby_has_all_that_was_confirmed(tmp_path: Path, rec
                 await reader.has_heard_all()
         await audit.wait_until_all_arrived(world)
         await world.settled()
+        await _is_registered_once(world)
         await audit.both_sides_agree(world)
         audit.resets_are_kept(world)
         audit.no_device_wiped_twice(world)
@@ -56,6 +60,47 @@ async def test_a_promoted_standby_has_all_that_was_confirmed(tmp_path: Path, rec
         audit.no_unexpected_errors(world)
         for member in world.members:
             assert await member.gateway.stop() == 0
+
+
+async def _waits_for_the_standby(world: ClusterWorld) -> None:
+    """While the line between the servers is cut nothing is confirmed, and each gateway says why. Then all goes on."""
+    world.replication.closed = True
+    world.replication.cut()
+    await eventually(world.pair.commits_wait, "a commit waits", guard_seconds=SETTLES_SECONDS)
+    async with world.direct() as client:
+        asked = asyncio.create_task(_register(client))
+        for member in world.members:
+            await eventually(_is_stuck(member), f"{member.gateway.name} says it", guard_seconds=SETTLES_SECONDS)
+        assert not (asked.done() and asked.result()), "it was confirmed without the standby"
+        world.replication.closed = False
+        await world.pair.replicates()
+        await asked
+        await eventually(lambda: _register(client), "it is confirmed", guard_seconds=SETTLES_SECONDS)
+
+
+async def _register(client: httpx.AsyncClient) -> bool:
+    """The same request each time. Return whether it was confirmed; a gateway gives up after a while."""
+    key = {"Idempotency-Key": "of-the-device-that-waited"}
+    answer = await client.post("/v1/devices", json={"serial_number": WAITED}, headers=key)
+    assert answer.is_success or answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
+    return answer.is_success
+
+
+def _is_stuck(member: Member) -> Any:
+    async def stuck() -> bool:
+        async with httpx.AsyncClient(timeout=30.0) as client:
+            metrics = (await client.get(f"{member.gateway.url}/metrics")).text
+        return "gateway_database_commits_stuck 1.0" in metrics.splitlines()
+
+    return stuck
+
+
+async def _is_registered_once(world: ClusterWorld) -> None:
+    """The promoted server has the device that was confirmed when the line was back."""
+    async with world.direct() as client:
+        found = (await client.get("/v1/devices", params={"serial_number": WAITED})).json()["data"]
+        events = (await client.get(f"/v1/devices/{found[0]['id']}/events")).json()["data"]
+    assert [len(found), [each["type"] for each in events]] == [1, ["device.registered"]]
 
 
 async def _fails_over(world: ClusterWorld, record_property: Measured) -> None:

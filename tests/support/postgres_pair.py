@@ -30,18 +30,23 @@ _SETTINGS = (
 _SLOT = "standby"
 _KEPT = ("-X", "stream", "-C", "-S", _SLOT, "--checkpoint=fast", "--no-sync")
 _GONE = f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{_SLOT}'"  # noqa: S608 - a constant
+_COMMIT_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 _WAITS = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'sync'"
 
 
 class PairedServer(PostgresServer):
     """One of the two. With ``source`` its data are a copy of that server, which it follows.
 
-    ``disk_kib``: its data are on a file system of this size, where mounting one is allowed.
+    ``disk_kib``: its data are on a file system of this size, where mounting one is allowed. ``source_port``: the port
+    of a proxy on loopback, by which it follows; 0: by the socket of that server.
     """
 
-    def __init__(self, *settings: str, source: PostgresServer | None = None, disk_kib: int = 0) -> None:
+    def __init__(
+        self, *settings: str, source: PostgresServer | None = None, disk_kib: int = 0, source_port: int = 0
+    ) -> None:
         super().__init__(*_SETTINGS, *settings)
         self._source = source
+        self._source_port = source_port
         self._disk_kib = disk_kib if may_mount() else 0
 
     @property
@@ -53,6 +58,11 @@ class PairedServer(PostgresServer):
     def data(self) -> Path:
         """Its data directory."""
         return self.disk / "data"
+
+    @property
+    def socket(self) -> Path:
+        """The socket on which it takes connections."""
+        return self.folder / ".s.PGSQL.5432"
 
     @property
     def runs(self) -> bool:
@@ -74,7 +84,7 @@ class PairedServer(PostgresServer):
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
-        for lock in (self.data / "postmaster.pid", self.folder / ".s.PGSQL.5432.lock"):
+        for lock in (self.data / "postmaster.pid", self.socket.with_name(f"{self.socket.name}.lock")):
             lock.unlink()  # its process may not be reaped yet, and would then count as running
 
     def follow(self, source: PostgresServer) -> None:
@@ -96,8 +106,12 @@ class PairedServer(PostgresServer):
             super()._make_data()
             return
         execute(self._source, _GONE)
-        url = f"host={self._source.folder} user={ADMINISTRATOR} application_name={self.folder.name}"
+        who = f"user={ADMINISTRATOR} application_name={self.folder.name}"
+        url = f"host={self._source.folder} {who}"
         self._run("pg_basebackup", "-R", *_KEPT, "-d", url, "-D", self.data)
+        if self._source_port:
+            with (self.data / "postgresql.auto.conf").open("a") as settings:
+                settings.write(f"primary_conninfo = 'host=127.0.0.1 port={self._source_port} {who}'\n")
 
     def _make_disk(self) -> None:
         if self._disk_kib:
@@ -109,18 +123,21 @@ class PairedServer(PostgresServer):
 
 
 class PostgresPair:
-    """The two servers, from the entry of the block to its end."""
+    """The two servers, from the entry of the block to its end.
 
-    def __init__(self, *settings: str, disk_kib: int = 0) -> None:
+    ``line_port``: the port of a proxy to the primary's socket, by which the standby follows; 0: without one.
+    """
+
+    def __init__(self, *settings: str, disk_kib: int = 0, line_port: int = 0) -> None:
         self._settings = settings
         self._disk_kib = disk_kib
+        self._line_port = line_port
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with self._stack as stack:
-            size = self._disk_kib
-            self.primary = stack.enter_context(PairedServer(*self._settings, disk_kib=size))
-            self.standby = stack.enter_context(PairedServer(*self._settings, source=self.primary, disk_kib=size))
+            self.primary = stack.enter_context(self._server())
+            self.standby = stack.enter_context(self._server(self.primary))
             self.servers = (self.primary, self.standby)
             self._stack = stack.pop_all()
         return self
@@ -129,6 +146,9 @@ class PostgresPair:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _server(self, source: PostgresServer | None = None) -> PairedServer:
+        return PairedServer(*self._settings, source=source, disk_kib=self._disk_kib, source_port=self._line_port)
 
     def address(self, database: str) -> PostgresAddress:
         """Return the address of a database, with both hosts."""
@@ -148,6 +168,10 @@ class PostgresPair:
         """Make the server that is down the standby of the primary, and have the primary wait for it."""
         await asyncio.to_thread(self.standby.follow, self.primary)
         await self.replicates()
+
+    def commits_wait(self) -> bool:
+        """Return whether a commit waits for the standby at this moment."""
+        return bool(execute(self.primary, _COMMIT_WAITS))
 
     async def replicates(self) -> None:
         """Have the primary wait for its standby with each commit; return when it does."""

@@ -152,15 +152,15 @@ class Proxy:
 
 
 class SocketProxy(Proxy):
-    """Forwards to a socket in the file system."""
+    """Forwards to a socket in the file system, which is asked for at each connection."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Callable[[], Path]) -> None:
         super().__init__(lambda: 0)
         self._target = target
 
     async def connect_onwards(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the socket."""
-        return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_unix_connection(self._target())
 
 
 class MqttProxy(Proxy):

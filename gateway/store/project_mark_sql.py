@@ -40,14 +40,20 @@ def go_on(tx: Tx) -> int:
 
 
 def _mark(tx: Tx, project_id: str, after: int) -> int:
-    rows = tx.all(
-        f"""SELECT pk FROM devices WHERE {short_ids.same(tx.dialect, "project_id", "?1")} AND deleted_at IS NULL
-            AND pk > ?2 ORDER BY pk LIMIT ?3""",  # noqa: S608 - constants
-        *(project_id, after, AT_ONCE),
-    )
-    mark_listed(tx, PROJECT_STATE, [row["pk"] for row in rows], None)
-    if len(rows) == AT_ONCE:
-        key_sql.set_meta(tx, f"{MARKS}{project_id}", str(rows[-1]["pk"]))
+    pks = page(tx, project_id, after, AT_ONCE)
+    mark_listed(tx, PROJECT_STATE, pks, None)
+    if len(pks) == AT_ONCE:
+        key_sql.set_meta(tx, f"{MARKS}{project_id}", str(pks[-1]))
     else:
         key_sql.forget_meta(tx, f"{MARKS}{project_id}")
-    return len(rows)
+    return len(pks)
+
+
+def page(view: View, project_id: str, after: int, limit: int) -> list[int]:
+    """Return the row numbers of devices of the project after this one, at most so many."""
+    rows = view.all(
+        f"""SELECT pk FROM devices WHERE {short_ids.same(view.dialect, "project_id", "?1")} AND deleted_at IS NULL
+            AND pk > ?2 ORDER BY pk LIMIT ?3""",  # noqa: S608 - constants
+        *(project_id, after, limit),
+    )
+    return [row["pk"] for row in rows]

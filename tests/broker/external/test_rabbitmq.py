@@ -157,9 +157,10 @@ async def test_new_connections_are_refused_while_the_gateway_is_down(testbed: Mq
 
 
 async def test_retained_messages_lost_by_the_broker_are_republished_without_a_scan(testbed: MqttTestbed) -> None:
-    """No wildcard tells what is retained, so at a connect each open command is published again."""
-    device = await bound(testbed)
+    """No wildcard tells what is retained. Open commands are asked for by name; those that lack are published again."""
+    device, other = await bound(testbed), await bound(testbed, "SN-2")
     command = await testbed.reset(device)
+    await testbed.reset(other)
     await testbed.settled()
     topic = device.topic("commands/factory_reset")
     async with testbed.admin() as admin:
@@ -168,7 +169,9 @@ async def test_retained_messages_lost_by_the_broker_are_republished_without_a_sc
     await testbed.stop()
     with capture_logs() as logs:
         await testbed.start()
-    assert [entry["wildcard_retained"] for entry in logs if entry["event"] == "broker.reconciled"] == [False]
+    [compared] = [entry for entry in logs if entry["event"] == "broker.reconciled"]
+    assert (compared["wildcard_retained"], compared["asked"], compared["marked"]) == (False, 2, 1)
+    assert [entry["topic"] for entry in logs if entry["event"] == "command.published"] == [topic]
     found = await held(testbed, topic)
     assert found == command_sql.payload(command).model_dump_json().encode()
 

@@ -1,8 +1,8 @@
 """Lists of the audit trail: of a device, of a project, of an actor; as pages, as a stream's tail and as CSV.
 
 An index finds the events of a type, of a device or of an actor in their order. With two of these filters the narrower
-index is used, and the others look at what it finds. Another index gives the events of a
-period in the order of their times. With other filters it is used where the period has few events.
+index is used, and the others look at what it finds. Another index gives the events of a period in
+the order of their times. With other filters it is used where the period has few events.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from gateway.core import ids
 from gateway.core.clock import to_rfc3339
 from gateway.core.redaction import redact
 from gateway.models.events import Event
-from gateway.store import actor_names, measurements
+from gateway.store import actor_names, measurements, short_ids
 from gateway.store.records import columns
 from gateway.store.row_statement import INTEGER, TEXT, Insertion
 
@@ -222,17 +222,18 @@ def recent(view: View, device_pk: int, kind: str, since: int, until: int) -> int
 def prune(tx: Tx, before: int, limit: int) -> int:
     """Delete up to ``limit`` events that are older than ``before``; return how many.
 
-    Events that are still to be sent stay. A webhook has not picked them up, their delivery is pending, or a broker that
-    is followed does not have them yet.
+    The index of a project's events by time finds them. Events that are still to be sent stay. A webhook has not picked
+    them up, their delivery is pending, or a broker that is followed does not have them yet.
     """
     return tx.run(
-        """DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e WHERE e.created_at < ?1
+        f"""DELETE FROM events WHERE seq IN (SELECT e.seq FROM projects p CROSS JOIN events e
+            WHERE {short_ids.same(tx.dialect, "e.project_id", "p.id")} AND e.created_at < ?1
             AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_seq = e.seq AND d.status = 'pending')
             AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.project_id = e.project_id AND w.cursor < e.seq
                 AND NOT EXISTS (SELECT 1 FROM webhook_gaps g WHERE g.webhook_id = w.id
                     AND g.after_seq < e.seq AND e.seq <= coalesce(g.up_to, e.seq)))
             AND e.seq <= coalesce((SELECT min(CAST(f.value AS BIGINT)) FROM broker_facts f JOIN brokers b
                 ON b.pk = f.broker_pk WHERE f.key = ?3 AND b.left_out_at IS NULL), e.seq)
-            ORDER BY e.created_at LIMIT ?2)""",
+            LIMIT ?2)""",  # noqa: S608 - constants
         *(before, limit, FEED_CURSOR),
     ).rowcount

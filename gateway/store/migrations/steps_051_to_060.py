@@ -98,3 +98,9 @@ def m051_device_states(db: Database) -> None:
 def m052_events_by_time(db: Database) -> None:
     """Index the events of a project by their time, so that a period is found without a walk through newer ones."""
     db.execute("CREATE INDEX events_by_time ON events (substr(project_id, 26), created_at)")
+
+
+@step
+def m053_one_index_of_times(db: Database) -> None:
+    """Drop the index of all events by age: those that are deleted are found by project and time."""
+    db.execute("DROP INDEX events_by_age")

@@ -198,6 +198,7 @@ STEPS: Final[dict[str, tuple[str, ...]]] = {
     "p050_hashes_of_tokens": steps_041_to_050.P050,
     "p051_device_states": steps_051_to_060.P051,
     "p052_events_by_time": steps_051_to_060.P052,
+    "p053_one_index_of_times": steps_051_to_060.P053,
 }
 """Statements by the name of their step, in order."""
 

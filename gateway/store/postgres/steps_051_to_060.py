@@ -22,3 +22,4 @@ P052: Final = (
     "CREATE INDEX events_by_time ON events (substr(project_id, 26), created_at, seq)",
     "ANALYZE events",
 )
+P053: Final = ("DROP INDEX events_by_age",)

@@ -86,7 +86,6 @@ CREATE INDEX devices_deleted ON devices (deleted_at) WHERE deleted_at IS NOT NUL
 CREATE INDEX devices_live ON devices (substr(project_id, 26)) WHERE deleted_at IS NULL;
 CREATE INDEX devices_unbound ON devices (substr(project_id, 26)) WHERE bound_at IS NULL AND deleted_at IS NULL;
 CREATE INDEX events_by_actor ON events (project_id, actor, seq, type, created_at) WHERE actor IS NOT NULL;
-CREATE INDEX events_by_age ON events (created_at);
 CREATE INDEX events_by_device ON events (device_pk, seq);
 CREATE INDEX events_by_project ON events (project_id, seq);
 CREATE INDEX events_by_time ON events (substr(project_id, 26), created_at);

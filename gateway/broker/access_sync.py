@@ -102,10 +102,13 @@ class NoAccess:
 
 
 class AccessSyncer:
-    """Works off the outbox rows of credentials."""
+    """Works off the outbox rows of credentials. It changes nothing at the broker until ``allowed`` is set."""
 
-    def __init__(self, store: Store, wakeups: Wakeups, access: AccessManager) -> None:
+    def __init__(
+        self, store: Store, wakeups: Wakeups, access: AccessManager, allowed: asyncio.Event | None = None
+    ) -> None:
         self.access = access
+        self._allowed = allowed
         self._error: str | None = "The broker has not been told yet who may connect."
         self._store = store
         self._wakeups = wakeups
@@ -122,6 +125,8 @@ class AccessSyncer:
         self._wakeups.access.set()
         try:
             while True:
+                if self._allowed is not None:
+                    await self._allowed.wait()
                 self._error = await self._attempt()
                 if self._error is None:
                     backoff.reset()

@@ -105,9 +105,10 @@ class BrokerOwner:
         await store.write(self._begin)
         if isinstance(self._broker.access, MosquittoAccess):
             await self._broker.access.begin()
-        access = self._access = AccessSyncer(store, self._wakeups, self._broker.access)
         connection, presence = self._parts(store)
         self._connection = connection
+        access = AccessSyncer(store, self._wakeups, self._broker.access, connection.access_allowed)
+        self._access = access
         try:
             async with asyncio.TaskGroup() as group:
                 for each in (
@@ -156,6 +157,7 @@ class BrokerOwner:
             ),
             outlets=outlets(self._settings, store, self._topics, self._wakeups),
             pauses=Pauses(compare_seconds=self._settings.compare_seconds),
+            instance=self._lease.instance,
         )
         presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
         return connection, presence

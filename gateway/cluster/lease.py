@@ -92,6 +92,11 @@ class Lease:
         return self._fence is not None and not self._lost.is_set() and self._term.clock() < self._ends
 
     @property
+    def instance(self) -> str:
+        """Return the name of this process in the rows of its leases."""
+        return self._holder.instance
+
+    @property
     def epoch(self) -> int | None:
         """Return the epoch under which this process holds it, or None."""
         return self._fence.epoch if self._fence is not None and self.is_held else None

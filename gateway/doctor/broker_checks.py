@@ -6,11 +6,12 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from gateway.broker.access_rules import PROBED
 from gateway.broker.doctor_accounts import DEVICE, READER, ProbeAccounts
 from gateway.core import topics
+from gateway.core.received_json import parse_json
 from gateway.doctor.findings import Area, Finding
 from gateway.mqtt.probe import Probe, ProbeError, ProbeRefusedError, ProbeTarget, connected
 from gateway.mqtt.publisher import payload
@@ -24,6 +25,13 @@ NAMED: Final = 50
 _ACCESS_REMEDY: Final = "Let Mosquitto use the acl file of 'gateway broker init', and its own rules for nobody else."
 
 
+class Owner(NamedTuple):
+    """Who may say online at the broker: the registry's id, and the process that holds the broker's lease."""
+
+    registry_id: str | None
+    instance: str | None
+
+
 @dataclass(frozen=True)
 class Looking:
     """What the checks of a broker need."""
@@ -32,6 +40,7 @@ class Looking:
     accounts: ProbeAccounts
     names: topics.Topics
     gateway_id: str
+    owner: Owner
     reading: Callable[[], AbstractContextManager[View]]
 
     @property
@@ -100,6 +109,21 @@ def _told_status(looking: Looking, reader: Probe) -> list[bytes]:
     return [each.payload for each in reader.heard if each.topic == topic]
 
 
+def _usurper(looking: Looking, status: bytes) -> str | None:
+    """Return who says online under the id of this registry, though its owner does not, or None."""
+    said: Any = None
+    with suppress(ValueError):
+        said = parse_json(status)
+    if not isinstance(said, dict) or said.get("status") != "online":
+        return None
+    registry_id, instance = said.get("registry_id"), said.get("instance")
+    if registry_id not in (None, looking.owner.registry_id):
+        return f"the gateway of another registry ({registry_id})"
+    if instance not in (None, looking.owner.instance):
+        return "another process, on this registry or on a copy of it,"
+    return None
+
+
 async def _ask_by_name(looking: Looking, reader: Probe) -> None:
     """Subscribe to each open command that did not arrive, by the full name of its topic.
 
@@ -129,7 +153,7 @@ def _open_commands(looking: Looking) -> Iterator[list[CommandRecord]]:
 def _own_status(looking: Looking, reader: Probe) -> Finding:
     topic = looking.names.gateway_status(looking.gateway_id)
     told = _told_status(looking, reader)
-    if told and b'"online"' in told[-1]:
+    if told and b'"online"' in told[-1] and _usurper(looking, told[-1]) is None:
         return BROKER.ok("gateway's rights", "its status is retained there, so it may publish")
     return BROKER.error(
         "gateway's rights",
@@ -139,12 +163,25 @@ def _own_status(looking: Looking, reader: Probe) -> Finding:
 
 
 def _others(looking: Looking, reader: Probe) -> Finding:
-    """Check for a second gateway under this prefix: two would clear each other's commands."""
+    """Check for the gateway of another registry under this prefix: two would clear each other's commands.
+
+    All gateways of a registry have one id at the broker. Another registry has another id, unless it is a copy or both
+    were given the same.
+    """
     last: dict[str, bytes] = {}
     for each in reader.heard:
         place = looking.names.parse(each.topic)
-        if isinstance(place, topics.GatewayStatusTopic) and place.gateway_id != looking.gateway_id:
+        if isinstance(place, topics.GatewayStatusTopic):
             last[place.gateway_id] = each.payload
+    usurper = _usurper(looking, last.pop(looking.gateway_id, b""))
+    if usurper is not None:
+        return BROKER.error(
+            "other gateways",
+            f"{usurper} says online as '{looking.gateway_id}', which is the id of this registry's gateways; of two, "
+            "the one that started later does nothing here",
+            "Stop one of them: a copy of a data directory must not run beside the original. Two registries need two "
+            "ids (gateway_id), and a topic_prefix or a broker each. If a gateway has just taken over, look again.",
+        )
     online = sorted(name for name, said in last.items() if b'"online"' in said)
     if not online:
         return BROKER.ok("other gateways", "none is online under this prefix")

@@ -29,13 +29,14 @@ from gateway.doctor import (
     sign_in_checks,
     tls_checks,
 )
-from gateway.doctor.broker_checks import Looking
+from gateway.doctor.broker_checks import Looking, Owner
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.mqtt.probe import ProbeTarget
 from gateway.readiness import reasons
 from gateway.runtime import endpoint_file
 from gateway.settings.types import EMBEDDED, MOSQUITTO
-from gateway.store import Context, View, gauge_sql, key_sql, open_existing, open_reader, transact
+from gateway.store import Context, View, epoch_sql, gauge_sql, key_sql, lease_sql, open_existing, open_reader, transact
+from gateway.store.lease_sql import of_broker
 from gateway.store.sqlite.lock import LOCK_NAME, holder
 from gateway.tls.certificates import CertificateError, client_context
 from gateway.workers.change_poller import ask_for_comparison
@@ -220,7 +221,10 @@ def _looking(settings: Settings, target: ProbeTarget) -> Looking | None:
         return None
     with _reading(settings.registry) as view:
         gateway_id = key_sql.meta(view, "gateway_id") or ""
-    return Looking(target, accounts, Topics(settings.topic_prefix), gateway_id, lambda: _reading(settings.registry))
+        lease = next((each for each in lease_sql.leases(view) if each.name == of_broker(settings.broker_id)), None)
+        owner = Owner(epoch_sql.registry_id(view), None if lease is None else lease.instance)
+    names = Topics(settings.topic_prefix)
+    return Looking(target, accounts, names, gateway_id, owner, lambda: _reading(settings.registry))
 
 
 @contextmanager

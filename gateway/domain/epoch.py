@@ -17,7 +17,7 @@ from gateway.core.clock import SECOND_MS
 from gateway.core.received_json import parse_json
 from gateway.domain import administration, grants, sessions
 from gateway.domain.commands import raise_open_resets
-from gateway.store import broker_session_sql, command_sql, epoch_sql
+from gateway.store import broker_session_sql, broker_sql, command_sql, epoch_sql
 from gateway.store.epoch_sql import Position
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
     epoch_sql.identify(tx, registry_id(tx))
     epoch_sql.set_epoch(tx, epoch_id, base, reason)
     broker_session_sql.forget_all(tx)
+    broker_sql.forget_everywhere(tx, broker_sql.SPEAKER)  # it may still run, on the registry that was here
     sessions.end_all(tx, "restored")
     raise_open_resets(tx)
     return Epoch(epoch_id, base, devices, kid)

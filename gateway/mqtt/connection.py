@@ -75,9 +75,12 @@ class ConnectionObserver:
 
 
 class BrokerConnection:
-    """The gateway's one connection to its broker, across reconnects."""
+    """The gateway's one connection to its broker, across reconnects.
 
-    def __init__(
+    ``instance`` names the process, as its leases do, so that the doctor can tell whose status the broker retains.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the address are passed by name
         self,
         address: BrokerAddress,
         *,
@@ -88,15 +91,22 @@ class BrokerConnection:
         observer: ConnectionObserver = ConnectionObserver(),
         outlets: Iterable[Callable[[ScanMarker], BackgroundPublisher]] = (),
         pauses: Pauses = Pauses(),  # noqa: B008 - frozen
+        instance: str | None = None,
     ) -> None:
         self.status = LinkStatus()
+        self.access_allowed = asyncio.Event()
+        """Set while no other gateway is known to serve the broker, from the first look there on. Otherwise this one may
+        not change who can connect: it would cut the sessions of the other one's devices."""
+        if not address.shared:
+            self.access_allowed.set()
+        self._met_other = False
         self._address = address
         self._auto_version = auto_version
         gateway_id = self._gateway_id = store.context.rules.gateway_id
         self._topics = topics
         self._status_topic = topics.gateway_status(gateway_id)
         self._started_at = self._connected = to_rfc3339(store.context.clock())
-        self._instance = store.context.entropy(_INSTANCE_BYTES).hex()
+        self._instance = instance or store.context.entropy(_INSTANCE_BYTES).hex()
         identity = GatewayIdentity(gateway_id, self._instance, self._started_at)
         self._peers = Peers(store, topics, identity, self._met_younger)
         self._shared = address.shared
@@ -146,11 +156,24 @@ class BrokerConnection:
 
     def _lost(self, error: BaseException) -> None:
         self.status = LinkStatus(last_error=str(error) or repr(error))
+        self._allow_access(error)
         self._ended_by = type(error)
         if isinstance(error, VersionRefusedError) and self._auto_version:
             self._address = dataclasses.replace(self._address, version=_OTHER_VERSION[self._address.version])
         if not isinstance(error, LinkError | StoreError):  # a bug of ours must not leave the fleet alone
             log.error("broker.connection_failed", exc_info=error)
+
+    def _allow_access(self, error: BaseException) -> None:
+        """Decide by the end of a connection whether access may be changed.
+
+        A broker that refuses the gateway may lack its account, which a change of access brings there. Where it lets the
+        gateway in, or once another gateway was met, access waits for a look that finds none.
+        """
+        if isinstance(error, OtherGatewayError):
+            self._met_other = True
+            self.access_allowed.clear()
+        elif math.isinf(self._connected_at) and not self._met_other:
+            self.access_allowed.set()
 
     async def _live(self) -> None:
         self._connected = to_rfc3339(self._clock())
@@ -160,6 +183,8 @@ class BrokerConnection:
             self._connected_at = asyncio.get_running_loop().time()
             self._require_leave()
             ahead = await self._peers.look(session) if self._shared and not self._was_steady else []
+            self._met_other = False
+            self.access_allowed.set()
             log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
             self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
             self._observer.connected()

@@ -5,6 +5,8 @@ running gateway answers, and reads what is retained on ``gateways/+/status``. A 
 since a dead gateway may have left it. Two things count: an answer to a question just asked, and a status that has
 changed since this gateway's last check. The second one finds a gateway that cannot answer because the two share a
 session and take it from each other. They have one ``gateway_id``, or one user name that the broker makes a client id.
+With one ``gateway_id`` the status is on the own topic, where a process of this registry may have left it, too. The
+registry notes which one said online last. A status of any other counts as that of another gateway.
 
 Of two gateways the one that started first goes on. The other one stays away from the broker until it is alone.
 """
@@ -30,7 +32,7 @@ from gateway.store import broker_sql
 if TYPE_CHECKING:
     from gateway.core.topics import Topics
     from gateway.domain.messages import Message
-    from gateway.store import Store
+    from gateway.store import Store, View
 
 log = structlog.get_logger()
 
@@ -90,6 +92,7 @@ class Peers:
         self._asked: deque[str] = deque(maxlen=_ASKED)
         self._statuses: dict[str, bytes] = {}
         self._known = False
+        self._speaker: str | None = None
         self._elder: OtherGatewayError | None = None
         self._found = asyncio.Event()
         self._to_answer: asyncio.Queue[GatewayMark] = asyncio.Queue(_ASKED)
@@ -97,7 +100,7 @@ class Peers:
 
     def begin(self) -> None:
         """Begin to serve the broker, perhaps again: the status on the own topic may be of an owner in between."""
-        self._established = False
+        self._established = self._known = False
 
     def mark(self, name: str, answers: str | None = None) -> bytes:
         """Return the payload of a mark. Other gateways answer every mark that is no answer."""
@@ -182,7 +185,7 @@ class Peers:
             LinkError: the connection is gone.
         """
         if not self._known:
-            self._statuses = await self._store.read(lambda view: _loaded(broker_sql.fact(view, self._broker, _SEEN)))
+            self._statuses, self._speaker = await self._store.read(self._load)
             self._known = True
         self._asked.clear()  # an answer to an earlier question may come again, and its gateway be gone
         filters = [self._topics.gateway_status("+"), self._topics.marks]
@@ -209,14 +212,21 @@ class Peers:
     def _is_own(self, message: Message, name: str) -> bool:
         return message.topic == self._topics.marks and self.heard_mark(message.payload) == name
 
+    def _load(self, view: View) -> tuple[dict[str, bytes], str | None]:
+        seen = json.loads(broker_sql.fact(view, self._broker, _SEEN) or "{}")
+        statuses = {topic: payload.encode() for topic, payload in seen.items()}
+        return statuses, broker_sql.fact(view, self._broker, broker_sql.SPEAKER)
+
     async def _compare(self, messages: Sequence[Message]) -> None:
         """Find statuses of others that changed since the last check, or are new."""
         found = {each.topic: each.payload for each in messages if each.retain and self._is_foreign(each)}
-        own = self._topics.gateway_status(self._identity.gateway_id)
+        shared = self._topics.gateway_status(self._identity.gateway_id) if self._established else None
         changed = [
-            topic for topic, payload in found.items() if topic == own or self._statuses.get(topic, payload) != payload
+            topic
+            for topic, payload in found.items()
+            if topic == shared or self._statuses.get(topic, payload) != payload
         ]
-        unseen = [topic for topic in found if topic not in (own, *self._statuses)]
+        unseen = [topic for topic in found if topic not in (shared, *self._statuses)]
         if changed or unseen:
             self._statuses |= found
             kept = dict(list(self._statuses.items())[-_REMEMBERED:])
@@ -227,16 +237,26 @@ class Peers:
         self._raise_elder()
         if unseen and not self._established:
             raise UnsettledError(f"Another gateway left a status on {unseen[0]}. Looking whether it is still at work.")
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Note that this process says online from now on."""
+        here = self._identity.instance
+        if self._speaker != here:
+            await self._store.write(lambda tx: broker_sql.set_fact(tx, self._broker, broker_sql.SPEAKER, here))
+            self._speaker = here
         self._established = True
 
     def _is_foreign(self, message: Message) -> bool:
         """Return whether this is the status of another gateway, not of an earlier process on this registry."""
         if not self._topics.is_gateway_status(message.topic) or not message.payload:
             return False  # of a device: the session may hold retained messages that an earlier owner asked for
-        said = _read(message.payload)
+        instance = _read(message.payload).get("instance")
         if message.topic != self._topics.gateway_status(self._identity.gateway_id):
             return True
-        return said.get("instance") != self._identity.instance and self._established
+        if self._established:
+            return instance != self._identity.instance
+        return instance not in (None, self._identity.instance, self._speaker)
 
 
 def _read(payload: bytes) -> dict[str, Any]:
@@ -245,10 +265,6 @@ def _read(payload: bytes) -> dict[str, Any]:
         if isinstance(said, dict):
             return said
     return {}
-
-
-def _loaded(text: str | None) -> dict[str, bytes]:
-    return {topic: payload.encode() for topic, payload in json.loads(text or "{}").items()}
 
 
 def _dumped(statuses: dict[str, bytes]) -> str:

@@ -25,6 +25,8 @@ FOLLOWED: Final = "FROM brokers b WHERE b.left_out_at IS NULL"
 """The brokers for which changes are marked."""
 _SERVES: Final = "NOT EXISTS (SELECT 1 FROM homes AS ho WHERE ho.device_pk = {} AND ho.broker_pk <> {})"
 
+SPEAKER: Final = "status_instance"
+"""Fact: the process that said online at this broker last, for this registry (:mod:`gateway.mqtt.peers`)."""
 FILE_RECORD: Final = "password_file"
 """Fact: the password file that was written last (:mod:`gateway.broker.mosquitto.file_record`)."""
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,18 @@ from gateway.bootstrap import first_start
 from gateway.core.backoff import Pauses
 from gateway.mqtt.connection import BrokerConnection
 from gateway.settings.loading import Settings
-from gateway.store import Context, Rules, Store
+from gateway.store import Context, Rules, Store, broker_sql
 from gateway.store.wakeups import Wakeups
+from tests.mqtt.devices import heartbeat_payload
 from tests.mqtt.proxy import Proxy
 from tests.mqtt.support import QUICK, RESET, MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 from tests.support import wire
 from tests.support.mosquitto import GATEWAY_PASSWORD
 from tests.support.wait import eventually
 
+_END = "devices/end"
+_MOST = 80
+"""More heartbeats within a moment exceed what one client may send."""
 SLOW = Pauses(first_seconds=1.0, longest_seconds=2.0)
 """Two gateways that take their session from each other need longer pauses than a look takes."""
 
@@ -83,6 +88,32 @@ async def test_the_second_gateway_waits_until_it_is_alone(kind: str, gateway_id:
         await second.settled()
 
 
+@on_every_broker
+async def test_two_gateways_of_one_id_lose_nothing(kind: str, tmp_path: Path) -> None:
+    """They take their session from each other, but the second one clears no command and takes in no message."""
+    async with open_testbed(kind, tmp_path) as testbed, another(testbed, "gw_test") as second:
+        testbed.share()
+        testbed.pauses = Pauses(longest_seconds=2.0)
+        await testbed.start()
+        device, talker = await testbed.bound(), await testbed.bound("SN-2")
+        await testbed.reset(device)
+        await testbed.settled()
+        command = device.topic(f"commands/{RESET}")
+        async with testbed.admin() as observer:
+            await observer.subscribe(command, _END)
+            await second.start(settled=False)
+            sent = 0
+            while not refused(second.connection, "gw_test") and sent < _MOST:
+                sent += 1
+                await observer.publish(talker.topic("heartbeat"), heartbeat_payload(sent % 100))
+                await eventually(partial(_has_stored, testbed, sent), f"heartbeat {sent} is stored")
+            await eventually(lambda: _is(refused(second.connection, "gw_test")), "the second gateway was refused")
+            await observer.publish(_END, b"")
+            said = [each for each in await observer.read_until(_END) if each.topic == command]
+        assert all(each.payload for each in said)
+        assert not await second.rows("SELECT * FROM refusals")
+
+
 @on_mosquitto
 async def test_the_status_of_a_dead_gateway_blocks_no_other(kind: str, tmp_path: Path) -> None:
     """A retained ``online`` whose gateway is gone is no gateway, at the first start and later."""
@@ -118,7 +149,9 @@ async def test_an_owner_in_between_blocks_no_former_owner(kind: str, tmp_path: P
         device = await testbed.bound()
         await testbed.settled()
         await testbed.stop()
-        said = {"status": "online", "instance": "in between", "started_at": "2000-01-01T00:00:00.000Z"}
+        between = "in between"
+        await testbed.store.write(lambda tx: broker_sql.set_fact(tx, tx.context.broker, broker_sql.SPEAKER, between))
+        said = {"status": "online", "instance": between, "started_at": "2000-01-01T00:00:00.000Z"}
         async with testbed.admin() as admin:
             await admin.publish("gateways/gw_test/status", json.dumps(said).encode(), retain=True)
         await testbed.reset(device)
@@ -157,6 +190,10 @@ async def test_retained_messages_are_reconciled_without_a_reconnect(kind: str, t
             await admin.publish(device.topic(f"commands/{RESET}"), b"", retain=True)
         await eventually(testbed.is_in_sync, "the command was retained again")
         assert testbed.proxy.connects == connects
+
+
+async def _has_stored(testbed: MqttTestbed, number: int) -> bool:
+    return len(await testbed.stored_batteries()) == number
 
 
 async def _ready(testbed: MqttTestbed) -> bool:

@@ -4,7 +4,7 @@ Mosquitto queues at most 64 MiB for a client. Here it queues less, so some hundr
 """
 
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,21 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.core.addresses import Address
 from gateway.core.command_types import CommandType
+from gateway.doctor import broker_checks
+from gateway.doctor.broker_checks import Looking, Owner
+from gateway.doctor.findings import Level
 from gateway.domain import commands, devices
 from gateway.models.devices import RegisterDevice
 from gateway.mqtt import command_pages, reconciler
+from gateway.mqtt.probe import ProbeTarget, connected
 from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.retained_scan import ASKED_AT_ONCE, RetainedScan
 from gateway.mqtt.session import Session
-from gateway.store import Tx, command_sql
+from gateway.store import Tx, View, command_sql, open_reader
+from tests.mqtt.brokers import ADMIN_PASSWORD
 from tests.mqtt.support import MqttTestbed, open_testbed
 from tests.support.wait import eventually
 
@@ -175,3 +182,24 @@ async def test_after_a_restore_every_topic_is_looked_at(tmp_path: Path) -> None:
         assert await retained(testbed) == await testbed.open_commands()
         assert set(published(logs)) == set(left)
         assert compared(logs)[0]["held"] < FLEET
+
+
+async def test_the_doctor_asks_for_what_the_broker_left_out(tmp_path: Path) -> None:
+    """A part of the answer to a wildcard is no difference."""
+    async with open_large_testbed("mosquitto-3.1.1", tmp_path) as testbed:
+        target = ProbeTarget(Address("127.0.0.1", testbed.broker.port))
+
+        @contextmanager
+        def reading() -> Iterator[View]:
+            with closing(open_reader(tmp_path / "data")) as connection:
+                yield View(connection)
+
+        owner = Owner(None, None)
+        looking = Looking(target, ProbeAccounts("", ""), testbed.topics, testbed.gateway_id, owner, reading)
+        async with connected(target, "admin", ADMIN_PASSWORD) as reader:
+            await reader.subscribe(looking.marker, "devices/+/commands/+")
+            assert await broker_checks._marked(looking, reader)  # noqa: SLF001 - a part of a longer check
+            assert 0 < sum("/commands/" in each.topic for each in reader.heard) < FLEET
+            await broker_checks._ask_by_name(looking, reader)  # noqa: SLF001 - a part of a longer check
+            found = await broker_checks._compared(looking, reader, by_name=False)  # noqa: SLF001 - a part of a longer check
+        assert (found.level, found.says) == (Level.OK, f"{FLEET} open commands, and just these are retained")

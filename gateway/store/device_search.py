@@ -144,10 +144,10 @@ def candidates(view: View, project_id: str, text: str, most: int) -> list[int] |
 def _beginnings(project_id: str, text: str) -> tuple[str, list[str]]:
     """Return the query for serial numbers, names and tags that begin with a short text: a few ranges of their indexes.
 
-    Serial numbers lie in their index as they are written, so each spelling of the text is a separate range.
+    Serial numbers and tags lie in their index as they are written, so each spelling of the text is a separate range.
     """
     spellings = ["".join(each) for each in product(*(_cases(letter) for letter in text))]
-    ranges = [*((_SERIAL_NUMBERS, each) for each in spellings), (_NAMES, _lowered(text)), (_TAGS, _lowered(text))]
+    ranges = [*((sql, each) for sql in (_SERIAL_NUMBERS, _TAGS) for each in spellings), (_NAMES, _lowered(text))]
     return (
         " UNION ALL ".join(sql for sql, _ in ranges),
         [value for _, each in ranges for value in (project_id, each, each + _LAST)],

@@ -222,11 +222,12 @@ def recent(view: View, device_pk: int, kind: str, since: int, until: int) -> int
 def prune(tx: Tx, before: int, limit: int) -> int:
     """Delete up to ``limit`` events that are older than ``before``; return how many.
 
-    The index of a project's events by time finds them. Events that are still to be sent stay. A webhook has not picked
-    them up, their delivery is pending, or a broker that is followed does not have them yet.
+    The index of events by project and time finds them, also those of the registry. Events that are still to be sent
+    stay. A webhook has not picked them up, their delivery is pending, or a broker that is followed lacks them.
     """
     return tx.run(
-        f"""DELETE FROM events WHERE seq IN (SELECT e.seq FROM projects p CROSS JOIN events e
+        f"""DELETE FROM events WHERE seq IN (
+            SELECT e.seq FROM (SELECT id FROM projects UNION ALL SELECT '{REGISTRY}') AS p CROSS JOIN events e
             WHERE {short_ids.same(tx.dialect, "e.project_id", "p.id")} AND e.created_at < ?1
             AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_seq = e.seq AND d.status = 'pending')
             AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.project_id = e.project_id AND w.cursor < e.seq

@@ -51,10 +51,11 @@ def insert_heartbeats(tx: Tx, ages: list[int]) -> None:
 
 
 def insert_events(tx: Tx, ages: list[int]) -> None:
-    """Events of then."""
+    """Events of then, in turns of a project without a webhook and of the registry."""
+    projects = [key_sql.create_project(tx, "Other"), event_sql.REGISTRY]
     tx.connection.executemany(
-        "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, 'p', 1, 't', ?, '{}')",
-        [(f"evt_{number}", at) for number, at in enumerate(ages)],
+        "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, ?, 1, 't', ?, '{}')",
+        [(f"evt_{number}", projects[number % 2], at) for number, at in enumerate(ages)],
     )
 
 

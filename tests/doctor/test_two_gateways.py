@@ -27,7 +27,7 @@ FIRST = "gw_first"
 
 @pytest.mark.parametrize("gateway_id", [FIRST, "gw_second"])
 async def test_the_second_gateway_changes_nothing_at_the_broker(tmp_path: Path, gateway_id: str) -> None:
-    """Devices of the first one keep their accounts and sessions, until it has stopped; then the second one serves."""
+    """Devices of the first one keep their accounts and sessions, and those of the second one have none."""
     async with running_site(tmp_path, "mosquitto", "--gateway-id", FIRST) as site:
         bound, entry = await _bound(site.http, "SN1")
         async with wire.Wire.open(site.gateway.host, site.gateway.port) as device:
@@ -45,9 +45,17 @@ async def test_the_second_gateway_changes_nothing_at_the_broker(tmp_path: Path, 
                 findings = await _examined(second)
                 assert "Another gateway, 'gw_first'" in " ".join(findings["gateway: ready"]["details"])
 
-                await site.gateway.stop()
-                await eventually(lambda: _is_ready(http), "the second gateway serves the broker")
-                assert await site.connect_answer(other["id"], token) == wire.ACCEPTED
+
+async def test_the_second_gateway_serves_after_the_first(tmp_path: Path) -> None:
+    """It looks again by itself. Then its devices may connect, and those of the first one may not."""
+    async with running_site(tmp_path, "mosquitto", "--gateway-id", FIRST) as site:
+        bound, entry = await _bound(site.http, "SN1")
+        async with _second(tmp_path, site, "--gateway-id", "gw_second") as (_, http):
+            other, token = await _bound(http, "SN2")
+            await site.gateway.stop()
+            await eventually(lambda: _is_ready(http), "the second gateway serves the broker")
+            await eventually(lambda: _is_accepted(site, other["id"], token), "its device may connect")
+            assert not await _is_accepted(site, bound["id"], entry)
 
 
 async def test_a_copy_beside_the_original_is_found(tmp_path: Path) -> None:
@@ -101,6 +109,10 @@ async def _has_met_another(http: httpx.AsyncClient) -> bool:
 
 async def _is_ready(http: httpx.AsyncClient) -> bool:
     return bool((await http.get("/ready")).json()["ready"])
+
+
+async def _is_accepted(site: Site, device_id: str, token: str) -> bool:
+    return await site.connect_answer(device_id, token) == wire.ACCEPTED
 
 
 async def _bound(http: httpx.AsyncClient, serial: str) -> tuple[Json, str]:

@@ -10,21 +10,23 @@ from tests.support.rabbitmq import RabbitMq
 
 NAME = "rabbitmq"
 """Stands in the name of every test of it: of its file, or of the case."""
+TOGETHER = (NAME, "test_postgres_plans.py", "test_other_lists_stay_flat.py", "test_calls_stay_flat.py")
+"""Tests of one of these share what takes long to make: the node, or registries of 100,000 devices."""
 
 
-class OneWorkerForTheNode(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Each test goes to a free worker, but those of the node go to one worker, first of all.
+class OneWorkerForWhatIsShared(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
+    """Each test goes to a free worker, but those that share what takes long to make go to one worker, first of all.
 
     xdist has this as ``loadgroup``, which pytest 9 does not let it do.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return NAME if NAME in nodeid else nodeid
+        return next((name for name in TOGETHER if name in nodeid), nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     """Called by xdist."""
-    return OneWorkerForTheNode(config, log)
+    return OneWorkerForWhatIsShared(config, log)
 
 
 @pytest.fixture(scope="session")

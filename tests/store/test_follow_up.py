@@ -69,7 +69,7 @@ async def test_it_is_answered_once(tmp_path: Path) -> None:
 async def test_a_read_that_fails_leaves_the_commit_as_it_is(tmp_path: Path) -> None:
     """The caller of the write has its answer, and who asked is not told; the next commit finds all in order."""
     async with Store(tmp_path, Context()) as store:
-        sql = "SELECT value FROM no_such_table WHERE value > ?"
+        sql = "SELECT value FROM meta WHERE no_such_column > ?"
         asked = store.read_after_commit(lambda view, now: view.value(sql, now), KINDS)
         await store.write(_note("1", outbox_sql.COMMAND))
         assert not asked.done()

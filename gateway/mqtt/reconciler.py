@@ -28,7 +28,7 @@ from gateway.mqtt import command_pages
 from gateway.mqtt.command_pages import PAGE, OpenTopic, Place, UnseenTopics, chunks
 from gateway.mqtt.lineage import Lineage
 from gateway.mqtt.retained_scan import ASKED_AT_ONCE, RetainedScan, ScanMarker, digest_of
-from gateway.mqtt.session import Session
+from gateway.mqtt.session import LinkError, Session
 from gateway.store import Store, View, broker_sql, device_sql
 
 log = structlog.get_logger()
@@ -139,7 +139,7 @@ class Reconciler:
     async def _lacking(self, session: Session, missing: Mapping[str, OpenTopic]) -> list[Place]:
         """Ask for these topics by their names. Return those that hold nothing. What differs is put into ``_held``."""
         found, _ = await self._ask(session, list(missing)) if missing else ({}, True)
-        lacking = []
+        lacking, beyond = [], []
         for topic, row in missing.items():
             held = digest_of(found[topic]) if topic in found else None
             if held is not None and row.sent_at is not None and row.sent_at < self._began_at:
@@ -148,16 +148,25 @@ class Reconciler:
                 self._held[topic] = held
             elif held != row.digest:
                 lacking.append(row.place)
+                beyond += [found[topic]] if topic in found else []
+        if not self._lineage.is_judged:
+            await self._lineage.examine(beyond)
         return lacking
 
     # --- messages that no open command explains -----------------------------------------------------------------------
 
     async def _judge(self, session: Session) -> None:
-        """Have the lineage judge what is left in ``_held``: the payloads are read again, a few at a time."""
+        """Have the lineage judge what is left in ``_held``: the payloads are read again, a few at a time.
+
+        Raises:
+            LinkError: the broker does not return them again. They are not replaced before they were judged.
+        """
         if not self._lineage.is_judged:
             self._answers_names = True  # once more: this is the last time that it can be asked
             for topics in chunks(list(self._held), ASKED_AT_ONCE):
-                found, _ = await self._ask(session, topics)
+                found, is_known = await self._ask(session, topics)
+                if not is_known:
+                    raise LinkError("The broker does not return retained commands again that it has just returned.")
                 await self._lineage.examine(found.values())
         await self._lineage.judge()
 

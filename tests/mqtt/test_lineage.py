@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.mqtt.retained_scan import RetainedScan
+from gateway.mqtt.session import Session
 from gateway.store import DATABASE_NAME, epoch_sql, signing_key_sql
 from tests.mqtt.support import MqttTestbed, on_every_broker, on_mosquitto, open_testbed
 
@@ -105,6 +107,40 @@ async def test_a_snapshot_is_detected_by_an_unknown_retained_command(
         [reason] = put_back(logs)
         assert f"the broker holds {command.id}" in reason
         assert await key(testbed) != before
+        assert await testbed.retained() == {}
+
+
+@pytest.mark.sqlite  # as above
+@on_mosquitto
+async def test_an_unknown_command_that_is_not_returned_again_stays_until_it_is(
+    kind: str, tmp_path: Path, logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker stalls when its differing commands are read again: they are judged before one of them is replaced."""
+    async with open_testbed(kind, tmp_path) as testbed:
+        await testbed.start()
+        snapshot = Snapshot(testbed)
+        command = await testbed.reset(await testbed.bound())
+        await testbed.settled()
+        held = await testbed.retained("gateways/+/status")
+        await testbed.stop()
+        async with testbed.admin() as admin:
+            await admin.publish(testbed.status_topic, held[testbed.status_topic], retain=True)
+        snapshot.put_back()
+        ask, stalls = RetainedScan.ask, [True]
+
+        async def asked(self: RetainedScan, session: Session, names: Sequence[str]) -> bool:
+            if stalls:
+                stalls.clear()
+                assert [json.loads(each)["id"] for each in (await testbed.retained()).values()] == [command.id]
+                return False
+            return await ask(self, session, names)
+
+        monkeypatch.setattr(RetainedScan, "ask", asked)
+        await testbed.start()
+        await testbed.settled()
+        assert stalls == []
+        [reason] = put_back(logs)
+        assert f"the broker holds {command.id}" in reason
         assert await testbed.retained() == {}
 
 

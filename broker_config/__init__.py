@@ -233,7 +233,7 @@ def _plugin_lines(plugin: Path | None, locks: Path) -> str:
 def _memory_lines(plugin: Path | None, limits: SizeLimits) -> str:
     if plugin is None:
         return (
-            "# All memory together: a message for which there is none is dropped, and its client cut off.\n"
+            "# All memory together: beyond it a message is dropped, and its client cut off.\n"
             "# What legitimate use takes is far less; see 'gateway docs mosquitto' before you lower it: a broker\n"
             "# whose store has no room does not start.\n"
             f"memory_limit {limits.memory_bytes}"

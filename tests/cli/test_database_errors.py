@@ -14,28 +14,12 @@ from gateway.cli import main
 from gateway.store import DATABASE_NAME
 from tests.cli.support import Cli
 from tests.e2e.program import clean_environment, run, script
+from tests.support.registry_commands import READS
 from tests.support.small_disk import full, may_mount, small_disk
 
 pytestmark = pytest.mark.sqlite
 """Faults of SQLite's file; tests/store/test_postgres_rights.py has those of a server."""
 
-READS = [
-    "accounts list",
-    "audit",
-    "cells devices default",
-    "cells list",
-    "certificates list",
-    "cluster",
-    "devices list",
-    "end-users export eu_1",
-    "events security",
-    "keys list",
-    "projects list",
-    "secrets status",
-    "sessions list",
-    "signing-keys list",
-    "signing-keys progress",
-]
 WRITES = ["accounts create integrator_x", "keys create --name y", "projects create other", "registry recount"]
 SERVE = "serve --http 127.0.0.1:0 --mqtt 127.0.0.1:0"
 _ANY = "-dac_override,-dac_read_search"

@@ -24,6 +24,7 @@ from gateway.store.postgres.steps import STEP_TABLE
 from tests.support import wire
 from tests.support.mqtt_password import mqtt_password_of
 from tests.support.postgres import execute, new_database
+from tests.support.registry_commands import READS
 from tests.support.wait import eventually
 
 LACKS = "The database user of the setting 'database' lacks a right: make it the owner of the database and of all tables"
@@ -80,21 +81,7 @@ def test_a_user_that_may_only_read_is_told(
 @pytest.mark.usefixtures("_quiet")
 @pytest.mark.parametrize(
     "words",
-    [
-        "accounts list",
-        "cells devices brk_1",
-        "cells list",
-        "certificates list",
-        "cluster",
-        "devices list",
-        "events security",
-        "keys list",
-        "projects list",
-        "secrets status",
-        "sessions list",
-        "signing-keys list",
-        "signing-keys progress",
-    ],
+    READS,
 )
 def test_a_command_that_may_not_read_is_told(
     server: PostgresServer,

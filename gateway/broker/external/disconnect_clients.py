@@ -23,7 +23,7 @@ PAGE: Final = 500
 _LOOKS: Final = 50
 _LOOK_SECONDS: Final = 0.05
 _PAST_THE_LAST: Final = {"items": [], "page_count": 0}
-"""RabbitMQ refuses a page after the last one. There is none when connections were closed since the page before."""
+"""RabbitMQ refuses a page after the last one: connections were closed since the page before."""
 _GONE: Final = frozenset({httpx.codes.OK, httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND})
 
 
